@@ -1,0 +1,54 @@
+"""The small interface behind which every backbone stands."""
+
+from abc import abstractmethod
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+
+class EncoderDescription(BaseModel):
+    """All that is needed to build an encoder again: it is stored beside its weights.
+
+    name: as in `--encoder`. in_channels: of the images. options: keyword arguments of the builder, resolved (no "auto").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    in_channels: int = 1
+    options: dict[str, Any] = {}
+
+
+class Decoder(nn.Module):
+    """Turns a feature pyramid into one map at the resolution of the image."""
+
+    out_channels: int
+
+    @abstractmethod
+    def forward(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
+        """(B, out_channels, D, H, W). `image`: the encoder's input, which some decoders read again (Swin UNETR)."""
+
+
+class Encoder(nn.Module):
+    """Image to feature pyramid, finest first.
+
+    channels: features per level. strides: of each level relative to the image, per axis (D, H, W). Parameter names are those of the
+    MONAI network that it is a part of, so that weights can be handed over without renaming.
+    """
+
+    description: EncoderDescription
+    channels: tuple[int, ...]
+    strides: tuple[tuple[int, int, int], ...]
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, C, D, H, W) to one (B, channels[i], D/stride, H/stride, W/stride) per level."""
+
+    @abstractmethod
+    def make_decoder(self, out_channels: int) -> Decoder:
+        """The matching decoder, freshly initialised: together they are the MONAI network."""
+
+    @property
+    def divisor(self) -> tuple[int, int, int]:
+        """What the edges (D, H, W) of an input must be multiples of."""
+        return self.strides[-1]

@@ -1,0 +1,59 @@
+"""The class that a plugin's hook returns."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from medssl.encoders.encoder import Decoder, Encoder
+from medssl.pretext.step import Step
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class TaskConfig(BaseModel):
+    """Settings of a task: frozen, unknown keys are errors. Give every field bounds, a default and a description with its unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PretextTask(nn.Module):
+    """Views plus a loss over an encoder.
+
+    The host owns data, device, precision, optimiser, distribution, checkpoints, tracking and collapse monitors. A task owns what
+    is below. It draws random numbers from `region.draws` (or torch), never writes to its input, and neither logs nor moves to devices.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+
+    def __init__(self, encoder: Encoder, config: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = config
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """Crops that `views` will ask for, given the patch size (D, H, W) of the run. Default: one plain patch, mirrored at random."""
+        return {"patch": Crop(size=patch, flip=(0.0, 0.0, 0.5))}
+
+    @abstractmethod
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """Tensors for `forward`, made on the device, without gradient and outside autocast."""
+
+    @abstractmethod
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss, energy and pictures of one batch."""
+
+    def after_step(self, step: int, total: int) -> None:
+        """Called once after each optimiser step: momentum teachers, queues."""
+
+    def exported_encoder(self) -> Encoder:
+        """The encoder that outlives pretraining; a teacher-student task returns its teacher."""
+        return self.encoder
+
+    def exported_decoder(self) -> Decoder | None:
+        """The decoder that fine-tuning can start from, where the task trained one."""
+        return None

@@ -1,0 +1,30 @@
+"""Settings: typed models, one YAML file, `--set a.b=c`; the resolved file reproduces the run."""
+
+from medssl.config.load import Resolved, load_config, resolve_config
+from medssl.config.problems import check_options
+from medssl.config.rows import SettingRow, setting_rows
+from medssl.config.settings import (
+    EncoderConfig,
+    FinetuneConfig,
+    LoopConfig,
+    OptimConfig,
+    PretrainConfig,
+    TrackingConfig,
+)
+from medssl.config.yaml_text import dump_config
+
+__all__ = [
+    "EncoderConfig",
+    "FinetuneConfig",
+    "LoopConfig",
+    "OptimConfig",
+    "PretrainConfig",
+    "Resolved",
+    "SettingRow",
+    "TrackingConfig",
+    "check_options",
+    "dump_config",
+    "load_config",
+    "resolve_config",
+    "setting_rows",
+]

@@ -1,0 +1,134 @@
+"""Defaults, then files in order, then `--set`, then flags; every value remembers where it came from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from medssl.config.problems import config_error, problem_lines
+from medssl.config.yaml_text import parse_yaml, read_yaml
+from medssl.errors import ConfigError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[T]):
+    """A configuration and, by dotted key, where each value that is no default came from."""
+
+    config: T
+    origins: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What files, `--set` and flags say, before it is checked: the tree, the origin per dotted key, and what could not be read."""
+
+    tree: dict[str, Any]
+    origins: dict[str, str]
+    problems: tuple[str, ...] = ()
+
+    def origin(self, key: str) -> str:
+        """Where `key`, or the value it lies in or holds, was set; empty for a default."""
+        parts = key.split(".")
+        for length in range(len(parts), 0, -1):
+            if found := self.origins.get(".".join(parts[:length])):
+                return found
+        return next((source for held, source in self.origins.items() if held.startswith(f"{key}.")), "")
+
+
+def load_config(
+    model: type[T],
+    *,
+    files: Sequence[Path] = (),
+    settings: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> T:
+    """The configuration that `resolve_config` gives, without the origins."""
+    return resolve_config(model, files=files, settings=settings, flags=flags).config
+
+
+def resolve_config(
+    model: type[T],
+    *,
+    files: Sequence[Path] = (),
+    settings: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved[T]:
+    """Defaults < `files` in order < `settings` ("a.b=c", as after --set) < `flags` (dotted key to value; None means not given).
+
+    Raises ConfigError that lists every problem at once, each with its origin; UsageError where a file is missing.
+    """
+    given = gather(files=files, settings=settings, flags=flags)
+    problems = list(given.problems)
+    try:
+        config = model.model_validate(given.tree)
+    except ValidationError as error:
+        problems += problem_lines(model, error, prefix="", origin=given.origin)
+    if problems:
+        raise config_error(problems)
+    return Resolved(config=config, origins=given.origins)
+
+
+def gather(*, files: Sequence[Path], settings: Sequence[str], flags: Mapping[str, Any] | None) -> Given:
+    """The tree of all that was given, the later over the earlier."""
+    given = Given(tree={}, origins={})
+    for path in files:
+        _merge(given, read_yaml(path), source=str(path))
+    problems = []
+    for text in settings:
+        try:
+            key, value = _parse_setting(text)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        _put(given, key, value, source=f"--set {text}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(given, key, _plain(value), source=_flag_name(key))
+    return Given(given.tree, given.origins, tuple(problems))
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    key = key.strip()
+    if not separator or not key or not all(key.split(".")):
+        raise ConfigError(f"--set {text}: not of the form KEY=VALUE, such as --set optim.lr=1e-4")
+    return key, parse_yaml(value, source=f"--set {text}")
+
+
+def _merge(given: Given, tree: Mapping[str, Any], *, source: str, prefix: str = "") -> None:
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            _merge(given, value, source=source, prefix=f"{key}.")
+        else:
+            _put(given, key, value, source=source)
+
+
+def _put(given: Given, key: str, value: Any, *, source: str) -> None:
+    """Set one value; what stood under or over it gives way."""
+    *groups, last = key.split(".")
+    place = given.tree
+    for depth, group in enumerate(groups, start=1):
+        if not isinstance(place.get(group), dict):
+            place[group] = {}
+            given.origins.pop(".".join(groups[:depth]), None)
+        place = place[group]
+    for old in [held for held in given.origins if held == key or held.startswith(f"{key}.")]:
+        del given.origins[old]
+    place[last] = value
+    given.origins[key] = source
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flag_name(key: str) -> str:
+    """`--steps` for loop.steps, `--task` for task.name: as the commands call them."""
+    *groups, last = key.split(".")
+    name = groups[-1] if last == "name" and groups else last
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,41 @@
+"""How far tasks that learn from single patches turn and scale them."""
+
+from typing import Annotated
+
+from medssl.store.crops import Crop
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class PatchGeometry(BaseModel):
+    """Mild random geometry, as nnU-Net trains with, so that fine-tuning sees nothing that pretraining has not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: tuple[Share, Share, Share] = Field(
+        default=(0.0, 0.0, 0.5),
+        description="Chance of mirroring D, H, W. Only left-right (W) by default: upside down is no anatomy.",
+    )
+    rotation_deg: float = Field(
+        default=15.0,
+        ge=0.0,
+        le=180.0,
+        description="Largest angle about each axis, in degrees; the same in both directions.",
+    )
+    zoom: tuple[Annotated[float, Field(gt=0.1)], Annotated[float, Field(lt=10.0)]] = Field(
+        default=(0.85, 1.2), description="Smallest and largest magnification."
+    )
+    probability: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="Share of patches that are rotated and zoomed; the others are read voxel for voxel.",
+    )
+
+    def crop(self, size: tuple[int, int, int]) -> Crop:
+        """A patch of `size` (D, H, W) voxels with this geometry."""
+        angle = self.rotation_deg
+        return Crop(
+            size=size, rotation_deg=(angle, angle, angle), zoom=self.zoom, flip=self.flip, probability=self.probability
+        )

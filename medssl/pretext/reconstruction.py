@@ -1,0 +1,62 @@
+"""Errors of reconstructed volumes, and which voxels are worth scoring."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def voxel_error(guess: Tensor, target: Tensor, *, kind: str = "l2") -> Tensor:
+    """(B, C, D, H, W) error of each voxel in the target's precision: squared (`l2`) or absolute (`l1`)."""
+    difference = guess.to(target.dtype) - target
+    return difference.abs() if kind == "l1" else difference.square()
+
+
+def scored_mean(error: Tensor, scored: Tensor) -> Tensor:
+    """(B,) mean of `error` over the voxels where `scored` (same shape; bool or weights) is not zero.
+
+    A sample without a scored voxel gives 0. The mean over a batch of equally many samples per rank is the mean over all
+    ranks, which a mean over all scored voxels of a rank would not be.
+    """
+    weight = scored.to(error.dtype)
+    return (error * weight).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp_min(1e-6)
+
+
+def block_moments(volume: Tensor, block: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance of each block of `block` voxels, spread over its voxels: two tensors like `volume`.
+
+    Blocks lie on the grid that starts at voxel 0; those cut off by the far edge count the voxels they have.
+    """
+    count = spread(_block_sums(torch.ones_like(volume[:1]), block), block, volume)
+    mean = spread(_block_sums(volume, block), block, volume) / count
+    # of the differences, not E[x^2] - E[x]^2, which cancels in float32 when a block's mean is large
+    squares = spread(_block_sums((volume - mean).square(), block), block, volume)
+    return mean, squares / (count - 1).clamp_min(1)
+
+
+def spread(cells: Tensor, block: tuple[int, int, int], like: Tensor) -> Tensor:
+    """One value per block to one per voxel: (B, C, D, H, W) with the spatial shape of `like`."""
+    for axis, edge in zip((2, 3, 4), block, strict=True):
+        cells = cells.repeat_interleave(edge, dim=axis).narrow(axis, 0, like.shape[axis])
+    return cells
+
+
+def informative(target: Tensor, block: tuple[int, int, int], *, floor: float) -> Tensor:
+    """(B, C, D, H, W) bool: voxels of blocks whose standard deviation is at least `floor` (in the target's units).
+
+    Air and padding hardly vary: to predict them is free reward that says nothing about anatomy.
+    """
+    return block_moments(target, block)[1] >= floor**2
+
+
+def against_another(guess: Tensor, target: Tensor, scored: Tensor, *, kind: str = "l2") -> Tensor | None:
+    """(B,) `scored_mean` of each guess against the sample before it, without gradient; None for a batch of one."""
+    if len(target) < 2:
+        return None
+    return scored_mean(voxel_error(guess.detach(), target.roll(1, dims=0), kind=kind), scored)
+
+
+def _block_sums(volume: Tensor, block: tuple[int, int, int]) -> Tensor:
+    """(B, C, ceil(D / block), ...) sum over each block; voxels beyond the edge count nothing."""
+    short = [(-edge) % step for edge, step in zip(volume.shape[2:], block, strict=True)]
+    padded = F.pad(volume, (0, short[2], 0, short[1], 0, short[0]))
+    return F.avg_pool3d(padded, block) * (block[0] * block[1] * block[2])

@@ -1,0 +1,103 @@
+"""A small encoder and small regions, so that a task can be tried out in milliseconds."""
+
+from itertools import pairwise
+
+import torch
+from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
+from medssl.randomness import Draws
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SHAPE = (16, 20, 24)
+
+
+class SmallDecoder(Decoder):
+    def __init__(self, channels, out_channels):
+        super().__init__()
+        self.out_channels = out_channels
+        self.up = nn.ModuleList(nn.Conv3d(low + high, high, 3, padding=1) for high, low in pairwise(channels))
+        self.out = nn.Conv3d(channels[0], out_channels, 1)
+
+    def forward(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
+        x = pyramid[-1]
+        for conv, skip in zip(reversed(self.up), reversed(pyramid[:-1]), strict=True):
+            x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
+            x = F.leaky_relu(conv(torch.cat([x, skip], dim=1)))
+        return self.out(x)
+
+
+class SmallEncoder(Encoder):
+    """Three levels of two convolutions, instance normalisation, stride 1, 2 and 4."""
+
+    def __init__(self, channels=(6, 12, 24), in_channels=1):
+        super().__init__()
+        self.description = EncoderDescription(name="small", in_channels=in_channels)
+        self.channels = channels
+        self.strides = ((1, 1, 1), (2, 2, 2), (4, 4, 4))
+        inputs = (in_channels, *channels[:-1])
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv3d(a, b, 3, padding=1, stride=1 if i == 0 else 2),
+                nn.InstanceNorm3d(b, affine=True),
+                nn.LeakyReLU(0.01),
+            )
+            for i, (a, b) in enumerate(zip(inputs, channels, strict=True))
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        pyramid = []
+        for level in self.levels:
+            image = level(image)
+            pyramid.append(image)
+        return pyramid
+
+    def make_decoder(self, out_channels: int) -> SmallDecoder:
+        return SmallDecoder(self.channels, out_channels)
+
+
+class SmallRegion:
+    """Region of a batch of phantoms: the same volume for every crop, all of it inside the scan unless told."""
+
+    def __init__(self, volume: Tensor, *, seed: int = 0, valid: Tensor | None = None, first: int = 0, crops=None):
+        self.volume = volume
+        self.crops = crops or {}
+        self.draws = Draws(seed, range(first, first + len(volume)), volume.device)
+        self.inside = torch.ones_like(volume, dtype=torch.bool) if valid is None else valid
+
+    def crop(self, name: str) -> Tensor:
+        return self.crops.get(name, self.volume).clone()
+
+    def valid(self, name: str) -> Tensor:
+        return self.inside[..., : self.crop(name).shape[-1]]
+
+
+def phantoms(batch: int = 2, shape=SHAPE, *, seed: int = 0) -> Tensor:
+    """(B, 1, D, H, W) bodies in air: two balls on a ramp in an ellipsoid, zero mean, unit deviation, faint noise."""
+    draws = torch.Generator().manual_seed(seed)
+    axes = [torch.linspace(-1, 1, edge) for edge in shape]
+    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    volumes = []
+    for _ in range(batch):
+        body = (z / 0.9) ** 2 + (y / 0.8) ** 2 + (x / 0.95) ** 2 < 1
+        volume = body * (1.0 + 0.5 * x)
+        for _ in range(2):
+            cz, cy, cx = (torch.rand(3, generator=draws) - 0.5) * 0.9
+            ball = (z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2
+            volume = volume + 2.0 * torch.exp(-ball / 0.06)
+        volume = volume + 0.02 * torch.randn(shape, generator=draws)
+        volumes.append((volume - volume.mean()) / volume.std())
+    return torch.stack(volumes)[:, None]
+
+
+def trained(task, views, steps: int = 30, lr: float = 1e-2):
+    """Losses of `steps` steps of Adam on one batch of views, with `after_step` called as the host does."""
+    optimiser = torch.optim.Adam((p for p in task.parameters() if p.requires_grad), lr=lr)
+    losses = []
+    for step in range(steps):
+        optimiser.zero_grad()
+        loss = task(views).loss
+        loss.backward()
+        optimiser.step()
+        task.after_step(step, steps)
+        losses.append(float(loss.detach()))
+    return losses

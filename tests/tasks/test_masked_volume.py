@@ -1,0 +1,157 @@
+import pytest
+import torch
+from medssl.pretext.reconstruction import block_moments, informative, scored_mean
+from pydantic import ValidationError
+from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms, trained
+
+from medssl_tasks.masked_volume import MaskedVolume, block_edges
+
+
+def task(**settings):
+    torch.manual_seed(0)
+    return MaskedVolume(SmallEncoder(), MaskedVolume.Config(**settings))
+
+
+def test_the_loss_is_the_mean_square_over_hidden_voxels_inside_the_scan_that_are_no_air():
+    valid = torch.ones(2, 1, *SHAPE, dtype=torch.bool)
+    valid[:, :, :, :, 20:] = False
+    subject = task(block=4)
+    views = subject.views(SmallRegion(phantoms(), valid=valid))
+    step = subject(views)
+    seen = views["target"].masked_fill(views["hidden"], 0.0)
+    guess = subject.decoder(subject.encoder(seen), seen).detach()
+    expected = []
+    for b in range(2):
+        total, count = 0.0, 0
+        for d, h, w in (views["hidden"][b, 0] & valid[b, 0]).nonzero().tolist():
+            box = tuple(slice(i // 4 * 4, i // 4 * 4 + 4) for i in (d, h, w))
+            block = views["target"][b, 0][box]
+            if block.std() >= 0.03:
+                total += float((guess[b, 0, d, h, w] - views["target"][b, 0, d, h, w]) ** 2)
+                count += 1
+        expected.append(total / count)
+    assert step.energy.tolist() == pytest.approx(expected, rel=1e-4)
+    assert float(step.loss.detach()) == pytest.approx(sum(expected) / 2, rel=1e-4)
+
+
+def test_what_is_hidden_from_the_encoder_cannot_change_the_guess():
+    subject = task(block=4)
+    views = subject.views(SmallRegion(phantoms()))
+    other = dict(views, target=torch.where(views["hidden"], views["target"] + 5.0, views["target"]))
+    embedded, other_embedded = subject(views).embeddings, subject(other).embeddings
+    assert torch.equal(embedded, other_embedded)
+
+
+def test_visible_voxels_get_no_gradient_from_the_target():
+    subject = task(block=4, normalise=False)
+    views = subject.views(SmallRegion(phantoms()))
+    guess = torch.zeros_like(views["target"], requires_grad=True)
+    scored_mean((guess - views["target"]).square(), views["scored"]).mean().backward()
+    assert torch.count_nonzero(guess.grad[~views["hidden"]]) == 0
+
+
+def test_a_perfect_guess_has_no_energy_and_another_samples_scan_has_more():
+    subject = task(block=4, ignore_air=0.0)
+    views = subject.views(SmallRegion(phantoms()))
+    subject.decoder.forward = lambda pyramid, image: views["target"]
+    step = subject(views)
+    assert step.energy.tolist() == [0.0, 0.0]
+    assert (step.negative_energy > 0.1).all()
+
+
+def test_predicting_the_mean_of_normalised_blocks_costs_the_trivial_value():
+    subject = task(block=8, normalise=True, ignore_air=0.0)
+    volume = torch.randn(2, 1, 16, 24, 32)
+    views = subject.views(SmallRegion(volume))
+    subject.decoder.forward = lambda pyramid, image: torch.zeros_like(volume)
+    step = subject(views)
+    assert step.trivial == pytest.approx(511 / 512)  # section 5 of the reference: n = 512 gives .998046
+    assert float(step.loss) == pytest.approx(0.998046, abs=1e-5)
+    assert float(step.terms["trivial"]) == pytest.approx(0.998046, abs=1e-5)
+
+
+def test_block_moments_equal_a_loop_over_blocks_also_where_the_edge_cuts_them():
+    volume = torch.randn(2, 1, 7, 8, 9, dtype=torch.float64) + 100.0
+    mean, variance = block_moments(volume, (4, 3, 2))
+    for d in range(0, 7, 4):
+        for h in range(0, 8, 3):
+            for w in range(0, 9, 2):
+                box = (slice(None), slice(None), slice(d, d + 4), slice(h, h + 3), slice(w, w + 2))
+                block = volume[box].flatten(2)
+                assert torch.allclose(mean[box].flatten(2), block.mean(-1, keepdim=True).expand_as(block))
+                assert torch.allclose(variance[box].flatten(2), block.var(-1, keepdim=True).expand_as(block))
+
+
+def test_air_and_padding_are_not_scored_and_the_body_is():
+    volume = phantoms(shape=(16, 16, 16))
+    scored = informative(volume, (4, 4, 4), floor=0.1)
+    assert not scored[:, :, :4, :4, :4].any()
+    assert scored[:, :, 4:12, 4:12, 4:12].all()
+
+
+def test_a_patch_of_air_alone_costs_nothing_and_stays_finite():
+    step = task()(task().views(SmallRegion(torch.zeros(2, 1, *SHAPE))))
+    assert float(step.loss) == 0.0
+    step.loss.backward()
+
+
+def test_automatic_blocks_are_an_eighth_of_each_edge_between_4_and_16():
+    assert block_edges("auto", torch.empty(1, 1, 160, 96, 40)) == (16, 8, 4)
+    assert block_edges(16, torch.empty(1, 1, 8, 40, 40)) == (4, 16, 16)
+
+
+def test_thirty_steps_on_one_batch_end_well_below_the_trivial_loss():
+    subject = task(block=4)
+    views = subject.views(SmallRegion(phantoms()))
+    losses = trained(subject, views, 30)
+    assert losses[-1] < 0.4 * float(subject(views).terms["trivial"])
+
+
+def test_the_gradient_of_the_loss_is_right_in_double_precision():
+    error = torch.rand(2, 1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    scored = torch.rand(2, 1, 3, 4, 5) > 0.5
+    assert torch.autograd.gradcheck(lambda e: scored_mean(e.square(), scored), error)
+
+
+def test_stopping_and_going_on_from_the_state_equals_not_stopping():
+    views = task().views(SmallRegion(phantoms()))
+    first = task()
+    trained(first, views, 3)
+    second = task()
+    second.load_state_dict(first.state_dict())
+    assert trained(first, views, 2) == trained(second, views, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "volume", [torch.zeros(2, 1, *SHAPE), phantoms()[:1].expand(2, -1, -1, -1, -1), 1e4 * phantoms()]
+)
+@pytest.mark.parametrize("normalise", [False, True])
+def test_loss_and_gradient_are_finite_on_degenerate_input(volume, dtype, normalise):
+    subject = task(normalise=normalise)
+    views = subject.views(SmallRegion(volume))
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype == torch.bfloat16):
+        step = subject(views)
+    step.loss.backward()
+    assert torch.isfinite(step.loss)
+    assert all(torch.isfinite(p.grad).all() for p in subject.parameters())
+
+
+def test_pictures_are_volumes_without_gradient_and_the_guess_shows_the_scan_where_it_was_seen():
+    subject = task()
+    views = subject.views(SmallRegion(phantoms()))
+    pictures = subject(views).pictures
+    assert list(pictures) == ["scan", "hidden", "guess", "error"]
+    assert all(p.shape == (2, 1, *SHAPE) and not p.requires_grad for p in pictures.values())
+    assert torch.equal(pictures["guess"][~views["hidden"]], views["target"][~views["hidden"]])
+
+
+def test_the_decoder_that_reconstructed_is_the_one_that_is_exported():
+    subject = task()
+    assert subject.exported_decoder() is subject.decoder
+
+
+@pytest.mark.parametrize("settings", [{"ratio": 1.0}, {"block": 1}, {"blocks": 4}, {"geometry": {"zoom": (0.0, 1.0)}}])
+def test_settings_out_of_range_or_misspelt_are_refused(settings):
+    with pytest.raises(ValidationError):
+        MaskedVolume.Config(**settings)

@@ -7,6 +7,7 @@
   + PluginError        a pretext task cannot be found, loaded or told from another
   + TrackingError      the tracking store cannot be written or read
   + CheckpointError    weights or training state do not fit, or cannot be read
+  + TrainingError      training cannot go on: the loss is not finite
 
 A message says what is wrong, with the value and the place; then what to do. Bugs are not MedsslErrors: they
 keep their traceback.
@@ -39,3 +40,7 @@ class TrackingError(MedsslError):
 
 class CheckpointError(MedsslError):
     """Weights or training state do not fit, or cannot be read."""
+
+
+class TrainingError(MedsslError):
+    """Training cannot go on: the loss is not finite."""

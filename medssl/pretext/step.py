@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Fabric converts the precision of outputs field by field
 class Step:
     """Loss of one batch and what a reviewer wants to see of it.
 

@@ -45,7 +45,7 @@ class PretextTask(nn.Module):
 
     @abstractmethod
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss, energy and pictures of one batch."""
+        """Loss, energy and pictures of one batch. In eval mode it changes no state (queues, centres): pictures and scores are drawn so."""
 
     def after_step(self, step: int, total: int) -> None:
         """Called once after each optimiser step: momentum teachers, queues."""

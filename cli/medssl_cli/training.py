@@ -1,0 +1,36 @@
+"""What the training commands share: continuing a run, and the mirror beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medssl.errors import UsageError
+
+if TYPE_CHECKING:
+    from medssl.config import TrackingConfig
+    from medssl.training.pretrain import Observer
+
+
+def resumed_files(out: Path, *, resume: bool) -> list[Path]:
+    """The configuration that a run to continue was started with; nothing for a new run.
+
+    Raises UsageError when there is no run to continue.
+    """
+    if not resume:
+        return []
+    config = out / "config.yaml"
+    if not config.exists():
+        raise UsageError(f"{out} holds no run to continue. Leave out --resume to start one.")
+    return [config]
+
+
+def observer(settings: TrackingConfig) -> Observer:
+    """Mirrors a run to MLflow while it trains, unless tracking is off."""
+    from medssl.training.pretrain import no_observer
+
+    if not settings.enabled:
+        return no_observer
+    from medssl.tracking.mirror import Mirror
+
+    return lambda run: Mirror(run, settings=settings)

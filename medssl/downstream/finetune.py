@@ -1,0 +1,138 @@
+"""Fine-tuning: a segmentation network from few labelled scans, from scratch or from a pretrained encoder."""
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from medssl.archive.cohort import Cohort
+from medssl.config import FinetuneConfig
+from medssl.downstream.evaluate import Evaluation, evaluate
+from medssl.downstream.labelled import class_labels, test_scans, training_scans
+from medssl.downstream.segmentation import Segmentation, segmentation_crops
+from medssl.encoders.build import build_encoder, describe
+from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.transfer import TransferReport, transfer
+from medssl.encoders.weights import load_encoder, read_description, save_network
+from medssl.runs.run import Run
+from medssl.store.plan import BatchPlan
+from medssl.store.volumes import StoredVolume
+from medssl.training.loop import Training, start_fabric, train
+from medssl.training.patch import check_patch, choose_patch
+from medssl.training.pretrain import Observer, no_observer, open_run
+from medssl.training.progress import Progress, Silent
+
+SCRATCH = "scratch"
+
+
+def finetune(
+    config: FinetuneConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    observe: Observer = no_observer,
+) -> Evaluation | None:
+    """Train a segmentation network into the run folder `out` and score it on the test split; None when that has no labels.
+
+    The folder then holds model.safetensors and evaluation.json. Raises DataError when labels are missing, CheckpointError when
+    the pretrained weights do not fit, and what `train` raises.
+    """
+    cohort = Cohort.open(config.cohort)
+    labels = class_labels(cohort)
+    scans = training_scans(cohort, labels=config.labels, seed=config.loop.seed)
+    patch = choose_patch(scans, config.patch)
+    network, reports = build_network(config, scans=scans, patch=patch, classes=len(labels) + 1)
+    module = Segmentation(network, classes=len(labels) + 1, strength=config.augment)
+    plan = BatchPlan(
+        scans,
+        segmentation_crops(patch, strength=config.augment),
+        batch_size=config.loop.batch_size,
+        seed=config.loop.seed,
+        foreground=config.foreground,
+    )
+    facts = {
+        "init": "scratch" if config.init == SCRATCH else "pretrained",
+        "encoder": network.encoder.description.model_dump(mode="json"),
+        "patch": list(patch),
+        "labelled_scans": [scan.scan_id for scan in scans],
+        "cohort_digest": cohort.digest,
+        "transfer": [report.as_dict() for report in reports],
+    }
+    fabric = start_fabric(config.loop)
+    run = open_run(out, kind="finetune", config=config, facts=facts, resume=resume, writes=fabric.is_global_zero)
+    fabric.barrier()
+    with observe(run) if fabric.is_global_zero else nullcontext(), run.recording():
+        for report in reports:
+            run.note(str(report))
+        training = Training(
+            module=module,
+            plan=plan,
+            optim=config.optim,
+            loop=config.loop,
+            with_labels=True,
+            parts=[(network.encoder, config.encoder_lr_share)],
+        )
+        train(training, fabric=fabric, run=run, progress=progress or Silent(), resume=resume)
+        if not fabric.is_global_zero:
+            return None
+        names = {label: cohort.label_names.get(label, str(label)) for label in labels}
+        save_network(out, network, facts=facts | {"label_names": names, "patch": list(patch), "overlap": config.overlap})
+        return score(network, test_scans(cohort), run=run, config=config, labels=labels, names=names, patch=patch, device=fabric.device)
+
+
+def build_network(
+    config: FinetuneConfig, *, scans: Sequence[StoredVolume], patch: tuple[int, int, int], classes: int
+) -> tuple[SegmentationNetwork, list[TransferReport]]:
+    """The network to train, with pretrained weights put in and reported tensor by tensor.
+
+    A run to start from decides the architecture; from scratch, `config.encoder` does. The initialisation depends on the seed alone, so
+    that what is not transferred starts alike in both.
+    """
+    if config.init == SCRATCH:
+        description = describe(
+            config.encoder.name,
+            preset=config.encoder.preset,
+            options=config.encoder.options,
+            in_channels=1,
+            patch=patch,
+            spacing_mm=scans[0].spacing_mm,
+        )
+    else:
+        description = read_description(Path(config.init))
+    torch.manual_seed(config.loop.seed)
+    encoder = build_encoder(description)
+    check_patch(patch, encoder)
+    network = SegmentationNetwork(encoder, encoder.make_decoder(classes))
+    if config.init == SCRATCH:
+        return network, []
+    pretrained, decoder = load_encoder(Path(config.init))
+    reports = [transfer(pretrained.state_dict(), network.encoder, what="encoder")]
+    if decoder is not None and config.transfer == "all":
+        reports.append(transfer(decoder.state_dict(), network.decoder, what="decoder"))
+    return network, reports
+
+
+def score(
+    network: SegmentationNetwork,
+    scans: Sequence[StoredVolume],
+    *,
+    run: Run,
+    config: FinetuneConfig,
+    labels: Sequence[int],
+    names: dict[int, str],
+    patch: tuple[int, int, int],
+    device: torch.device,
+) -> Evaluation | None:
+    """Evaluate on the test scans and write evaluation.json and the metrics `test/...`."""
+    if not scans:
+        run.note("The split 'test' has no labelled scan, so nothing was evaluated.")
+        return None
+    evaluation = evaluate(network, scans, labels=labels, patch=patch, overlap=config.overlap, device=device)
+    (run.folder / "evaluation.json").write_text(json.dumps(evaluation.as_dict(names), indent=1))
+    metrics = {"test/dice": evaluation.mean()}
+    metrics |= {f"test/dice_{names[label]}": evaluation.class_mean(label) for label in labels}
+    run.log(config.loop.steps, {key.replace(" ", "_"): value for key, value in metrics.items()})
+    return evaluation

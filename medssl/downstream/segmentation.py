@@ -1,0 +1,82 @@
+"""Segmentation as something the training loop can train: views, loss and pictures."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from medssl.encoders.network import SegmentationNetwork
+from medssl.pretext.step import Step
+from medssl.store.crops import Crop
+from medssl.views.intensity import IntensityChain
+from medssl.views.region import Region
+
+
+def segmentation_crops(patch: tuple[int, int, int], *, strength: float) -> Mapping[str, Crop]:
+    """The one crop of fine-tuning; rotation and zoom grow with `strength`, 0 means none.
+
+    No mirroring: left and right, front and back are different labels in much anatomy.
+    """
+    angle = 15.0 * strength
+    zoom = 1.0 + 0.2 * strength
+    return {
+        "patch": Crop(
+            size=patch,
+            rotation_deg=(angle, angle, angle),
+            zoom=(1 / zoom, zoom),
+            stretch=1.0 + 0.05 * strength,
+            probability=0.7 if strength > 0 else 0.0,
+        )
+    }
+
+
+class Segmentation(nn.Module):
+    """Dice + cross-entropy over augmented patches (the loss of nnU-Net: Isensee et al. 2021, Methods)."""
+
+    def __init__(self, network: SegmentationNetwork, *, classes: int, strength: float) -> None:
+        """classes: background included. strength: of the augmentation, 0 switches it off."""
+        super().__init__()
+        from monai.losses import DiceCELoss
+
+        self.network = network
+        self.classes = classes
+        self.intensity = IntensityChain(strength) if strength > 0 else None
+        # batch=True: Dice over the batch, since a small patch often holds no voxel of a class
+        self.loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=True, include_background=False)
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """image: (B, 1, D, H, W) augmented; label: (B, 1, D, H, W) int64."""
+        image = region.crop("patch")
+        if self.intensity is not None:
+            image = self.intensity(image, region.draws, "patch")
+        return {"image": image, "label": region.label("patch")}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss of one batch; energy is each sample's share of wrongly labelled voxels."""
+        logits = self.network(views["image"]).float()
+        label = views["label"]
+        guess = logits.detach().argmax(dim=1, keepdim=True)
+        wrong = (guess != label).float().flatten(1).mean(dim=1)
+        pictures = {"scan": views["image"], "label": label, "prediction": guess} if not self.training else {}
+        return Step(loss=self.loss(logits, label), energy=wrong, terms={"wrong_voxels": wrong.mean()}, pictures=pictures)
+
+    def after_step(self, step: int, total: int) -> None:
+        """Nothing: no teacher, no queue."""
+
+
+@torch.inference_mode()
+def predict_labels(
+    network: nn.Module, image: Tensor, *, patch: tuple[int, int, int], overlap: float, outside: float
+) -> Tensor:
+    """(D, H, W) uint8 labels of a normalised (D, H, W) scan, by MONAI's sliding window with Gaussian weights.
+
+    outside: normalised value beyond the scan's edge, as in training. The window is the training patch: normalisation layers saw no
+    other size.
+    """
+    from monai.inferers import SlidingWindowInferer
+
+    inferer = SlidingWindowInferer(
+        patch, sw_batch_size=4, overlap=overlap, mode="gaussian", padding_mode="constant", cval=outside
+    )
+    logits = inferer(image[None, None], network)
+    return logits.argmax(dim=1)[0].to(torch.uint8)

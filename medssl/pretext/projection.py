@@ -1,0 +1,117 @@
+"""From a feature pyramid to the vectors that joint-embedding tasks compare."""
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
+from medssl.pretext.gather import gather
+
+Norm = Literal["layer", "batch"]
+
+
+class Projection(nn.Module):
+    """Linear layers with a norm and ReLU between them: the head that is thrown away after pretraining.
+
+    layers: number of linear layers. The last has neither norm nor ReLU unless `last_norm`, which then has no scale and shift of its
+    own. norm: "layer" looks at one vector; "batch" at the batch of all ranks, as in the papers, and wants a batch of 16 or more.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        hidden: int = 1024,
+        layers: int = 2,
+        norm: Norm = "layer",
+        last_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [inputs, *[hidden] * (layers - 1), outputs]
+        parts: list[nn.Module] = []
+        for position, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+            last = position == layers
+            normed = last_norm or not last
+            parts.append(nn.Linear(fan_in, fan_out, bias=not (normed and norm == "batch")))
+            if normed:
+                parts.append(_norm(norm, fan_out, affine=not last))
+            if not last:
+                parts.append(nn.ReLU())
+        self.layers = nn.Sequential(*parts)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        out: Tensor = self.layers(vectors)
+        return out
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the batch of all ranks, in any device's processes (torch's SyncBatchNorm is for CUDA only).
+
+    Keeps no running statistics: heads do not outlive pretraining. Outside training it uses the statistics of the batch at hand.
+    """
+
+    def __init__(self, features: int, *, affine: bool = True, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(features), requires_grad=affine)
+        self.bias = nn.Parameter(torch.zeros(features), requires_grad=affine)
+
+    def forward(self, vectors: Float[Tensor, "b f"]) -> Float[Tensor, "b f"]:
+        """Each feature with mean 0 and biased variance 1 over the global batch, then scale and shift."""
+        exact = in_full(vectors)
+        everyone = gather(exact, together=self.training)
+        mean, variance = everyone.mean(dim=0), everyone.var(dim=0, unbiased=False)
+        return (exact - mean) / (variance + self.eps).sqrt() * self.weight + self.bias
+
+
+def _norm(norm: Norm, features: int, *, affine: bool) -> nn.Module:
+    if norm == "batch":
+        return BatchNorm(features, affine=affine)
+    return nn.LayerNorm(features, elementwise_affine=affine)
+
+
+def pooled_channels(encoder: Encoder, levels: int) -> int:
+    """Length of what `pooled_levels` returns."""
+    return sum(encoder.channels[-levels:])
+
+
+def pooled_levels(pyramid: list[Tensor], levels: int) -> Tensor:
+    """(B, F): the coarsest `levels` of a pyramid, each averaged over space, one after the other."""
+    return torch.cat([in_full(level).mean(dim=(2, 3, 4)) for level in pyramid[-levels:]], dim=1)
+
+
+def features_at(
+    pyramid: list[Tensor], points: Float[Tensor, "b n 3"], size: tuple[int, int, int]
+) -> Float[Tensor, "b n f"]:
+    """Features of all levels at `points`, voxels (d, h, w) of an image of `size`, one level after the other; trilinear between voxels.
+
+    Voxel d of the image has its centre at d + 0.5 of its edge at every level, whatever the level's stride.
+    """
+    edges = torch.tensor(size, dtype=points.dtype, device=points.device)
+    place = ((2 * points + 1) / edges - 1).flip(-1)[:, :, None, None, :]  # grid_sample wants (x, y, z) = (w, h, d)
+    found = [
+        F.grid_sample(full, place.to(full.dtype), padding_mode="border", align_corners=False)[..., 0, 0].mT
+        for full in map(in_full, pyramid)
+    ]
+    return torch.cat(found, dim=2)
+
+
+def in_full(values: Tensor) -> Tensor:
+    """At least float32: half precision overflows in exponentials and loses small differences in statistics."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1 in at least float32; a vector of zeros stays one."""
+    return F.normalize(in_full(vectors), dim=-1, eps=1e-8)
+
+
+def without_autocast(values: Tensor) -> AbstractContextManager[object]:
+    """Within it, matrix products keep the precision of their inputs: similarities are divided by small temperatures."""
+    return torch.autocast(values.device.type, enabled=False)

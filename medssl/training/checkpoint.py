@@ -1,0 +1,78 @@
+"""Training state on disk, so that a killed training continues as if it had not been killed.
+
+Nothing random is stored: every step seeds itself from (seed, step). A checkpoint therefore holds the module with all its buffers (teacher,
+queue, centre), the optimiser and the number of steps done.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from medssl.errors import CheckpointError
+
+FORMAT = 1
+FILE_NAME = "last.ckpt"
+
+
+def save_checkpoint(folder: Path, *, module: nn.Module, optimiser: Optimizer, step: int) -> Path:
+    """Write the state after `step` steps; a reader sees the old file or the new one, never a part.
+
+    Raises CheckpointError when the disk is full or the folder cannot be written.
+    """
+    path = folder / FILE_NAME
+    state = {"format": FORMAT, "step": step, "module": module.state_dict(), "optimiser": optimiser.state_dict()}
+    partial = path.with_suffix(".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"The checkpoint of step {step} could not be written to {folder}: {error}. "
+            "Free some space, then continue with --resume."
+        ) from error
+    return path
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """State written by `save_checkpoint`, on the CPU; None when there is none yet. Never unpickles code.
+
+    Raises CheckpointError when the file is damaged or of another format.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch raises half a dozen kinds for a damaged file
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}). Remove it to start again from step 0."
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path} has checkpoint format {found}; this medssl reads {FORMAT}. Continue with the version that wrote it.")
+    return state
+
+
+def restore(state: dict[str, Any], *, module: nn.Module, optimiser: Optimizer) -> int:
+    """Put a state back and return the number of steps done.
+
+    Raises CheckpointError when module or optimiser have another shape than the one that was saved.
+    """
+    try:
+        module.load_state_dict(state["module"], strict=True)
+        optimiser.load_state_dict(state["optimiser"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"The checkpoint does not fit the task and encoder of this run: {first_line} Use the run's own config.yaml."
+        ) from error
+    return int(state["step"])

@@ -1,0 +1,155 @@
+"""The training loop: pretraining and fine-tuning alike.
+
+From top to bottom: read a region batch, make views on the device, forward, backward, clip, step; now and then log, draw pictures,
+save. Every step seeds itself from (seed, step), so that a restart repeats nothing and misses nothing.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from medssl.config import LoopConfig, OptimConfig
+from medssl.errors import TrainingError
+from medssl.pretext.step import Step
+from medssl.randomness import generator
+from medssl.runs.run import Run
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from medssl.training.interrupt import stop_on_signal
+from medssl.training.metrics import StepMetrics
+from medssl.training.optimisation import learning_rate, make_optimiser, set_learning_rate
+from medssl.training.pictures import draw_pictures, is_picture_step
+from medssl.training.progress import Progress
+from medssl.views.region import Region
+
+
+class Trainee(Protocol):
+    """What the loop trains: a pretext task, or the segmentation of fine-tuning."""
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """Tensors for the forward pass, made on the device without gradient."""
+
+    def after_step(self, step: int, total: int) -> None:
+        """Called once after each optimiser step."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything one training needs. parts: modules with their share of the learning rate; a module in two parts belongs to the first."""
+
+    module: nn.Module
+    plan: BatchPlan
+    optim: OptimConfig
+    loop: LoopConfig
+    with_labels: bool = False
+    parts: Sequence[tuple[nn.Module, float]] = field(default=())
+
+
+def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, resume: bool = False) -> None:
+    """Train to the last step, writing metrics, pictures and checkpoints to `run`, on the processes that `fabric` has started.
+
+    The trained module is `training.module` itself. Raises TrainingError when the loss is no longer finite, CheckpointError when
+    state cannot be written or read, DataError when a scan of the store cannot be read, KeyboardInterrupt after a checkpoint
+    when SIGINT or SIGTERM asked for a stop.
+    """
+    settings, total = training.loop, training.loop.steps
+    module = training.module.to(memory_format=torch.channels_last_3d)  # twice as fast in 3D convolutions on a CPU
+    optimiser = make_optimiser([*training.parts, (module, 1.0)], training.optim)
+    state = read_checkpoint(run.checkpoints) if resume else None
+    first = restore(state, module=module, optimiser=optimiser) if state else 0
+    model, optimiser = fabric.setup(module, optimiser)
+    metrics = StepMetrics(batch_size=settings.batch_size)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signal())
+        loader = stack.enter_context(
+            RegionLoader(
+                training.plan,
+                workers=worker_count(settings),
+                first_step=first,
+                rank=fabric.global_rank,
+                world=fabric.world_size,
+                with_labels=training.with_labels,
+                pin=fabric.device.type == "cuda",
+            )
+        )
+        batches = iter(loader)
+        progress.start(total)
+        for step in range(first, total):
+            started = time.perf_counter()
+            batch = next(batches)
+            metrics.waited(time.perf_counter() - started)
+            region = Region.from_batch(batch, device=fabric.device, seed=settings.seed)
+            seed_step(settings.seed, step, fabric.global_rank)
+            with torch.no_grad():
+                views = training.module.views(region)
+            output: Step = model(views)
+            fabric.backward(output.loss)
+            norm = fabric.clip_gradients(model, optimiser, max_norm=training.optim.clip_norm, error_if_nonfinite=False)
+            set_learning_rate(optimiser, learning_rate(step, total, training.optim))
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            training.module.after_step(step, total)
+
+            done = step + 1
+            if done % settings.log_every == 0 or done in (1, total):
+                metrics.add(output, grad_norm=norm, lr=optimiser.param_groups[-1]["lr"])
+                report(metrics, done, run=run, progress=progress, fabric=fabric)
+            if is_picture_step(done, total, settings.pictures_every):
+                draw_pictures(training, run, step=done, fabric=fabric)
+            if fabric.is_global_zero and (done % settings.checkpoint_every == 0 or done == total or stop):
+                save_checkpoint(run.checkpoints, module=training.module, optimiser=optimiser, step=done)
+            if stop:
+                raise KeyboardInterrupt(f"stopped by {stop.signal} after step {done}")
+
+
+def start_fabric(settings: LoopConfig) -> Fabric:
+    """Strategy, precision and processes for these settings; bf16 on GPUs that have it, 32 bits elsewhere, unless told."""
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    devices = settings.devices
+    if devices == "auto" and not torch.cuda.is_available():
+        devices = 1
+    fabric = Fabric(accelerator="auto", devices=devices, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def worker_count(settings: LoopConfig) -> int:
+    """Data workers: as asked; automatic means up to 4 beside a GPU and none without one, where they would take cores from the network."""
+    if settings.workers != "auto":
+        return int(settings.workers)
+    return 4 if torch.cuda.is_available() else 0
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make torch's own generator, which dropout and third-party tasks use, a function of seed, step and rank."""
+    torch.manual_seed(int(generator(seed, step, f"torch/{rank}").integers(2**62)))
+
+
+def report(metrics: StepMetrics, done: int, *, run: Run, progress: Progress, fabric: Fabric) -> None:
+    """Write the metrics of the last steps and show them; raises TrainingError when the loss is not finite."""
+    values = metrics.collect()
+    if not math.isfinite(values["train/loss"]):
+        raise TrainingError(
+            f"The loss is {values['train/loss']} at step {done}. "
+            "Lower optim.lr, or use --set loop.precision=32-true if it was 16-mixed; the last checkpoint is from before."
+        )
+    if not fabric.is_global_zero:
+        return
+    run.log(done, values)
+    run.beat()
+    progress.step(
+        done,
+        loss=values["train/loss"],
+        volumes_per_s=values["train/volumes_per_s"],
+        wait_share=values["train/data_wait_share"],
+    )

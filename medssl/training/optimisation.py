@@ -1,0 +1,43 @@
+"""Optimiser and learning-rate schedule."""
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from medssl.config import OptimConfig
+
+
+def make_optimiser(parts: Iterable[tuple[nn.Module, float]], settings: OptimConfig) -> Optimizer:
+    """AdamW over `(module, share of the learning rate)` parts; a parameter in two parts belongs to the first.
+
+    Vectors and scalars (norms, biases, mask tokens) are not decayed: decay of a norm's scale shrinks features without
+    regularising anything (He et al. 2019, arXiv 1812.01187, section 3.1).
+    """
+    groups, seen = [], set()
+    for module, lr_share in parts:
+        own = [p for p in module.parameters() if p.requires_grad and id(p) not in seen]
+        seen.update(id(p) for p in own)
+        for decays in (True, False):
+            params = [p for p in own if (p.ndim > 1) == decays]
+            decay = settings.weight_decay if decays else 0.0
+            if params:
+                groups.append({"params": params, "lr": settings.lr * lr_share, "lr_share": lr_share, "weight_decay": decay})
+    return AdamW(groups, lr=settings.lr, betas=settings.betas)
+
+
+def learning_rate(step: int, total: int, settings: OptimConfig) -> float:
+    """Linear warm-up over `warmup_share` of the steps, then a cosine to `final_lr_share` of the peak; `step` counts from 0."""
+    warmup = max(1, round(settings.warmup_share * total))
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.lr * (settings.final_lr_share + (1 - settings.final_lr_share) * cosine)
+
+
+def set_learning_rate(optimiser: Optimizer, lr: float) -> None:
+    """Give every group its share of `lr`."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["lr_share"]

@@ -1,0 +1,41 @@
+"""How large a patch a network sees."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from medssl.encoders.encoder import Encoder
+from medssl.errors import ConfigError
+from medssl.store.volumes import StoredVolume
+
+STEP = 16  # what most encoders need; the automatic patch keeps to it
+VOXELS_ON_GPU = 96**3
+VOXELS_ON_CPU = 40**3  # about a second per step of a small network on two cores
+
+
+def choose_patch(scans: Sequence[StoredVolume], asked: tuple[int, int, int] | str) -> tuple[int, int, int]:
+    """Patch edges (D, H, W) in voxels, as asked or automatic.
+
+    Automatic: the median shape of the scans, each edge cut to a multiple of 16, the longest edge shortened until the patch fits
+    the device.
+    """
+    if not isinstance(asked, str):
+        return asked
+    limit = VOXELS_ON_GPU if torch.cuda.is_available() else VOXELS_ON_CPU
+    median = np.median([scan.shape for scan in scans], axis=0)
+    edges = [max(STEP, int(edge) // STEP * STEP) for edge in median]
+    while np.prod(edges) > limit and max(edges) > STEP:
+        edges[int(np.argmax(edges))] -= STEP
+    return edges[0], edges[1], edges[2]
+
+
+def check_patch(patch: tuple[int, int, int], encoder: Encoder) -> None:
+    """Raise ConfigError where an edge is no multiple of what the encoder needs."""
+    if all(edge % divisor == 0 for edge, divisor in zip(patch, encoder.divisor, strict=True)):
+        return
+    nearest = [max(d, round(e / d) * d) for e, d in zip(patch, encoder.divisor, strict=True)]
+    raise ConfigError(
+        f"patch is {list(patch)}, but {encoder.description.name} needs multiples of {list(encoder.divisor)} voxels (D, H, W). "
+        f"Nearest: --set patch={nearest}."
+    )

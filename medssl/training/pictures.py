@@ -1,0 +1,54 @@
+"""Contact sheets of the same few regions as training goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from medssl.randomness import generator
+from medssl.runs.pictures import contact_sheet
+from medssl.runs.run import Run
+from medssl.store.loader import RegionLoader
+from medssl.views.region import Region
+
+if TYPE_CHECKING:
+    from medssl.training.loop import Training
+
+CASES = 4
+
+
+def is_picture_step(done: int, total: int, every: int | str) -> bool:
+    """Whether to draw after `done` steps. Automatic: after step 1, at every power of two above 8, and at the end, about 12 in a long run."""
+    if done in (1, total):
+        return True
+    if every == "auto":
+        return done > 8 and done & (done - 1) == 0
+    return done % int(every) == 0
+
+
+@torch.no_grad()
+def draw_pictures(training: Training, run: Run, *, step: int, fabric: Fabric) -> None:
+    """Draw the pictures of the training's first batch as the module sees it now, and leave the module as it was.
+
+    The batch at step 0 is a pure function of the seed: the same crops, views and masks each time. Every rank computes it, since a
+    task may talk to the other ranks in its forward pass; rank 0 writes.
+    """
+    module, seed = training.module, training.loop.seed
+    with RegionLoader(training.plan, workers=0, first_step=0, with_labels=training.with_labels) as loader:
+        region = Region.from_batch(next(iter(loader)), device=fabric.device, seed=seed)
+    was_training, rng = module.training, torch.get_rng_state()
+    torch.manual_seed(int(generator(seed, 0, "torch/0").integers(2**62)))
+    module.eval()
+    try:
+        pictures = module(module.views(region)).pictures
+    finally:
+        module.train(was_training)
+        torch.set_rng_state(rng)
+    if not pictures or not fabric.is_global_zero:
+        return
+    volumes = {name: volume[:CASES, 0].float().cpu().numpy() for name, volume in pictures.items()}
+    rows = [{name: np.asarray(volume[i]) for name, volume in volumes.items()} for i in range(len(next(iter(volumes.values()))))]
+    run.picture("views", step, contact_sheet(rows))

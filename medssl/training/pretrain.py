@@ -1,0 +1,123 @@
+"""Pretraining: from a cohort and a task's name to an encoder in a run folder."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+
+from medssl.archive.cohort import Cohort
+from medssl.config import PretrainConfig
+from medssl.encoders.build import build_encoder, describe
+from medssl.encoders.weights import save_encoder
+from medssl.errors import DataError
+from medssl.plugins import LoadedTask, load_task, task_config
+from medssl.pretext.task import PretextTask
+from medssl.runs.run import Run
+from medssl.store.plan import BatchPlan
+from medssl.store.volumes import StoredVolume, open_volume
+from medssl.training.checkpoint import read_checkpoint
+from medssl.training.loop import Training, start_fabric, train
+from medssl.training.patch import check_patch, choose_patch
+from medssl.training.progress import Progress, Silent
+
+Observer = Callable[[Run], AbstractContextManager[object]]
+"""Starts whatever watches a run (the MLflow mirror) and stops it when the run is over."""
+
+
+def no_observer(run: Run) -> AbstractContextManager[object]:
+    """Nobody watches."""
+    return nullcontext()
+
+
+def pretrain(
+    config: PretrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    plugin_files: Sequence[Path] = (),
+    progress: Progress | None = None,
+    observe: Observer = no_observer,
+) -> Path:
+    """Train an encoder with one pretext task and return the run folder, which then holds encoder.safetensors.
+
+    Raises DataError when the cohort has no scans in `config.splits`, UsageError when `out` is taken, ConfigError and
+    PluginError for settings and tasks, and what `train` raises.
+    """
+    loaded = load_task(str(config.task.get("name", "")), files=plugin_files)
+    cohort = Cohort.open(config.cohort)
+    scans = pretraining_scans(cohort, config.splits)
+    patch = choose_patch(scans, config.patch)
+    task = build_task(config, loaded, scans=scans, patch=patch)
+    plan = BatchPlan(
+        scans,
+        task.crops(patch),
+        batch_size=config.loop.batch_size,
+        seed=config.loop.seed,
+        regions_per_scan=config.regions_per_scan,
+    )
+    facts = {
+        "task": loaded.cls.name,
+        "task_origin": loaded.origin,
+        "task_family": loaded.cls.family,
+        "encoder": task.encoder.description.model_dump(mode="json"),
+        "patch": list(patch),
+        "scans": len(scans),
+        "cohort_digest": cohort.digest,
+    }
+    fabric = start_fabric(config.loop)
+    run = open_run(out, kind="pretrain", config=config, facts=facts, resume=resume, writes=fabric.is_global_zero)
+    fabric.barrier()
+    with observe(run) if fabric.is_global_zero else nullcontext(), run.recording():
+        training = Training(module=task, plan=plan, optim=config.optim, loop=config.loop)
+        train(training, fabric=fabric, run=run, progress=progress or Silent(), resume=resume)
+        if fabric.is_global_zero:
+            save_encoder(out, task.exported_encoder(), task.exported_decoder(), facts=facts | {"steps": config.loop.steps})
+    return out
+
+
+def pretraining_scans(cohort: Cohort, splits: Sequence[str]) -> list[StoredVolume]:
+    """Stored scans of these splits; labels are not needed and not read."""
+    rows = [row for split in splits for row in cohort.accepted(split=split)]
+    if not rows:
+        raise DataError(
+            f"The cohort has no accepted scan in the split {' or '.join(splits)}. "
+            "Look at `medssl archive report`, or choose others with --set splits."
+        )
+    return [open_volume(cohort.store, row.scan_id) for row in rows]
+
+
+def build_task(
+    config: PretrainConfig, loaded: LoadedTask, *, scans: Sequence[StoredVolume], patch: tuple[int, int, int]
+) -> PretextTask:
+    """The task over a freshly initialised encoder; both depend on the seed alone."""
+    options = {key: value for key, value in config.task.items() if key != "name"}
+    settings = task_config(loaded.cls, options)
+    description = describe(
+        config.encoder.name,
+        preset=config.encoder.preset,
+        options=config.encoder.options,
+        in_channels=1,
+        patch=patch,
+        spacing_mm=scans[0].spacing_mm,
+    )
+    torch.manual_seed(config.loop.seed)
+    encoder = build_encoder(description)
+    check_patch(patch, encoder)
+    return loaded.cls(encoder, settings)
+
+
+def open_run(
+    out: Path, *, kind: str, config: BaseModel, facts: dict[str, object], resume: bool, writes: bool
+) -> Run:
+    """A new run, or the one to continue; ranks that do not write get a view of it."""
+    if resume:
+        run = Run.open(out)
+        if not writes:
+            return run
+        state = read_checkpoint(run.checkpoints)
+        return Run.resume(out, at_step=int(state["step"]) if state else 0)
+    if not writes:
+        return Run(out)
+    return Run.create(out, kind=kind, config=config.model_dump(mode="json"), facts=facts)

@@ -1,4 +1,7 @@
-"""The whole surface on which plugins attach. Stands apart from everything heavy: importing it loads neither torch nor monai."""
+"""The whole surface on which plugins attach.
+
+Stands apart from everything heavy: importing it loads neither torch nor monai.
+"""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
@@ -27,5 +30,6 @@ def medssl_pretext_tasks() -> Tasks:  # type: ignore[empty-body]
 def medssl_encoders() -> Encoders:  # type: ignore[empty-body]
     """Return the encoder classes this plugin provides.
 
-    Each has a class attribute `name`, and a constructor that takes an `EncoderDescription` and builds the network from its options.
+    Each has a class attribute `name`, and a constructor that takes an `EncoderDescription` and builds the network
+    from its options.
     """

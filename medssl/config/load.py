@@ -24,7 +24,7 @@ class Resolved(Generic[T]):
 
 @dataclass(frozen=True)
 class Given:
-    """What files, `--set` and flags say, before it is checked: the tree, the origin per dotted key, and what could not be read."""
+    """What files, `--set` and flags say, unchecked: the tree, the origin per dotted key, and what could not be read."""
 
     tree: dict[str, Any]
     origins: dict[str, str]
@@ -57,7 +57,8 @@ def resolve_config(
     settings: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> Resolved[T]:
-    """Defaults < `files` in order < `settings` ("a.b=c", as after --set) < `flags` (dotted key to value; None means not given).
+    """Defaults < `files` in order < `settings` ("a.b=c", as after --set) < `flags` (dotted key to value; None means
+    not given).
 
     Raises ConfigError that lists every problem at once, each with its origin; UsageError where a file is missing.
     """

@@ -12,7 +12,9 @@ Key = tuple[str, ...]
 Config = TypeVar("Config", bound=BaseModel)
 
 
-def check_options(model: type[Config], options: Mapping[str, Any], *, prefix: str = "", origins: Mapping[str, str] | None = None) -> Config:
+def check_options(
+    model: type[Config], options: Mapping[str, Any], *, prefix: str = "", origins: Mapping[str, str] | None = None
+) -> Config:
     """`model` built from `options`. Raises ConfigError that lists every problem, with keys under `prefix`.
 
     origins: where each dotted key (prefix included) was set, where it is known.
@@ -31,7 +33,9 @@ def config_error(lines: Sequence[str]) -> ConfigError:
     return ConfigError("\n  ".join([f"{head} in the configuration:", *lines]))
 
 
-def problem_lines(model: type[BaseModel], error: ValidationError, *, prefix: str, origin: Callable[[str], str]) -> list[str]:
+def problem_lines(
+    model: type[BaseModel], error: ValidationError, *, prefix: str, origin: Callable[[str], str]
+) -> list[str]:
     """One line per setting that is wrong, in the order in which pydantic met them."""
     problems: dict[str, list[Any]] = {}
     for detail in error.errors(include_url=False, include_context=False):
@@ -40,7 +44,9 @@ def problem_lines(model: type[BaseModel], error: ValidationError, *, prefix: str
     lines = []
     for key, details in problems.items():
         source = origin(key)
-        lines.append(f"{key or 'configuration'}: {_sentence(model, details, prefix)}" + (f"  ({source})" if source else ""))
+        lines.append(
+            f"{key or 'configuration'}: {_sentence(model, details, prefix)}" + (f"  ({source})" if source else "")
+        )
     return lines
 
 
@@ -77,7 +83,11 @@ def _sentence(model: type[BaseModel], details: list[Any], prefix: str) -> str:
     first = details[0]
     if first["type"] == "extra_forbidden":
         meant = nearest_key(model, tuple(str(part) for part in first["loc"]))
-        return f"no such setting; did you mean '{prefix}{meant}'?" if meant else f"no such setting; there are {_names(model, first['loc'])}"
+        return (
+            f"no such setting; did you mean '{prefix}{meant}'?"
+            if meant
+            else f"no such setting; there are {_names(model, first['loc'])}"
+        )
     if first["type"] == "missing":
         return "required, but not set"
     # The members of a union complain one by one.

@@ -27,7 +27,11 @@ def setting_rows(model: type[BaseModel], *, prefix: str = "") -> list[SettingRow
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             rows += setting_rows(annotation, prefix=f"{prefix}{name}.")
             continue
-        rows.append(SettingRow(f"{prefix}{name}", _kind(annotation), _default(field), _bounds(field.metadata), field.description or ""))
+        rows.append(
+            SettingRow(
+                f"{prefix}{name}", _kind(annotation), _default(field), _bounds(field.metadata), field.description or ""
+            )
+        )
     return rows
 
 

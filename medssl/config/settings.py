@@ -24,48 +24,67 @@ class Settings(BaseModel):
 class OptimConfig(Settings):
     """AdamW with a linear warm-up and a cosine that ends at a share of the peak."""
 
-    lr: float = Field(1e-3, gt=0, le=10, description="learning rate at its peak")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled weight decay of AdamW")
-    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0")
-    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 clips nothing")
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
-        (0.9, 0.95), description="decay of AdamW's running mean and square"
+    lr: float = Field(default=1e-3, gt=0, le=10, description="learning rate at its peak")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="decoupled weight decay of AdamW")
+    warmup_share: float = Field(
+        default=0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"
     )
-    final_lr_share: float = Field(0.0, ge=0, le=1, description="learning rate of the last step as a share of the peak")
+    clip_norm: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0 clips nothing")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=(0.9, 0.95), description="decay of AdamW's running mean and square"
+    )
+    final_lr_share: float = Field(
+        default=0.0, ge=0, le=1, description="learning rate of the last step as a share of the peak"
+    )
 
 
 class LoopConfig(Settings):
     """How long, how large and on what."""
 
-    steps: int = Field(1000, ge=1, description="optimiser steps")
-    batch_size: int = Field(4, ge=1, description="patches per step over all devices together")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="of the weights, the order of the scans and every augmentation")
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        "auto", description="arithmetic; auto is bf16-mixed on a GPU that has it, else 32-true"
+    steps: int = Field(default=1000, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=4, ge=1, description="patches per step over all devices together")
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="of the weights, the order of the scans and every augmentation"
     )
-    devices: PositiveInt | Auto = Field("auto", description="GPUs, or processes on a CPU; auto takes every GPU, else one process")
-    workers: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="processes that read scans, per device; 0 reads in the loop")
-    log_every: int = Field(10, ge=1, description="steps between two lines of metrics")
-    checkpoint_every: int = Field(200, ge=1, description="steps between two checkpoints")
-    pictures_every: PositiveInt | Auto = Field("auto", description="steps between two contact sheets; auto spreads about ten over the run")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        default="auto", description="arithmetic; auto is bf16-mixed on a GPU that has it, else 32-true"
+    )
+    devices: PositiveInt | Auto = Field(
+        default="auto", description="GPUs, or processes on a CPU; auto takes every GPU, else one process"
+    )
+    workers: Annotated[int, Field(ge=0)] | Auto = Field(
+        default="auto", description="processes that read scans, per device; 0 reads in the loop"
+    )
+    log_every: int = Field(default=10, ge=1, description="steps between two lines of metrics")
+    checkpoint_every: int = Field(default=200, ge=1, description="steps between two checkpoints")
+    pictures_every: PositiveInt | Auto = Field(
+        default="auto", description="steps between two contact sheets; auto spreads about ten over the run"
+    )
 
 
 class EncoderConfig(Settings):
     """The backbone."""
 
-    name: str = Field("dynunet", min_length=1, description="dynunet, segresnet, swin-unetr, or one from a plugin")
-    preset: str = Field("auto", min_length=1, description="size of the network; auto fits it to patch and spacing")
-    options: dict[str, Any] = Field({}, description="keyword arguments of the encoder, in place of the preset's")
+    name: str = Field(
+        default="dynunet", min_length=1, description="dynunet, segresnet, swin-unetr, or one from a plugin"
+    )
+    preset: str = Field(
+        default="auto", min_length=1, description="size of the network; auto fits it to patch and spacing"
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="keyword arguments of the encoder, in place of the preset's"
+    )
 
 
 class TrackingConfig(Settings):
     """The mirror in MLflow. The run folder is written either way."""
 
-    enabled: bool = Field(True, description="whether the run is mirrored to MLflow")
-    uri: str | None = Field(None, description="tracking store; without one an SQLite file beside the run")
-    experiment: str = Field("medssl", min_length=1, description="experiment in which the run appears")
+    enabled: bool = Field(default=True, description="whether the run is mirrored to MLflow")
+    uri: str | None = Field(default=None, description="tracking store; without one an SQLite file beside the run")
+    experiment: str = Field(default="medssl", min_length=1, description="experiment in which the run appears")
     pictures: Literal["auto", "on", "off"] = Field(
-        "auto", description="whether pictures of scans are mirrored; auto: to a local store only, since they are patient data"
+        default="auto",
+        description="whether pictures of scans are mirrored; auto: to a local store only, since they are patient data",
     )
 
 
@@ -74,14 +93,20 @@ class PretrainConfig(Settings):
 
     cohort: UserPath = Field(description="folder that `medssl ingest` wrote")
     task: dict[str, Any] = Field(description="name of the pretext task, and its options beside the name")
-    plugins: tuple[UserPath, ...] = Field((), description="Python files with pretext tasks; nothing else is ever loaded from a folder")
-    encoder: EncoderConfig = Field(EncoderConfig(), description="the backbone")
-    patch: PatchSize | Auto = Field("auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans")
-    splits: tuple[str, ...] = Field(("train",), min_length=1, description="splits of the cohort that are read")
-    regions_per_scan: int = Field(1, ge=1, description="regions cut from a scan each time it is opened; more are cheaper and less varied")
-    optim: OptimConfig = Field(OptimConfig(), description="the optimiser")
-    loop: LoopConfig = Field(LoopConfig(), description="length, size and device")
-    tracking: TrackingConfig = Field(TrackingConfig(), description="the mirror in MLflow")
+    plugins: tuple[UserPath, ...] = Field(
+        default=(), description="Python files with pretext tasks; nothing else is ever loaded from a folder"
+    )
+    encoder: EncoderConfig = Field(default=EncoderConfig(), description="the backbone")
+    patch: PatchSize | Auto = Field(
+        default="auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans"
+    )
+    splits: tuple[str, ...] = Field(default=("train",), min_length=1, description="splits of the cohort that are read")
+    regions_per_scan: int = Field(
+        default=1, ge=1, description="regions cut from a scan each time it is opened; more are cheaper and less varied"
+    )
+    optim: OptimConfig = Field(default=OptimConfig(), description="the optimiser")
+    loop: LoopConfig = Field(default=LoopConfig(), description="length, size and device")
+    tracking: TrackingConfig = Field(default=TrackingConfig(), description="the mirror in MLflow")
 
 
 class FinetuneConfig(Settings):
@@ -89,16 +114,27 @@ class FinetuneConfig(Settings):
 
     cohort: UserPath = Field(description="folder that `medssl ingest` wrote, with labels")
     init: str = Field(min_length=1, description="'scratch', or the folder of a finished pretraining")
-    labels: PositiveInt | Literal["all"] = Field("all", description="labelled training scans that are used")
-    encoder: EncoderConfig = Field(EncoderConfig(), description="the backbone; a pretraining brings its own")
-    patch: PatchSize | Auto = Field("auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans")
-    optim: OptimConfig = Field(OptimConfig(), description="the optimiser")
-    encoder_lr_share: float = Field(
-        1.0, ge=0, le=10, description="learning rate of the encoder as a share of the rest's; 0 keeps the encoder frozen"
+    labels: PositiveInt | Literal["all"] = Field(default="all", description="labelled training scans that are used")
+    encoder: EncoderConfig = Field(default=EncoderConfig(), description="the backbone; a pretraining brings its own")
+    patch: PatchSize | Auto = Field(
+        default="auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans"
     )
-    loop: LoopConfig = Field(LoopConfig(), description="length, size and device")
-    augment: float = Field(1.0, ge=0, le=2, description="strength of augmentation; 0 switches it off")
-    foreground: float = Field(0.33, ge=0, le=1, description="share of patches that are centred on a labelled voxel")
-    overlap: float = Field(0.5, ge=0, lt=1, description="overlap of neighbouring windows in prediction, as a share of the patch")
-    transfer: Literal["all", "encoder"] = Field("all", description="what is taken from the pretraining: decoder too, or the encoder only")
-    tracking: TrackingConfig = Field(TrackingConfig(), description="the mirror in MLflow")
+    optim: OptimConfig = Field(default=OptimConfig(), description="the optimiser")
+    encoder_lr_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=10,
+        description="learning rate of the encoder as a share of the rest's; 0 keeps the encoder frozen",
+    )
+    loop: LoopConfig = Field(default=LoopConfig(), description="length, size and device")
+    augment: float = Field(default=1.0, ge=0, le=2, description="strength of augmentation; 0 switches it off")
+    foreground: float = Field(
+        default=0.33, ge=0, le=1, description="share of patches that are centred on a labelled voxel"
+    )
+    overlap: float = Field(
+        default=0.5, ge=0, lt=1, description="overlap of neighbouring windows in prediction, as a share of the patch"
+    )
+    transfer: Literal["all", "encoder"] = Field(
+        default="all", description="what is taken from the pretraining: decoder too, or the encoder only"
+    )
+    tracking: TrackingConfig = Field(default=TrackingConfig(), description="the mirror in MLflow")

@@ -1,6 +1,7 @@
 """YAML as people mean it: `1e-3` is a number, `no` and `on` are words, a key stands once.
 
-PyYAML follows YAML 1.1, where `1e-3` is text, `012` is ten and `on` is true. Reading and writing here follow the core schema of
+PyYAML follows YAML 1.1, where `1e-3` is text, `012` is ten and `on` is true. Reading and writing here follow the core
+schema of
 YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema). What is written means the same to readers of either version.
 """
 
@@ -19,7 +20,9 @@ _SCALARS = (
     ("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")),
     (
         "tag:yaml.org,2002:float",
-        re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+        re.compile(
+            r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        ),
         list("-+.0123456789"),
     ),
 )
@@ -33,17 +36,19 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is not a word", problem_mark=key_node.start_mark)
             if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands there twice", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key}' stands there twice", problem_mark=key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which YAML 1.1 or 1.2 would take for something else, and writes flat lists on one line."""
+    """SafeDumper that quotes text which YAML 1.1 or 1.2 takes for something else; flat lists lie on one line."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -82,14 +87,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds a {type(tree).__name__} at its top, not settings. Write lines such as 'loop: {{steps: 100}}'.")
+        raise ConfigError(
+            f"{path} holds a {type(tree).__name__} at its top, not settings. Write lines such as 'patch: auto'."
+        )
     return tree
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
     """Value of a YAML text. Raises ConfigError that names `source` and the place."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

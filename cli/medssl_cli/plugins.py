@@ -1,0 +1,57 @@
+"""`medssl plugins`: which pretext tasks there are, and what each can be told."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from medssl.plugins import TaskEntry
+
+app = typer.Typer(no_args_is_help=True, help="List, show, write and check pretext tasks.")
+
+PluginFiles = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with pretext tasks. Repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_plugins(
+    as_json: AsJson = False,
+    load: Annotated[bool, typer.Option("--load", help="Import each plugin and say whether it works.")] = False,
+) -> None:
+    """Pretext tasks and encoders of installed plugins. Imports none of them without --load."""
+    from medssl.plugins import list_encoders, list_tasks
+
+    rows = [
+        _row(entry, kind, load=load)
+        for kind, entries in (("task", list_tasks()), ("encoder", list_encoders()))
+        for entry in entries
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    width = max((len(row["name"]) for row in rows), default=4)
+    for row in rows:
+        kind = "" if row["kind"] == "task" else "  (encoder)"
+        typer.echo(f"{row['name']:<{width}}  {row['origin']:<24}  {row['status']}{kind}")
+        if row["note"]:
+            typer.echo(f"{'':<{width}}  {row['note']}")
+    typer.echo("See `medssl plugins show NAME`; write one with `medssl plugins new NAME`.")
+
+
+def _row(entry: "TaskEntry", kind: str, *, load: bool) -> dict[str, str]:
+    from medssl.errors import MedsslError
+    from medssl.plugins import load_encoder, load_task
+
+    status: str = entry.status
+    note = ""
+    if load and status == "ok":
+        try:
+            (load_task if kind == "task" else load_encoder)(entry.name)
+        except MedsslError as error:
+            status, note = "failed", str(error)
+    origin = f"{entry.origin} (built in)" if entry.built_in else entry.origin
+    return {"name": entry.name, "kind": kind, "origin": origin, "module": entry.module, "status": status, "note": note}

@@ -1,0 +1,114 @@
+"""How a training looks in the terminal: one live line, or a plain line now and then where nobody can watch it live."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+PLAIN_EVERY_S = 10.0
+
+
+def own_rank() -> int:
+    """Rank of this process among those of the training, as torchrun, SLURM or Fabric tell it; 0 where it is alone."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+class TrainingProgress:
+    """Shows steps, loss, volumes per second, the share of time spent waiting for data and the time left.
+
+    The first step's rate counts reading and compiling; the time left is taken from the steps since `start`, also when
+    a run continues.
+    Silent on ranks above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        label: str = "training",
+        stream: TextIO | None = None,
+        rank: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._label = label
+        self._stream = stream or sys.stderr
+        self._silent = (own_rank() if rank is None else rank) > 0
+        self._clock = clock
+        self._total = 0
+        self._first_step: int | None = None
+        self._unprinted = ""
+        self._live: Progress | None = None
+        self._bar: TaskID | None = None
+
+    def start(self, total_steps: int) -> None:
+        """Training begins; `total_steps` counts from step 0, also when it continues."""
+        if self._silent:
+            return
+        self._total, self._first_step = total_steps, None
+        self._started_s = self._printed_s = self._clock()
+        if self._stream.isatty():
+            self._open_live_line()
+        else:
+            self._print(f"{self._label}: {total_steps} steps")
+
+    def step(self, step: int, *, loss: float, volumes_per_s: float, wait_share: float) -> None:
+        """Step `step` is done. wait_share: part of the time that went into waiting for data, in [0, 1]."""
+        if self._silent:
+            return
+        if self._first_step is None:
+            self._first_step, self._started_s = step, self._clock()
+        facts = (
+            f"loss {loss:.4g} · {volumes_per_s:.3g} volumes/s · data wait {wait_share:.0%} · {self._time_left(step)}"
+        )
+        if self._live is not None and self._bar is not None:
+            self._live.update(self._bar, completed=step, facts=facts)
+            return
+        self._unprinted = f"{self._label}: step {step}/{self._total} · {facts}"
+        if self._clock() - self._printed_s >= PLAIN_EVERY_S:
+            self._printed_s = self._clock()
+            self._print(self._unprinted)
+            self._unprinted = ""
+
+    def close(self, last_line: str) -> None:
+        """Training is over, done or not; `last_line` is the path that the next command needs."""
+        if self._silent:
+            return
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        for line in (self._unprinted, last_line):
+            if line:
+                self._print(line)
+
+    def _open_live_line(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+        )
+        self._live = Progress(*columns, console=Console(file=self._stream), refresh_per_second=4)
+        self._bar = self._live.add_task(self._label, total=self._total, facts="")
+        self._live.start()
+
+    def _time_left(self, step: int) -> str:
+        done = step - (self._first_step or 0)
+        if step >= self._total:
+            return "done"
+        if done <= 0:
+            return "time left unknown"
+        seconds = (self._clock() - self._started_s) / done * (self._total - step)
+        return f"{timedelta(seconds=round(seconds))} left"
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)

@@ -1,0 +1,67 @@
+"""medssl: from a scan archive to label-efficient segmentation.
+
+The names below are what a plugin is written with. They are imported when they are first used, so that `import medssl`
+loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PLACES = {
+    "Crop": "medssl.store.crops",
+    "Decoder": "medssl.encoders.encoder",
+    "Draws": "medssl.randomness",
+    "Encoder": "medssl.encoders.encoder",
+    "EncoderDescription": "medssl.encoders.encoder",
+    "Field": "pydantic",
+    "IntensityChain": "medssl.views.intensity",
+    "PretextTask": "medssl.pretext.task",
+    "Region": "medssl.views.region",
+    "Step": "medssl.pretext.step",
+    "TaskConfig": "medssl.pretext.task",
+    "VoxelHead": "medssl.pretext.heads",
+    "block_mask": "medssl.views.masks",
+    "hookimpl": "medssl.hookspecs",
+}
+
+if TYPE_CHECKING:
+    from pydantic import Field
+
+    from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
+    from medssl.hookspecs import hookimpl
+    from medssl.pretext.heads import VoxelHead
+    from medssl.pretext.step import Step
+    from medssl.pretext.task import PretextTask, TaskConfig
+    from medssl.randomness import Draws
+    from medssl.store.crops import Crop
+    from medssl.views.intensity import IntensityChain
+    from medssl.views.masks import block_mask
+    from medssl.views.region import Region
+
+__all__ = [
+    "Crop",
+    "Decoder",
+    "Draws",
+    "Encoder",
+    "EncoderDescription",
+    "Field",
+    "IntensityChain",
+    "PretextTask",
+    "Region",
+    "Step",
+    "TaskConfig",
+    "VoxelHead",
+    "block_mask",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562: import a public name where it is first used."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'medssl' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,170 @@
+"""The one class that a name means, or the sentence that says why there is none."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from medssl.errors import PluginError
+from medssl.plugins.check import ENCODER_BASE, TASK_BASE, check_class
+from medssl.plugins.entries import SWITCH, TaskEntry, list_encoders, list_tasks, plugins_left_out
+from medssl.plugins.load import Plugin, import_entry, import_file, provided
+
+if TYPE_CHECKING:
+    from medssl.encoders.encoder import Encoder
+    from medssl.pretext.task import PretextTask
+
+    TaskClass: TypeAlias = type[PretextTask]
+    EncoderClass: TypeAlias = type[Encoder]
+else:
+    TaskClass = EncoderClass = type
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A pretext task and where it came from.
+
+    origin: distribution and version, or file name and hash. path: of the single file. notes: plugins that failed on
+    the way, in words.
+    """
+
+    name: str
+    cls: TaskClass
+    origin: str
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedEncoder:
+    """An encoder class from a plugin and where it came from."""
+
+    name: str
+    cls: EncoderClass
+    origin: str
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What tells tasks and encoders apart while they are looked for."""
+
+    words: str
+    option: str
+    hook: str
+    base: str
+    entries: Callable[[], tuple[TaskEntry, ...]]
+
+
+_TASKS = _Kind("pretext task", "--task", "medssl_pretext_tasks", TASK_BASE, list_tasks)
+_ENCODERS = _Kind("encoder", "--encoder", "medssl_encoders", ENCODER_BASE, list_encoders)
+
+
+@dataclass(frozen=True)
+class _Found:
+    name: str
+    cls: Any
+    plugin: Plugin
+
+
+def load_task(name: str, *, files: Sequence[Path] = ()) -> LoadedTask:
+    """The pretext task called `name`, from an installed plugin or from one of `files`.
+
+    Imports the plugins that announce the name, and others only where none does. Raises PluginError where there is
+    none (with
+    what was probably meant), where two provide it, and where the plugin that should provide it fails.
+    """
+    found, notes = _search(name, kind=_TASKS, files=files, known=())
+    return LoadedTask(name, found.cls, found.plugin.origin, found.plugin.path, notes)
+
+
+def load_encoder(name: str, *, known: Sequence[str] = ()) -> LoadedEncoder:
+    """The encoder called `name` from an installed plugin.
+
+    known: names that need no plugin, for the message. Raises PluginError.
+    """
+    found, _ = _search(name, kind=_ENCODERS, files=(), known=known)
+    return LoadedEncoder(name, found.cls, found.plugin.origin)
+
+
+def tasks_in(source: TaskEntry | Path) -> tuple[LoadedTask, ...]:
+    """Every pretext task of one entry point or file, imported and checked. Raises PluginError."""
+    plugin = import_file(source) if isinstance(source, Path) else import_entry(source)
+    return tuple(LoadedTask(found.name, found.cls, plugin.origin, plugin.path) for found in _classes(plugin, _TASKS))
+
+
+def _search(name: str, *, kind: _Kind, files: Sequence[Path], known: Sequence[str]) -> tuple[_Found, tuple[str, ...]]:
+    entries = kind.entries()
+    announced = [entry for entry in entries if entry.name == name and entry.status != "off"]
+    if len(announced) > 1:
+        raise _clash(name, [entry.origin for entry in announced], kind)
+    found, notes = _from_files(files, kind)
+    for entry in announced:
+        found += _classes(import_entry(entry), kind)  # it was asked for: its failure is the error
+    if not any(one.name == name for one in found):
+        others = [entry for entry in entries if not entry.built_in and entry.status != "off" and entry not in announced]
+        more, failures = _from_entries(others, kind)
+        found, notes = found + more, notes + failures
+    matching = [one for one in found if one.name == name]
+    if len(matching) > 1:
+        raise _clash(name, [one.plugin.origin for one in matching], kind)
+    if not matching:
+        names = {*known, *(one.name for one in found), *(entry.name for entry in entries if entry.status != "off")} - {
+            name
+        }
+        raise _unknown(name, kind, available=sorted(names), entries=entries, notes=notes)
+    return matching[0], tuple(notes)
+
+
+def _from_files(files: Sequence[Path], kind: _Kind) -> tuple[list[_Found], list[str]]:
+    found: list[_Found] = []
+    notes: list[str] = []
+    for path in dict.fromkeys(file.expanduser().resolve() for file in files):
+        try:
+            found += _classes(import_file(path), kind)
+        except PluginError as error:
+            notes.append(str(error))
+    return found, notes
+
+
+def _from_entries(entries: Sequence[TaskEntry], kind: _Kind) -> tuple[list[_Found], list[str]]:
+    found: list[_Found] = []
+    notes: list[str] = []
+    for module in dict.fromkeys((entry.origin, entry.module) for entry in entries):
+        entry = next(one for one in entries if (one.origin, one.module) == module)
+        try:
+            found += _classes(import_entry(entry), kind)
+        except PluginError as error:
+            notes.append(str(error))
+    return found, notes
+
+
+def _classes(plugin: Plugin, kind: _Kind) -> list[_Found]:
+    found: list[_Found] = []
+    for cls in provided(plugin, kind.hook):
+        check_class(cls, base=kind.base, origin=plugin.origin)
+        found.append(_Found(cls.name, cls, plugin))  # type: ignore[attr-defined]  # check_class saw the name
+    return found
+
+
+def _clash(name: str, origins: Sequence[str], kind: _Kind) -> PluginError:
+    return PluginError(
+        f"Two plugins provide the same {kind.words}:\n  '{name}' is provided by {' and '.join(origins)}\n"
+        "Uninstall one, or leave one out with --without-plugin."
+    )
+
+
+def _unknown(
+    name: str, kind: _Kind, *, available: list[str], entries: Sequence[TaskEntry], notes: Sequence[str]
+) -> PluginError:
+    off = [entry.origin for entry in entries if entry.name == name and entry.status == "off"]
+    if off:
+        return PluginError(
+            f"The {kind.words} '{name}' of {' and '.join(off)} is switched off by {SWITCH}={plugins_left_out()}. "
+            f"Unset {SWITCH} (or drop --no-plugins) to use it."
+        )
+    near = get_close_matches(name, available, n=1, cutoff=0.5)
+    lines = [f"No {kind.words} named '{name}'." + (f" Did you mean '{near[0]}'?" if near else "")]
+    lines.append(f"Available: {', '.join(available) or 'none'}.")
+    lines += [f"Note: {note}" for note in notes]
+    return PluginError("\n".join(lines))

@@ -1,0 +1,188 @@
+"""A small hospital archive: DICOM series of several patients with the clutter of real ones, and labelled NIfTI."""
+
+import gzip
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.random import Generator
+
+from medssl.geometry import Volume
+from medssl_phantoms.anatomy import stream
+from medssl_phantoms.dicom_files import (
+    Identity,
+    Series,
+    write_localizer,
+    write_secondary_capture,
+    write_series,
+    write_truncated,
+)
+from medssl_phantoms.scanners import Grid, ct_phantom, mr_phantom
+
+FAMILIES = (
+    "Quillfeather",
+    "Drosselmeier",
+    "Vandersteen",
+    "Okonjo-Bright",
+    "Marchetti",
+    "Halvorsen",
+    "Zabriskie",
+    "Thistlewood",
+)
+GIVEN = ("Ottoline", "Casimir", "Philippa", "Barnabas", "Wilhelmina", "Ignatius", "Seraphina", "Leopold")
+FIELD_MM = (284.0, 222.0, 214.0)  # left-right, front-back, feet-head
+LABELLED = 10_000  # invented patients of the NIfTI part are numbered from here on, so that nobody is in both parts
+
+T = TypeVar("T", int, float)
+
+
+@dataclass(frozen=True)
+class ArchiveSummary:
+    """What `make_archive` wrote, and what an ingest of it must find.
+
+    dicom, images, labels: folders. patients: of both parts. dicom_scans, nifti_scans: to be accepted. rejected: one
+    entry per DICOM series that holds no scan: localizer, secondary capture or truncated. planted: strings that must
+    never leave the archive.
+    """
+
+    folder: Path
+    dicom: Path
+    images: Path
+    labels: Path
+    patients: int
+    dicom_scans: int
+    nifti_scans: int
+    rejected: tuple[str, ...]
+    planted: tuple[str, ...]
+
+    @property
+    def accepted(self) -> int:
+        """Scans that an ingest must accept."""
+        return self.dicom_scans + self.nifti_scans
+
+
+def make_archive(
+    folder: Path,
+    *,
+    seed: int = 0,
+    dicom_patients: int = 4,
+    nifti_cases: int = 12,
+    shape: tuple[int, int, int] = (48, 40, 36),
+    labels: bool = True,
+) -> ArchiveSummary:
+    """Write the archive into `folder`: dicom/ by patient, study and series; images/ and labels/ with equal file names.
+
+    shape: (X, Y, Z) of most scans; edges vary a little from scan to scan. The same arguments give the same bytes.
+    """
+    dicom, images, label_folder = folder / "dicom", folder / "images", folder / "labels"
+    scans, rejected, planted = 0, list[str](), list[str]()
+    for number in range(dicom_patients):
+        identity = identity_of(seed, number)
+        planted += identity.strings()
+        found, left_out = _write_patient(dicom, seed, number, identity=identity, shape=shape)
+        scans, rejected = scans + found, rejected + left_out
+    for number in range(nifti_cases):
+        image, label = labelled_case(seed, number, shape=shape)
+        write_nifti(images / f"case_{number:03d}.nii.gz", image)
+        if labels:
+            write_nifti(label_folder / f"case_{number:03d}.nii.gz", label)
+    return ArchiveSummary(
+        folder, dicom, images, label_folder, patients=dicom_patients + nifti_cases, dicom_scans=scans,
+        nifti_scans=nifti_cases, rejected=tuple(rejected), planted=tuple(planted), )  # fmt: skip
+
+
+def identity_of(seed: int, number: int) -> Identity:
+    """The invented person with this number."""
+    rng = stream(seed, 20, number)
+    name = f"{FAMILIES[number % len(FAMILIES)]}^{GIVEN[int(rng.integers(len(GIVEN)))]}"
+    born = f"{rng.integers(1935, 2005)}{rng.integers(1, 13):02d}{rng.integers(1, 29):02d}"
+    patient_id = f"MRN{rng.integers(10**6, 10**7)}{number:03d}"
+    return Identity(name, patient_id, born, "Saint Elsewhere Infirmary", "Grimsditch^Aurelius")
+
+
+def labelled_case(seed: int, number: int, *, shape: tuple[int, int, int] = (48, 40, 36)) -> tuple[Volume, Volume]:
+    """T1-like scan and label of one NIfTI case; every third one is oblique, and axes, spacing and edges differ."""
+    rng = stream(seed, 21, number)
+    patient = _patient(seed, LABELLED + number)
+    return mr_phantom(
+        patient, grid=_grid(rng, shape, axes=str(rng.choice(["RAS", "LAS", "LPS"])), oblique=number % 3 == 2)
+    )
+
+
+def write_nifti(path: Path, volume: Volume) -> None:
+    """Compressed NIfTI with sform and qform; the same volume gives the same bytes."""
+    import nibabel
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(volume.voxels, volume.affine_ras_mm)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(volume.affine_ras_mm, code=1)
+    image.set_qform(volume.affine_ras_mm, code=1)
+    path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+
+
+def _patient(seed: int, number: int) -> int:
+    return seed * 1_000_000 + number
+
+
+def _grid(rng: Generator, shape: tuple[int, int, int], *, axes: str, oblique: bool, thickness: float = 1.0) -> Grid:
+    """A grid that covers about 280 x 220 x 215 mm (left-right, front-back, feet-head) with `axes` in that array order.
+
+    shape: voxels left-right, front-back and feet-head; each edge differs by up to two. thickness: of slices, that is
+    along the last array axis, relative to what `shape` asks for. The field lies a little off the trunk's middle.
+    """
+    across = ["LRAPSI".index(letter) // 2 for letter in axes]
+    edges = [int(shape[a] + rng.integers(-2, 3)) for a in across]
+    edges[2] = round(edges[2] / thickness)
+    spacing = [
+        float(np.round(FIELD_MM[a] / n * rng.uniform(0.96, 1.06), 3)) for a, n in zip(across, edges, strict=True)
+    ]
+    turn = rng.uniform(-9, 9, 3) * oblique
+    return Grid(
+        _three(edges, int),
+        _three(spacing, float),
+        axes,
+        _three(turn, float),
+        _three(rng.uniform((-6, -5, -12), (6, 5, 12)), float),
+    )
+
+
+def _three(values: Iterable[float], kind: type[T]) -> tuple[T, T, T]:
+    x, y, z = (kind(value) for value in values)
+    return x, y, z
+
+
+def _write_patient(
+    dicom: Path, seed: int, number: int, *, identity: Identity, shape: tuple[int, int, int]
+) -> tuple[int, list[str]]:
+    """Scans and reasons of one patient: a CT study and an MR study, in folders named as archives export them."""
+    patient, rng = _patient(seed, number), stream(seed, 22, number)
+    home = dicom / f"{identity.patient_id}_{identity.name.replace('^', '_')}"
+    ct, _ = ct_phantom(patient, grid=_grid(rng, shape, axes="LPS", oblique=False))
+    write_localizer(
+        home / "ST1" / "SE1", ct, Series(identity, "ST1", 1, "CT", "Topogram", ("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    )
+    order = [int(k) for k in rng.permutation(ct.shape[2])] if number % 2 else None
+    write_series(
+        home / "ST1" / "SE2", ct, Series(identity, "ST1", 2, "CT", f"Abdomen {identity.name[:4]}"), order=order
+    )
+    _write_mr(home / "ST2", patient, rng, identity=identity, shape=shape, coronal=number % 2 == 1)
+    if number > 0:
+        return 3, ["localizer"]
+    write_secondary_capture(home / "ST1" / "SE8" / "IM000001", ct, Series(identity, "ST1", 8, "CT", "Screenshot"))
+    write_truncated(home / "ST1" / "SE9" / "IM000001", ct, Series(identity, "ST1", 9, "CT", "Broken"))
+    return 3, ["localizer", "secondary capture", "truncated"]
+
+
+def _write_mr(
+    study: Path, patient: int, rng: Generator, *, identity: Identity, shape: tuple[int, int, int], coronal: bool
+) -> None:
+    """An oblique T1-like series and a T2-like one with thicker slices, axial or coronal."""
+    image_type = ("ORIGINAL", "PRIMARY", "M", "SE")
+    t1, _ = mr_phantom(patient, grid=_grid(rng, shape, axes="LPS", oblique=True), contrast="T1")
+    write_series(study / "SE3", t1, Series(identity, "ST2", 3, "MR", "T1 tra", image_type), suffix=".dcm")
+    thick = _grid(rng, shape, axes="LIP" if coronal else "LPS", oblique=True, thickness=1.4)
+    t2, _ = mr_phantom(patient, grid=thick, contrast="T2")
+    write_series(study / "SE4", t2, Series(identity, "ST2", 4, "MR", "T2", image_type), suffix=".dcm")

@@ -1,0 +1,10 @@
+"""The example that is committed as sample_data/tiny."""
+
+from pathlib import Path
+
+from medssl_phantoms.archive import ArchiveSummary, make_archive
+
+
+def make_tiny_archive(folder: Path) -> ArchiveSummary:
+    """One patient as DICOM and three labelled scans as NIfTI, small enough to be part of the repository."""
+    return make_archive(folder, seed=7, dicom_patients=1, nifti_cases=3, shape=(32, 26, 22))

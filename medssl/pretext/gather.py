@@ -1,8 +1,8 @@
 """Looking at the batch of all ranks, with the gradient that one process would have.
 
-Batches must have the same size on every rank. Whether there is more than one rank is asked when a function is called, because a task
-is built before the process group is. `together=False` keeps to this rank's batch: pictures and scores are made on one rank alone, and
-a collective call there would wait for ever.
+Batches must have the same size on every rank. Whether there is more than one rank is asked when a function is called,
+because a task is built before the process group is. `together=False` keeps to this rank's batch: pictures and scores
+are made on one rank alone, and a collective call there would wait for ever.
 """
 
 from typing import Any
@@ -18,15 +18,15 @@ def world_size(*, together: bool = True) -> int:
 
 
 def rank(*, together: bool = True) -> int:
-    """This rank's number; 0 on its own."""
+    """Number of the rank we are; 0 where there is only one."""
     return dist.get_rank() if world_size(together=together) > 1 else 0
 
 
 def gather(rows: Tensor, *, together: bool = True) -> Tensor:
     """(world * B, ...) from (B, ...): the rows of all ranks in order of rank, with gradient.
 
-    The backward pass sums over ranks what their losses have to say about this rank's rows. With a loss that is the mean over
-    this rank's rows and gradients averaged over ranks (DDP), the result is exactly the gradient of one process.
+    The backward pass sums over ranks what their losses have to say about this rank's rows. With a loss that is the mean
+    over this rank's rows and gradients averaged over ranks (DDP), the result is exactly the gradient of one process.
     """
     if world_size(together=together) == 1:
         return rows
@@ -53,7 +53,10 @@ def largest(values: Tensor, *, together: bool = True) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward pass is the sum over ranks (an average would divide by the world size twice under DDP)."""
+    """All-gather whose backward pass is the sum over ranks.
+
+    Under DDP, an average would divide by their number twice.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two overlapping crops of one region, each with its own geometry and intensities: what joint-embedding tasks compare."""
+"""Two overlapping crops of one region, each with its own geometry and intensities, for tasks that compare them."""
 
 from dataclasses import replace
 
@@ -28,15 +28,16 @@ class PairConfig(TaskConfig):
         default=0.3,
         ge=0.0,
         le=0.9,
-        description="Largest distance between the centres of the two crops along each axis, as a share of the patch. At 0.3 two crops "
-        "share 60 % of their volume on average; towards 0.9 the pair may have nothing in common to be recognised by.",
+        description="Largest distance between the centres of the two crops along each axis, as a share of the patch."
+        " At 0.3 two crops share 60 % of their volume on average; towards 0.9 the pair may have nothing "
+        "in common to be recognised by.",
     )
     intensity: float = Field(
         default=1.0,
         ge=0.0,
         le=2.0,
-        description="Strength of brightness, contrast, gamma, noise and blur, drawn for each crop on its own; 0 switches them off. Without "
-        "them the histogram alone tells which crops belong together.",
+        description="Strength of brightness, contrast, gamma, noise and blur, drawn for each crop on its own; 0 "
+        "switches them off. Without them the histogram alone tells which crops belong together.",
     )
 
     def crops(self, patch: Edges) -> dict[str, Crop]:
@@ -53,8 +54,8 @@ class PairConfig(TaskConfig):
 def matching_points(region: Region, size: Edges, count: int) -> dict[str, Tensor]:
     """Points that lie in both crops of a pair, as `points_a`, `points_b` (B, N, 3) in voxels (d, h, w) of each crop.
 
-    `points_scan` are the same in voxels of the scan, and `points_valid` (B, N) is False where a pair's overlap was too small to find
-    `count` points in 8 times as many tries; those are the last ones of a sample.
+    `points_scan` are the same in voxels of the scan, and `points_valid` (B, N) is False where a pair's overlap was too
+    small to find `count` points in 8 times as many tries; those are the last ones of a sample.
     """
     high = torch.tensor(size, device=region.draws.device) - 1.0
     in_a = region.draws.uniform("matching points", 0.0, 1.0, (8 * count, 3)) * high

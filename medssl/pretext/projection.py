@@ -1,6 +1,7 @@
 """From a feature pyramid to the vectors that joint-embedding tasks compare."""
 
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -17,8 +18,9 @@ Norm = Literal["layer", "batch"]
 class Projection(nn.Module):
     """Linear layers with a norm and ReLU between them: the head that is thrown away after pretraining.
 
-    layers: number of linear layers. The last has neither norm nor ReLU unless `last_norm`, which then has no scale and shift of its
-    own. norm: "layer" looks at one vector; "batch" at the batch of all ranks, as in the papers, and wants a batch of 16 or more.
+    layers: number of linear layers. The last has neither norm nor ReLU unless `last_norm`, which then has no scale and
+    shift of its own. norm: "layer" looks at one vector; "batch" at the batch of all ranks, as in the papers, and wants
+    a batch of 16 or more.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class Projection(nn.Module):
         super().__init__()
         widths = [inputs, *[hidden] * (layers - 1), outputs]
         parts: list[nn.Module] = []
-        for position, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+        for position, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
             last = position == layers
             normed = last_norm or not last
             parts.append(nn.Linear(fan_in, fan_out, bias=not (normed and norm == "batch")))
@@ -51,9 +53,10 @@ class Projection(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the batch of all ranks, in any device's processes (torch's SyncBatchNorm is for CUDA only).
+    """Batch normalisation over the batch of all ranks, on any device (torch's SyncBatchNorm is for CUDA only).
 
-    Keeps no running statistics: heads do not outlive pretraining. Outside training it uses the statistics of the batch at hand.
+    Keeps no running statistics: heads do not outlive pretraining. Outside training it uses the statistics of the batch
+    at hand.
     """
 
     def __init__(self, features: int, *, affine: bool = True, eps: float = 1e-5) -> None:
@@ -78,18 +81,24 @@ def _norm(norm: Norm, features: int, *, affine: bool) -> nn.Module:
 
 def pooled_channels(encoder: Encoder, levels: int) -> int:
     """Length of what `pooled_levels` returns."""
-    return sum(encoder.channels[-levels:])
+    return 2 * sum(encoder.channels[-levels:])
 
 
 def pooled_levels(pyramid: list[Tensor], levels: int) -> Tensor:
-    """(B, F): the coarsest `levels` of a pyramid, each averaged over space, one after the other."""
-    return torch.cat([in_full(level).mean(dim=(2, 3, 4)) for level in pyramid[-levels:]], dim=1)
+    """(B, F): mean and maximum over space of the coarsest `levels` of a pyramid, one level after the other.
+
+    The mean alone says little behind an instance norm, which has just made it the same for all images.
+    """
+    coarse = [in_full(level) for level in pyramid[-levels:]]
+    return torch.cat([pool(level, (2, 3, 4)) for level in coarse for pool in (torch.mean, torch.amax)], dim=1)
 
 
 def features_at(
     pyramid: list[Tensor], points: Float[Tensor, "b n 3"], size: tuple[int, int, int]
 ) -> Float[Tensor, "b n f"]:
-    """Features of all levels at `points`, voxels (d, h, w) of an image of `size`, one level after the other; trilinear between voxels.
+    """Features of all levels at `points`, one level after the other; trilinear between voxels.
+
+    points: voxels (d, h, w) of an image of `size` (D, H, W).
 
     Voxel d of the image has its centre at d + 0.5 of its edge at every level, whatever the level's stride.
     """

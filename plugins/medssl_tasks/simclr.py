@@ -1,0 +1,210 @@
+"""SimCLR: two crops of one place are alike, crops of other scans are not; and so are single points of the overlap.
+
+The pooled part is Chen et al. 2020 (arXiv 2002.05709). It trains the finest levels little, and those are what
+segmentation needs; the local part, after Goncharov et al. 2023 (vox2vec, arXiv 2307.14725), compares the features of
+all levels at points that lie in both crops.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from medssl.views.region import Region
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
+from medssl.errors import ConfigError
+from medssl.hookspecs import hookimpl
+from medssl.pretext.gather import gather, rank, world_size
+from medssl.pretext.pairs import PairConfig, matching_points
+from medssl.pretext.projection import (
+    Norm,
+    Projection,
+    features_at,
+    pooled_channels,
+    pooled_levels,
+    unit,
+    without_autocast,
+)
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.store.crops import Crop
+
+# A logit that takes no part; finite, so that an anchor without a single negative has a gradient of 0 rather than NaN.
+NEVER = -1e9
+
+
+class SimCLR(PretextTask):
+    """Contrast overlapping crops against the rest of the batch, and points of their overlap against each other."""
+
+    name = "simclr"
+    family = "contrastive"
+
+    class Config(PairConfig):
+        """Settings of simclr."""
+
+        temperature: float = Field(
+            default=0.2,
+            gt=0.0,
+            le=2.0,
+            description="Divides similarities. Small values stress the most similar negatives; 0.1 suits batches of "
+            "hundreds, 0.5 very small ones.",
+        )
+        local_weight: float = Field(
+            default=1.0,
+            ge=0.0,
+            le=10.0,
+            description="Weight of the loss between points, which trains the fine levels that segmentation needs; 0 "
+            "is plain SimCLR.",
+        )
+        local_points: int = Field(
+            default=128, ge=8, le=1024, description="Points per pair that are compared with each other."
+        )
+        local_margin_voxels: float = Field(
+            default=4.0,
+            ge=0.0,
+            le=64.0,
+            description="Points nearer to each other than this, in voxels of the scan, are not told apart: they are "
+            "mostly the same tissue.",
+        )
+        pooled_levels: int = Field(
+            default=2,
+            ge=1,
+            le=8,
+            description="Coarsest levels of the encoder whose mean and maximum over space stand for a crop.",
+        )
+        features: int = Field(default=128, ge=8, le=4096, description="Length of the compared vectors.")
+        hidden: int = Field(default=1024, ge=8, le=16384, description="Width of the hidden layer of the projection.")
+        norm: Norm = Field(
+            default="layer",
+            description="Norm in the projection: layer, or batch over all devices as in the paper (for global "
+            "batches of 16 or more).",
+        )
+
+    config: Config
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        inputs = pooled_channels(encoder, config.pooled_levels)
+        self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm)
+        self.project_local = None
+        if config.local_weight > 0:
+            self.project_local = Projection(sum(encoder.channels), config.features, hidden=config.hidden // 4)
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """A pair of crops that overlap."""
+        return self.config.crops(patch)
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`a` and `b`, (B, 1, D, H, W) each, and points that lie in both."""
+        images = self.config.images(region)
+        if self.project_local is None:
+            return images
+        depth, height, width = images["a"].shape[2:]
+        return images | matching_points(region, (depth, height, width), self.config.local_points)
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss over the batch of all ranks; the pictures show the two crops."""
+        return replace(self.compare(self.embed(views)), pictures={"view a": views["a"], "view b": views["b"]})
+
+    def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What `compare` needs of these samples; no sample looks at another."""
+        pyramid = self.encoder(torch.cat([views["a"], views["b"]]))
+        vectors = self.project(pooled_levels(pyramid, self.config.pooled_levels))
+        out = dict(zip(("a", "b"), vectors.chunk(2), strict=True))
+        if self.project_local is not None:
+            depth, height, width = views["a"].shape[2:]
+            points = torch.cat([views["points_a"], views["points_b"]])
+            local = self.project_local(features_at(pyramid, points, (depth, height, width)))
+            out |= dict(zip(("local_a", "local_b"), local.chunk(2), strict=True))
+            out |= {name: views[name] for name in ("points_scan", "points_valid")}
+        return out
+
+    def compare(self, embeddings: dict[str, Tensor]) -> Step:
+        """The loss of a batch, from the embeddings of all its samples on this rank."""
+        a, b = unit(embeddings["a"]), unit(embeddings["b"])
+        volumes = len(a) * world_size(together=self.training)
+        if volumes == 1 and self.training:
+            raise ConfigError(
+                "simclr tells the volumes of a batch apart, and loop.batch_size is 1. Use 2 or more, or a task "
+                "without negatives such as byol."
+            )
+        pooled = nt_xent(a, b, temperature=self.config.temperature, together=self.training)
+        loss, trivial, terms = pooled, math.log(2 * volumes - 1), {"pooled": pooled.detach()}
+        if self.project_local is not None:
+            local = self._local(embeddings).mean()
+            loss = loss + self.config.local_weight * local
+            trivial += self.config.local_weight * math.log(self.config.local_points)
+            terms |= {"local": local.detach(), "overlap_points": embeddings["points_valid"].float().mean()}
+        unrelated = 1 - (a * b.roll(1, dims=0)).sum(dim=1) if len(a) > 1 else None
+        return Step(
+            loss=loss,
+            energy=(1 - (a * b).sum(dim=1)).detach(),
+            negative_energy=None if unrelated is None else unrelated.detach(),
+            trivial=trivial,
+            terms=terms,
+            embeddings=torch.cat([a, b]).detach(),
+        )
+
+    def _local(self, embeddings: dict[str, Tensor]) -> Tensor:
+        return point_contrast(
+            unit(embeddings["local_a"]),
+            unit(embeddings["local_b"]),
+            temperature=self.config.temperature,
+            positions_voxels=embeddings["points_scan"],
+            valid=embeddings["points_valid"],
+            margin_voxels=self.config.local_margin_voxels,
+        )
+
+
+def nt_xent(a: Tensor, b: Tensor, *, temperature: float, together: bool = True) -> Tensor:
+    """Mean cross-entropy of finding a crop's partner among the 2N-1 other crops of all ranks, over this rank's 2n crops.
+
+    a, b: (n, F) unit vectors. Chen et al. 2020, equation 1; the positive stays in the denominator.
+    """
+    first = rank(together=together) * len(a)
+    with without_autocast(a):
+        everyone = torch.cat([gather(a, together=together), gather(b, together=together)])  # (2N, F)
+        logits = torch.cat([a, b]) @ everyone.T / temperature  # (2n, 2N)
+        own = torch.arange(first, first + len(a), device=a.device)
+        half = len(everyone) // 2
+        itself = torch.cat([own, own + half])
+        logits = logits.scatter(1, itself[:, None], -math.inf)
+        return F.cross_entropy(logits, torch.cat([own + half, own]))
+
+
+def point_contrast(
+    a: Tensor, b: Tensor, *, temperature: float, positions_voxels: Tensor, valid: Tensor, margin_voxels: float
+) -> Tensor:
+    """(B,) mean over a pair's points, in both directions, of ln(1 + (N-1) * mean over negatives of e^(negative - own)).
+
+    a, b: (B, N, F) unit vectors of the same N points in two crops. The negatives of a point are the valid points of the
+    other crop that lie at least `margin_voxels` from it. Taking their mean times N-1 makes ln N the value of a
+    collapsed encoder, however many there are.
+    """
+    count = a.shape[1]
+    with without_autocast(a):
+        logits = a @ b.mT / temperature  # (B, N, N)
+        distance = (positions_voxels[:, :, None] - positions_voxels[:, None]).norm(dim=3)
+        same = torch.eye(count, dtype=torch.bool, device=a.device)
+        negative = valid[:, None, :] & (distance >= margin_voxels) & ~same
+        own = logits.diagonal(dim1=1, dim2=2)
+        both = _point_terms(logits, own, negative) + _point_terms(logits.mT, own, negative)
+    weight = valid.to(both.dtype)
+    return 0.5 * (both * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+def _point_terms(logits: Tensor, own: Tensor, negative: Tensor) -> Tensor:
+    """(B, N) terms of `point_contrast` in one direction."""
+    share = (logits.shape[2] - 1) / negative.sum(dim=2).clamp(min=1).to(logits.dtype)
+    others = logits.masked_fill(~negative, NEVER).logsumexp(dim=2) + share.log()
+    return F.softplus(others - own)
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [SimCLR]

@@ -92,9 +92,7 @@ def _painted(
     axes = [np.ascontiguousarray(warped[..., axis]) for axis in range(3)]
     for part in anatomy.parts:
         near = np.ones(grid.shape, bool)
-        for along, low, high in zip(
-            axes, *part.shape.box_mm(), strict=True
-        ):  # faster than all three at once
+        for along, low, high in zip(axes, *part.shape.box_mm(), strict=True):  # faster than all three at once
             near &= (along > low - ramp_mm) & (along < high + ramp_mm)
         share = np.clip(0.5 - part.shape.distance_mm(warped[near]) / ramp_mm, 0, 1)
         if part.tissue == "skin":

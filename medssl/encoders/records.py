@@ -1,0 +1,93 @@
+"""The JSON files beside the weights: what was trained, on what, and what every tensor looks like."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medssl.encoders.encoder import EncoderDescription
+from medssl.encoders.topology import Triple
+from medssl.errors import CheckpointError
+
+LARGEST_RECORD_BYTES = 64 * 2**20
+MOST_OUT_CHANNELS = 65536
+
+OutChannels = Field(ge=1, le=MOST_OUT_CHANNELS)
+
+
+class TensorRecord(BaseModel):
+    """One tensor: enough to know it again. digest: blake2b of its bytes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    digest: str
+
+
+class DecoderRecord(BaseModel):
+    """The decoder that pretraining left."""
+
+    out_channels: int = OutChannels
+    tensors: dict[str, TensorRecord]
+
+
+class EncoderRecord(BaseModel):
+    """encoder.json.
+
+    Channels and strides: per level of the pyramid, finest first. facts: task, steps, data digest, normalisation, ...
+    """
+
+    model_config = ConfigDict(frozen=True)
+    format: Literal["medssl-encoder-1"] = "medssl-encoder-1"
+    description: EncoderDescription
+    channels: tuple[int, ...]
+    strides: tuple[Triple, ...]
+    facts: dict[str, Any]
+    tensors: dict[str, TensorRecord]
+    decoder: DecoderRecord | None = None
+
+
+class NetworkRecord(BaseModel):
+    """model.json.
+
+    Label_names: per output channel, the background first. patch: (D, H, W) voxels. store_policy: of the cohort.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    format: Literal["medssl-network-1"] = "medssl-network-1"
+    description: EncoderDescription
+    out_channels: int = OutChannels
+    label_names: tuple[str, ...]
+    patch: Triple
+    store_policy: dict[str, Any]
+    facts: dict[str, Any]
+    tensors: dict[str, TensorRecord]
+
+
+R = TypeVar("R", EncoderRecord, NetworkRecord)
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """The record of that kind. Raises CheckpointError where there is none, or where the file is something else."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no {path.name} in {path.parent}. Give the folder of a finished run or of an export."
+        )
+    if path.stat().st_size > LARGEST_RECORD_BYTES:
+        raise CheckpointError(
+            f"{path} is larger than {LARGEST_RECORD_BYTES >> 20} MiB, so medssl did not write it. Export the encoder "
+            "again."
+        )
+    try:
+        return kind.model_validate(json.loads(path.read_bytes()))
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise CheckpointError(
+            f"{path} is not what medssl writes: {place}: {first['msg'].lower()}. Give the folder of a finished run, or "
+            "export the encoder again."
+        ) from wrong
+    except (ValueError, RecursionError) as wrong:
+        raise CheckpointError(
+            f"{path} is not readable as JSON ({wrong}). Copy it again, or export the encoder again."
+        ) from wrong

@@ -1,0 +1,180 @@
+"""What outlives a training.
+
+Weights as safetensors, and beside them what is needed to build the network again. No pickled code.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from medssl.encoders.build import build_encoder
+from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
+from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.records import DecoderRecord, EncoderRecord, NetworkRecord, TensorRecord, read_record
+from medssl.encoders.tensors import (
+    check_finite,
+    plain_state,
+    read_tensors,
+    record_tensors,
+    unlike,
+    write_json,
+    write_tensors,
+)
+from medssl.encoders.topology import Triple
+from medssl.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A fine-tuned network, and in `record` what a prediction needs to know.
+
+    Label names, patch, store policy, facts.
+    """
+
+    network: SegmentationNetwork
+    record: NetworkRecord
+
+
+def save_encoder(folder: Path, encoder: Encoder, decoder: Decoder | None = None, *, facts: Mapping[str, Any]) -> None:
+    """Write encoder.safetensors, encoder.json and, with a decoder, decoder.safetensors.
+
+    facts: task, steps, data digest, normalisation, ...: plain JSON values. The record is written last: a folder without
+    it holds no encoder. Raises CheckpointError for weights that are not finite and where the folder cannot be written.
+    """
+    state = plain_state(encoder)
+    check_finite(state, what="the encoder")
+    rest = plain_state(decoder) if decoder is not None else {}
+    check_finite(rest, what="the decoder")
+    record = EncoderRecord(
+        description=encoder.description,
+        channels=encoder.channels,
+        strides=encoder.strides,
+        facts=dict(facts),
+        tensors=record_tensors(state),
+        decoder=DecoderRecord(out_channels=decoder.out_channels, tensors=record_tensors(rest))
+        if decoder is not None
+        else None,
+    )
+    write_tensors(folder / "encoder.safetensors", state)
+    if decoder is not None:
+        write_tensors(folder / "decoder.safetensors", rest)
+    _write_record(folder / "encoder.json", record)
+    if decoder is None:
+        (folder / "decoder.safetensors").unlink(missing_ok=True)
+
+
+def load_encoder(folder: Path) -> tuple[Encoder, Decoder | None]:
+    """Encoder, and the decoder where pretraining left one, as `save_encoder` wrote them. Raises CheckpointError."""
+    record = encoder_record(folder)
+    kept = record.decoder
+    where = folder / "encoder.json"
+    _check_architecture(
+        record.description,
+        record.tensors,
+        kept.tensors if kept else None,
+        kept.out_channels if kept else 1,
+        where=where,
+    )
+    encoder = _build(record.description)
+    encoder.load_state_dict(read_tensors(folder / "encoder.safetensors", record.tensors))
+    if kept is None:
+        return encoder, None
+    decoder = encoder.make_decoder(kept.out_channels)
+    decoder.load_state_dict(read_tensors(folder / "decoder.safetensors", kept.tensors))
+    return encoder, decoder
+
+
+def encoder_record(folder: Path) -> EncoderRecord:
+    """encoder.json of a folder: description, facts, channels, strides, tensors. Raises CheckpointError."""
+    return read_record(folder / "encoder.json", EncoderRecord)
+
+
+def save_network(
+    folder: Path,
+    network: SegmentationNetwork,
+    *,
+    label_names: Sequence[str],
+    patch: Triple,
+    store_policy: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write model.safetensors and model.json.
+
+    label_names: one per output channel, the background first. store_policy: how scans were resampled and normalised.
+    Raises CheckpointError for weights that are not finite and where the folder cannot be written.
+    """
+    out_channels = network.decoder.out_channels
+    if len(label_names) != out_channels:
+        raise CheckpointError(
+            f"the network has {out_channels} output channels and {len(label_names)} label names. Name each class once."
+        )
+    state = plain_state(network)
+    check_finite(state, what="the network")
+    record = NetworkRecord(
+        description=network.encoder.description,
+        out_channels=out_channels,
+        label_names=tuple(label_names),
+        patch=patch,
+        store_policy=dict(store_policy),
+        facts=dict(facts),
+        tensors=record_tensors(state),
+    )
+    write_tensors(folder / "model.safetensors", state)
+    _write_record(folder / "model.json", record)
+
+
+def load_network(folder: Path) -> LoadedNetwork:
+    """The network as `save_network` wrote it. Raises CheckpointError."""
+    where = folder / "model.json"
+    record = read_record(where, NetworkRecord)
+    _check_architecture(
+        record.description, _part(record, "encoder."), _part(record, "decoder."), record.out_channels, where=where
+    )
+    encoder = _build(record.description)
+    network = SegmentationNetwork(encoder, encoder.make_decoder(record.out_channels))
+    network.load_state_dict(read_tensors(folder / "model.safetensors", record.tensors))
+    return LoadedNetwork(network, record)
+
+
+def _part(record: NetworkRecord, prefix: str) -> dict[str, TensorRecord]:
+    return {name.removeprefix(prefix): tensor for name, tensor in record.tensors.items() if name.startswith(prefix)}
+
+
+def _write_record(path: Path, record: BaseModel) -> None:
+    write_json(path, record.model_dump(mode="json"))
+
+
+def _check_architecture(
+    description: EncoderDescription,
+    encoder_tensors: Mapping[str, TensorRecord],
+    decoder_tensors: Mapping[str, TensorRecord] | None,
+    out_channels: int,
+    *,
+    where: Path,
+) -> None:
+    """Compare names and shapes on torch's meta device, where nothing is allocated, however large the description."""
+    with torch.device("meta"):
+        encoder = _build(description)
+        parts: list[tuple[nn.Module, Mapping[str, TensorRecord]]] = [(encoder, encoder_tensors)]
+        if decoder_tensors is not None:
+            parts.append((encoder.make_decoder(out_channels), decoder_tensors))
+    for module, recorded in parts:
+        odd = unlike({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, recorded)
+        if odd:
+            raise CheckpointError(
+                f"{where} describes a '{description.name}', but its weights are of another architecture: {len(odd)} "
+                "tensors do not "
+                f"fit (first: '{odd[0]}'). Take weights and description from the same run."
+            )
+
+
+def _build(description: EncoderDescription) -> Encoder:
+    try:
+        return build_encoder(description)
+    except ConfigError as wrong:
+        raise CheckpointError(f"the stored description of the encoder cannot be built: {wrong}") from wrong

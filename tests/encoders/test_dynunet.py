@@ -1,0 +1,166 @@
+"""The dynunet encoder and its decoder are MONAI's DynUNet, cut in two."""
+
+import pytest
+import torch
+from monai.networks.nets import DynUNet
+
+from medssl.encoders.build import build_encoder, check_patch, describe, explain
+from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.sizing import preset_for_device
+from medssl.encoders.topology import plan_levels
+from medssl.errors import ConfigError
+
+PATCH = (16, 24, 32)
+SMALL = {"filters": (4, 6, 8)}
+
+
+def small_network(out_channels=3, in_channels=1, **options):
+    torch.manual_seed(0)
+    encoder = build_encoder(
+        describe("dynunet", preset="tiny", options=SMALL | options, patch=PATCH, in_channels=in_channels)
+    )
+    return SegmentationNetwork(encoder, encoder.make_decoder(out_channels))
+
+
+def monai_twin(network):
+    """DynUNet by its public constructor, written out by hand, with the weights of `network`."""
+    options = network.encoder.description.options
+    twin = DynUNet(
+        spatial_dims=3,
+        in_channels=network.encoder.description.in_channels,
+        out_channels=network.decoder.out_channels,
+        kernel_size=options["kernel_size"],
+        strides=options["strides"],
+        upsample_kernel_size=options["strides"][1:],
+        filters=options["filters"],
+        res_block=False,
+        trans_bias=True,
+    )
+    weights = network.encoder.state_dict() | network.decoder.state_dict()
+    missing, unexpected = twin.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all(name.startswith("skip_layers.") for name in missing)
+    return twin
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)), "kernel_size": ((1, 3, 3), (1, 3, 3), (3, 3, 3))}]
+)
+def test_encoder_and_decoder_together_equal_monais_network(options):
+    network = small_network(in_channels=2, **options)
+    image = torch.randn(2, 2, *PATCH)
+    for mode in (True, False):
+        twin = monai_twin(network).train(mode)
+        assert torch.equal(network.train(mode)(image), twin(image))
+
+
+def test_the_gradient_equals_that_of_monais_network():
+    network = small_network()
+    twin = monai_twin(network)
+    image = torch.randn(2, 1, *PATCH)
+    network(image).square().mean().backward()
+    twin(image).square().mean().backward()
+    theirs = dict(twin.named_parameters(remove_duplicate=False))
+    for part in (network.encoder, network.decoder):
+        for name, parameter in part.named_parameters():
+            assert torch.equal(parameter.grad, theirs[name].grad), name
+
+
+def test_a_fresh_encoder_is_initialised_as_monai_does_it():
+    torch.manual_seed(3)
+    network = small_network()
+    weight = network.encoder.bottleneck.conv2.conv.weight  # He normal with slope 0.01 over 8 * 27 inputs
+    assert weight.std().item() == pytest.approx((2 / (1 + 0.01**2) / (8 * 27)) ** 0.5, rel=0.05)
+    assert network.decoder.upsamples[0].transp_conv.conv.bias.abs().max() == 0
+
+
+def test_the_pyramid_has_the_channels_and_strides_that_the_encoder_states():
+    encoder = build_encoder(describe("dynunet", preset="tiny", patch=(32, 48, 16), spacing_mm=(1.0, 1.0, 3.0)))
+    pyramid = encoder(torch.randn(2, 1, 32, 48, 16))
+    assert [level.shape[1] for level in pyramid] == list(encoder.channels)
+    for level, stride in zip(pyramid, encoder.strides, strict=True):
+        assert tuple(level.shape[2:]) == tuple(edge // step for edge, step in zip((32, 48, 16), stride, strict=True))
+    assert encoder.divisor == encoder.strides[-1]
+    names = {name.split(".")[0] for name in encoder.state_dict()}
+    assert names == {"input_block", "downsamples", "bottleneck"}
+    assert {name.split(".")[0] for name in encoder.make_decoder(2).state_dict()} == {"upsamples", "output_block"}
+
+
+def test_channels_last_and_bfloat16_autocast_give_the_same_map_up_to_rounding():
+    network = small_network().eval()
+    image = torch.randn(2, 1, *PATCH)
+    with torch.no_grad():
+        expected = network(image)
+        last = network.to(memory_format=torch.channels_last_3d)(image.to(memory_format=torch.channels_last_3d))
+        torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = network(image)
+    assert low.dtype == torch.bfloat16
+    assert (low.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+def test_a_seed_gives_the_same_weights_twice():
+    one, other = small_network(), small_network()
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("patch", "spacing_mm", "most", "strides", "kernels"),
+    [
+        ((32, 48, 32), None, 4, [(1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)], [(3, 3, 3)] * 4),
+        # nnU-Net v2 on the Medical Segmentation Decathlon's prostate (3.6 x 0.62 x 0.62 mm, patch 16 x 320 x 256), as
+        # published in its plans: kernels span the slices from the third level on, and the slices are halved twice.
+        (
+            (16, 320, 256),
+            (3.6, 0.62, 0.62),
+            7,
+            [(1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2)],
+            [(1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)],
+        ),
+        ((128, 128, 128), (1.0, 1.0, 1.0), 6, [(1, 1, 1)] + [(2, 2, 2)] * 5, [(3, 3, 3)] * 6),
+        ((8, 64, 64), None, 4, [(1, 1, 1), (2, 2, 2), (1, 2, 2), (1, 2, 2)], [(3, 3, 3)] * 4),
+    ],
+)
+def test_strides_and_kernels_follow_patch_and_spacing_as_in_nnu_net(patch, spacing_mm, most, strides, kernels):
+    topology = plan_levels(patch, spacing_mm=spacing_mm, most_levels=most)
+    assert list(topology.strides) == strides
+    assert list(topology.kernel_size) == kernels
+    assert min(topology.smallest_edges_voxels) >= 4
+
+
+def test_the_default_on_a_cpu_for_a_small_patch_is_the_tiny_network_with_a_reason():
+    description, reasons = explain("dynunet", patch=(32, 48, 32))
+    if not torch.cuda.is_available():
+        assert description.options["filters"] == [8, 16, 32, 64]
+        assert "no GPU" in " ".join(reasons)
+    assert preset_for_device(6 * 2**30)[0] == "small"
+    assert preset_for_device(16 * 2**30)[0] == "base"
+    assert preset_for_device(80 * 2**30)[0] == "large"
+
+
+def test_a_patch_that_does_not_fit_is_refused_with_one_that_does():
+    with pytest.raises(ConfigError, match=r"edge H = 35 .* patch \[32, 32, 32\]"):
+        describe("dynunet", preset="tiny", patch=(32, 35, 32))
+    with pytest.raises(ConfigError, match="carries 2 resolution"):
+        describe("dynunet", preset="tiny", patch=(8, 8, 8))
+    encoder = build_encoder(describe("dynunet", preset="tiny", patch=(32, 48, 32)))
+    with pytest.raises(ConfigError, match=r"multiples of \[8, 8, 8\]. The nearest that fits is \[32, 48, 32\]"):
+        check_patch(encoder, (33, 48, 32))
+    with pytest.raises(ConfigError, match="one voxel at the coarsest level"):
+        check_patch(encoder, (8, 8, 8))
+    check_patch(encoder, (16, 8, 8))
+
+
+def test_options_are_checked_by_name_and_value():
+    with pytest.raises(ConfigError, match="no option 'filtres'; did you mean 'filters'"):
+        describe("dynunet", preset="tiny", options={"filtres": [4, 8, 16]}, patch=PATCH)
+    with pytest.raises(ConfigError, match="names 5 levels, but a patch"):
+        describe("dynunet", preset="tiny", options={"filters": [4, 4, 4, 4, 4]}, patch=PATCH)
+    with pytest.raises(ConfigError, match="between 1 and 4096"):
+        describe("dynunet", preset="tiny", options={"filters": [0, 4, 8]}, patch=PATCH)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        describe("dynunet", preset="tiny", options={"filters": 4}, patch=PATCH)
+    with pytest.raises(ConfigError, match="dropout"):
+        describe("dynunet", preset="tiny", options={"dropout": 2.0}, patch=PATCH)
+    with pytest.raises(ConfigError, match="in_channels of encoder 'dynunet' is 0"):
+        describe("dynunet", preset="tiny", patch=PATCH, in_channels=0)

@@ -1,0 +1,227 @@
+"""Weights on disk: what is written is what is read, and nothing else is taken for it."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from medssl.encoders.build import build_encoder, describe
+from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.weights import encoder_record, load_encoder, load_network, save_encoder, save_network
+from medssl.errors import CheckpointError
+
+PATCH = (16, 24, 32)
+FACTS = {"task": "masked-volume", "steps": 12, "data": "ab12"}
+
+
+def encoder_of(filters=(4, 6, 8), seed=0):
+    torch.manual_seed(seed)
+    return build_encoder(describe("dynunet", preset="tiny", options={"filters": filters}, patch=PATCH))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    encoder = encoder_of()
+    decoder = encoder.make_decoder(2)
+    save_encoder(tmp_path, encoder, decoder, facts=FACTS)
+    return tmp_path, encoder, decoder
+
+
+def equal(one, other):
+    ours, theirs = one.state_dict(), other.state_dict()
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_encoder_and_decoder_come_back_bit_for_bit(saved):
+    folder, encoder, decoder = saved
+    loaded, rest = load_encoder(folder)
+    assert equal(encoder, loaded)
+    assert equal(decoder, rest)
+    assert loaded.description == encoder.description
+    assert encoder_record(folder).facts == FACTS
+    assert list(load_file(folder / "encoder.safetensors")) == sorted(encoder.state_dict())
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "decoder.safetensors",
+        "encoder.json",
+        "encoder.safetensors",
+    ]
+
+
+@pytest.mark.parametrize(("name", "patch"), [("segresnet", (16, 16, 16)), ("swin-unetr", (32, 64, 32))])
+def test_the_other_encoders_come_back_too_buffers_included(tmp_path, name, patch):
+    encoder = build_encoder(describe(name, preset="tiny", patch=patch))
+    save_encoder(tmp_path, encoder, facts={})
+    loaded, decoder = load_encoder(tmp_path)
+    assert decoder is None
+    image = torch.randn(2, 1, *patch)
+    with torch.no_grad():
+        for ours, theirs in zip(encoder.eval()(image), loaded.eval()(image), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+class Compiled(torch.nn.Module):
+    """Names its content as torch.compile does."""
+
+    def __init__(self, module):
+        super().__init__()
+        self._orig_mod = module
+
+
+def test_memory_format_and_compilation_leave_no_trace(tmp_path):
+    encoder = encoder_of()
+    expected = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    encoder.to(memory_format=torch.channels_last_3d)
+    encoder.bottleneck = Compiled(encoder.bottleneck)
+    assert any("_orig_mod" in name for name in encoder.state_dict())
+    save_encoder(tmp_path, encoder, facts={})
+    loaded, _ = load_encoder(tmp_path)
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in expected.items())
+
+
+def test_saving_again_without_a_decoder_removes_the_old_one(saved):
+    folder, _, _ = saved
+    save_encoder(folder, encoder_of(seed=1), facts={})
+    assert load_encoder(folder)[1] is None
+    assert not (folder / "decoder.safetensors").exists()
+
+
+def test_a_network_comes_back_with_what_a_prediction_needs(tmp_path):
+    encoder = encoder_of()
+    network = SegmentationNetwork(encoder, encoder.make_decoder(3))
+    names = ("background", "anterior", "posterior")
+    save_network(
+        tmp_path, network, label_names=names, patch=PATCH, store_policy={"spacing_mm": [1.0, 1.0, 1.0]}, facts=FACTS
+    )
+    loaded = load_network(tmp_path)
+    assert equal(network, loaded.network)
+    assert loaded.record.label_names == names
+    assert loaded.record.patch == PATCH
+    assert loaded.record.store_policy == {"spacing_mm": [1.0, 1.0, 1.0]}
+    assert loaded.network.required_divisor == (4, 4, 4)
+
+
+def test_a_network_with_another_number_of_labels_is_not_written(tmp_path):
+    encoder = encoder_of()
+    with pytest.raises(CheckpointError, match="3 output channels and 1 label names"):
+        save_network(
+            tmp_path,
+            SegmentationNetwork(encoder, encoder.make_decoder(3)),
+            label_names=["background"],
+            patch=PATCH,
+            store_policy={},
+            facts={},
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    encoder = encoder_of()
+    with torch.no_grad():
+        encoder.bottleneck.conv1.conv.weight[0, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(
+        CheckpointError, match=r"NaN or infinite weights in 1 of 18 tensors \(first: bottleneck.conv1.conv.weight\)"
+    ):
+        save_encoder(tmp_path, encoder, facts={})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_an_encoder_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no encoder.json in .*Give the folder of a finished run"):
+        load_encoder(tmp_path)
+    with pytest.raises(CheckpointError, match=r"there is no model.json"):
+        load_network(tmp_path)
+
+
+def test_missing_weights_are_named(saved):
+    folder, _, _ = saved
+    (folder / "encoder.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"no encoder.safetensors in .*copy the weights beside it"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 200, -1])
+def test_a_truncated_file_is_refused(saved, keep):
+    folder, _, _ = saved
+    path = folder / "encoder.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="truncated or not a safetensors file"):
+        load_encoder(folder)
+
+
+def test_a_changed_byte_is_noticed(saved):
+    folder, _, _ = saved
+    path = folder / "encoder.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"is not the one that its JSON file describes"):
+        load_encoder(folder)
+
+
+def test_weights_of_another_run_are_noticed(saved):
+    folder, _, _ = saved
+    save_file(encoder_of(seed=1).state_dict(), folder / "encoder.safetensors")
+    with pytest.raises(CheckpointError, match="come from different runs"):
+        load_encoder(folder)
+
+
+def test_weights_of_another_architecture_are_refused(saved, tmp_path_factory):
+    folder, _, _ = saved
+    wider = tmp_path_factory.mktemp("wider")
+    save_encoder(wider, encoder_of(filters=(4, 6, 10)), facts={})
+    (folder / "encoder.safetensors").write_bytes((wider / "encoder.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="disagree about"):
+        load_encoder(folder)
+    edit(folder, lambda record: record["description"]["options"].update(filters=[4, 6, 10]))
+    with pytest.raises(CheckpointError, match="weights are of another architecture"):
+        load_encoder(folder)
+
+
+def edit(folder, change):
+    path = folder / "encoder.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def test_a_description_of_an_enormous_network_is_refused_before_anything_is_allocated(saved):
+    folder, _, _ = saved
+    edit(folder, lambda record: record["description"]["options"].update(filters=[4096, 4096, 4096]))  # 12 GB of weights
+    with pytest.raises(CheckpointError, match="another architecture"):
+        load_encoder(folder)
+    edit(folder, lambda record: record["description"]["options"].update(filters=[10**12, 1, 1]))
+    with pytest.raises(CheckpointError, match="cannot be built"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"{}", "is not what medssl writes"),
+        (b"[]", "is not what medssl writes"),
+        (b"{'a': 1}", "is not readable as JSON"),
+        (b"\xff\xfe\x00", "is not readable as JSON"),
+        (b"[" * 100_000, "is not readable as JSON"),
+        (b'{"format": "medssl-encoder-2"}', "format: input should be 'medssl-encoder-1'"),
+    ],
+)
+def test_a_foreign_record_is_refused(saved, content, sentence):
+    folder, _, _ = saved
+    (folder / "encoder.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=sentence):
+        load_encoder(folder)
+
+
+def test_a_pickled_checkpoint_in_place_of_the_weights_is_refused_unopened(saved):
+    folder, encoder, _ = saved
+    torch.save(encoder.state_dict(), folder / "encoder.safetensors")
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_encoder(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("x")
+    with pytest.raises(CheckpointError, match=r"cannot be written to .*choose another folder"):
+        save_encoder(blocked, encoder_of(), facts={})

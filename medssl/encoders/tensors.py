@@ -52,7 +52,7 @@ def record_tensors(state: Mapping[str, Tensor]) -> dict[str, TensorRecord]:
 
 def _digest(tensor: Tensor) -> str:
     data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.blake2b(memoryview(data), digest_size=16).hexdigest()
+    return hashlib.blake2b(data.data, digest_size=16).hexdigest()
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -128,3 +128,8 @@ def test_the_command_writes_an_archive_and_refuses_a_folder_that_is_not_empty(tm
     second = subprocess.run(command, capture_output=True, text=True)
     assert second.returncode == 2
     assert second.stderr == f"{tmp_path / 'out'} is not empty. Name a new folder.\n"
+
+
+def test_files_look_long_settled(archive):
+    stamps = {path.stat().st_mtime for path in files_below(archive.folder).values()}
+    assert stamps == {1_709_193_600.0}

@@ -1,0 +1,82 @@
+"""`medssl ingest`: from an archive to a cohort."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medssl.archive.report import IngestReport
+
+
+def ingest(
+    source: Annotated[list[Path], typer.Argument(help="Folders or files with NIfTI or DICOM scans.")],
+    out: Annotated[Path, typer.Option(help="Cohort folder to make or continue.")],
+    labels: Annotated[Path | None, typer.Option(help="Folder with label files named like their images.")] = None,
+    splits: Annotated[Path | None, typer.Option(help="CSV with columns file,split that overrides the split.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Modality of NIfTI scans: CT, MR, PT.")] = None,
+    min_slices: Annotated[int | None, typer.Option(min=1, help="Fewest slices of a DICOM scan.")] = None,
+    include_derived: Annotated[
+        bool, typer.Option("--include-derived", help="Keep projections, maps and phase images.")
+    ] = False,
+    volumes_per_series: Annotated[int | None, typer.Option(min=1, help="Most volumes kept of one time series.")] = None,
+    follow_symlinks: Annotated[
+        bool, typer.Option("--follow-symlinks", help="Follow links that stay inside a source.")
+    ] = False,
+    key_file: Annotated[Path | None, typer.Option(help="Pseudonym key; default ~/.medssl/pseudonym.key.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; as many as cores where it is left out.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report from the headers; write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Bring every scan of an archive into a cohort, and say why each other one was left out.
+
+    Run it again to continue, or to add what is new. Exit code 1 when no scan was accepted.
+
+    Example: medssl ingest /archive/2019 /archive/2020 --out cohort
+    """
+    from medssl.store.ingest import ingest as run_ingest
+    from medssl_cli.ingest_display import LiveProgress, print_report
+
+    given = _given(
+        labels=labels, splits=splits, modality=modality, min_slices=min_slices, volumes_per_series=volumes_per_series,
+        key_file=key_file, seed=seed, workers=workers, include_derived=include_derived or None,
+        follow_symlinks=follow_symlinks or None, dry_run=dry_run or None,
+    )  # fmt: skip
+    with LiveProgress() as progress:
+        report = run_ingest(source, out, settings=_settings(given), progress=progress)
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        print_report(report, None if dry_run else out)
+    _finish(report)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Options that somebody gave."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _settings(given: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    from medssl.errors import ConfigError
+    from medssl.store.ingest import IngestSettings
+
+    try:
+        return IngestSettings(**given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"])) or "settings"
+        raise ConfigError(f"{place}: {problem['msg']}, got {problem['input']!r}. See medssl ingest --help.") from error
+
+
+def _finish(report: "IngestReport") -> None:
+    if report.n_scans == 0:
+        typer.echo(
+            "Error: no scan was accepted. The reasons are counted above; docs/archive.md explains each.", err=True
+        )
+        raise typer.Exit(1)

@@ -1,0 +1,103 @@
+"""Walking the sources: every file once, links kept inside their root."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medssl.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """How a file is recognised as unchanged."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files directly in one folder, by name; `unreadable` when it cannot be listed, `leaving` links that lead
+    out.
+    """
+
+    path: Path
+    files: dict[str, Stamp]
+    unreadable: bool = False
+    leaving: tuple[str, ...] = ()
+
+
+def checked_sources(sources: Sequence[Path]) -> tuple[Path, ...]:
+    """Absolute paths of the sources, none inside another. Raises UsageError for a path that does not exist."""
+    if not sources:
+        raise UsageError("no source is named. Give at least one folder or file with scans.")
+    roots: list[Path] = []
+    for source in sources:
+        if not source.exists():
+            raise UsageError(f"{source} does not exist. Check the path of the source.")
+        roots.append(source.resolve())
+    distinct = sorted(set(roots))
+    return tuple(root for root in distinct if not any(other in root.parents for other in distinct))
+
+
+def walk(root: Path, *, follow_symlinks: bool = False, without: Path | None = None) -> Iterator[Folder]:
+    """Folders under `root` in sorted order, each with its files; `root` may be a single file.
+
+    Links are not followed unless asked; then each folder is visited once, and none outside `root`. `without` is a
+    folder that
+    is left out: the cohort that is being written.
+    """
+    if root.is_file():
+        yield Folder(root.parent, {root.name: _stamp(root.stat())})
+        return
+    seen: set[tuple[int, int]] = set()
+    pending = [root]
+    while pending:
+        path = pending.pop()
+        if path == without:
+            continue
+        if follow_symlinks and not _first_visit(path, seen):
+            continue
+        folder, below = _list(path, root, follow_symlinks)
+        pending.extend(sorted(below, reverse=True))
+        yield folder
+
+
+def _list(path: Path, root: Path, follow: bool) -> tuple[Folder, list[Path]]:
+    files: dict[str, Stamp] = {}
+    below, leaving = [], []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_symlink() and not (follow and _inside(entry.path, root)):
+                    if follow:
+                        leaving.append(entry.name)
+                elif entry.is_dir(follow_symlinks=follow):
+                    below.append(path / entry.name)
+                elif entry.is_file(follow_symlinks=follow):
+                    files[entry.name] = _stamp(entry.stat(follow_symlinks=follow))
+    except OSError:
+        return Folder(path, files, unreadable=True), below
+    return Folder(path, files, leaving=tuple(sorted(leaving))), below
+
+
+def _inside(path: str, root: Path) -> bool:
+    try:
+        target = Path(path).resolve(strict=True)
+    except (OSError, RuntimeError):
+        return False
+    return target == root or root in target.parents
+
+
+def _first_visit(path: Path, seen: set[tuple[int, int]]) -> bool:
+    facts = path.stat()
+    key = (facts.st_dev, facts.st_ino)
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def _stamp(facts: os.stat_result) -> Stamp:
+    return Stamp(facts.st_size, facts.st_mtime_ns)

@@ -1,0 +1,22 @@
+"""How much a file may ask for before it is refused, checked before anything is allocated or decoded."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """Budgets for hostile or broken files, and the range in which a geometry is plausible."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voxels: int = Field(default=2**31, gt=0, description="voxels of one scan")
+    scan_bytes: int = Field(default=2 * 2**30, gt=0, description="bytes of one scan before rescaling")
+    header_bytes: int = Field(default=2**20, gt=0, description="bytes read for the header of a single-frame file")
+    frames_header_bytes: int = Field(default=2**26, gt=0, description="bytes read for the header of a multi-frame file")
+    member_bytes: int = Field(default=2 * 2**30, gt=0, description="bytes one member of a zip, tar or gzip inflates to")
+    archive_bytes: int = Field(default=200 * 2**30, gt=0, description="bytes all members of a zip or tar inflate to")
+    scan_seconds: float = Field(default=300.0, gt=0, description="seconds for loading and storing one scan")
+    header_seconds: float = Field(default=60.0, gt=0, description="seconds for a parcel of 64 headers")
+    worker_bytes: int = Field(default=16 * 2**30, gt=0, description="address space of one worker process")
+    spacing_mm: tuple[float, float] = Field(default=(0.05, 20.0), description="smallest and largest voxel edge")
+    field_of_view_mm: float = Field(default=30.0, ge=0, description="smallest length of the longest edge of a scan")
+    settle_seconds: float = Field(default=2.0, ge=0, description="a file changed less than this long ago is deferred")

@@ -1,0 +1,191 @@
+"""NIfTI records to planned scans: which file is whose label, who the patient is, what the manifest says."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medssl.archive.identity import Pseudonyms, is_placeholder, normalised_patient_id
+from medssl.archive.index import Index, IndexedFile, IndexedScan
+from medssl.archive.labels import Dataset, dataset_of, merged_label_names, pair, read_dataset, stem
+from medssl.archive.manifest import ManifestRow
+from medssl.archive.reasons import Flag, Reason
+from medssl.archive.rows import row_json
+from medssl.archive.sources import NiftiSource, SourceFile, source_json
+from medssl.geometry import spacing_mm
+
+_MODALITY_WORDS = {
+    "ct": "CT",
+    "pt": "PT",
+    "pet": "PT",
+    "mr": "MR",
+    "mri": "MR",
+    "t1": "MR",
+    "t1w": "MR",
+    "t2": "MR",
+    "t2w": "MR",
+    "flair": "MR",
+    "bold": "MR",
+    "dwi": "MR",
+    "adc": "MR",
+    "pd": "MR",
+    "pdw": "MR",
+    "t1ce": "MR",
+    "t1gd": "MR",
+}
+
+
+@dataclass(frozen=True)
+class NiftiPlan:
+    """What planning came to: label names of the cohort, and ids of scans that are no more."""
+
+    label_names: dict[int, str]
+    removed: list[str]
+
+
+def plan_nifti(
+    index: Index, pseudonyms: Pseudonyms, *, label_roots: tuple[Path, ...], modality: str | None
+) -> NiftiPlan:
+    """Plan every NIfTI file of the index. Raises DataError for a dataset.json that is damaged or contradicts
+    another.
+    """
+    found = (read_dataset(file.path) for file in index.files(kind="dataset"))
+    datasets = {dataset.folder: dataset for dataset in found if dataset is not None}
+    files = {file.path: file for file in index.files(kind="nifti")}
+    readable = [path for path, file in files.items() if file.reason is None]
+    pairing = pair(files, label_roots=label_roots, datasets=datasets)
+    identify = _Identify(index, pseudonyms, datasets, modality)
+    removed: list[str] = []
+    for path in readable:
+        series = _series(path)
+        if path in pairing.many_channels:
+            scans = [identify.rejected(files[path], Reason.MULTI_CHANNEL, "its case has more than one channel")]
+        elif path in pairing.images:
+            label = pairing.images[path]
+            scans = [identify.planned(files[path], files[label] if label else None)]
+        elif path in pairing.lone_labels:
+            scans = [identify.rejected(files[path], Reason.LABEL_WITHOUT_IMAGE, "no image has its name")]
+        else:
+            scans = []
+        removed += index.plan(series, scans)
+    return NiftiPlan(merged_label_names(datasets.values()), removed)
+
+
+def _series(path: Path) -> str:
+    return f"nifti:{path}"
+
+
+@dataclass(frozen=True)
+class _Identify:
+    """Rows of the manifest for NIfTI files."""
+
+    index: Index
+    pseudonyms: Pseudonyms
+    datasets: Mapping[Path, Dataset]
+    modality: str | None
+
+    def planned(self, file: IndexedFile, label: IndexedFile | None) -> IndexedScan:
+        """A scan that is to be loaded."""
+        source = NiftiSource(
+            SourceFile.of(file.path, file.stamp), SourceFile.of(label.path, label.stamp) if label else None
+        )
+        row = self._row(file, None)
+        return IndexedScan(row.scan_id, _series(file.path), source_json(source), row_json(row), "", None)
+
+    def rejected(self, file: IndexedFile, reason: Reason, finding: str) -> IndexedScan:
+        """A file that is left out."""
+        row = self._row(file, reason)
+        return IndexedScan(row.scan_id, _series(file.path), None, row_json(row), finding, None)
+
+    def _row(self, file: IndexedFile, reason: Reason | None) -> ManifestRow:
+        import numpy as np
+
+        record = json.loads(file.record or "{}")
+        affine = np.array(record["affine_ras_mm"]).reshape(4, 4)
+        patient, suspect = self._patient(file.path)
+        scan_id = self._scan_id(file)
+        flags = (*record["flags"], *((Flag.PATIENT_ID_SUSPECT,) if suspect else ()))
+        return ManifestRow(
+            scan_id=scan_id,
+            series_id=self.pseudonyms.name("series", scan_id),
+            study_id=self.pseudonyms.name("study", "nifti", patient),
+            patient_id=patient,
+            modality=self._modality(file.path),
+            body_part="unknown",
+            manufacturer="unknown",
+            model="unknown",
+            status="rejected" if reason else "accepted",
+            reason=reason,
+            flags=flags,
+            shape=tuple(record["shape"]),
+            spacing_mm=spacing_mm(affine),
+            affine_ras_mm=tuple(record["affine_ras_mm"]),
+            n_files=1,
+            n_volumes=1,
+            split="train",
+            content_hash=None,
+            labels=(),
+        )
+
+    def _scan_id(self, file: IndexedFile) -> str:
+        """From the path within its source, so that it survives a move of the source; from the whole path if two
+        sources agree.
+        """
+        place = Path(file.root.name, file.path.relative_to(file.root)).as_posix()
+        scan_id = self.pseudonyms.name("scan", "nifti", place)
+        holder = self.index.scan(scan_id)
+        if holder is None or holder.series == _series(file.path):
+            return scan_id
+        return self.pseudonyms.name("scan", "nifti", file.path.as_posix())
+
+    def _patient(self, path: Path) -> tuple[str, bool]:
+        """Pseudonym of the patient, and whether the name it comes from is a placeholder.
+
+        The patient is the BIDS folder `sub-*` where there is one, else the file's name without ending and channel.
+        """
+        subject = next((part for part in reversed(path.parent.parts) if part.startswith("sub-")), None)
+        dataset = dataset_of(path, self.datasets)
+        name = subject or stem(path)
+        if subject is None and dataset and dataset.numbered_channels and name[-5:-4] == "_" and name[-4:].isdigit():
+            name = name[:-5]
+        suspect = is_placeholder(name)
+        known_as = path.as_posix() if suspect else normalised_patient_id(name)
+        return self.pseudonyms.name("patient", "nifti", known_as), suspect
+
+    def _modality(self, path: Path) -> str:
+        """As told, else from dataset.json's first channel, else from the BIDS suffix, else 'unknown'."""
+        if self.modality:
+            return self.modality
+        dataset = dataset_of(path, self.datasets)
+        words = [dataset.channels.get(0, "")] if dataset else []
+        words.append(stem(path).rsplit("_", 1)[-1])
+        return next((_MODALITY_WORDS[word.lower()] for word in words if word.lower() in _MODALITY_WORDS), "unknown")
+
+
+def rejected_file_row(file: IndexedFile, pseudonyms: Pseudonyms) -> ManifestRow:
+    """Row of a file that was left out before it could belong to any series."""
+    if file.reason is None:
+        raise ValueError("only a rejected file has such a row")
+    name = pseudonyms.name("scan", "file", file.path.as_posix())
+    patient = pseudonyms.name("patient", "file", file.path.as_posix())
+    return ManifestRow(
+        scan_id=name,
+        series_id=pseudonyms.name("series", name),
+        study_id=pseudonyms.name("study", name),
+        patient_id=patient,
+        modality="unknown",
+        body_part="unknown",
+        manufacturer="unknown",
+        model="unknown",
+        status="rejected",
+        reason=file.reason,
+        flags=(),
+        shape=None,
+        spacing_mm=None,
+        affine_ras_mm=None,
+        n_files=1,
+        n_volumes=0,
+        split="train",
+        content_hash=None,
+        labels=(),
+    )

@@ -1,0 +1,117 @@
+"""Manifest rows from the index: what was planned, what loading came to, and the split."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from medssl.archive.identity import Pseudonyms
+from medssl.archive.index import Index, IndexedScan
+from medssl.archive.manifest import ManifestRow, Split
+from medssl.archive.reasons import Flag, Reason
+from medssl.archive.rejection import Rejected
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What loading a scan came to. label_reason: why its label is left out, where it is."""
+
+    reason: Reason | None
+    finding: str
+    flags: tuple[Flag, ...] = ()
+    labels: tuple[int, ...] = ()
+    content_hash: str | None = None
+    label_reason: Reason | None = None
+    label_finding: str = ""
+
+    @classmethod
+    def of(cls, rejected: Rejected) -> "Outcome":
+        """A scan that is left out."""
+        return cls(rejected.reason, rejected.finding)
+
+    def text(self) -> str:
+        """As it lies in the index."""
+        return json.dumps(asdict(self))
+
+
+def parse_outcome(text: str) -> Outcome:
+    """The outcome that `Outcome.text` wrote."""
+    facts = json.loads(text)
+    for name in ("reason", "label_reason"):
+        facts[name] = Reason(facts[name]) if facts[name] else None
+    facts["flags"] = tuple(Flag(flag) for flag in facts["flags"])
+    facts["labels"] = tuple(facts["labels"])
+    return Outcome(**facts)
+
+
+def row_json(row: ManifestRow) -> str:
+    """A row as it lies in the index."""
+    return json.dumps(asdict(row), sort_keys=True)
+
+
+def parse_row(text: str) -> ManifestRow:
+    """The row that `row_json` wrote."""
+    facts: dict[str, Any] = json.loads(text)
+    for name in ("flags", "shape", "spacing_mm", "affine_ras_mm", "labels"):
+        facts[name] = None if facts[name] is None else tuple(facts[name])
+    return ManifestRow(**facts)
+
+
+def scan_rows(index: Index, pseudonyms: Pseudonyms, split: Callable[[str], Split]) -> Iterator[ManifestRow]:
+    """Rows of all scans, final: outcome, duplicates and split applied; a row of its own for each label left out."""
+    kept = _representatives(index)
+    for scan in index.scans():
+        planned = parse_row(scan.row)
+        row = replace(planned, split=split(planned.patient_id))
+        outcome = parse_outcome(scan.outcome) if scan.outcome else None
+        yield _final(row, scan, outcome, kept)
+        if outcome and outcome.label_reason:
+            yield _label_row(row, outcome.label_reason, pseudonyms)
+
+
+def duplicates(index: Index) -> set[str]:
+    """Ids of loaded scans that are voxel for voxel another scan that is kept."""
+    kept = _representatives(index)
+    found = set()
+    for scan in index.scans():
+        outcome = parse_outcome(scan.outcome) if scan.outcome else None
+        if outcome and outcome.content_hash and kept[outcome.content_hash] != scan.scan_id:
+            found.add(scan.scan_id)
+    return found
+
+
+def _final(row: ManifestRow, scan: IndexedScan, outcome: Outcome | None, kept: Mapping[str, str]) -> ManifestRow:
+    if outcome is None or outcome.reason:
+        reason = outcome.reason if outcome else row.reason
+        return replace(row, status="rejected", reason=reason) if reason else row
+    flags = tuple(dict.fromkeys((*row.flags, *outcome.flags)))
+    row = replace(row, flags=flags, content_hash=outcome.content_hash, labels=outcome.labels)
+    if outcome.content_hash and kept[outcome.content_hash] != scan.scan_id:
+        return replace(row, status="rejected", reason=Reason.DUPLICATE_CONTENT, labels=())
+    return row
+
+
+def _label_row(row: ManifestRow, reason: Reason, pseudonyms: Pseudonyms) -> ManifestRow:
+    return replace(
+        row,
+        scan_id=pseudonyms.name("label", row.scan_id),
+        status="rejected",
+        reason=reason,
+        flags=(),
+        shape=None,
+        spacing_mm=None,
+        affine_ras_mm=None,
+        content_hash=None,
+        labels=(),
+    )
+
+
+def _representatives(index: Index) -> dict[str, str]:
+    """Per content hash the scan that is kept: one with a label before one without, then the smallest id."""
+    best: dict[str, tuple[bool, str]] = {}
+    for scan in index.scans():
+        outcome = parse_outcome(scan.outcome) if scan.outcome else None
+        if outcome and outcome.content_hash and not outcome.reason:
+            candidate = (not outcome.labels, scan.scan_id)
+            best[outcome.content_hash] = min(candidate, best.get(outcome.content_hash, candidate))
+    return {digest: scan_id for digest, (_, scan_id) in best.items()}

@@ -1,0 +1,66 @@
+"""A split that somebody wrote down: a CSV with the columns `file` and `split`, which wins over the keyed one."""
+
+import csv
+import json
+from pathlib import Path
+from typing import get_args
+
+from medssl.archive.index import Index
+from medssl.archive.manifest import Split
+from medssl.archive.rows import parse_row
+from medssl.errors import DataError, UsageError
+
+_SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def read_splits_file(path: Path) -> dict[str, Split]:
+    """File name to split. Raises UsageError when the file cannot be read or a row is wrong."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as a CSV of splits. Check the path given to --splits.") from error
+    if not rows or not {"file", "split"} <= set(rows[0]):
+        raise UsageError(f"{path} needs a header line 'file,split' and at least one row. See docs/archive.md.")
+    chosen: dict[str, Split] = {}
+    for line, row in enumerate(rows, start=2):
+        name, word = (row["file"] or "").strip(), (row["split"] or "").strip()
+        if word not in _SPLITS:
+            raise UsageError(f"{path}, line {line}: the split is {word!r}. Write train, val or test.")
+        if chosen.setdefault(name, word) != word:
+            raise UsageError(f"{path}, line {line}: {name} is in two splits. Keep one of the lines.")
+    return chosen
+
+
+def overrides(index: Index, named: dict[str, Split], path: Path | None) -> dict[str, Split]:
+    """Pseudonym of a patient to split: what an earlier ingest wrote down, and now `named` (by file name).
+
+    A patient goes as a whole. Raises UsageError for a name that is no file of the archive or a patient in two splits.
+    """
+    kept: dict[str, Split] = json.loads(index.fact("splits") or "{}")
+    fresh: dict[str, Split] = {}
+    for name, split in named.items():
+        patients = _patients(index, name)
+        if not patients:
+            raise UsageError(
+                f"{path} names {name}, which is no scan of the sources. Correct the name or leave the line out."
+            )
+        for patient in patients:
+            if fresh.setdefault(patient, split) != split:
+                raise UsageError(
+                    f"{path} puts two scans of one patient into different splits ({name} into "
+                    f"{split}). Keep a patient together."
+                )
+    merged = kept | fresh
+    if merged != kept:
+        index.put_fact("splits", json.dumps(merged, sort_keys=True))
+    return merged
+
+
+def _patients(index: Index, name: str) -> set[str]:
+    """Pseudonyms of the patients whose scans a file belongs to."""
+    series = {file.series for file in index.find_files(name) if file.series is not None}
+    try:
+        return {parse_row(scan.row).patient_id for one in series for scan in index.scans(series=one)}
+    except (ValueError, KeyError) as error:
+        raise DataError("the private index is damaged. Restore it from a copy, or ingest into a new folder.") from error

@@ -1,0 +1,107 @@
+"""A pool whose workers may die: time and memory limits per task, and the culprit is known."""
+
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from medssl.archive.reasons import Reason
+from medssl.archive.rejection import Rejected
+
+T = TypeVar("T")
+R = TypeVar("R")
+_IN_FLIGHT_PER_WORKER = 3
+
+
+@dataclass(frozen=True)
+class Done(Generic[T, R]):
+    """A task and what came of it: a result, or why there is none."""
+
+    task: T
+    result: R | None
+    failure: Rejected | None
+
+
+class Workers:
+    """Processes that run one function over many tasks.
+
+    count: processes; 0 runs tasks in this process, one after the other, without isolation. worker_bytes: address
+    space of each. A worker that
+    dies or runs out of time costs its task only; the pool starts another.
+    """
+
+    def __init__(self, count: int, *, worker_bytes: int) -> None:
+        self.count, self._worker_bytes = count, worker_bytes
+        self._pool: Any = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            if kind is None:
+                self._pool.close()
+            else:
+                self._pool.stop()
+            self._pool.join()
+
+    def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[Done[T, R]]:
+        """Results as they come, in any order, with few tasks in flight. A bug in `function` is raised here, with its
+        traceback.
+        """
+        if self.count == 0:
+            for task in tasks:
+                yield Done(task, function(task), None)
+            return
+        remaining = iter(tasks)
+        flying: dict[Future[R], T] = {}
+        while True:
+            for task in itertools.islice(remaining, self.count * _IN_FLIGHT_PER_WORKER - len(flying)):
+                flying[self._started().schedule(function, args=[task], timeout=timeout_s)] = task
+            if not flying:
+                return
+            landed, _ = wait(flying, return_when=FIRST_COMPLETED)
+            for future in landed:
+                yield _landed(future, flying.pop(future), timeout_s)
+
+    def _started(self) -> Any:
+        if self._pool is None:
+            from pebble import ProcessPool
+
+            context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+            self._pool = ProcessPool(
+                max_workers=self.count, context=context, initializer=_confine, initargs=(self._worker_bytes,)
+            )
+        return self._pool
+
+
+def _landed(future: "Future[R]", task: T, timeout_s: float) -> Done[T, R]:
+    from pebble import ProcessExpired
+
+    try:
+        return Done(task, future.result(), None)
+    except (FutureTimeout, TimeoutError):
+        return Done(task, None, Rejected(Reason.TIMEOUT, f"it took longer than {timeout_s:g} s"))
+    except ProcessExpired as death:
+        return Done(task, None, Rejected(Reason.DECODER_CRASH, f"the worker died (exit code {death.exitcode})"))
+
+
+def _confine(worker_bytes: int) -> None:
+    """Limits of a worker process: memory, no core dumps; Ctrl-C is the parent's to handle."""
+    import resource
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = worker_bytes if hard == resource.RLIM_INFINITY else min(worker_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))

@@ -1,0 +1,225 @@
+"""Archive to cohort: read headers, plan scans, store them, write the manifest.
+
+Each step leaves its result in the private index, so that a run that was killed is continued by running it again, and
+a run over
+an unchanged archive does nothing.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from medssl.archive.cohort import COHORT, FORMAT, MANIFEST
+from medssl.archive.collect import collect
+from medssl.archive.discover import checked_sources
+from medssl.archive.identity import Pseudonyms, key_file, open_key, passing_key
+from medssl.archive.index import PASSING, Index, open_index
+from medssl.archive.limits import Limits
+from medssl.archive.manifest import ManifestRow, write_manifest
+from medssl.archive.plan_nifti import plan_nifti, rejected_file_row
+from medssl.archive.reasons import Reason
+from medssl.archive.rejection import Rejected
+from medssl.archive.report import IngestReport, Progress, Silent, Tally
+from medssl.archive.rows import Outcome, duplicates, parse_outcome, parse_row, scan_rows
+from medssl.archive.settled import Settled, Splitter, settle
+from medssl.archive.splits import overrides, read_splits_file
+from medssl.archive.workers import Workers
+from medssl.errors import UsageError
+from medssl.store.intake import Intake, take_in
+from medssl.store.policy import StorePolicy
+from medssl.store.volumes import image_path, label_path
+
+# Files that were never meant to be scans: counted, but no row each.
+_NO_ROW = frozenset({Reason.NOT_DICOM, Reason.DICOMDIR})
+
+
+class IngestSettings(BaseModel):
+    """What can be asked of ingest beyond sources and cohort."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: Path | None = Field(default=None, description="folder with label files, matched by name")
+    splits: Path | None = Field(default=None, description="CSV with columns file,split that overrides the split")
+    fractions: tuple[float, float, float] = Field(default=(0.8, 0.1, 0.1), description="patients in train, val, test")
+    seed: int = Field(default=0, description="seed of the split")
+    key_file: Path | None = Field(default=None, description="file with the pseudonym key")
+    modality: str | None = Field(default=None, description="modality of NIfTI scans, which do not tell it themselves")
+    policy: StorePolicy = StorePolicy()
+    limits: Limits = Limits()
+    workers: int | None = Field(
+        default=None, ge=0, description="processes; 0 works in this one; None: as many as cores"
+    )
+    min_slices: int = Field(default=8, ge=1, description="fewest slices of a scan")
+    include_derived: bool = Field(default=False, description="whether projections, maps and phase images are kept")
+    volumes_per_series: int = Field(default=4, ge=1, description="most volumes kept of one time series")
+    follow_symlinks: bool = Field(default=False, description="whether links inside a source are followed")
+    dry_run: bool = Field(default=False, description="report from the headers; write nothing")
+
+    @model_validator(mode="after")
+    def _fractions_add_up(self) -> "IngestSettings":
+        if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(f"the fractions of train, val and test must add up to 1, got {self.fractions}")
+        return self
+
+
+def ingest(
+    sources: Sequence[Path],
+    cohort: Path,
+    *,
+    settings: IngestSettings | None = None,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Bring every scan under `sources` into `cohort`, which is made or continued, and say what became of each.
+
+    Raises UsageError for paths that do not exist, a folder that is no cohort, or settings that contradict the cohort's;
+    DataError when the cohort cannot be written.
+    """
+    settings, progress = settings or IngestSettings(), progress or Silent()
+    started_s = time.monotonic()
+    roots = checked_sources([*sources, *([settings.labels] if settings.labels else [])])
+    named_splits = read_splits_file(settings.splits) if settings.splits else {}
+    with _opened(cohort, settings) as (index, pseudonyms), _workers(settings) as workers:
+        settled = settle(index, _asked(settings, pseudonyms), named=frozenset(settings.model_fields_set))
+        n_files = collect(
+            roots,
+            index,
+            workers,
+            limits=settings.limits,
+            follow_symlinks=settings.follow_symlinks,
+            without=cohort.resolve(),
+            seen=lambda met, read: progress.step("reading headers", read, None, f"{met} files met"),
+        )
+        label_names = _plan(index, pseudonyms, settings, cohort)
+        splitter = settled.splitter(pseudonyms, overrides(index, named_splits, settings.splits))
+        n_loaded = 0 if settings.dry_run else _store(index, cohort, settings, settled, workers, progress)
+        tally = Tally()
+        rows = tally.watch(_all_rows(index, pseudonyms, splitter, tally))
+        if settings.dry_run:
+            Counter(row.status for row in rows)
+        else:
+            _write(cohort, rows, settled, label_names)
+        return tally.report(n_files=n_files, n_loaded=n_loaded, elapsed_s=time.monotonic() - started_s)
+
+
+@contextmanager
+def _opened(cohort: Path, settings: IngestSettings) -> Iterator[tuple[Index, Pseudonyms]]:
+    """Index and pseudonyms of a cohort; for a dry run, ones that leave nothing behind."""
+    if settings.dry_run:
+        with tempfile.TemporaryDirectory() as folder, open_index(Path(folder, "private")) as index:
+            yield index, passing_key()
+        return
+    private = cohort / "private"
+    if cohort.exists() and not cohort.is_dir():
+        raise UsageError(f"{cohort} is a file. Name a folder for the cohort.")
+    if cohort.is_dir() and any(cohort.iterdir()) and not (private / "index.sqlite").exists():
+        raise UsageError(f"{cohort} is neither empty nor a cohort. Name another folder for --out.")
+    pseudonyms = open_key(key_file(settings.key_file))
+    with open_index(private) as index:
+        yield index, pseudonyms
+
+
+def _workers(settings: IngestSettings) -> Workers:
+    count = len(os.sched_getaffinity(0)) if settings.workers is None else settings.workers
+    return Workers(count, worker_bytes=settings.limits.worker_bytes)
+
+
+def _asked(settings: IngestSettings, pseudonyms: Pseudonyms) -> Settled:
+    return Settled(pseudonyms.key_id, settings.seed, settings.fractions, settings.policy.model_dump(mode="json"))
+
+
+def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings, cohort: Path) -> dict[int, str]:
+    """Plan what is new or changed; forget scans that are no more. Returns the label names."""
+    roots: list[str] = json.loads(index.fact("label_roots") or "[]")
+    if settings.labels and os.fspath(settings.labels.resolve()) not in roots:
+        roots.append(os.fspath(settings.labels.resolve()))
+        index.put_fact("label_roots", json.dumps(roots))
+    plan = plan_nifti(index, pseudonyms, label_roots=tuple(map(Path, roots)), modality=settings.modality)
+    for scan_id in plan.removed:
+        _take_out(cohort, scan_id)
+    return plan.label_names
+
+
+def _store(
+    index: Index, cohort: Path, settings: IngestSettings, settled: Settled, workers: Workers, progress: Progress
+) -> int:
+    """Load and store every planned scan that is not in the store yet; returns how many were loaded."""
+    waiting = _waiting(index, cohort)
+    policy = StorePolicy.model_validate(settled.policy)
+
+    def tasks(scan_ids: list[str]) -> Iterator[Intake]:
+        for scan_id in scan_ids:
+            scan = index.scan(scan_id)
+            if scan is not None and scan.source is not None:
+                modality = parse_row(scan.row).modality
+                yield Intake(scan_id, scan.source, modality, cohort / "store", policy, settings.limits)
+
+    counts: Counter[str] = Counter()
+    again: list[str] = []
+    # A scan whose worker died gets a second chance: the first death may have been another one's memory.
+    for last, scan_ids in ((False, waiting), (True, again)):
+        for done in workers.run(take_in, tasks(scan_ids), timeout_s=settings.limits.scan_seconds):
+            if done.failure and not last:
+                again.append(done.task.scan_id)
+                continue
+            outcome = done.result or Outcome.of(done.failure or Rejected(Reason.DECODER_CRASH, "no answer"))
+            if outcome.reason:
+                _take_out(cohort, done.task.scan_id)
+            index.put_outcome(done.task.scan_id, outcome.text())
+            counts[str(outcome.reason or "stored")] += 1
+            note = ", ".join(f"{count} {word}" for word, count in counts.most_common(4))
+            progress.step("storing scans", counts.total(), len(waiting), note)
+    for scan_id in duplicates(index):
+        _take_out(cohort, scan_id)
+    return len(waiting)
+
+
+def _waiting(index: Index, cohort: Path) -> list[str]:
+    """Ids of scans to load: never loaded, worth another try, or missing from the store."""
+    twins = duplicates(index)
+    waiting = index.scans_to_load()
+    for scan in index.scans():
+        if scan.outcome is None or scan.source is None:
+            continue
+        reason = parse_outcome(scan.outcome).reason
+        missing = (
+            reason is None and scan.scan_id not in twins and not image_path(cohort / "store", scan.scan_id).exists()
+        )
+        if missing or reason in PASSING:
+            waiting.append(scan.scan_id)
+    return waiting
+
+
+def _all_rows(index: Index, pseudonyms: Pseudonyms, splitter: Splitter, tally: Tally) -> Iterator[ManifestRow]:
+    """Rows of all scans, then of files that were left out by themselves."""
+    yield from scan_rows(index, pseudonyms, splitter)
+    for file in index.rejected_files():
+        if file.reason in _NO_ROW:
+            tally.note(file.reason, 1)
+        else:
+            row = rejected_file_row(file, pseudonyms)
+            yield replace(row, split=splitter(row.patient_id))
+
+
+def _write(cohort: Path, rows: Iterator[ManifestRow], settled: Settled, label_names: dict[int, str]) -> None:
+    """The manifest, then cohort.json, each replaced only when it is complete."""
+    from importlib.metadata import version
+
+    (cohort / "store").mkdir(exist_ok=True)
+    write_manifest(cohort / MANIFEST, rows)
+    facts = {"format": FORMAT, "medssl": version("medssl"), **asdict(settled), "label_names": label_names}
+    partial = cohort / f".{COHORT}.partial"
+    partial.write_text(json.dumps(facts, indent=2) + "\n")
+    partial.replace(cohort / COHORT)
+
+
+def _take_out(cohort: Path, scan_id: str) -> None:
+    image_path(cohort / "store", scan_id).unlink(missing_ok=True)
+    label_path(cohort / "store", scan_id).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""From an exception to a line on stderr and an exit code: 0 done, 1 failed, 2 usage or configuration, 130 interrupted."""
+"""From an exception to a line on stderr and an exit code: 0 done, 1 failed, 2 usage or configuration, 130 stopped."""
 
 import errno
 import sys

@@ -1,6 +1,7 @@
 """`medssl plugins`: which pretext tasks there are, and what each can be told."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,36 @@ def list_plugins(
         if row["note"]:
             typer.echo(f"{'':<{width}}  {row['note']}")
     typer.echo("See `medssl plugins show NAME`; write one with `medssl plugins new NAME`.")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Pretext task.")],
+    files: PluginFiles = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a pretext task does, where it comes from, and its settings.
+
+    Example: medssl plugins show masked-volume
+    """
+    import inspect
+
+    from medssl.config import setting_rows
+    from medssl.plugins import load_task
+
+    task = load_task(name, files=files or [])
+    rows = setting_rows(task.cls.Config, prefix="task.")
+    text = inspect.getdoc(task.cls) or ""
+    if as_json:
+        facts = {"name": name, "family": task.cls.family, "origin": task.origin, "text": text}
+        typer.echo(json.dumps({**facts, "settings": [asdict(row) for row in rows]}, indent=2))
+        return
+    typer.echo(f"{name} ({task.cls.family}), from {task.origin}\n\n{text}\n")
+    for row in rows:
+        bounds = f", {row.bounds}" if row.bounds else ""
+        typer.echo(f"  {row.key} = {row.default}  ({row.kind}{bounds})\n      {row.meaning}")
+    example = f" --set {rows[0].key}={rows[0].default}" if rows else ""
+    typer.echo(f"\nUse it: medssl pretrain --cohort COHORT --task {name}{example} --out RUN")
 
 
 def _row(entry: "TaskEntry", kind: str, *, load: bool) -> dict[str, str]:

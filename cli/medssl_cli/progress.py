@@ -31,8 +31,8 @@ class TrainingProgress:
 
     def __init__(
         self,
-        *,
         label: str = "training",
+        *,
         stream: TextIO | None = None,
         rank: int | None = None,
         clock: Callable[[], float] = time.monotonic,

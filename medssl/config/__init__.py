@@ -1,5 +1,6 @@
 """Settings: typed models, one YAML file, `--set a.b=c`; the resolved file reproduces the run."""
 
+from medssl.config.listing import explained_yaml
 from medssl.config.load import Resolved, load_config, resolve_config
 from medssl.config.problems import check_options
 from medssl.config.rows import SettingRow, setting_rows
@@ -24,6 +25,7 @@ __all__ = [
     "TrackingConfig",
     "check_options",
     "dump_config",
+    "explained_yaml",
     "load_config",
     "resolve_config",
     "setting_rows",

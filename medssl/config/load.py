@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from medssl.config.problems import config_error, problem_lines
+from medssl.config.problems import config_error, problem_lines, shortened
 from medssl.config.yaml_text import parse_yaml, read_yaml
 from medssl.errors import ConfigError
 
@@ -85,7 +85,7 @@ def gather(*, files: Sequence[Path], settings: Sequence[str], flags: Mapping[str
         except ConfigError as error:
             problems.append(str(error))
             continue
-        _put(given, key, value, source=f"--set {text}")
+        _put(given, key, value, source=f"--set {shortened(text)}")
     for key, value in (flags or {}).items():
         if value is not None:
             _put(given, key, _plain(value), source=_flag_name(key))

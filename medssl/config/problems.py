@@ -93,7 +93,7 @@ def _sentence(model: type[BaseModel], details: list[Any], prefix: str) -> str:
     # The members of a union complain one by one.
     wishes = list(dict.fromkeys(_wish(detail) for detail in details))
     lead = "" if first["type"] == "value_error" else "input should be "
-    return f"{lead}{' or '.join(wishes)}, got {_short(first['input'])}"
+    return f"{lead}{' or '.join(wishes)}, got {shortened(repr(first['input']))}"
 
 
 # Pydantic's words for types, in the words of someone who writes YAML.
@@ -151,6 +151,6 @@ def _dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def shortened(text: str) -> str:
+    """`text`, cut to what fits into a line."""
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -6,13 +6,27 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(ge=1)]
 # `~` is the shell's, and a YAML file does not pass through a shell.
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 PatchSize = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+def _named(task: Any) -> Any:
+    """`task: simclr` is short for `task: {name: simclr}`."""
+    return {"name": task} if isinstance(task, str) else task
+
+
+def _with_name(task: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(task.get("name"), str) or not task["name"]:
+        raise ValueError("needs the name of a pretext task, such as {name: masked-volume}")
+    return task
+
+
+TaskChoice = Annotated[dict[str, Any], BeforeValidator(_named), AfterValidator(_with_name)]
 
 
 class Settings(BaseModel):
@@ -92,7 +106,7 @@ class PretrainConfig(Settings):
     """Settings of `medssl pretrain`."""
 
     cohort: UserPath = Field(description="folder that `medssl ingest` wrote")
-    task: dict[str, Any] = Field(description="name of the pretext task, and its options beside the name")
+    task: TaskChoice = Field(description="name of the pretext task, and its options beside the name")
     plugins: tuple[UserPath, ...] = Field(
         default=(), description="Python files with pretext tasks; nothing else is ever loaded from a folder"
     )

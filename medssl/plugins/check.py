@@ -27,7 +27,7 @@ def check_class(cls: type, *, base: str, origin: str) -> None:
     if not isinstance(name, str) or not NAME_PATTERN.match(name):
         raise PluginError(
             f"{cls.__qualname__} of {origin} has the name {name!r}. "
-            "Give it a class attribute such as name = 'masked-cubes' (lower-case letters and digits, joined by hyphens)."
+            "Give it a class attribute such as name = 'masked-cubes' (lower-case letters, digits and hyphens)."
         )
     if base == TASK_BASE:
         _check_config(cls, origin=origin)

@@ -1,17 +1,19 @@
 """From a name and a few wishes to a description, and from a description to an encoder."""
 
-import difflib
 import importlib
 import logging
 from collections.abc import Iterable, Mapping
+from copy import copy
+from difflib import get_close_matches
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from medssl.config.problems import check_options
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.encoders.sizing import PRESETS, Preset, device_memory_bytes, preset_for_device
 from medssl.encoders.topology import Triple
-from medssl.errors import ConfigError
+from medssl.errors import ConfigError, PluginError
 
 # Modules are imported when an encoder is built: each loads MONAI (about 5 s).
 ENCODERS: Mapping[str, tuple[str, str]] = {
@@ -22,13 +24,16 @@ ENCODERS: Mapping[str, tuple[str, str]] = {
 
 AUTO = "auto"
 MOST_CHANNELS = 1024
+PREFIX = "encoder.options."
 
 log = logging.getLogger(__name__)
 
 
 def encoder_names() -> tuple[str, ...]:
-    """Names that `--encoder` takes, the default first."""
-    return tuple(ENCODERS)
+    """Names that `--encoder` takes, the default first, those of plugins last."""
+    from medssl.plugins import list_encoders
+
+    return (*ENCODERS, *sorted({entry.name for entry in list_encoders() if entry.status != "off"} - set(ENCODERS)))
 
 
 def describe(
@@ -66,19 +71,12 @@ def explain(
     kind = _kind(name)
     size, reasons = _preset(preset)
     given = {key: value for key, value in (options or {}).items() if value != AUTO}
-    _check_keys(name, kind, given)
-    try:
-        resolved, more = kind.resolve(size, given, patch=patch, spacing_mm=spacing_mm)
-    except (
-        TypeError,
-        AttributeError,
-    ) as wrong:  # a given option of the wrong type, met before the model below could name it
-        raise ConfigError(
-            f"options of encoder '{name}' cannot be read: {wrong}. See docs/encoders.md for their form."
-        ) from wrong
-    checked = validate_options(name, resolved)
     if not 1 <= in_channels <= MOST_CHANNELS:
         raise ConfigError(f"in_channels of encoder '{name}' is {in_channels}. It lies between 1 and {MOST_CHANNELS}.")
+    if not hasattr(kind, "resolve"):  # an encoder from a plugin that knows no presets takes its options as they are
+        return EncoderDescription(name=name, in_channels=in_channels, options=given), []
+    resolved, more = kind.resolve(size, _checked(kind.Options, given), patch=patch, spacing_mm=spacing_mm)
+    checked = check_options(kind.Options, resolved, prefix=PREFIX)
     description = EncoderDescription(name=name, in_channels=in_channels, options=checked.model_dump(mode="json"))
     return description, reasons + more
 
@@ -86,8 +84,14 @@ def explain(
 def build_encoder(description: EncoderDescription) -> Encoder:
     """The encoder that a description names, freshly initialised from torch's random state. Raises ConfigError."""
     kind = _kind(description.name)
-    _check_keys(description.name, kind, description.options)
-    encoder: Encoder = kind(validate_options(description.name, description.options), description.in_channels)
+    if hasattr(kind, "Options"):
+        check_options(kind.Options, description.options, prefix=PREFIX)
+    try:
+        encoder: Encoder = kind(description)
+    except ValidationError as wrong:
+        raise ConfigError(
+            f"options of encoder '{description.name}' do not fit: {wrong}. See its documentation."
+        ) from wrong
     return encoder
 
 
@@ -106,30 +110,30 @@ def check_patch(encoder: Encoder, patch: Triple) -> None:
         )
 
 
-def validate_options(name: str, options: Mapping[str, Any]) -> Any:
-    """The encoder's own options model, filled. Raises ConfigError with every problem in one sentence each."""
-    try:
-        return _kind(name).Options.model_validate(dict(options))
-    except ValidationError as wrong:
-        problems = "; ".join(_sentence(error) for error in wrong.errors())
-        raise ConfigError(f"options of encoder '{name}': {problems}. See docs/encoders.md for their bounds.") from wrong
-
-
-def _sentence(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    return f"{place}: {message}, got {error['input']!r}" if place else message
+def _checked(options: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that were given, each checked by itself: sizes that depend on the others are not known yet."""
+    fields: dict[str, Any] = {}
+    for name, field in options.model_fields.items():
+        optional = copy(field)
+        optional.default = None
+        fields[name] = (field.annotation, optional)
+    model: type[BaseModel] = create_model("Given", __config__=ConfigDict(extra="forbid"), **fields)
+    checked = check_options(model, given, prefix=PREFIX)
+    return {key: getattr(checked, key) for key in given}
 
 
 def _kind(name: str) -> Any:
-    if name not in ENCODERS:
-        raise ConfigError(
-            f"there is no encoder '{name}'{_did_you_mean(name, ENCODERS)} Choose from {', '.join(ENCODERS)}."
-        )
-    module, attribute = ENCODERS[name]
-    return getattr(importlib.import_module(module), attribute)
+    if name in ENCODERS:
+        module, attribute = ENCODERS[name]
+        return getattr(importlib.import_module(module), attribute)
+    from medssl.plugins import list_encoders, load_encoder
+
+    try:
+        return load_encoder(name, known=tuple(ENCODERS)).cls
+    except PluginError as wrong:
+        if any(entry.name == name for entry in list_encoders()):
+            raise  # there is such a plugin, and it fails
+        raise _unknown("encoder", name, encoder_names()) from wrong
 
 
 def _preset(preset: str) -> tuple[Preset, list[str]]:
@@ -139,21 +143,10 @@ def _preset(preset: str) -> tuple[Preset, list[str]]:
     for known in PRESETS:
         if preset == known:
             return known, []
-    choices = (*PRESETS, AUTO)
-    raise ConfigError(
-        f"there is no encoder preset '{preset}'{_did_you_mean(preset, choices)} Choose from {', '.join(choices)}."
-    )
+    raise _unknown("encoder preset", preset, (*PRESETS, AUTO))
 
 
-def _check_keys(name: str, kind: Any, given: Mapping[str, Any]) -> None:
-    known = kind.Options.model_fields
-    for key in given:
-        if key not in known:
-            raise ConfigError(
-                f"encoder '{name}' has no option '{key}'{_did_you_mean(key, known)} It has {', '.join(known)}."
-            )
-
-
-def _did_you_mean(word: str, choices: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else "."
+def _unknown(what: str, word: str, choices: Iterable[str]) -> ConfigError:
+    near = get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    return ConfigError(f"there is no {what} '{word}'{hint} Choose from {', '.join(choices)}.")

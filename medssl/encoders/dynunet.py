@@ -68,12 +68,14 @@ class DynUNetOptions(BaseModel):
 class DynUNetEncoder(Encoder):
     """The contracting half of a DynUNet. Pyramid: one map per level, the bottleneck last."""
 
+    name = "dynunet"
     Options = DynUNetOptions
 
-    def __init__(self, options: DynUNetOptions, in_channels: int) -> None:
+    def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
+        options, in_channels = DynUNetOptions.model_validate(description.options), description.in_channels
         self.description = EncoderDescription(
-            name="dynunet", in_channels=in_channels, options=options.model_dump(mode="json")
+            name=self.name, in_channels=in_channels, options=options.model_dump(mode="json")
         )
         self.options = options
         self.channels = options.filters

@@ -47,20 +47,30 @@ class EncoderRecord(BaseModel):
     decoder: DecoderRecord | None = None
 
 
-class NetworkRecord(BaseModel):
-    """model.json.
+class NetworkFacts(BaseModel):
+    """What a prediction needs to know of a fine-tuned network; further facts are kept as they come.
 
-    Label_names: per output channel, the background first. patch: (D, H, W) voxels. store_policy: of the cohort.
+    label_names: by label value, without the background. patch: (D, H, W) voxels. overlap: of sliding windows, as a
+    share of the patch. store_policy: of the cohort, how scans are resampled; None where it was not said. modality: of
+    the scans.
     """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    label_names: dict[int, str]
+    patch: Triple
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    store_policy: dict[str, Any] | None = None
+    modality: str | None = None
+
+
+class NetworkRecord(BaseModel):
+    """model.json."""
 
     model_config = ConfigDict(frozen=True)
     format: Literal["medssl-network-1"] = "medssl-network-1"
     description: EncoderDescription
     out_channels: int = OutChannels
-    label_names: tuple[str, ...]
-    patch: Triple
-    store_policy: dict[str, Any]
-    facts: dict[str, Any]
+    facts: NetworkFacts
     tensors: dict[str, TensorRecord]
 
 

@@ -60,12 +60,14 @@ class SegResNetOptions(BaseModel):
 class SegResNetEncoder(Encoder):
     """The contracting half of a SegResNet. Pyramid: the output of each level, strides 1, 2, 4, ..."""
 
+    name = "segresnet"
     Options = SegResNetOptions
 
-    def __init__(self, options: SegResNetOptions, in_channels: int) -> None:
+    def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
+        options, in_channels = SegResNetOptions.model_validate(description.options), description.in_channels
         self.description = EncoderDescription(
-            name="segresnet", in_channels=in_channels, options=options.model_dump(mode="json")
+            name=self.name, in_channels=in_channels, options=options.model_dump(mode="json")
         )
         self.options = options
         levels = range(len(options.blocks_down))

@@ -65,12 +65,14 @@ class SwinUNETROptions(BaseModel):
 class SwinUNETREncoder(Encoder):
     """The Swin transformer. Pyramid: the patch embedding and the output of each level, strides 2, 4, 8, 16, 32."""
 
+    name = "swin-unetr"
     Options = SwinUNETROptions
 
-    def __init__(self, options: SwinUNETROptions, in_channels: int) -> None:
+    def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
+        options, in_channels = SwinUNETROptions.model_validate(description.options), description.in_channels
         self.description = EncoderDescription(
-            name="swin-unetr", in_channels=in_channels, options=options.model_dump(mode="json")
+            name=self.name, in_channels=in_channels, options=options.model_dump(mode="json")
         )
         self.options = options
         self.channels = tuple(options.feature_size * 2**level for level in range(LEVELS))

@@ -3,8 +3,7 @@
 Weights as safetensors, and beside them what is needed to build the network again. No pickled code.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import nn
 from medssl.encoders.build import build_encoder
 from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.encoders.network import SegmentationNetwork
-from medssl.encoders.records import DecoderRecord, EncoderRecord, NetworkRecord, TensorRecord, read_record
+from medssl.encoders.records import DecoderRecord, EncoderRecord, NetworkFacts, NetworkRecord, TensorRecord, read_record
 from medssl.encoders.tensors import (
     check_finite,
     plain_state,
@@ -25,19 +24,7 @@ from medssl.encoders.tensors import (
     write_json,
     write_tensors,
 )
-from medssl.encoders.topology import Triple
 from medssl.errors import CheckpointError, ConfigError
-
-
-@dataclass(frozen=True)
-class LoadedNetwork:
-    """A fine-tuned network, and in `record` what a prediction needs to know.
-
-    Label names, patch, store policy, facts.
-    """
-
-    network: SegmentationNetwork
-    record: NetworkRecord
 
 
 def save_encoder(folder: Path, encoder: Encoder, decoder: Decoder | None = None, *, facts: Mapping[str, Any]) -> None:
@@ -94,42 +81,31 @@ def encoder_record(folder: Path) -> EncoderRecord:
     return read_record(folder / "encoder.json", EncoderRecord)
 
 
-def save_network(
-    folder: Path,
-    network: SegmentationNetwork,
-    *,
-    label_names: Sequence[str],
-    patch: Triple,
-    store_policy: Mapping[str, Any],
-    facts: Mapping[str, Any],
-) -> None:
+def read_description(folder: Path) -> EncoderDescription:
+    """The architecture of the encoder in a folder. Raises CheckpointError."""
+    return encoder_record(folder).description
+
+
+def save_network(folder: Path, network: SegmentationNetwork, *, facts: Mapping[str, Any]) -> None:
     """Write model.safetensors and model.json.
 
-    label_names: one per output channel, the background first. store_policy: how scans were resampled and normalised.
-    Raises CheckpointError for weights that are not finite and where the folder cannot be written.
+    facts: the fields of `NetworkFacts`, and any others as plain JSON values. Raises CheckpointError for weights that
+    are not finite and where the folder cannot be written.
     """
-    out_channels = network.decoder.out_channels
-    if len(label_names) != out_channels:
-        raise CheckpointError(
-            f"the network has {out_channels} output channels and {len(label_names)} label names. Name each class once."
-        )
     state = plain_state(network)
     check_finite(state, what="the network")
     record = NetworkRecord(
         description=network.encoder.description,
-        out_channels=out_channels,
-        label_names=tuple(label_names),
-        patch=patch,
-        store_policy=dict(store_policy),
-        facts=dict(facts),
+        out_channels=network.decoder.out_channels,
+        facts=NetworkFacts.model_validate(dict(facts)),
         tensors=record_tensors(state),
     )
     write_tensors(folder / "model.safetensors", state)
     _write_record(folder / "model.json", record)
 
 
-def load_network(folder: Path) -> LoadedNetwork:
-    """The network as `save_network` wrote it. Raises CheckpointError."""
+def load_network(folder: Path) -> tuple[SegmentationNetwork, NetworkFacts]:
+    """The network as `save_network` wrote it, and what a prediction needs to know. Raises CheckpointError."""
     where = folder / "model.json"
     record = read_record(where, NetworkRecord)
     _check_architecture(
@@ -138,7 +114,7 @@ def load_network(folder: Path) -> LoadedNetwork:
     encoder = _build(record.description)
     network = SegmentationNetwork(encoder, encoder.make_decoder(record.out_channels))
     network.load_state_dict(read_tensors(folder / "model.safetensors", record.tensors))
-    return LoadedNetwork(network, record)
+    return network, record.facts
 
 
 def _part(record: NetworkRecord, prefix: str) -> dict[str, TensorRecord]:

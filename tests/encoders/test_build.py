@@ -1,13 +1,14 @@
 """Names, presets and descriptions of encoders."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from medssl.encoders.build import build_encoder, describe, encoder_names
-from medssl.encoders.encoder import EncoderDescription
-from medssl.errors import ConfigError
+from medssl.encoders.encoder import Encoder, EncoderDescription
+from medssl.errors import ConfigError, PluginError
 
 PATCHES = {"dynunet": (16, 24, 16), "segresnet": (16, 24, 16), "swin-unetr": (32, 64, 32)}
 
@@ -55,5 +56,45 @@ def test_unknown_names_come_with_a_suggestion():
 
 
 def test_a_description_that_lacks_an_option_is_refused():
-    with pytest.raises(ConfigError, match="filters is missing; kernel_size is missing"):
+    with pytest.raises(ConfigError, match=r"encoder.options.filters: required, but not set"):
         build_encoder(EncoderDescription(name="dynunet", options={}))
+
+
+class PlainEncoder(Encoder):
+    """As a plugin's author writes one: a name, and a constructor that takes a description."""
+
+    name = "plain"
+
+    def __init__(self, description):
+        super().__init__()
+        self.description = description
+        self.channels, self.strides = (description.options["width"],), ((2, 2, 2),)
+        self.convolution = torch.nn.Conv3d(description.in_channels, description.options["width"], 2, stride=2)
+
+    def forward(self, image):
+        return [self.convolution(image)]
+
+
+def test_an_encoder_from_a_plugin_is_built_by_its_name(monkeypatch):
+    def load(name, *, known=()):
+        if name != "plain":
+            raise PluginError(f"No encoder named '{name}'.")
+        return SimpleNamespace(cls=PlainEncoder)
+
+    monkeypatch.setattr("medssl.plugins.load_encoder", load)
+    monkeypatch.setattr("medssl.plugins.list_encoders", lambda: (SimpleNamespace(name="plain", status="ok"),))
+    assert encoder_names()[-1] == "plain"
+    encoder = build_encoder(describe("plain", options={"width": 3}, patch=(8, 8, 8)))
+    assert encoder(torch.zeros(2, 1, 8, 8, 8))[0].shape == (2, 3, 4, 4, 4)
+    with pytest.raises(ConfigError, match="no encoder 'plane'; did you mean 'plain'"):
+        describe("plane", patch=(8, 8, 8))
+
+
+def test_a_plugin_that_fails_says_so_itself(monkeypatch):
+    def load(name, *, known=()):
+        raise PluginError("medssl-plain 0.1 fails on import: no module named 'x'.")
+
+    monkeypatch.setattr("medssl.plugins.load_encoder", load)
+    monkeypatch.setattr("medssl.plugins.list_encoders", lambda: (SimpleNamespace(name="plain", status="ok"),))
+    with pytest.raises(PluginError, match="fails on import"):
+        describe("plain", patch=(8, 8, 8))

@@ -159,16 +159,27 @@ def test_a_patch_that_does_not_fit_is_refused_with_one_that_does():
     check_patch(encoder, (16, 8, 8))
 
 
-def test_options_are_checked_by_name_and_value():
-    with pytest.raises(ConfigError, match="no option 'filtres'; did you mean 'filters'"):
-        describe("dynunet", preset="tiny", options={"filtres": [4, 8, 16]}, patch=PATCH)
-    with pytest.raises(ConfigError, match="names 5 levels, but a patch"):
-        describe("dynunet", preset="tiny", options={"filters": [4, 4, 4, 4, 4]}, patch=PATCH)
-    with pytest.raises(ConfigError, match="between 1 and 4096"):
-        describe("dynunet", preset="tiny", options={"filters": [0, 4, 8]}, patch=PATCH)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        describe("dynunet", preset="tiny", options={"filters": 4}, patch=PATCH)
-    with pytest.raises(ConfigError, match="dropout"):
-        describe("dynunet", preset="tiny", options={"dropout": 2.0}, patch=PATCH)
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"filtres": [4, 8, 16]}, r"encoder.options.filtres: no such setting; did you mean 'encoder.options.filters'"),
+        ({"filters": [4, 4, 4, 4, 4]}, "names 5 levels, but a patch"),
+        ({"filters": [0, 4, 8]}, "filters lie between 1 and 4096"),
+        ({"filters": 4}, "encoder.options.filters: input should be a list, got 4"),
+        ({"strides": [[1, 1, 1], [2, 2]]}, "encoder.options.strides"),
+        ({"strides": [[2, 2, 2], [2, 2, 2], [2, 2, 2]]}, "the first level has the resolution of the image"),
+        ({"strides": [[1, 1, 1], [9, 2, 2], [2, 2, 2]]}, "strides lie between 1 and 4"),
+        ({"strides": [[1, 1, 1], [4, 2, 2], [2, 2, 2]]}, "a stride above 2 needs a kernel at least as long"),
+        ({"kernel_size": [[2, 3, 3]] * 3, "filters": [4, 8, 8]}, "edges of kernel_size are 1, 3, 5 or 7"),
+        ({"kernel_size": [[3, 3, 3]] * 4, "filters": [4, 8, 8]}, "entries per level differ"),
+        ({"dropout": 2.0}, "encoder.options.dropout: input should be less than 1"),
+    ],
+)
+def test_options_are_checked_by_name_and_value(options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        describe("dynunet", preset="tiny", options=options, patch=PATCH)
+
+
+def test_the_number_of_channels_is_checked():
     with pytest.raises(ConfigError, match="in_channels of encoder 'dynunet' is 0"):
         describe("dynunet", preset="tiny", patch=PATCH, in_channels=0)

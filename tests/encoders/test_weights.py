@@ -8,7 +8,14 @@ from safetensors.torch import load_file, save_file
 
 from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.network import SegmentationNetwork
-from medssl.encoders.weights import encoder_record, load_encoder, load_network, save_encoder, save_network
+from medssl.encoders.weights import (
+    encoder_record,
+    load_encoder,
+    load_network,
+    read_description,
+    save_encoder,
+    save_network,
+)
 from medssl.errors import CheckpointError
 
 PATCH = (16, 24, 32)
@@ -40,6 +47,7 @@ def test_encoder_and_decoder_come_back_bit_for_bit(saved):
     assert equal(decoder, rest)
     assert loaded.description == encoder.description
     assert encoder_record(folder).facts == FACTS
+    assert read_description(folder) == encoder.description
     assert list(load_file(folder / "encoder.safetensors")) == sorted(encoder.state_dict())
     assert sorted(path.name for path in folder.iterdir()) == [
         "decoder.safetensors",
@@ -89,30 +97,15 @@ def test_saving_again_without_a_decoder_removes_the_old_one(saved):
 def test_a_network_comes_back_with_what_a_prediction_needs(tmp_path):
     encoder = encoder_of()
     network = SegmentationNetwork(encoder, encoder.make_decoder(3))
-    names = ("background", "anterior", "posterior")
-    save_network(
-        tmp_path, network, label_names=names, patch=PATCH, store_policy={"spacing_mm": [1.0, 1.0, 1.0]}, facts=FACTS
-    )
-    loaded = load_network(tmp_path)
-    assert equal(network, loaded.network)
-    assert loaded.record.label_names == names
-    assert loaded.record.patch == PATCH
-    assert loaded.record.store_policy == {"spacing_mm": [1.0, 1.0, 1.0]}
-    assert loaded.network.required_divisor == (4, 4, 4)
-
-
-def test_a_network_with_another_number_of_labels_is_not_written(tmp_path):
-    encoder = encoder_of()
-    with pytest.raises(CheckpointError, match="3 output channels and 1 label names"):
-        save_network(
-            tmp_path,
-            SegmentationNetwork(encoder, encoder.make_decoder(3)),
-            label_names=["background"],
-            patch=PATCH,
-            store_policy={},
-            facts={},
-        )
-    assert not list(tmp_path.iterdir())
+    names = {1: "anterior", 2: "posterior"}
+    policy = {"spacing_mm": [1.0, 1.0, 1.0]}
+    facts = {"label_names": names, "patch": list(PATCH), "overlap": 0.25, "store_policy": policy, "cohort_digest": "ab"}
+    save_network(tmp_path, network, facts=facts)
+    loaded, back = load_network(tmp_path)
+    assert equal(network, loaded)
+    assert (back.label_names, back.patch, back.overlap, back.store_policy) == (names, PATCH, 0.25, policy)
+    assert back.model_extra == {"cohort_digest": "ab"}
+    assert loaded.required_divisor == (4, 4, 4)
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path):

@@ -1,6 +1,7 @@
 """Fine-tuning: a segmentation network from few labelled scans, from scratch or from a pretrained encoder."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,15 +13,15 @@ from medssl.config import FinetuneConfig
 from medssl.downstream.evaluate import Evaluation, evaluate
 from medssl.downstream.labelled import class_labels, test_scans, training_scans
 from medssl.downstream.segmentation import Segmentation, segmentation_crops
-from medssl.encoders.build import build_encoder, describe
+from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, transfer
-from medssl.encoders.weights import load_encoder, read_description, save_network
+from medssl.encoders.weights import encoder_record, load_encoder, save_network
 from medssl.runs.run import Run
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
 from medssl.training.loop import Training, start_fabric, train
-from medssl.training.patch import check_patch, choose_patch
+from medssl.training.patch import choose_patch
 from medssl.training.pretrain import Observer, no_observer, open_run
 from medssl.training.progress import Progress, Silent
 
@@ -79,7 +80,14 @@ def finetune(
         if not fabric.is_global_zero:
             return None
         names = {label: cohort.label_names.get(label, str(label)) for label in labels}
-        save_network(out, network, facts=facts | {"label_names": names, "patch": list(patch), "overlap": config.overlap})
+        save_network(
+            out,
+            network,
+            label_names=["background", *names.values()],
+            patch=patch,
+            store_policy=cohort.policy,
+            facts=facts | {"modality": most_common_modality(scans), "overlap": config.overlap},
+        )
         return score(network, test_scans(cohort), run=run, config=config, labels=labels, names=names, patch=patch, device=fabric.device)
 
 
@@ -101,10 +109,10 @@ def build_network(
             spacing_mm=scans[0].spacing_mm,
         )
     else:
-        description = read_description(Path(config.init))
+        description = encoder_record(Path(config.init)).description
     torch.manual_seed(config.loop.seed)
     encoder = build_encoder(description)
-    check_patch(patch, encoder)
+    check_patch(encoder, patch)
     network = SegmentationNetwork(encoder, encoder.make_decoder(classes))
     if config.init == SCRATCH:
         return network, []
@@ -136,3 +144,8 @@ def score(
     metrics |= {f"test/dice_{names[label]}": evaluation.class_mean(label) for label in labels}
     run.log(config.loop.steps, {key.replace(" ", "_"): value for key, value in metrics.items()})
     return evaluation
+
+
+def most_common_modality(scans: Sequence[StoredVolume]) -> str:
+    """What `predict` takes a scan to be that does not say so itself."""
+    return Counter(scan.modality for scan in scans).most_common(1)[0][0]

@@ -28,6 +28,10 @@ def paired_interval(scores: npt.NDArray[np.float64], *, resamples: int = RESAMPL
     draw = np.random.Generator(np.random.Philox(key=0))
     rows = draw.integers(seeds, size=(resamples, seeds))
     columns = draw.integers(cases, size=(resamples, cases))
-    means = np.array([np.nanmean(scores[np.ix_(r, c)]) for r, c in zip(rows, columns, strict=True)])
+    counted = np.isfinite(scores)
+    filled = np.where(counted, scores, 0.0)
+    sums = [filled[np.ix_(r, c)].sum() for r, c in zip(rows, columns, strict=True)]
+    counts = [counted[np.ix_(r, c)].sum() for r, c in zip(rows, columns, strict=True)]
+    means = [total / count for total, count in zip(sums, counts, strict=True) if count]
     low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(np.nanmean(scores)), float(low), float(high))
+    return Interval(float(filled.sum() / counted.sum()), float(low), float(high))

@@ -9,11 +9,11 @@ import torch
 
 from medssl.archive.load import load_scan
 from medssl.downstream.segmentation import predict_labels
-from medssl.encoders.network import SegmentationNetwork
-from medssl.encoders.weights import NetworkFacts, load_network
+from medssl.encoders.weights import LoadedNetwork, load_network
 from medssl.errors import DataError, MedsslError, UsageError
 from medssl.geometry import Volume, to_tensor_axes
-from medssl.store.policy import StorePolicy, normalisation_of, to_native_grid, to_store_grid
+from medssl.store.normalisation import normalisation_of
+from medssl.store.policy import StorePolicy, to_native_grid, to_store_grid
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ def predict(model: Path, source: Path, out: Path, *, progress: Callable[[Predict
     with its reason. Raises UsageError when `source` holds nothing, CheckpointError when the model cannot be used, DataError
     when nothing at all could be segmented.
     """
-    network, facts = load_network(model)
+    loaded = load_network(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device, memory_format=torch.channels_last_3d).eval()
+    loaded.network.to(device, memory_format=torch.channels_last_3d).eval()
     inputs = find_inputs(source)
     out.mkdir(parents=True, exist_ok=True)
     results = []
     for item, name in zip(inputs, output_names(inputs), strict=True):
         try:
-            result = Prediction(item, predict_one(network, facts, item, out / name, device=device))
+            result = Prediction(item, predict_one(loaded, item, out / name, device=device))
         except MedsslError as error:
             result = Prediction(item, None, str(error))
         progress(result)
@@ -76,18 +76,19 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
     ]
 
 
-def predict_one(network: SegmentationNetwork, facts: NetworkFacts, item: Path, output: Path, *, device: torch.device) -> Path:
+def predict_one(loaded: LoadedNetwork, item: Path, output: Path, *, device: torch.device) -> Path:
     """Segment one scan and write its labels on the scan's own grid."""
     native = load_scan(item)
-    modality = facts.modality
-    stored = to_store_grid(native, policy=StorePolicy.model_validate(facts.store_policy), modality=modality)
+    record = loaded.record
+    modality = str(record.facts["modality"])
+    stored = to_store_grid(native, policy=StorePolicy.model_validate(record.store_policy), modality=modality)
     normalisation = normalisation_of(stored, modality)
     image = normalisation.apply(to_tensor_axes(stored.voxels))
     labels = predict_labels(
-        network,
+        loaded.network,
         torch.from_numpy(image).to(device),
-        patch=facts.patch,
-        overlap=facts.overlap,
+        patch=record.patch,
+        overlap=float(record.facts["overlap"]),
         outside=normalisation.outside,
     )
     on_native = to_native_grid(labels.cpu().numpy(), stored.affine_ras_mm, native, nearest=True)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from medssl.config import LoopConfig, OptimConfig
 from medssl.errors import TrainingError
@@ -31,6 +32,7 @@ from medssl.training.progress import Progress
 from medssl.views.region import Region
 
 
+@runtime_checkable
 class Trainee(Protocol):
     """What the loop trains: a pretext task, or the segmentation of fine-tuning."""
 
@@ -82,6 +84,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
         )
         batches = iter(loader)
         progress.start(total)
+        stack.callback(progress.close, f"run: {run.folder}")
         for step in range(first, total):
             started = time.perf_counter()
             batch = next(batches)
@@ -92,7 +95,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
                 views = training.module.views(region)
             output: Step = model(views)
             fabric.backward(output.loss)
-            norm = fabric.clip_gradients(model, optimiser, max_norm=training.optim.clip_norm, error_if_nonfinite=False)
+            norm = clip(fabric, model, optimiser, training.optim.clip_norm)
             set_learning_rate(optimiser, learning_rate(step, total, training.optim))
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -121,6 +124,11 @@ def start_fabric(settings: LoopConfig) -> Fabric:
     fabric = Fabric(accelerator="auto", devices=devices, precision=precision)
     fabric.launch()
     return fabric
+
+
+def clip(fabric: Fabric, model: nn.Module, optimiser: Optimizer, largest: float) -> Tensor:
+    """Scale the gradient down to norm `largest`, where 0 clips nothing, and return the norm it had."""
+    return fabric.clip_gradients(model, optimiser, max_norm=largest or math.inf, error_if_nonfinite=False)
 
 
 def worker_count(settings: LoopConfig) -> int:

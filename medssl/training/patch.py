@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from medssl.encoders.encoder import Encoder
-from medssl.errors import ConfigError
 from medssl.store.volumes import StoredVolume
 
 STEP = 16  # what most encoders need; the automatic patch keeps to it
@@ -28,14 +26,3 @@ def choose_patch(scans: Sequence[StoredVolume], asked: tuple[int, int, int] | st
     while np.prod(edges) > limit and max(edges) > STEP:
         edges[int(np.argmax(edges))] -= STEP
     return edges[0], edges[1], edges[2]
-
-
-def check_patch(patch: tuple[int, int, int], encoder: Encoder) -> None:
-    """Raise ConfigError where an edge is no multiple of what the encoder needs."""
-    if all(edge % divisor == 0 for edge, divisor in zip(patch, encoder.divisor, strict=True)):
-        return
-    nearest = [max(d, round(e / d) * d) for e, d in zip(patch, encoder.divisor, strict=True)]
-    raise ConfigError(
-        f"patch is {list(patch)}, but {encoder.description.name} needs multiples of {list(encoder.divisor)} voxels (D, H, W). "
-        f"Nearest: --set patch={nearest}."
-    )

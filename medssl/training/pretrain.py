@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from medssl.archive.cohort import Cohort
 from medssl.config import PretrainConfig
-from medssl.encoders.build import build_encoder, describe
+from medssl.encoders.build import build_encoder, check_patch, explain
 from medssl.encoders.weights import save_encoder
 from medssl.errors import DataError
 from medssl.plugins import LoadedTask, load_task, task_config
@@ -19,7 +19,7 @@ from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume, open_volume
 from medssl.training.checkpoint import read_checkpoint
 from medssl.training.loop import Training, start_fabric, train
-from medssl.training.patch import check_patch, choose_patch
+from medssl.training.patch import choose_patch
 from medssl.training.progress import Progress, Silent
 
 Observer = Callable[[Run], AbstractContextManager[object]]
@@ -94,7 +94,7 @@ def build_task(
     """The task over a freshly initialised encoder; both depend on the seed alone."""
     options = {key: value for key, value in config.task.items() if key != "name"}
     settings = task_config(loaded.cls, options)
-    description = describe(
+    description, _ = explain(
         config.encoder.name,
         preset=config.encoder.preset,
         options=config.encoder.options,
@@ -104,7 +104,7 @@ def build_task(
     )
     torch.manual_seed(config.loop.seed)
     encoder = build_encoder(description)
-    check_patch(patch, encoder)
+    check_patch(encoder, patch)
     return loaded.cls(encoder, settings)
 
 
@@ -119,5 +119,5 @@ def open_run(
         state = read_checkpoint(run.checkpoints)
         return Run.resume(out, at_step=int(state["step"]) if state else 0)
     if not writes:
-        return Run(out)
+        return Run.open(out)
     return Run.create(out, kind=kind, config=config.model_dump(mode="json"), facts=facts)

@@ -1,8 +1,9 @@
 """What the loop tells whoever watches it."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Shows a training to a person; `medssl_cli.progress` has the terminal's."""
 

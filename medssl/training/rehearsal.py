@@ -1,0 +1,84 @@
+"""A pretraining tried for a few steps, to say what the whole would take before it is started."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from medssl.archive.cohort import Cohort
+from medssl.config import PretrainConfig
+from medssl.plugins import load_task
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.training.loop import seed_step, start_fabric, worker_count
+from medssl.training.optimisation import make_optimiser
+from medssl.training.patch import choose_patch
+from medssl.training.pretrain import build_task, pretraining_scans
+from medssl.views.region import Region
+
+TIMED_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps showed. views: name to shape, as (B, C, D, H, W). checkpoint_mb: parameters with two moments of the optimiser."""
+
+    scans: int
+    patch: tuple[int, int, int]
+    encoder: str
+    parameters: int
+    views: Mapping[str, tuple[int, ...]]
+    first_loss: float
+    trivial: float | None
+    seconds_per_step: float
+    hours: float
+    checkpoint_mb: float
+    peak_gpu_gb: float | None
+
+
+def rehearse(config: PretrainConfig, *, plugin_files: Sequence[Path] = ()) -> Rehearsal:
+    """Run a few steps of `config` and throw the result away; nothing is written.
+
+    Raises what `pretrain` raises before its first step.
+    """
+    loaded = load_task(str(config.task.get("name", "")), files=plugin_files)
+    scans = pretraining_scans(Cohort.open(config.cohort), config.splits)
+    patch = choose_patch(scans, config.patch)
+    task = build_task(config, loaded, scans=scans, patch=patch).to(memory_format=torch.channels_last_3d)
+    plan = BatchPlan(scans, task.crops(patch), batch_size=config.loop.batch_size, seed=config.loop.seed)
+    fabric = start_fabric(config.loop)
+    model, optimiser = fabric.setup(task, make_optimiser([(task, 1.0)], config.optim))
+    times, first = [], None
+    with RegionLoader(plan, workers=worker_count(config.loop), first_step=0) as loader:
+        for step, batch in zip(range(TIMED_STEPS + 1), loader, strict=False):
+            started = time.perf_counter()
+            region = Region.from_batch(batch, device=fabric.device, seed=config.loop.seed)
+            seed_step(config.loop.seed, step, 0)
+            with torch.no_grad():
+                views = task.views(region)
+            output = model(views)
+            fabric.backward(output.loss)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            loss = float(output.loss.detach())  # waits for the device
+            first = first or (loss, output.trivial, {name: tuple(view.shape) for name, view in views.items()})
+            times.append(time.perf_counter() - started)
+    seconds = sorted(times[1:])[TIMED_STEPS // 2]  # the first step warms up
+    parameters = sum(p.numel() for p in task.parameters())
+    on_gpu = fabric.device.type == "cuda"
+    loss, trivial, shapes = first or (float("nan"), None, {})
+    return Rehearsal(
+        scans=len(scans),
+        patch=patch,
+        encoder=task.encoder.description.name,
+        parameters=parameters,
+        views=shapes,
+        first_loss=loss,
+        trivial=trivial,
+        seconds_per_step=seconds,
+        hours=seconds * config.loop.steps / 3600,
+        checkpoint_mb=3 * 4 * parameters / 1e6,
+        peak_gpu_gb=torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None,
+    )

@@ -1,0 +1,158 @@
+"""The loop: it learns, it continues as if it had not stopped, it says when it cannot go on."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medssl.config import LoopConfig, OptimConfig
+from medssl.errors import CheckpointError, TrainingError
+from medssl.pretext.step import Step
+from medssl.runs.run import Run
+from medssl.store.crops import Crop
+from medssl.store.plan import BatchPlan
+from medssl.training.loop import Training, start_fabric, train
+from medssl.training.progress import Silent
+from medssl.views.region import Region
+
+PATCH = (8, 16, 12)
+LOOP = LoopConfig(steps=12, batch_size=2, log_every=1, checkpoint_every=4, devices=1, workers=0)
+
+
+class Denoise(nn.Module):
+    """The smallest trainee with everything that has to survive a restart: weights, dropout, and a buffer that moves after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Dropout(0.2), nn.Conv3d(4, 1, 3, padding=1))
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("average", torch.zeros(4, 1, 3, 3, 3))
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        clean = region.crop("patch")
+        return {"clean": clean, "noisy": clean + 0.5 * region.draws.noise("noise", tuple(clean.shape[1:]))}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        error = (self.net(views["noisy"]) - views["clean"]).square().flatten(1).mean(1)
+        return Step(loss=error.mean(), energy=error.detach(), pictures={"scan": views["clean"], "noisy": views["noisy"]})
+
+    def after_step(self, step: int, total: int) -> None:
+        self.seen += 1
+        self.average.lerp_(self.net[0].weight.detach(), 0.1)
+
+
+def training_of(module: nn.Module, scans, loop: LoopConfig = LOOP, lr: float = 1e-2) -> Training:
+    crop = Crop(size=PATCH, rotation_deg=(10.0, 0.0, 0.0), flip=(0.0, 0.0, 0.5), probability=0.5)
+    plan = BatchPlan(scans, {"patch": crop}, batch_size=loop.batch_size, seed=loop.seed)
+    return Training(module=module, plan=plan, optim=OptimConfig(lr=lr), loop=loop)
+
+
+def run_in(folder: Path) -> Run:
+    return Run.create(folder, kind="pretrain", config={})
+
+
+def trained(folder: Path, scans) -> tuple[nn.Module, Run]:
+    module, run = Denoise(), run_in(folder)
+    train(training_of(module, scans), fabric=start_fabric(LOOP), run=run, progress=Silent())
+    return module, run
+
+
+class Killed(Exception):
+    """Stands for a kill between two steps."""
+
+
+class KillAt(Silent):
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, step: int, **shown: float) -> None:
+        if step == self.at:
+            raise Killed
+
+
+def test_training_lowers_the_loss_and_leaves_metrics_pictures_and_a_checkpoint(tmp_path, ball_scans):
+    module, run = trained(tmp_path / "run", ball_scans)
+    losses = [line["train/loss"] for line in run.metrics()]
+    assert len(losses) == 12
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    assert float(module.seen) == 12
+    assert {picture.step for picture in run.pictures()} == {1, 12}
+    assert (run.checkpoints / "last.ckpt").exists()
+
+
+def test_a_training_killed_between_checkpoints_ends_with_the_same_bits(tmp_path, ball_scans):
+    whole, whole_run = trained(tmp_path / "whole", ball_scans)
+
+    broken, run = Denoise(), run_in(tmp_path / "broken")
+    with pytest.raises(Killed):
+        train(training_of(broken, ball_scans), fabric=start_fabric(LOOP), run=run, progress=KillAt(7))
+    run.finish("failed")
+    continued = Denoise()
+    with torch.no_grad():
+        continued.net[0].weight.fill_(9.0)  # what the checkpoint must overwrite
+    run = Run.resume(tmp_path / "broken", at_step=4)
+    train(training_of(continued, ball_scans), fabric=start_fabric(LOOP), run=run, progress=Silent(), resume=True)
+
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, continued.state_dict()[name]), name
+    shown = ("step", "train/loss", "train/lr", "train/grad_norm")
+    assert [[line[k] for k in shown] for line in run.metrics()] == [[line[k] for k in shown] for line in whole_run.metrics()]
+
+
+def test_a_termination_signal_saves_the_step_and_ends_the_run(tmp_path, ball_scans):
+    class TerminateAt(Silent):
+        def step(self, step: int, **shown: float) -> None:
+            if step == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    assert threading.current_thread() is threading.main_thread()
+    module, run = Denoise(), run_in(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(training_of(module, ball_scans), fabric=start_fabric(LOOP), run=run, progress=TerminateAt())
+    assert torch.load(run.checkpoints / "last.ckpt", weights_only=True)["step"] == 6
+
+
+def test_a_loss_that_is_not_finite_stops_with_what_to_do(tmp_path, ball_scans):
+    class Exploding(Denoise):
+        def forward(self, views: dict[str, Tensor]) -> Step:
+            step = super().forward(views)
+            return Step(loss=step.loss * float("nan"), energy=step.energy)
+
+    with pytest.raises(TrainingError, match="loss is nan at step 1"):
+        train(training_of(Exploding(), ball_scans), fabric=start_fabric(LOOP), run=run_in(tmp_path / "r"), progress=Silent())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, ball_scans):
+    _, run = trained(tmp_path / "run", ball_scans)
+
+    class Wider(Denoise):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[0] = nn.Conv3d(1, 8, 3, padding=1)
+
+    with pytest.raises(CheckpointError, match="does not fit"):
+        train(training_of(Wider(), ball_scans), fabric=start_fabric(LOOP), run=run, progress=Silent(), resume=True)
+
+
+def test_a_damaged_checkpoint_is_refused_without_unpickling(tmp_path, ball_scans):
+    _, run = trained(tmp_path / "run", ball_scans)
+    path = run.checkpoints / "last.ckpt"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        train(training_of(Denoise(), ball_scans), fabric=start_fabric(LOOP), run=run, progress=Silent(), resume=True)
+
+
+def test_clip_norm_zero_clips_nothing(tmp_path, ball_scans):
+    losses = []
+    for name, norm in (("none", 0.0), ("huge", 1e9)):
+        module, run = Denoise(), run_in(tmp_path / name)
+        training = training_of(module, ball_scans)
+        training = Training(module, training.plan, OptimConfig(lr=1e-2, clip_norm=norm), LOOP)
+        train(training, fabric=start_fabric(LOOP), run=run, progress=Silent())
+        losses.append([line["train/loss"] for line in run.metrics()])
+    assert losses[0] == losses[1]

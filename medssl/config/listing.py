@@ -24,7 +24,8 @@ def explained_yaml(
 ) -> str:
     """Every setting of `model` as YAML with comments; what is required and not given stands there commented out.
 
-    Once those lines are filled in, the text is a configuration file. Raises ConfigError for everything else that is wrong.
+    Once those lines are filled in, the text is a configuration file. Raises ConfigError for everything else that is
+    wrong.
     """
     given = gather(files=files, settings=settings, flags=flags)
     values = _checked(model, given)
@@ -49,8 +50,10 @@ def _checked(model: type[BaseModel], given: Given) -> dict[str, Any]:
 
 def _or_none(field: FieldInfo) -> Any:
     """The type of a field, validators included, or None."""
-    checked = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation  # type: ignore[index]
-    return checked | None
+    kind: Any = field.annotation
+    if field.metadata:
+        kind = Annotated[(kind, *field.metadata)]
+    return kind | None
 
 
 def _lines(values: Mapping[str, Any], rows: Mapping[str, SettingRow], given: Given, *, prefix: str) -> list[str]:

@@ -110,13 +110,16 @@ def _merge(given: Given, tree: Mapping[str, Any], *, source: str, prefix: str = 
 
 
 def _put(given: Given, key: str, value: Any, *, source: str) -> None:
-    """Set one value; what stood under or over it gives way."""
+    """Set one value; what stood under or over it gives way, but for a word that stood for a whole group: it is its name."""
     *groups, last = key.split(".")
     place = given.tree
     for depth, group in enumerate(groups, start=1):
-        if not isinstance(place.get(group), dict):
-            place[group] = {}
-            given.origins.pop(".".join(groups[:depth]), None)
+        held = place.get(group)
+        if not isinstance(held, dict):
+            place[group] = {"name": held} if isinstance(held, str) else {}
+            origin = given.origins.pop(".".join(groups[:depth]), None)
+            if origin and place[group]:
+                given.origins[".".join((*groups[:depth], "name"))] = origin
         place = place[group]
     for old in [held for held in given.origins if held == key or held.startswith(f"{key}.")]:
         del given.origins[old]

@@ -15,9 +15,9 @@ UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 PatchSize = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
-def _named(task: Any) -> Any:
-    """`task: simclr` is short for `task: {name: simclr}`."""
-    return {"name": task} if isinstance(task, str) else task
+def _named(choice: Any) -> Any:
+    """`task: simclr` is short for `task: {name: simclr}`, and so with `encoder`."""
+    return {"name": choice} if isinstance(choice, str) else choice
 
 
 def _with_name(task: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +90,9 @@ class EncoderConfig(Settings):
     )
 
 
+EncoderChoice = Annotated[EncoderConfig, BeforeValidator(_named)]
+
+
 class TrackingConfig(Settings):
     """The mirror in MLflow. The run folder is written either way."""
 
@@ -110,7 +113,7 @@ class PretrainConfig(Settings):
     plugins: tuple[UserPath, ...] = Field(
         default=(), description="Python files with pretext tasks; nothing else is ever loaded from a folder"
     )
-    encoder: EncoderConfig = Field(default=EncoderConfig(), description="the backbone")
+    encoder: EncoderChoice = Field(default=EncoderConfig(), description="the backbone")
     patch: PatchSize | Auto = Field(
         default="auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans"
     )
@@ -129,7 +132,7 @@ class FinetuneConfig(Settings):
     cohort: UserPath = Field(description="folder that `medssl ingest` wrote, with labels")
     init: str = Field(min_length=1, description="'scratch', or the folder of a finished pretraining")
     labels: PositiveInt | Literal["all"] = Field(default="all", description="labelled training scans that are used")
-    encoder: EncoderConfig = Field(default=EncoderConfig(), description="the backbone; a pretraining brings its own")
+    encoder: EncoderChoice = Field(default=EncoderConfig(), description="the backbone; a pretraining brings its own")
     patch: PatchSize | Auto = Field(
         default="auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans"
     )

@@ -110,8 +110,16 @@ def test_origins_tell_where_each_value_came_from(tmp_path):
 
 def test_the_name_of_a_task_may_stand_alone():
     assert load_config(PretrainConfig, settings=["task=simclr", "cohort=x"]).task == {"name": "simclr"}
-    config = load_config(PretrainConfig, settings=["task=simclr", "task.name=moco", "cohort=x", "task.queue=8"])
+    config = load_config(PretrainConfig, settings=["task=moco", "task.queue=8", "cohort=x", "encoder=segresnet"])
     assert config.task == {"name": "moco", "queue": 8}
+    assert config.encoder.name == "segresnet"
+
+
+def test_a_word_for_a_group_keeps_its_origin_when_the_group_grows(tmp_path):
+    path = write(tmp_path, "task: moco\ncohort: x\n")
+    resolved = resolve_config(PretrainConfig, files=[path], settings=["task.queue=8"])
+    assert resolved.origins["task.name"] == str(path)
+    assert load_config(PretrainConfig, files=[path], settings=["task=simclr"]).task == {"name": "simclr"}
 
 
 def test_the_home_folder_is_found_in_a_file(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def task_source(task: str, cls: str = "Task") -> str:
 
 
 def installer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """install(distribution, {entry name: module text}, ...) makes modules importable and known to importlib.metadata."""
+    """install(distribution, {entry name: module text}, ...) makes modules importable and known to the metadata."""
     site = folder / "site-packages"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))

@@ -1,0 +1,163 @@
+"""The frame around every command: start-up, help, exit codes, and what a user sees when something goes wrong."""
+
+import errno
+import importlib
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from medssl.errors import CheckpointError, ConfigError, DataError, PluginError, TrackingError, UsageError
+from medssl_cli.errors import GuardedGroup
+from medssl_cli.main import COMMANDS, app
+
+HEAVY = ("torch", "monai", "mlflow", "matplotlib", "pandas", "pyarrow", "pydicom", "blosc2", "nibabel", "numpy")
+REPORT = (
+    "import sys, atexit; atexit.register(lambda: print('LOADED', *sorted({!r} & set(sys.modules)), file=sys.stderr))\n"
+)
+
+
+def medssl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own; its stderr ends with what it loaded."""
+    code = (
+        REPORT.format(set(HEAVY))
+        + f"sys.argv = ['medssl', *{list(arguments)!r}]\nfrom medssl_cli.main import main\nmain()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+
+
+def failing(error: BaseException) -> typer.Typer:
+    """A frame like medssl's around one command that raises."""
+    frame = typer.Typer(cls=GuardedGroup, pretty_exceptions_show_locals=False)
+
+    @frame.callback()
+    def options() -> None:
+        """Makes the commands a group, as medssl's are."""
+
+    @frame.command()
+    def fail() -> None:
+        raise error
+
+    return frame
+
+
+def test_help_loads_nothing_heavy_and_takes_less_than_half_a_second():
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = medssl("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.strip() == "LOADED"
+    assert min(seconds) < 0.5, f"CPU seconds of `medssl --help`: {seconds}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("plugins", "list"), ("plugins", "list", "--json"), ("config", "show"), ("--version",)]
+)
+def test_light_commands_load_nothing_heavy(arguments):
+    result = medssl(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.strip() == "LOADED"
+
+
+def test_completion_loads_nothing_heavy():
+    result = medssl(_MEDSSL_COMPLETE="complete_bash", COMP_WORDS="medssl pl", COMP_CWORD="1")
+    assert "plugins" in result.stdout
+    assert result.stderr.strip() == "LOADED"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
+def test_every_command_that_exists_has_help_in_the_list_and_of_its_own(name):
+    if importlib.util.find_spec(f"medssl_cli.{name.replace('-', '_')}") is None:
+        pytest.skip(f"`medssl {name}` is not there yet")
+    assert f" {name} " in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output) > 100
+
+
+def test_a_misspelt_command_or_option_gets_a_suggestion_and_exit_code_2():
+    result = CliRunner().invoke(app, ["plugns"])
+    assert result.exit_code == 2
+    assert "Did you mean 'plugins'?" in result.output
+    result = CliRunner().invoke(app, ["plugins", "list", "--jsn"])
+    assert result.exit_code == 2
+    assert "--json" in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("optim.lr is -1."), 2),
+        (UsageError("No such folder."), 2),
+        (DataError("scan is truncated."), 1),
+        (PluginError("No task."), 1),
+        (TrackingError("No store."), 1),
+        (CheckpointError("No match."), 1),
+    ],
+)
+def test_an_error_a_user_can_act_on_is_one_line_on_stderr(error, code):
+    result = CliRunner().invoke(failing(error), ["fail"])
+    assert result.exit_code == code
+    assert result.stderr == f"Error: {error}\n"
+    assert result.stdout == ""
+
+
+def test_a_full_disk_and_missing_permission_are_sentences():
+    result = CliRunner().invoke(failing(OSError(errno.ENOSPC, "No space left on device", "runs/a")), ["fail"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: runs/a: No space left on device. Free some space, or write elsewhere with --out.\n",
+    )
+    result = CliRunner().invoke(failing(PermissionError(errno.EACCES, "Permission denied", "runs/a")), ["fail"])
+    assert result.exit_code == 1
+    assert "runs/a: Permission denied. Change its permissions" in result.stderr
+
+
+def test_a_full_gpu_is_a_sentence_and_another_runtime_error_a_bug():
+    result = CliRunner().invoke(failing(torch.OutOfMemoryError("CUDA out of memory.")), ["fail"])
+    assert result.exit_code == 1
+    assert "Lower loop.batch_size or patch" in result.stderr
+    assert isinstance(CliRunner().invoke(failing(RuntimeError("shape")), ["fail"]).exception, RuntimeError)
+
+
+def test_an_interrupt_ends_with_130():
+    assert CliRunner().invoke(failing(KeyboardInterrupt()), ["fail"]).exit_code == 130
+
+
+def test_a_bug_keeps_its_traceback_without_locals_and_names_the_plugins_to_leave_out(install):
+    site = install("medssl-p1", {"jigsaw-x": "import medssl\n"})
+    code = (
+        "import typer\nfrom medssl_cli import main\n"
+        "@main.app.command('crash')\ndef crash() -> None:\n    patient = 'DOE' + 'JANE'\n    raise ZeroDivisionError('x')\n"
+        "import sys\nsys.argv = ['medssl', 'crash']\nmain.main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "ZeroDivisionError" in result.stderr
+    assert "DOEJANE" not in result.stderr
+    assert "medssl-p1 0.1" in result.stderr
+    assert "MEDSSL_PLUGINS=none" in result.stderr
+
+
+def test_plugins_are_left_out_by_an_option_before_the_command(install):
+    site = str(install("medssl-p1", {"jigsaw-x": "import medssl\n"}))
+    for options in (("--no-plugins",), ("--without-plugin", "medssl-p1"), ("--without-plugin", "jigsaw-x")):
+        result = medssl(*options, "plugins", "list", PYTHONPATH=site)
+        (line,) = [line for line in result.stdout.splitlines() if line.startswith("jigsaw-x")]
+        assert line.split()[-1] == "off"

@@ -1,0 +1,78 @@
+"""How a training looks: plain lines now and then, one live line in a terminal, nothing on other ranks."""
+
+import io
+
+import pytest
+
+from medssl.training.progress import Progress
+from medssl_cli.progress import TrainingProgress
+
+
+class Clock:
+    """Time that a test sets."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def run(stream: io.StringIO, *, steps: int = 30, first: int = 1, seconds: float = 1.0, **arguments) -> str:
+    clock = Clock()
+    progress: Progress = TrainingProgress("masked-volume", stream=stream, clock=clock, **arguments)
+    progress.start(steps)
+    for step in range(first, steps + 1):
+        clock.now += seconds
+        progress.step(step, loss=1 / step, volumes_per_s=4.2, wait_share=0.031)
+    progress.close("encoder: runs/a")
+    return stream.getvalue()
+
+
+def test_plain_output_has_a_line_at_the_start_one_every_ten_seconds_and_one_at_the_end():
+    lines = run(io.StringIO()).splitlines()
+    assert lines[0] == "masked-volume: 30 steps"
+    assert [line.split(" · ")[0] for line in lines[1:-1]] == [f"masked-volume: step {n}/30" for n in (10, 20, 30)]
+    assert lines[1].split(" · ")[1:] == ["loss 0.1", "4.2 volumes/s", "data wait 3%", "0:00:20 left"]
+    assert lines[-1] == "encoder: runs/a"
+
+
+def test_the_last_step_is_shown_when_training_was_quick():
+    lines = run(io.StringIO(), seconds=0.01).splitlines()
+    assert [line.split(" · ")[0] for line in lines] == [
+        "masked-volume: 30 steps",
+        "masked-volume: step 30/30",
+        "encoder: runs/a",
+    ]
+    assert lines[1].endswith("done")
+
+
+def test_the_time_left_of_a_continued_run_comes_from_its_own_steps():
+    lines = run(io.StringIO(), steps=1000, first=981).splitlines()
+    assert "step 990/1000" in lines[1]
+    assert lines[1].endswith("0:00:10 left")
+
+
+def test_a_terminal_gets_one_live_line_with_all_that_matters():
+    text = run(Terminal(), steps=12)
+    assert "\x1b[" in text
+    for part in ("masked-volume", "12/12", "volumes/s", "data wait 3%", "encoder: runs/a"):
+        assert part in text
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_other_ranks_show_nothing(stream, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    assert run(stream) == ""
+
+
+def test_a_run_that_fails_before_its_first_step_closes_quietly():
+    stream = io.StringIO()
+    TrainingProgress(stream=stream).close("")
+    assert stream.getvalue() == ""

@@ -7,10 +7,15 @@ worker, the rank, the order of calls or a restart. Built on numpy's counter-base
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    # Workers that read the store draw nothing and import this module: torch is imported where it is used.
+    import torch
+    from torch import Tensor
 
 
 def generator(seed: int, number: int, name: str) -> np.random.Generator:
@@ -32,28 +37,38 @@ class Draws:
     device but on nothing else.
     """
 
-    def __init__(self, seed: int, numbers: Sequence[int], device: torch.device) -> None:
+    def __init__(self, seed: int, numbers: Sequence[int], device: "torch.device") -> None:
         self.seed, self.numbers, self.device = seed, tuple(numbers), device
 
-    def uniform(self, name: str, low: float, high: float, shape: tuple[int, ...] = ()) -> Tensor:
+    def shares(self, name: str, shape: tuple[int, ...] = ()) -> npt.NDArray[np.float64]:
+        """(B, *shape) in [0, 1), on the host: for decisions that choose what is computed, without waiting for the
+        device.
+        """
+        return np.stack([generator(self.seed, n, name).random(shape) for n in self.numbers])
+
+    def uniform(self, name: str, low: float, high: float, shape: tuple[int, ...] = ()) -> "Tensor":
         """(B, *shape) float32 in [low, high)."""
         return self._on_device([generator(self.seed, n, name).uniform(low, high, shape) for n in self.numbers])
 
-    def normal(self, name: str, shape: tuple[int, ...] = ()) -> Tensor:
+    def normal(self, name: str, shape: tuple[int, ...] = ()) -> "Tensor":
         """(B, *shape) float32, standard normal; for small parameters."""
         return self._on_device([generator(self.seed, n, name).standard_normal(shape) for n in self.numbers])
 
-    def chance(self, name: str, probability: float) -> Tensor:
+    def chance(self, name: str, probability: float) -> "Tensor":
         """(B,) bool, each True with `probability`."""
         return self.uniform(name, 0.0, 1.0) < probability
 
-    def permutations(self, name: str, length: int) -> Tensor:
+    def permutations(self, name: str, length: int) -> "Tensor":
         """(B, length) int64, a permutation of range(length) per sample."""
+        import torch
+
         rows = [generator(self.seed, n, name).permutation(length) for n in self.numbers]
         return torch.from_numpy(np.stack(rows)).to(self.device, non_blocking=True)
 
-    def noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def noise(self, name: str, shape: tuple[int, ...]) -> "Tensor":
         """(B, *shape) float32 standard normal, drawn on the device; for noise the size of a volume."""
+        import torch
+
         out = torch.empty((len(self.numbers), *shape), device=self.device)
         stream = torch.Generator(self.device)
         for row, number in zip(out, self.numbers, strict=True):
@@ -61,5 +76,11 @@ class Draws:
             row.normal_(generator=stream)
         return out
 
-    def _on_device(self, rows: list[float] | list[np.ndarray]) -> Tensor:
+    def of(self, rows: Sequence[int]) -> "Draws":
+        """The same streams for some samples of the batch."""
+        return Draws(self.seed, [self.numbers[row] for row in rows], self.device)
+
+    def _on_device(self, rows: list[Any]) -> "Tensor":
+        import torch
+
         return torch.from_numpy(np.asarray(rows, dtype=np.float32)).to(self.device, non_blocking=True)

@@ -10,12 +10,12 @@ import numpy.typing as npt
 class Crop:
     """How one patch is cut from a scan.
 
-    size: (D, H, W) of the patch in voxels. rotation_deg: largest angle about the D, H and W axis. zoom: (lowest, highest) factor, the
-    same for all axes; above 1 enlarges what is seen. stretch: further factor per axis, drawn in [1/stretch, stretch].
-    flip: chance of mirroring each of D, H, W (W = left-right in RAS). rotate90: whether quarter turns in the H-W plane are drawn.
-    probability: chance that rotation, zoom and stretch happen at all; else the patch is read voxel for voxel.
-    anchor: name of the crop near which this one lies; `reach` is the largest distance of the centres as a share of
-    the anchor's size (0 = same centre). None: anywhere in the scan.
+    size: (D, H, W) of the patch in voxels. rotation_deg: largest angle about the D, H and W axis. zoom: (lowest,
+    highest) factor, the same for all axes; above 1 enlarges what is seen. stretch: further factor per axis, drawn in
+    [1/stretch, stretch]. flip: chance of mirroring each of D, H, W (W = left-right in RAS). rotate90: whether quarter
+    turns in the H-W plane are drawn. probability: chance that rotation, zoom and stretch happen at all; else the patch
+    is read voxel for voxel. anchor: name of the crop near which this one lies; `reach` is the largest distance of the
+    centres as a share of the anchor's size (0 = same centre). None: anywhere in the scan.
     """
 
     size: tuple[int, int, int]
@@ -34,8 +34,8 @@ class Sample:
     """One sample of a batch, drawn before anything is read.
 
     number: position in the endless stream of samples; with the seed it determines everything below.
-    start, stop: (D, H, W) box to read from the stored volume, clipped to it. crops: per crop name a float64 (3, 4) matrix that takes
-    patch voxel (d, h, w, 1) to stored-volume voxel (d, h, w).
+    start, stop: (D, H, W) box to read from the stored volume, clipped to it. crops: per crop name a float64 (3, 4)
+    matrix that takes patch voxel (d, h, w, 1) to stored-volume voxel (d, h, w).
     """
 
     number: int

@@ -1,0 +1,129 @@
+"""One array in one file: LZ4-packed blocks (python-blosc2), written whole or not at all.
+
+Chunks are 64 cubed; within a chunk, sub-blocks of 32 cubed are unpacked alone, so that a crop unpacks little beyond
+itself (measured in benchmarks/crop_read.py).
+"""
+
+import json
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medssl.errors import DataError
+
+CHUNK_VOXELS, BLOCK_VOXELS = 64, 32
+
+
+def write_blocks(
+    path: Path, array: npt.NDArray[Any], *, facts: dict[str, Any], arrays: dict[str, npt.NDArray[Any]] | None = None
+) -> None:
+    """Write (D, H, W) voxels with their facts (JSON) and small arrays beside them.
+
+    Raises DataError when the disk refuses.
+    """
+    import blosc2
+
+    # The process id keeps two writers of one scan apart; the last to finish wins with a whole file.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    small = {name: np.ascontiguousarray(a) for name, a in (arrays or {}).items()}
+    described = json.dumps(
+        {**facts, "arrays": {n: [a.dtype.str, list(a.shape)] for n, a in small.items()}}, sort_keys=True
+    )
+    try:
+        stored = blosc2.asarray(
+            np.ascontiguousarray(array),
+            urlpath=str(draft),
+            mode="w",
+            chunks=tuple(min(CHUNK_VOXELS, n) for n in array.shape),
+            blocks=tuple(min(BLOCK_VOXELS, n) for n in array.shape),
+            cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1},
+        )
+        stored.schunk.vlmeta["facts"] = described
+        for name, a in small.items():
+            stored.schunk.vlmeta[f"array/{name}"] = a.tobytes()
+        stored.schunk.vlmeta["checksum"] = checksum(array, described, small)
+        del stored
+        _flush(draft)
+        os.replace(draft, path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{path.name} cannot be written to the store: {error}. Check space and rights of the folder."
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def open_blocks(path: Path, scan_id: str) -> Any:
+    """The open blosc2 array; nothing is unpacked yet. Raises DataError that names the scan."""
+    import blosc2
+
+    try:
+        return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+    except FileNotFoundError as error:
+        raise DataError(
+            f"scan {scan_id} is not in the store ({path.name} is missing). Run the ingest of this cohort again; "
+            "it adds what is missing."
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise damaged(scan_id, path, error) from error
+
+
+def read_box(path: Path, scan_id: str, start: tuple[int, int, int], stop: tuple[int, int, int]) -> npt.NDArray[Any]:
+    """The voxels in [start, stop), unpacking only the blocks that the box touches.
+
+    Raises DataError that names the scan.
+    """
+    stored = open_blocks(path, scan_id)
+    try:
+        return np.asarray(stored[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+    except (OSError, RuntimeError, ValueError) as error:
+        raise damaged(scan_id, path, error) from error
+
+
+def read_facts(path: Path, scan_id: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """(facts, small arrays) that lie beside the voxels."""
+    stored = open_blocks(path, scan_id)
+    try:
+        meta = stored.schunk.vlmeta
+        facts = json.loads(meta["facts"])
+        shapes = facts.pop("arrays")
+        arrays = {n: np.frombuffer(meta[f"array/{n}"], dtype).reshape(shape) for n, (dtype, shape) in shapes.items()}
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise damaged(scan_id, path, error) from error
+    return facts, arrays
+
+
+def verify_blocks(path: Path, scan_id: str) -> None:
+    """Unpack everything and compare with the checksum that was written. Raises DataError where they differ."""
+    stored = open_blocks(path, scan_id)
+    _, arrays = read_facts(path, scan_id)
+    voxels = read_box(path, scan_id, (0, 0, 0), stored.shape)
+    if checksum(voxels, stored.schunk.vlmeta["facts"], arrays) != stored.schunk.vlmeta["checksum"]:
+        raise damaged(scan_id, path, "the checksum differs")
+
+
+def checksum(array: npt.NDArray[Any], described: str, arrays: dict[str, npt.NDArray[Any]]) -> str:
+    """Of voxels, facts and small arrays together."""
+    digest = blake2b(described.encode(), digest_size=16)
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def damaged(scan_id: str, path: Path, why: object) -> DataError:
+    """The error of a file that cannot be unpacked."""
+    return DataError(
+        f"scan {scan_id} is damaged in the store ({path.name}: {why}). Delete that file and run the ingest of this "
+        "cohort again."
+    )
+
+
+def _flush(path: Path) -> None:
+    """Force the file to disk before it gets its name, so that a power cut leaves no half file under that name."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,149 @@
+"""Region batches in the order of the plan, read ahead by worker processes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medssl.store.crew import Crew
+from medssl.store.placement import is_exact
+from medssl.store.plan import BatchPlan
+from medssl.store.worker import Order, padded_shape, read_batch
+
+
+@dataclass(frozen=True, eq=False)
+class RegionBatch:
+    """Raw voxels of one batch and what is needed to make views of them. All tensors lie on the host.
+
+    numbers: sample numbers in the stream. voxels: (B, 1, D, H, W) int16, each sample's box from the origin, padded to
+    the largest box. labels: the same shape, uint8. box_shape, start: (B, 3) int64 voxels each box has and where it
+    starts in its scan; scan_shape (B, 3) int64. scale, offset: (B,) float32, physical value = voxel * scale + offset.
+    normalisation: (B, 4) float32 low, high, mean, std in physical units. crops: per name (B, 3, 4) float32, patch
+    voxel to box voxel. sizes: (D, H, W) of each patch. exact: per name (B,) bool on the host, true where the patch is
+    a window of whole voxels. spacing_mm: (B, 3) float32 along D, H, W.
+    """
+
+    step: int
+    numbers: tuple[int, ...]
+    scan_ids: tuple[str, ...]
+    voxels: Tensor
+    labels: Tensor | None
+    box_shape: Tensor
+    start: Tensor
+    scan_shape: Tensor
+    scale: Tensor
+    offset: Tensor
+    normalisation: Tensor
+    crops: dict[str, Tensor]
+    sizes: dict[str, tuple[int, int, int]]
+    exact: dict[str, np.ndarray]
+    spacing_mm: Tensor
+
+    def pinned(self) -> "RegionBatch":
+        """The same batch with its voxels in page-locked memory, from which a copy to a GPU does not block."""
+        return replace(
+            self, voxels=self.voxels.pin_memory(), labels=None if self.labels is None else self.labels.pin_memory()
+        )
+
+
+class RegionLoader:
+    """Batches of `plan` for `first_step`, `first_step` + 1, ... without end, the same bytes for any number of workers.
+
+    A context manager: leaving it ends the workers. Iterate once. workers=0 reads in place. pin: page-locked voxels,
+    where there is a GPU. A scan that cannot be read, or a worker that dies, ends the iteration with a DataError that
+    names the scan.
+    """
+
+    def __init__(
+        self,
+        plan: BatchPlan,
+        *,
+        workers: int,
+        first_step: int,
+        rank: int = 0,
+        world: int = 1,
+        with_labels: bool = False,
+        pin: bool = False,
+    ) -> None:
+        self.plan, self.with_labels, self.rank, self.world = plan, with_labels, rank, world
+        self.first_step, self.workers = first_step, workers
+        self.pin = pin and torch.cuda.is_available()
+        self._crew: Crew | None = None
+        # Sampled label voxels are needed by the plan only and would travel to a worker with every batch.
+        self._scans = {scan.scan_id: replace(scan, class_voxels={}) for scan in plan.scans}
+
+    def __enter__(self) -> "RegionLoader":
+        if self.workers:
+            self._crew = Crew(self.workers)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+
+    def __iter__(self) -> Iterator[RegionBatch]:
+        batches = self._in_place() if self._crew is None else self._from_crew(self._crew)
+        for batch in batches:
+            yield batch.pinned() if self.pin else batch
+
+    def _in_place(self) -> Iterator[RegionBatch]:
+        step = self.first_step
+        while True:
+            order = self._order(step)
+            shape = padded_shape(order.samples)
+            voxels = np.zeros(shape, np.int16)
+            labels = np.zeros(shape, np.uint8) if self.with_labels else None
+            read_batch(order, voxels, labels, reading=lambda _: None)
+            yield _batch(order, self.plan, voxels, labels)
+            step += 1
+
+    def _from_crew(self, crew: Crew) -> Iterator[RegionBatch]:
+        orders: dict[int, Order] = {}
+        step = ahead = self.first_step
+        while True:
+            while ahead < step + crew.capacity:
+                orders[ahead] = self._order(ahead)
+                crew.give(orders[ahead])
+                ahead += 1
+            voxels, labels = crew.take(step)
+            yield _batch(orders.pop(step), self.plan, voxels, labels)
+            step += 1
+
+    def _order(self, step: int) -> Order:
+        samples = self.plan.batch(step, rank=self.rank, world=self.world)
+        return Order(step, samples, tuple(self._scans[s.scan_id] for s in samples), self.with_labels)
+
+
+def _batch(order: Order, plan: BatchPlan, voxels: np.ndarray, labels: np.ndarray | None) -> RegionBatch:
+    """The batch around the voxels that were read."""
+    samples, scans = order.samples, order.scans
+    start = np.array([s.start for s in samples])
+    to_box = {}
+    for name in plan.crops:
+        matrices = np.stack([s.crops[name] for s in samples])
+        matrices[:, :, 3] -= start
+        to_box[name] = torch.from_numpy(matrices.astype(np.float32))
+    norms = [(s.normalisation.low, s.normalisation.high, s.normalisation.mean, s.normalisation.std) for s in scans]
+    return RegionBatch(
+        step=order.step,
+        numbers=tuple(s.number for s in samples),
+        scan_ids=tuple(s.scan_id for s in samples),
+        voxels=torch.from_numpy(voxels),
+        labels=None if labels is None else torch.from_numpy(labels),
+        box_shape=torch.from_numpy(np.array([s.stop for s in samples]) - start),
+        start=torch.from_numpy(start),
+        scan_shape=torch.tensor([s.shape for s in scans]),
+        scale=torch.tensor([s.scale for s in scans], dtype=torch.float32),
+        offset=torch.tensor([s.offset for s in scans], dtype=torch.float32),
+        normalisation=torch.tensor(norms, dtype=torch.float32),
+        crops=to_box,
+        sizes={name: crop.size for name, crop in plan.crops.items()},
+        exact={name: np.array([is_exact(s.crops[name]) for s in samples]) for name in plan.crops},
+        spacing_mm=torch.tensor([s.spacing_mm for s in scans], dtype=torch.float32),
+    )

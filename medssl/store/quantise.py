@@ -1,0 +1,41 @@
+"""Physical units as 16-bit integers: value = stored x scale + offset."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LOWEST, HIGHEST = -32768, 32767
+# Levels between the darkest and the brightest half per cent: 12 bits, what scanners digitise. More bits would store
+# noise.
+LEVELS = 4095
+DARK_PERCENTILE, BRIGHT_PERCENTILE = 0.5, 99.5
+
+
+def quantisation(voxels: npt.NDArray[Any], modality: str) -> tuple[float, float]:
+    """(scale, offset) that keep the whole range of the scan.
+
+    Whole numbers that fit 16 bits are kept as they are, and so is CT (rounded to 1 HU). All else gets 4096 levels
+    between the darkest and the brightest half per cent, coarser only where outliers would leave the 16 bits.
+    """
+    low, high = float(voxels.min()), float(voxels.max())
+    fits = low >= LOWEST and high <= HIGHEST
+    if fits and (
+        modality == "CT" or np.issubdtype(voxels.dtype, np.integer) or bool(np.all(voxels == np.rint(voxels)))
+    ):
+        return 1.0, 0.0
+    if high == low:
+        return 1.0, low
+    dark, bright = np.percentile(voxels[:: max(1, voxels.shape[0] // 128)], [DARK_PERCENTILE, BRIGHT_PERCENTILE])
+    scale = max((float(bright) - float(dark)) / LEVELS, (high - low) / (HIGHEST - LOWEST))
+    # From zero upwards where the range allows: the upper byte then hardly changes and packs well.
+    offset = low if (high - low) / scale <= HIGHEST else low - LOWEST * scale
+    return scale, offset
+
+
+def quantised(voxels: npt.NDArray[Any], *, scale: float, offset: float) -> npt.NDArray[np.int16]:
+    """Nearest stored number of each voxel."""
+    if np.issubdtype(voxels.dtype, np.integer) and (scale, offset) == (1.0, 0.0):
+        return voxels.astype(np.int16)
+    levels = np.rint((voxels.astype(np.float64) - offset) / scale)
+    return np.clip(levels, LOWEST, HIGHEST).astype(np.int16)

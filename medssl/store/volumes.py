@@ -1,0 +1,205 @@
+"""Scans in the store: written once, read box by box.
+
+A file holds the voxels in tensor axis order (D, H, W) = (Z, Y, X), in C order: the same bytes in memory as NIfTI's (X,
+Y, Z) in Fortran order, so that a read needs no transpose. The affine beside them speaks of (X, Y, Z) indices, as
+everywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medssl.errors import DataError
+from medssl.geometry import Volume, same_grid, spacing_mm, to_tensor_axes
+from medssl.store.blocks import damaged, read_box, read_facts, verify_blocks, write_blocks
+from medssl.store.body import Box, body_box
+from medssl.store.normalisation import Normalisation, normalisation_of
+from medssl.store.policy import StorePolicy, to_store_grid
+from medssl.store.quantise import quantisation, quantised
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+# Voxels of each label class that are remembered, so that a crop can be centred on one without reading the label.
+VOXELS_PER_CLASS = 512
+
+Index = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredVolume:
+    """A scan in the store, without its voxels: a few hundred bytes that travel to workers, which open the file
+    themselves.
+
+    shape, spacing_mm, body_box: in tensor order (D, H, W). affine_ras_mm: (4, 4), stored (X, Y, Z) index to RAS mm.
+    physical value = stored voxel * scale + offset. class_voxels: per label value an (N, 3) sample of its voxels (d, h,
+    w).
+    """
+
+    scan_id: str
+    folder: Path
+    shape: Index
+    affine_ras_mm: npt.NDArray[np.float64]
+    modality: str
+    scale: float
+    offset: float
+    normalisation: Normalisation
+    body_box: Box
+    has_label: bool
+    class_voxels: Mapping[int, npt.NDArray[np.int32]]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel along D, H, W in mm."""
+        x, y, z = spacing_mm(self.affine_ras_mm)
+        return z, y, x
+
+    def read(self, start: Index, stop: Index) -> npt.NDArray[np.int16]:
+        """Stored voxels (d, h, w) of the box [start, stop). Raises DataError when the file is missing or damaged."""
+        return self._box(image_path(self.folder, self.scan_id), start, stop, np.dtype(np.int16))
+
+    def read_label(self, start: Index, stop: Index) -> npt.NDArray[np.uint8]:
+        """Label values (d, h, w) of the box [start, stop). Raises DataError where the scan has no label."""
+        if not self.has_label:
+            raise DataError(f"scan {self.scan_id} has no label in the store. Ingest the cohort again with --labels.")
+        return self._box(label_path(self.folder, self.scan_id), start, stop, np.dtype(np.uint8))
+
+    def normalised(self) -> "Tensor":
+        """The whole scan, (D, H, W) float32 on the CPU, on the scale that networks see."""
+        import torch
+
+        voxels = self.read((0, 0, 0), self.shape).astype(np.float32)
+        return torch.from_numpy(self.normalisation.apply(voxels * np.float32(self.scale) + np.float32(self.offset)))
+
+    def _box(self, path: Path, start: Index, stop: Index, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
+        voxels = read_box(path, self.scan_id, start, stop)
+        if voxels.shape != tuple(b - a for a, b in zip(start, stop, strict=True)) or voxels.dtype != dtype:
+            raise damaged(self.scan_id, path, f"it holds {voxels.dtype} voxels of another shape than recorded")
+        return voxels
+
+
+def image_path(folder: Path, scan_id: str) -> Path:
+    """Where the voxels of a scan lie."""
+    return folder / f"{scan_id}.b2nd"
+
+
+def label_path(folder: Path, scan_id: str) -> Path:
+    """Where the label of a scan lies, if it has one."""
+    return folder / f"{scan_id}.label.b2nd"
+
+
+def write_volume(
+    folder: Path, scan_id: str, volume: Volume, *, modality: str, label: Volume | None, policy: StorePolicy
+) -> StoredVolume:
+    """Put a scan on the store's grid and write it; the image file appears last, so a scan is in the store whole or not
+    at all.
+
+    Raises DataError for NaN or infinite voxels, an empty volume, a label on another grid, label values that are no
+    whole numbers in 0..255, and a disk that refuses.
+    """
+    _refuse_unusable(scan_id, volume)
+    stored = to_store_grid(volume, policy=policy, modality=modality)
+    voxels = to_tensor_axes(stored.voxels)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    if label is not None:
+        classes = _write_label(
+            folder, scan_id, _checked_label(scan_id, volume, label), policy=policy, modality=modality
+        )
+        arrays = {f"class/{value}": where for value, where in classes.items()}
+    scale, offset = quantisation(voxels, modality)
+    normalisation = normalisation_of(stored, modality)
+    start, stop = body_box(voxels, modality)
+    facts = {
+        "format": FORMAT, "scan_id": scan_id, "modality": modality, "shape": list(voxels.shape),
+        "affine_ras_mm": stored.affine_ras_mm.tolist(), "scale": scale, "offset": offset,
+        "normalisation": [normalisation.low, normalisation.high, normalisation.mean, normalisation.std],
+        "body_box": [list(start), list(stop)], "has_label": label is not None,
+    }  # fmt: skip
+    write_blocks(image_path(folder, scan_id), quantised(voxels, scale=scale, offset=offset), facts=facts, arrays=arrays)
+    return open_volume(folder, scan_id)
+
+
+def open_volume(folder: Path, scan_id: str) -> StoredVolume:
+    """The scan as it lies in the store.
+
+    Raises DataError when it is missing, damaged or of another version of the store.
+    """
+    path = image_path(folder, scan_id)
+    facts, arrays = read_facts(path, scan_id)
+    if facts.get("format") != FORMAT:
+        raise DataError(
+            f"scan {scan_id} is of another version of the store (format {facts.get('format')}, this is {FORMAT}). "
+            "Ingest the cohort into a new folder."
+        )
+    try:
+        d, h, w = facts["shape"]
+        (start, stop) = (tuple(corner) for corner in facts["body_box"])
+        return StoredVolume(
+            scan_id=scan_id,
+            folder=Path(folder),
+            shape=(d, h, w),
+            affine_ras_mm=np.array(facts["affine_ras_mm"], np.float64),
+            modality=facts["modality"],
+            scale=float(facts["scale"]),
+            offset=float(facts["offset"]),
+            normalisation=Normalisation(*facts["normalisation"]),
+            body_box=(start, stop),
+            has_label=facts["has_label"],
+            class_voxels={int(name.removeprefix("class/")): where for name, where in arrays.items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(scan_id, path, error) from error
+
+
+def verify_volume(folder: Path, scan_id: str) -> None:
+    """Unpack every block of a scan and its label and compare the checksums. Raises DataError that names the scan."""
+    stored = open_volume(folder, scan_id)
+    verify_blocks(image_path(folder, scan_id), scan_id)
+    if stored.has_label:
+        verify_blocks(label_path(folder, scan_id), scan_id)
+
+
+def _refuse_unusable(scan_id: str, volume: Volume) -> None:
+    if 0 in volume.voxels.shape or volume.voxels.ndim != 3:
+        raise DataError(f"scan {scan_id} has the shape {volume.voxels.shape}. Only 3D scans with voxels can be stored.")
+    bad = 0 if np.issubdtype(volume.voxels.dtype, np.integer) else int(np.count_nonzero(~np.isfinite(volume.voxels)))
+    if bad:
+        raise DataError(
+            f"scan {scan_id} has {bad} voxels of {volume.voxels.size} that are NaN or infinite. Repair or exclude it."
+        )
+
+
+def _checked_label(scan_id: str, volume: Volume, label: Volume) -> Volume:
+    if not same_grid(volume, label):
+        raise DataError(
+            f"the label of scan {scan_id} lies on another grid: {label.shape} (X, Y, Z) at "
+            f"{np.round(label.spacing_mm, 3).tolist()} mm, the scan {volume.shape} at "
+            f"{np.round(volume.spacing_mm, 3).tolist()} mm. Resample the label to its scan."
+        )
+    low, high = float(label.voxels.min()), float(label.voxels.max())
+    if not (low >= 0 and high <= 255 and bool(np.all(label.voxels == np.rint(label.voxels)))):
+        raise DataError(
+            f"the label of scan {scan_id} has values from {low} to {high}. Labels must be whole numbers from 0 to 255."
+        )
+    return Volume(label.voxels.astype(np.uint8), label.affine_ras_mm)
+
+
+def _write_label(
+    folder: Path, scan_id: str, label: Volume, *, policy: StorePolicy, modality: str
+) -> dict[int, npt.NDArray[np.int32]]:
+    """Write the label and return a sample of each class's voxels, the same for the same scan."""
+    voxels = to_tensor_axes(to_store_grid(label, policy=policy, modality=modality, nearest=True).voxels)
+    write_blocks(label_path(folder, scan_id), voxels, facts={"format": FORMAT, "scan_id": scan_id})
+    chosen = np.random.default_rng(0)
+    sampled = {}
+    for value in np.unique(voxels[voxels != 0]):
+        where = np.flatnonzero(voxels == value)
+        where = np.sort(chosen.choice(where, min(len(where), VOXELS_PER_CLASS), replace=False))
+        sampled[int(value)] = np.stack(np.unravel_index(where, voxels.shape), axis=1).astype(np.int32)
+    return sampled

@@ -1,0 +1,125 @@
+"""A batch of boxes on the device, from which a task cuts its views."""
+
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from medssl.errors import PluginError
+from medssl.randomness import Draws
+from medssl.store.loader import RegionBatch
+from medssl.views.sampling import inside_scan, resample, window
+
+
+class Region:
+    """What was read for one batch. Patches are cut by name, as the task's `crops` declared them.
+
+    Padding rule: what lies beyond the scan has the normalised value of `low`, the darkest of the scan (air). A window
+    of whole voxels is sliced, bit for bit; a rotated or zoomed one is interpolated linearly, and falls to the padding
+    value within one voxel beyond the last centres. `valid` tells which voxels lie in the scan, for losses.
+
+    draws: random numbers of this batch's samples. spacing_mm: (B, 3) along d, h, w of the stored scan. numbers,
+    scan_ids: per sample.
+    """
+
+    def __init__(self, batch: RegionBatch, *, device: torch.device, seed: int) -> None:
+        self._batch, self.device = batch, device
+        self.numbers, self.scan_ids = batch.numbers, batch.scan_ids
+        self.draws = Draws(seed, batch.numbers, device)
+        self.spacing_mm = batch.spacing_mm.to(device, non_blocking=True)
+        self._voxels = batch.voxels.to(device, non_blocking=True)
+        self._labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
+
+    @classmethod
+    def from_batch(cls, batch: RegionBatch, *, device: torch.device, seed: int) -> "Region":
+        """The batch on `device`; the copy does not wait where the voxels are pinned."""
+        return cls(batch, device=device, seed=seed)
+
+    def crop(self, name: str) -> Float[Tensor, "b c d h w"]:
+        """(B, C, D, H, W) float32, normalised, ready for a network; memory of its own, free to be written to."""
+        return self._cut(name, self._image, self._outside, mode="bilinear")
+
+    def label(self, name: str) -> Int[Tensor, "b 1 d h w"]:
+        """(B, 1, D, H, W) int64 label values at the nearest voxels; 0 beyond the scan.
+
+        Raises PluginError when none were read.
+        """
+        if self._labels is None:
+            raise PluginError("labels were asked for, but this training reads none. Only fine-tuning reads labels.")
+        nothing = torch.zeros(len(self.numbers), device=self.device)
+        return self._cut(name, self._labels, nothing, mode="nearest").long()
+
+    def valid(self, name: str) -> Bool[Tensor, "b 1 d h w"]:
+        """(B, 1, D, H, W), true where the patch lies in the scan."""
+        shape = self._batch.scan_shape.to(self.device, torch.float32, non_blocking=True)
+        return inside_scan(self.matrix(name), self.size(name), shape)
+
+    def matrix(self, name: str) -> Float[Tensor, "b 3 4"]:
+        """(B, 3, 4) patch voxel (d, h, w, 1) to voxel (d, h, w) of the stored scan: where each crop lies, for tasks
+        that compare places.
+        """
+        matrix = self._to_box(name).clone()
+        matrix[:, :, 3] += self._batch.start
+        return matrix.to(self.device, non_blocking=True)
+
+    def size(self, name: str) -> tuple[int, int, int]:
+        """(D, H, W) of a crop."""
+        self._to_box(name)
+        return self._batch.sizes[name]
+
+    @property
+    def crop_names(self) -> tuple[str, ...]:
+        """Names that `crop` knows."""
+        return tuple(self._batch.crops)
+
+    def _to_box(self, name: str) -> Tensor:
+        if name not in self._batch.crops:
+            known = ", ".join(self._batch.crops)
+            raise PluginError(f"the crop '{name}' was not declared. The task's `crops` declares: {known}.")
+        return self._batch.crops[name]
+
+    @cached_property
+    def _outside(self) -> Tensor:
+        """(B,) normalised value beyond the scan."""
+        low, _, mean, std = self._batch.normalisation.unbind(dim=1)
+        return ((low - mean) / std).to(self.device, non_blocking=True)
+
+    @cached_property
+    def _image(self) -> Tensor:
+        """(B, 1, D, H, W) normalised boxes; each filled up with its padding value beyond its own extent."""
+        low, high, mean, std = self._batch.normalisation.unbind(dim=1)
+        factors = torch.stack(
+            [self._batch.scale / std, (self._batch.offset - mean) / std, (low - mean) / std, (high - mean) / std]
+        ).to(self.device, non_blocking=True)
+        scale, offset, lowest, highest = factors.view(4, -1, 1, 1, 1, 1)
+        image = self._voxels.float().mul_(scale).add_(offset).clamp_(lowest, highest)
+        _fill_beyond(image, self._batch.box_shape, self._outside)
+        return image
+
+    def _cut(self, name: str, volumes: Tensor, outside: Tensor, *, mode: str) -> Tensor:
+        to_box, size = self._to_box(name), self._batch.sizes[name]
+        exact = self._batch.exact[name]
+        boxes = self._batch.box_shape.tolist()
+        out = torch.empty((len(volumes), volumes.shape[1], *size), dtype=volumes.dtype, device=self.device)
+        for row in exact.nonzero()[0].tolist():
+            d, h, w = boxes[row]
+            out[row] = window(volumes[row, :, :d, :h, :w], to_box[row], size, outside=outside[row].to(volumes.dtype))
+        rows = (~exact).nonzero()[0].tolist()
+        if not rows:
+            return out
+        # Zero is grid_sample's padding: it is made to mean "outside" by a shift there and back.
+        shift = outside.view(-1, 1, 1, 1, 1)
+        chosen = slice(None) if len(rows) == len(exact) else rows
+        matrix = to_box[chosen].to(self.device, non_blocking=True)
+        cut = resample(volumes[chosen] - shift[chosen], matrix, size, mode=mode).add_(shift[chosen])
+        out[chosen] = cut.to(volumes.dtype)
+        return out
+
+
+def _fill_beyond(image: Tensor, box_shape: Tensor, outside: Tensor) -> None:
+    """Write the padding value where a row of the batch is larger than its own box; shapes are known on the host."""
+    for row, box in enumerate(box_shape.tolist()):
+        for axis, length in enumerate(box):
+            if length < image.shape[2 + axis]:
+                image[row].narrow(1 + axis, length, image.shape[2 + axis] - length).fill_(outside[row])

@@ -1,0 +1,94 @@
+"""Patches out of a batch of boxes: by slicing where they are windows of whole voxels, else by one fused resample.
+
+Matrices are (B, 3, 4) in voxels, (d, h, w) order: box voxel = matrix @ (patch voxel, 1).
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Size = tuple[int, int, int]
+
+
+def coordinates(matrix: Float[Tensor, "b 3 4"], size: Size) -> list[Tensor]:
+    """Per axis d, h, w of the box a (B, D, H, W) tensor: where each patch voxel lies.
+
+    Built by broadcasting, three adds per axis.
+    """
+    steps = [torch.arange(n, device=matrix.device, dtype=matrix.dtype) for n in size]
+    views = [(1, -1, 1, 1), (1, 1, -1, 1), (1, 1, 1, -1)]
+    out = []
+    for axis in range(3):
+        row = matrix[:, axis, :, None, None, None]  # (B, 4, 1, 1, 1)
+        along = [row[:, i] * step.view(view) for i, (step, view) in enumerate(zip(steps, views, strict=True))]
+        out.append(along[0] + (along[1] + (along[2] + row[:, 3])))
+    return out
+
+
+def resample(
+    volumes: Float[Tensor, "b c d h w"],
+    matrix: Float[Tensor, "b 3 4"],
+    size: Size,
+    *,
+    mode: str = "bilinear",
+    displacement: Float[Tensor, "b 3 pd ph pw"] | None = None,
+) -> Tensor:
+    """(B, C, *size): each patch voxel's value in its volume; zero beyond the last voxel centres, to which values fall
+    off over one voxel.
+
+    displacement: further shift of every patch voxel, in voxels of the volume along d, h, w.
+    """
+    grid = torch.empty((len(matrix), *size, 3), device=volumes.device, dtype=volumes.dtype)
+    for axis, place in enumerate(coordinates(matrix, size)):
+        if displacement is not None:
+            place = place + displacement[:, axis]
+        # grid_sample counts from -1 to 1 between the outer faces, and names the axes w, h, d.
+        length = volumes.shape[2 + axis]
+        torch.add(place.mul_(2.0 / length), 1.0 / length - 1.0, out=grid[..., 2 - axis])
+    return F.grid_sample(volumes, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def window(volume: Tensor, matrix: Float[Tensor, "3 4"], size: Size, *, outside: Tensor) -> Tensor:
+    """(C, *size) patch of a (C, D, H, W) volume by slicing, for a matrix on the host that mirrors and swaps whole
+    voxels only.
+
+    outside: scalar tensor, the value of what lies beyond the volume.
+    """
+    linear = matrix[:, :3].round().long()
+    axes = linear.abs().argmax(dim=0).tolist()  # patch axis -> volume axis
+    signs = [int(linear[a, p]) for p, a in enumerate(axes)]
+    extent = [0, 0, 0]
+    start = matrix[:, 3].round().long().tolist()
+    for patch_axis, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
+        extent[axis] = size[patch_axis]
+        start[axis] -= (size[patch_axis] - 1) if sign < 0 else 0
+    cut = _cut(volume, start, extent, outside)
+    mirrored = [1 + p for p, sign in enumerate(signs) if sign < 0]
+    return cut.permute(0, *(1 + a for a in axes)).flip(mirrored)
+
+
+def _cut(volume: Tensor, start: list[int], extent: list[int], outside: Tensor) -> Tensor:
+    """(C, *extent) from `start` on; a view where it lies inside the volume."""
+    shape = volume.shape[1:]
+    low = [max(0, s) for s in start]
+    high = [min(n, s + e) for n, s, e in zip(shape, start, extent, strict=True)]
+    inside = volume[:, low[0] : max(low[0], high[0]), low[1] : max(low[1], high[1]), low[2] : max(low[2], high[2])]
+    if list(inside.shape[1:]) == extent:
+        return inside
+    out = outside.expand(len(volume), *extent).clone()
+    place = [slice(a - s, a - s + n) for a, s, n in zip(low, start, inside.shape[1:], strict=True)]
+    out[:, place[0], place[1], place[2]] = inside
+    return out
+
+
+def inside_scan(
+    matrix: Float[Tensor, "b 3 4"], size: Size, scan_shape: Float[Tensor, "b 3"]
+) -> Bool[Tensor, "b 1 d h w"]:
+    """True where a patch voxel's centre lies within a voxel of the scan. matrix: patch voxel to scan voxel."""
+    valid = None
+    for axis, place in enumerate(coordinates(matrix, size)):
+        length = scan_shape[:, axis].view(-1, 1, 1, 1)
+        within = (place >= -0.5) & (place < length - 0.5)
+        valid = within if valid is None else valid & within
+    return valid[:, None]  # type: ignore[index]  # there are three axes

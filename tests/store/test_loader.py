@@ -1,0 +1,150 @@
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from stored_scans import noise, store_scan
+
+from medssl.errors import DataError
+from medssl.store.crops import Crop
+from medssl.store.loader import RegionBatch, RegionLoader
+from medssl.store.plan import BatchPlan
+
+CROPS = {
+    "patch": Crop(
+        size=(10, 12, 14), rotation_deg=(20.0, 20.0, 20.0), zoom=(0.8, 1.2), flip=(0.0, 0.0, 0.5), probability=0.5
+    ),
+    "plain": Crop(size=(6, 6, 6)),
+}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    shapes = [(20, 22, 24), (30, 18, 26), (17, 40, 15), (9, 8, 30), (25, 25, 25)]
+    return [
+        store_scan(folder, f"scan-{i}", noise(s, i), label=(noise(s, i) % 3).astype(np.uint8))
+        for i, s in enumerate(shapes)
+    ]
+
+
+@pytest.fixture
+def plan(scans):
+    return BatchPlan(scans, CROPS, batch_size=4, seed=11)
+
+
+def batches(plan: BatchPlan, count: int, **kwargs) -> list[RegionBatch]:
+    with RegionLoader(plan, **{"workers": 0, "first_step": 0, "with_labels": True, **kwargs}) as loader:
+        return [batch for batch, _ in zip(loader, range(count), strict=False)]
+
+
+def same(a: RegionBatch, b: RegionBatch) -> bool:
+    tensors = ("voxels", "labels", "box_shape", "start", "scale", "offset", "normalisation", "spacing_mm")
+    return (
+        (a.step, a.numbers, a.scan_ids) == (b.step, b.numbers, b.scan_ids)
+        and all(torch.equal(getattr(a, n), getattr(b, n)) for n in tensors)
+        and all(torch.equal(a.crops[n], b.crops[n]) and (a.exact[n] == b.exact[n]).all() for n in a.crops)
+    )
+
+
+def test_any_number_of_workers_gives_the_same_bytes(plan):
+    alone = batches(plan, 7)
+    for workers in (1, 3):
+        assert all(same(a, b) for a, b in zip(alone, batches(plan, 7, workers=workers), strict=True))
+
+
+def test_a_restart_goes_on_where_the_first_run_stopped(plan):
+    alone = batches(plan, 5)
+    assert all(same(a, b) for a, b in zip(alone[3:], batches(plan, 2, first_step=3, workers=2), strict=True))
+
+
+def test_two_ranks_read_the_two_halves_of_the_batch(plan):
+    whole, halves = batches(plan, 1)[0], [batches(plan, 1, rank=r, world=2)[0] for r in range(2)]
+    assert halves[0].numbers + halves[1].numbers == whole.numbers
+    assert halves[0].scan_ids + halves[1].scan_ids == whole.scan_ids
+    assert torch.equal(torch.cat([h.crops["patch"] for h in halves]), whole.crops["patch"])
+
+
+def test_a_batch_holds_each_box_from_its_origin_and_zeros_beyond(plan, scans):
+    batch = batches(plan, 1)[0]
+    by_id = {scan.scan_id: scan for scan in scans}
+    assert batch.voxels.dtype == torch.int16
+    assert batch.labels.dtype == torch.uint8
+    for row, scan_id in enumerate(batch.scan_ids):
+        d, h, w = batch.box_shape[row].tolist()
+        start = tuple(batch.start[row].tolist())
+        stop = tuple((batch.start[row] + batch.box_shape[row]).tolist())
+        assert np.array_equal(batch.voxels[row, 0, :d, :h, :w].numpy(), by_id[scan_id].read(start, stop))
+        assert np.array_equal(batch.labels[row, 0, :d, :h, :w].numpy(), by_id[scan_id].read_label(start, stop))
+        assert batch.voxels[row].count_nonzero() == batch.voxels[row, 0, :d, :h, :w].count_nonzero()
+    assert batch.box_shape.max(dim=0).values.tolist() == list(batch.voxels.shape[2:])
+    assert batch.spacing_mm[0].tolist() == pytest.approx([2.5, 1.1, 0.8])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_missing_scan_stops_the_training_with_its_name(tmp_path, workers):
+    scans = [store_scan(tmp_path, f"scan-{i}", noise((20, 20, 20), i)) for i in range(3)]
+    (tmp_path / "scan-1.b2nd").unlink()
+    plan = BatchPlan(scans, {"a": Crop(size=(8, 8, 8))}, batch_size=3, seed=0)
+    with pytest.raises(DataError, match="scan-1 is not in the store"):
+        batches(plan, 1, workers=workers, with_labels=False)
+
+
+def test_a_truncated_scan_stops_the_training_with_its_name(tmp_path):
+    scans = [store_scan(tmp_path, f"scan-{i}", noise((40, 40, 40), i)) for i in range(3)]
+    path = tmp_path / "scan-2.b2nd"
+    path.write_bytes(path.read_bytes()[:9000])
+    plan = BatchPlan(scans, {"a": Crop(size=(30, 30, 30))}, batch_size=3, seed=0)
+    with pytest.raises(DataError, match=r"scan-2.*damaged"):
+        batches(plan, 1, workers=1, with_labels=False)
+
+
+def test_a_killed_worker_stops_the_training_with_the_scan_it_was_reading(plan):
+    with RegionLoader(plan, workers=2, first_step=0) as loader:
+        stream = iter(loader)
+        next(stream)
+        for member in loader._crew.members:
+            os.kill(member.process.pid, signal.SIGKILL)
+        with pytest.raises(DataError, match=r"worker died \(signal 9\) while it read scan scan-\d"):
+            list(zip(range(6), stream, strict=False))
+
+
+def test_leaving_the_loader_ends_its_workers(plan):
+    with RegionLoader(plan, workers=2, first_step=0) as loader:
+        next(iter(loader))
+        processes = [member.process for member in loader._crew.members]
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_workers_do_not_load_torch(plan):
+    with RegionLoader(plan, workers=1, first_step=0) as loader:
+        next(iter(loader))
+        process = loader._crew.members[0].process
+        with open(f"/proc/{process.pid}/maps") as maps:
+            assert "libtorch" not in maps.read()
+
+
+def test_a_batch_that_is_kept_is_not_overwritten_by_the_next(plan):
+    with RegionLoader(plan, workers=1, first_step=0) as loader:
+        stream = iter(loader)
+        first = next(stream)
+        before = first.voxels.clone()
+        for _ in range(5):
+            next(stream)
+        assert torch.equal(first.voxels, before)
+
+
+def test_descriptors_and_memory_are_given_back(plan):
+    with RegionLoader(plan, workers=1, first_step=0, with_labels=True) as loader:
+        stream = iter(loader)
+        for _ in range(10):
+            next(stream)
+        member = loader._crew.members[0]
+        open_before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), member.process.pid)]
+        for _ in range(100):
+            next(stream)
+        time.sleep(0.05)
+        open_after = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), member.process.pid)]
+        assert np.subtract(open_after, open_before).max() <= 1

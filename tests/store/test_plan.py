@@ -1,0 +1,254 @@
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from medssl.errors import ConfigError, DataError
+from medssl.store.crops import Crop
+from medssl.store.normalisation import Normalisation
+from medssl.store.placement import is_exact, rotation
+from medssl.store.plan import BatchPlan, balanced_weights
+from medssl.store.volumes import StoredVolume
+
+
+def scan(scan_id: str, shape=(40, 50, 60), *, box=None, spacing=(1.0, 1.0, 1.0), classes=None) -> StoredVolume:
+    """A scan without a file: planning reads nothing. spacing along X, Y, Z in mm."""
+    return StoredVolume(
+        scan_id=scan_id,
+        folder=Path("/nowhere"),
+        shape=shape,
+        affine_ras_mm=np.diag([*spacing, 1.0]),
+        modality="MR",
+        scale=1.0,
+        offset=0.0,
+        normalisation=Normalisation(0.0, 1.0, 0.5, 0.25),
+        body_box=box or ((0, 0, 0), shape),
+        has_label=bool(classes),
+        class_voxels=classes or {},
+    )
+
+
+MOVED = Crop(size=(12, 16, 20), rotation_deg=(30.0, 20.0, 10.0), zoom=(0.8, 1.3), stretch=1.1, flip=(0.5, 0.5, 0.5))
+
+
+def starts(plan: BatchPlan, n: int, name: str = "patch") -> np.ndarray:
+    """(n, 3) first scan voxel of plain patches."""
+    return np.array([plan.sample(i).crops[name][:, 3] for i in range(n)])
+
+
+def same(a, b) -> bool:
+    return (a.number, a.scan_id, a.start, a.stop) == (b.number, b.scan_id, b.start, b.stop) and all(
+        np.array_equal(a.crops[n], b.crops[n]) for n in a.crops
+    )
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone():
+    scans = [scan(f"s{i}") for i in range(7)]
+    one, other = (BatchPlan(scans, {"a": MOVED}, batch_size=4, seed=5) for _ in range(2))
+    for step in (9, 0, 3, 9):  # any order, any past
+        assert all(same(x, y) for x, y in zip(one.batch(step), other.batch(step), strict=True))
+    another = BatchPlan(scans, {"a": MOVED}, batch_size=4, seed=6)
+    assert not any(same(x, y) for x, y in zip(one.batch(0), another.batch(0), strict=True))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_share_the_global_batch(world):
+    plan = BatchPlan([scan(f"s{i}") for i in range(7)], {"a": MOVED}, batch_size=8, seed=5)
+    parts = itertools.chain.from_iterable(plan.batch(3, rank=r, world=world) for r in range(world))
+    assert all(same(x, y) for x, y in zip(parts, plan.batch(3), strict=True))
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+    with pytest.raises(ConfigError, match="batch of 4 cannot be split over 3 ranks"):
+        BatchPlan([scan("s")], {"a": MOVED}, batch_size=4, seed=0).batch(0, rank=0, world=3)
+
+
+def test_every_scan_is_visited_once_per_epoch_in_another_order():
+    plan = BatchPlan([scan(f"s{i}") for i in range(11)], {"a": MOVED}, batch_size=3, seed=1)
+    ids = [plan.scan_of(n).scan_id for n in range(33)]
+    epochs = [ids[i : i + 11] for i in (0, 11, 22)]
+    assert all(len(set(epoch)) == 11 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_several_regions_come_from_one_scan_in_a_row():
+    plan = BatchPlan([scan(f"s{i}") for i in range(5)], {"a": MOVED}, batch_size=3, seed=1, regions_per_scan=3)
+    ids = [plan.scan_of(n).scan_id for n in range(15)]
+    assert all(len(set(ids[i : i + 3])) == 1 for i in range(0, 15, 3))
+    assert len(set(ids)) == 5
+    assert not np.array_equal(plan.sample(0).crops["a"], plan.sample(1).crops["a"])
+
+
+def test_weights_are_the_chances_of_the_scans():
+    plan = BatchPlan([scan(f"s{i}") for i in range(3)], {"a": MOVED}, batch_size=1, seed=2, weights=[1.0, 0.0, 3.0])
+    counts = Counter(plan.scan_of(n).scan_id for n in range(4000))
+    assert counts["s1"] == 0
+    assert counts["s2"] / 4000 == pytest.approx(0.75, abs=0.03)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, np.nan]])
+def test_weights_that_are_no_chances_are_refused(weights):
+    with pytest.raises(ConfigError, match="weights for 2 scans"):
+        BatchPlan([scan("a"), scan("b")], {"a": MOVED}, batch_size=1, seed=2, weights=weights)
+
+
+def test_balanced_weights_lift_small_groups():
+    groups = ["large"] * 90 + ["small"] * 10
+    for power, share in ((1.0, 0.1), (0.0, 0.5), (0.5, 10**0.5 / (10**0.5 + 90**0.5))):
+        weights = balanced_weights(groups, power=power)
+        assert sum(weights[90:]) / sum(weights) == pytest.approx(share)
+
+
+def test_a_plain_patch_is_a_window_of_whole_voxels_and_reads_no_voxel_more():
+    plan = BatchPlan([scan("s")], {"patch": Crop(size=(12, 16, 20))}, batch_size=1, seed=0)
+    for n in range(50):
+        sample = plan.sample(n)
+        assert is_exact(sample.crops["patch"])
+        assert np.subtract(sample.stop, sample.start).tolist() == [12, 16, 20]
+        assert min(sample.start) >= 0
+        assert (np.array(sample.stop) <= (40, 50, 60)).all()
+
+
+def test_plain_patches_start_at_every_place_alike():
+    plan = BatchPlan([scan("s", (10, 9, 13))], {"patch": Crop(size=(7, 9, 12))}, batch_size=1, seed=0)
+    places = starts(plan, 4000)
+    for axis, n in ((0, 4), (1, 1), (2, 2)):
+        counts = np.bincount(places[:, axis].astype(int), minlength=n)
+        assert len(counts) == n
+        assert counts.min() > 0.85 * 4000 / n
+
+
+def test_patches_overlap_the_body():
+    box = ((5, 30, 40), (25, 45, 55))
+    plan = BatchPlan([scan("s", (40, 50, 60), box=box)], {"patch": Crop(size=(12, 16, 10))}, batch_size=1, seed=0)
+    first = starts(plan, 500)
+    overlap = np.minimum(first + np.array([12, 16, 10]), box[1]) - np.maximum(first, box[0])
+    assert (overlap >= np.array([9, 12, 7])).all()
+    assert first.min(axis=0).tolist() == [2, 26, 37]  # a quarter of the patch beyond the box, in whole voxels
+
+
+def test_a_scan_smaller_than_the_patch_lies_in_it_somewhere_whole():
+    plan = BatchPlan([scan("s", (6, 20, 9))], {"patch": Crop(size=(8, 16, 12))}, batch_size=1, seed=0)
+    first = starts(plan, 300)
+    assert sorted(set(first[:, 0])) == [-2, -1, 0]
+    assert sorted(set(first[:, 2])) == [-3, -2, -1, 0]
+    assert plan.sample(0).start[0] == 0
+    assert plan.sample(0).stop[0] == 6
+
+
+def test_foreground_patches_hold_a_voxel_of_a_class_drawn_uniformly():
+    classes = {1: np.array([[3, 4, 5]] * 500, np.int32), 2: np.array([[30, 40, 50]], np.int32)}
+    plan = BatchPlan(
+        [scan("s", classes=classes)], {"patch": Crop(size=(8, 8, 8))}, batch_size=1, seed=0, foreground=1.0
+    )
+    first = starts(plan, 400)
+    holds = {c: ((first <= v[0]) & (v[0] < first + 8)).all(axis=1) for c, v in classes.items()}
+    assert (holds[1] ^ holds[2]).all()
+    assert holds[2].mean() == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_box_holds_every_voxel_that_interpolation_reads():
+    plan = BatchPlan([scan("s", spacing=(0.7, 0.7, 2.1))], {"a": MOVED, "b": MOVED}, batch_size=1, seed=3)
+    grid = np.stack([g.ravel() for g in np.indices(MOVED.size)] + [np.ones(np.prod(MOVED.size))])
+    for n in range(20):
+        sample = plan.sample(n)
+        points = np.concatenate([matrix @ grid for matrix in sample.crops.values()], axis=1)
+        low = np.clip(np.floor(points.min(axis=1) + 1e-5), 0, None)
+        high = np.minimum(np.ceil(points.max(axis=1) - 1e-5) + 1, (40, 50, 60))
+        assert np.array_equal(low, sample.start)
+        assert np.array_equal(high, sample.stop)
+
+
+def test_rotation_turns_millimetres_not_voxels():
+    crop = Crop(size=(8, 8, 8), rotation_deg=(0.0, 0.0, 30.0))
+    plan = BatchPlan([scan("s", (40, 80, 40), spacing=(1.0, 0.5, 4.0))], {"a": crop}, batch_size=1, seed=3)
+    to_mm = np.diag([4.0, 0.5, 1.0])
+    for n in range(10):
+        turn = to_mm @ plan.sample(n).crops["a"][:, :3] @ np.linalg.inv(to_mm)
+        assert np.allclose(turn @ turn.T, np.eye(3))
+        assert np.degrees(np.arccos((np.trace(turn) - 1) / 2)) <= 30
+
+
+def test_rotation_is_the_one_of_scipy():
+    angles = np.array([0.3, -0.7, 1.1])
+    # Our axes are named d, h, w; a positive angle turns i into j for the two other axes in this order.
+    expected = Rotation.from_euler("xyz", [angles[0], -angles[1], angles[2]]).as_matrix()
+    assert np.allclose(rotation(angles), expected)
+
+
+def test_zoom_above_one_enlarges_what_is_seen():
+    plan = BatchPlan([scan("s")], {"a": Crop(size=(8, 8, 8), zoom=(2.0, 2.0))}, batch_size=1, seed=3)
+    assert np.allclose(plan.sample(0).crops["a"][:, :3], np.eye(3) / 2)
+
+
+def test_zoom_and_stretch_stay_in_their_ranges():
+    crop = Crop(size=(8, 8, 8), zoom=(0.5, 1.5), stretch=1.2)
+    plan = BatchPlan([scan("s")], {"a": crop}, batch_size=1, seed=3)
+    factors = np.array([1 / np.diag(plan.sample(n).crops["a"][:, :3]) for n in range(500)])
+    assert factors.min() >= 0.5 / 1.2
+    assert factors.max() <= 1.5 * 1.2
+    assert (factors.max(axis=1) / factors.min(axis=1)).max() <= 1.2**2
+    assert (factors.std(axis=1) > 0).all()
+
+
+def test_probability_is_the_chance_that_anything_but_a_window_happens():
+    crop = Crop(size=(8, 8, 8), rotation_deg=(5.0, 5.0, 5.0), zoom=(0.9, 1.1), probability=0.3, rotate90=True)
+    plan = BatchPlan([scan("s")], {"a": crop}, batch_size=1, seed=3)
+    assert np.mean([not is_exact(plan.sample(n).crops["a"]) for n in range(1000)]) == pytest.approx(0.3, abs=0.05)
+
+
+def test_flips_and_quarter_turns_keep_the_window():
+    crop = Crop(size=(4, 6, 6), flip=(0.5, 0.5, 0.5), rotate90=True)
+    plan = BatchPlan([scan("s")], {"a": crop}, batch_size=1, seed=3)
+    seen = set()
+    for n in range(200):
+        sample = plan.sample(n)
+        assert is_exact(sample.crops["a"])
+        assert np.subtract(sample.stop, sample.start).tolist() == [4, 6, 6]
+        seen.add(tuple(sample.crops["a"][:, :3].ravel()))
+    assert len(seen) == 16  # 8 mirrorings, and for each the turn by a quarter
+
+
+def test_a_quarter_turn_of_a_patch_with_unequal_edges_reads_the_turned_window():
+    plan = BatchPlan([scan("s")], {"a": Crop(size=(4, 6, 10), rotate90=True)}, batch_size=1, seed=3)
+    edges = {tuple(np.subtract(plan.sample(n).stop, plan.sample(n).start).tolist()) for n in range(50)}
+    assert edges == {(4, 6, 10), (4, 10, 6)}
+
+
+def test_an_anchored_crop_lies_within_reach_of_its_anchor():
+    crops = {
+        "near": Crop(size=(6, 6, 6), anchor="middle", reach=0.25),
+        "middle": Crop(size=(12, 16, 20)),
+        "same": Crop(size=(12, 16, 20), anchor="middle"),
+    }
+    plan = BatchPlan([scan("s")], crops, batch_size=1, seed=3)
+    for n in range(100):
+        matrices = plan.sample(n).crops
+        centre = {name: m @ np.append((np.array(crops[name].size) - 1) / 2, 1) for name, m in matrices.items()}
+        assert (np.abs(centre["near"] - centre["middle"]) <= 0.25 * np.array([12, 16, 20]) + 0.5).all()
+        assert np.array_equal(matrices["same"], matrices["middle"])
+
+
+@pytest.mark.parametrize("anchor", ["nobody", "b"])
+def test_an_anchor_that_does_not_hold_is_refused(anchor):
+    crops = {"a": Crop(size=(4, 4, 4), anchor=anchor), "b": Crop(size=(4, 4, 4), anchor="a")}
+    with pytest.raises(ConfigError, match="anchors that do not exist or on each other"):
+        BatchPlan([scan("s")], crops, batch_size=1, seed=0)
+
+
+def test_no_scans_is_an_error():
+    with pytest.raises(DataError, match="no scan to read"):
+        BatchPlan([], {"a": MOVED}, batch_size=1, seed=0)
+
+
+def test_settings_of_one_kind_do_not_move_the_draws_of_another():
+    plain, zoomed = (
+        BatchPlan([scan("s")], {"a": Crop(size=(8, 8, 8), flip=(0.5, 0.5, 0.5), zoom=z)}, batch_size=1, seed=3)
+        for z in ((1.0, 1.0), (0.7, 1.4))
+    )
+    for n in range(20):
+        signs = [np.sign(np.diag(p.sample(n).crops["a"][:, :3])).tolist() for p in (plain, zoomed)]
+        assert signs[0] == signs[1]

@@ -1,0 +1,206 @@
+import os
+import pickle
+
+import blosc2
+import numpy as np
+import pytest
+from stored_scans import OBLIQUE, noise, ramp, store_scan
+
+from medssl.errors import DataError
+from medssl.geometry import Volume
+from medssl.store.policy import StorePolicy
+from medssl.store.volumes import open_volume, verify_volume, write_volume
+
+
+def test_a_box_is_read_exactly_and_in_tensor_order(tmp_path):
+    voxels = noise((70, 66, 90))
+    stored = store_scan(tmp_path, "a", voxels)
+    assert stored.shape == (90, 66, 70)
+    assert stored.spacing_mm == pytest.approx((2.5, 1.1, 0.8))
+    box = stored.read((3, 60, 50), (80, 66, 69))
+    assert box.flags["C_CONTIGUOUS"]
+    assert np.array_equal(box, voxels[50:69, 60:66, 3:80].transpose(2, 1, 0))
+
+
+def test_the_affine_places_stored_voxels_where_the_scan_has_them(tmp_path):
+    scan = Volume(
+        np.ascontiguousarray(ramp()[::-1]),
+        OBLIQUE @ np.array([[-1, 0, 0, 13], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
+    )
+    stored = write_volume(tmp_path, "a", scan, modality="MR", label=None, policy=StorePolicy())
+    place = scan.affine_ras_mm @ [2, 3, 4, 1]
+    x, y, z = np.rint(np.linalg.inv(stored.affine_ras_mm) @ place)[:3].astype(int).tolist()
+    assert stored.read((z, y, x), (z + 1, y + 1, x + 1)).item() == scan.voxels[2, 3, 4]
+
+
+def test_whole_numbers_are_kept_as_they_are(tmp_path):
+    voxels = noise((12, 9, 7)) - 1500
+    stored = store_scan(tmp_path, "ct", voxels, modality="CT")
+    assert (stored.scale, stored.offset) == (1.0, 0.0)
+    assert np.array_equal(stored.read((0, 0, 0), stored.shape).transpose(2, 1, 0), voxels)
+
+
+def test_real_numbers_keep_twelve_bits_of_the_tissue_and_the_range_of_the_scan(tmp_path):
+    voxels = np.random.default_rng(0).normal(3.0, 0.5, (30, 31, 32))
+    voxels[0, 0, 0] = 20.0  # a spike that must not cost the tissue its levels
+    stored = store_scan(tmp_path, "a", voxels)
+    back = stored.read((0, 0, 0), stored.shape).transpose(2, 1, 0) * stored.scale + stored.offset
+    low, high = np.percentile(voxels, [0.5, 99.5])
+    assert np.abs(back - voxels).max() <= 0.51 * (high - low) / 4095
+    assert back[0, 0, 0] == pytest.approx(20.0, abs=0.001)
+
+
+def test_extreme_ranges_fit_sixteen_bits(tmp_path):
+    voxels = np.random.default_rng(0).normal(0.0, 1.0, (30, 31, 32))
+    voxels[0, 0, 0], voxels[1, 0, 0] = -1e6, 1e6
+    stored = store_scan(tmp_path, "a", voxels)
+    back = stored.read((0, 0, 0), stored.shape).transpose(2, 1, 0) * stored.scale + stored.offset
+    assert back[0, 0, 0] == pytest.approx(-1e6, rel=1e-4)
+    assert back[1, 0, 0] == pytest.approx(1e6, rel=1e-4)
+
+
+def test_a_constant_scan_can_be_stored(tmp_path):
+    stored = store_scan(tmp_path, "a", np.full((8, 9, 10), 0.37))
+    assert np.allclose(stored.read((0, 0, 0), stored.shape) * stored.scale + stored.offset, 0.37)
+    assert np.isfinite(stored.normalised().numpy()).all()
+
+
+def test_the_normalised_scan_has_mean_zero_and_deviation_one_over_the_body(tmp_path):
+    voxels = np.zeros((40, 40, 40), np.int16)
+    voxels[10:30, 10:30, 10:30] = noise((20, 20, 20)) + 500
+    image = store_scan(tmp_path, "a", voxels).normalised().numpy()[10:30, 10:30, 10:30]
+    assert image.mean() == pytest.approx(0.0, abs=0.01)
+    assert image.std() == pytest.approx(1.0, abs=0.01)
+
+
+def test_ct_is_normalised_alike_in_every_scan(tmp_path):
+    water = store_scan(tmp_path, "a", np.zeros((8, 8, 8), np.int16), modality="CT")
+    dense = store_scan(tmp_path, "b", np.full((8, 8, 8), 1000, np.int16), modality="CT")
+    assert water.normalisation == dense.normalisation
+    assert water.normalised().mean() == 0.0
+    assert dense.normalised().mean() == pytest.approx(2.5)
+
+
+def test_the_box_of_the_body_leaves_the_air_out(tmp_path):
+    voxels = np.full((48, 40, 36), -1000, np.int16)
+    voxels[12:28, 8:24, 16:32] = 40
+    voxels[40, 2, 2] = 3000  # one bright voxel of a wire is not the body
+    stored = store_scan(tmp_path, "a", voxels, modality="CT")
+    assert stored.body_box == ((16, 8, 12), (32, 24, 28))
+
+
+def test_labels_lie_beside_the_scan_with_a_sample_of_each_class(tmp_path):
+    label = np.zeros((20, 21, 22), np.uint8)
+    label[2:15, 3:15, 4:15] = 1
+    label[18, 19, 20] = 5
+    stored = store_scan(tmp_path, "a", noise(label.shape), label=label)
+    assert stored.has_label
+    assert sorted(stored.class_voxels) == [1, 5]
+    assert stored.class_voxels[5].tolist() == [[20, 19, 18]]
+    whole = stored.read_label((0, 0, 0), stored.shape)
+    assert np.array_equal(whole, label.transpose(2, 1, 0))
+    d, h, w = stored.class_voxels[1].T
+    assert (whole[d, h, w] == 1).all()
+    assert len(d) == 512
+
+
+def test_a_stored_scan_is_small_to_send_and_reads_the_same_after_the_journey(tmp_path):
+    stored = store_scan(tmp_path, "a", noise((30, 20, 10)))
+    letter = pickle.dumps(stored)
+    assert len(letter) < 2000
+    assert np.array_equal(pickle.loads(letter).read((0, 0, 0), (10, 20, 30)), stored.read((0, 0, 0), (10, 20, 30)))
+
+
+def test_writing_again_gives_the_same_bytes_and_leaves_nothing_else_behind(tmp_path):
+    first = store_scan(tmp_path, "a", noise((30, 20, 10)), label=(noise((30, 20, 10)) % 4).astype(np.uint8))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    store_scan(tmp_path, "a", noise((30, 20, 10)), label=(noise((30, 20, 10)) % 4).astype(np.uint8))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert sorted(before) == ["a.b2nd", "a.label.b2nd"]
+    verify_volume(tmp_path, first.scan_id)
+
+
+def test_every_flipped_byte_of_the_voxels_is_found_by_the_check(tmp_path):
+    store_scan(tmp_path, "scan-7", noise((40, 40, 40)))
+    path = tmp_path / "scan-7.b2nd"
+    whole = path.read_bytes()
+    for at in np.random.default_rng(1).integers(len(whole) // 10, len(whole) * 8 // 10, 20):
+        broken = bytearray(whole)
+        broken[at] ^= 0xFF
+        path.write_bytes(bytes(broken))
+        with pytest.raises(DataError, match="scan-7"):
+            verify_volume(tmp_path, "scan-7")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 200, 5000])
+def test_a_truncated_file_is_named(tmp_path, keep):
+    store_scan(tmp_path, "scan-7", noise((40, 40, 40)))
+    path = tmp_path / "scan-7.b2nd"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"scan-7.*damaged"):
+        open_volume(tmp_path, "scan-7")
+
+
+def test_a_missing_scan_is_named(tmp_path):
+    with pytest.raises(DataError, match="scan-9 is not in the store"):
+        open_volume(tmp_path, "scan-9")
+
+
+def test_a_store_of_another_version_says_so(tmp_path):
+    store_scan(tmp_path, "a", noise((8, 8, 8)))
+    array = blosc2.open(str(tmp_path / "a.b2nd"), mode="a")
+    array.schunk.vlmeta["facts"] = array.schunk.vlmeta["facts"].replace('"format": 1', '"format": 0')
+    with pytest.raises(DataError, match="another version of the store"):
+        open_volume(tmp_path, "a")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_that_are_no_numbers_are_refused_with_their_count(tmp_path, value):
+    voxels = np.ones((8, 8, 8))
+    voxels[2, 3, 4:6] = value
+    with pytest.raises(DataError, match="scan a has 2 voxels of 512"):
+        store_scan(tmp_path, "a", voxels)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 8, 2), (8, 0, 8)])
+def test_what_is_not_three_dimensional_is_refused(tmp_path, shape):
+    with pytest.raises(DataError, match="Only 3D scans"):
+        store_scan(tmp_path, "a", np.ones(shape, np.int16))
+
+
+def test_a_label_on_another_grid_is_refused(tmp_path):
+    scan, label = Volume(noise((8, 9, 10)), np.eye(4)), Volume(np.zeros((8, 9, 11), np.uint8), np.eye(4))
+    with pytest.raises(DataError, match="another grid"):
+        write_volume(tmp_path, "a", scan, modality="MR", label=label, policy=StorePolicy())
+
+
+@pytest.mark.parametrize("value", [0.5, -1, 256])
+def test_a_label_that_is_no_class_number_is_refused(tmp_path, value):
+    with pytest.raises(DataError, match="whole numbers from 0 to 255"):
+        store_scan(tmp_path, "a", noise((8, 9, 10)), label=np.full((8, 9, 10), float(value)))
+
+
+def test_a_scan_without_label_has_none_to_read(tmp_path):
+    with pytest.raises(DataError, match="has no label"):
+        store_scan(tmp_path, "a", noise((8, 9, 10))).read_label((0, 0, 0), (1, 1, 1))
+
+
+def test_a_full_disk_leaves_no_file_behind(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DataError, match="No space left"):
+        store_scan(tmp_path, "a", noise((8, 9, 10)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "modality"), [("chris_t1", "MR"), ("body_ct", "CT")])
+def test_a_real_scan_takes_at_most_055_of_its_float32_bytes(tmp_path, real_data, name, modality):
+    import nibabel as nib
+
+    image = nib.load(real_data / "nifti" / f"{name}.nii.gz")
+    scan = Volume(np.asanyarray(image.dataobj), image.affine)
+    stored = write_volume(tmp_path, name, scan, modality=modality, label=None, policy=StorePolicy())
+    assert (tmp_path / f"{name}.b2nd").stat().st_size <= 0.55 * 4 * np.prod(stored.shape)

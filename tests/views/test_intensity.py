@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import correlate1d
+from scipy.stats import norm
+
+from medssl.errors import ConfigError
+from medssl.randomness import Draws
+from medssl.views import intensity
+from medssl.views.intensity import IntensityChain, blur, gamma, low_resolution, scale_and_shift, stretch_contrast
+
+CPU = torch.device("cpu")
+STRONG = 2.0
+
+
+def images(batch: int = 6, shape=(9, 12, 11), channels: int = 1) -> torch.Tensor:
+    return torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def draws(numbers=range(6), seed=3) -> Draws:
+    return Draws(seed, list(numbers), CPU)
+
+
+def everything_happens(monkeypatch) -> None:
+    for name in vars(intensity).copy():
+        if name.endswith("_CHANCE"):
+            monkeypatch.setattr(intensity, name, 1.0)
+
+
+def test_a_batch_equals_its_samples_one_by_one(monkeypatch):
+    everything_happens(monkeypatch)
+    x = images()
+    together = IntensityChain(STRONG)(x, draws(), "view")
+    for row in range(6):
+        alone = IntensityChain(STRONG)(x[row : row + 1], draws([row]), "view")
+        assert torch.allclose(together[row], alone[0], atol=1e-5)
+
+
+def test_every_sample_and_every_view_has_parameters_of_its_own():
+    x = images(1).expand(6, -1, -1, -1, -1)
+    a, b = (IntensityChain()(x, draws(), view) for view in "ab")
+    assert not torch.equal(a, b)
+    assert len({float(v.sum()) for v in a}) > 1
+
+
+def test_the_input_is_left_alone(monkeypatch):
+    everything_happens(monkeypatch)
+    x = images()
+    before = x.clone()
+    out = IntensityChain()(x, draws(), "view")
+    assert torch.equal(x, before)
+    assert out.data_ptr() != x.data_ptr()
+    assert IntensityChain(0.0)(x, draws(), "view").data_ptr() != x.data_ptr()
+
+
+def test_strength_zero_changes_nothing_and_more_strength_changes_more(monkeypatch):
+    everything_happens(monkeypatch)
+    x = images()
+    change = [(IntensityChain(s)(x, draws(), "view") - x).abs().mean().item() for s in (0.0, 0.5, 1.0, 2.0)]
+    assert change[0] == 0.0
+    assert change == sorted(change)
+
+
+def test_each_step_happens_with_its_chance():
+    x = images(1, (2, 2, 2)).expand(3000, -1, -1, -1, -1)
+    changed = (IntensityChain()(x, draws(range(3000)), "view") != x).flatten(1).any(dim=1).float().mean()
+    untouched = np.prod([1 - v for n, v in vars(intensity).items() if n.endswith("_CHANCE")])
+    # A low-resolution zoom near one leaves a 2-voxel edge as it is.
+    assert float(changed) == pytest.approx(1 - untouched, abs=0.06)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_half_precision_stays_finite_and_close(monkeypatch, dtype):
+    everything_happens(monkeypatch)
+    x = images() * 3
+    out = IntensityChain()(x.to(dtype), draws(), "view")
+    assert out.dtype == dtype
+    assert torch.isfinite(out).all()
+    reference = IntensityChain()(x.to(dtype).float(), draws(), "view")
+    assert (out.float() - reference).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("value", [-0.1, 5.0])
+def test_a_strength_out_of_range_is_refused(value):
+    with pytest.raises(ConfigError, match="strength"):
+        IntensityChain(value)
+
+
+def test_scale_and_shift_is_the_formula():
+    x, factor, shift = images(), torch.rand(6) + 0.5, torch.randn(6)
+    expected = np.stack([x[i].numpy() * factor[i].item() + shift[i].item() for i in range(6)])
+    assert np.allclose(scale_and_shift(x, factor, shift).numpy(), expected, atol=1e-6)
+
+
+def test_contrast_spreads_around_the_mean_within_the_range():
+    x = images(2)
+    out = stretch_contrast(x, torch.tensor([0.5, 3.0]))
+    assert torch.allclose(out[0], (x[0] - x[0].mean()) * 0.5 + x[0].mean(), atol=1e-5)
+    assert out[1].max() == x[1].max()
+    assert out[1].min() == x[1].min()
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_gamma_keeps_the_range_and_bends_between(invert):
+    x, exponent = images(2, channels=2), torch.tensor([0.5, 2.0])
+    out = gamma(x, exponent, invert=invert)
+    for b in range(2):
+        for c in range(2):
+            v = -x[b, c].double().numpy() if invert else x[b, c].double().numpy()
+            low, high = v.min(), v.max()
+            expected = ((v - low) / (high - low)) ** exponent[b].item() * (high - low) + low
+            assert np.allclose(out[b, c].numpy(), -expected if invert else expected, atol=1e-5)
+
+
+def test_gamma_of_a_constant_image_is_the_image():
+    flat = torch.full((2, 1, 4, 4, 4), 0.7)
+    assert torch.allclose(gamma(flat, torch.tensor([0.5, 2.0])), flat)
+
+
+def test_blur_is_a_separable_gaussian_with_its_own_sigma_per_sample_and_axis():
+    x = images(2, (14, 12, 17))
+    sigma = torch.tensor([[0.5, 1.0, 1.5], [1.2, 0.3, 0.9]])
+    out = blur(x, sigma)
+    for row in range(2):
+        expected = x[row, 0].double().numpy()
+        for axis in range(3):
+            s = sigma[row, axis].item()
+            reach = int(max(4.0 * s, 0.5) + 0.5)
+            t = np.arange(-reach, reach + 1)
+            kernel = norm.cdf(t + 0.5, scale=s) - norm.cdf(t - 0.5, scale=s)
+            expected = correlate1d(expected, kernel, axis=axis, mode="constant")
+        assert np.allclose(out[row, 0].numpy(), expected, atol=1e-5)
+
+
+def test_blur_of_zero_width_changes_nothing():
+    x = images(2)
+    assert torch.allclose(blur(x, torch.zeros(2, 3)), x, atol=1e-6)
+
+
+def test_low_resolution_keeps_the_size_the_mean_and_loses_detail():
+    x = images(2, (20, 24, 16))
+    out = low_resolution(x, [0.5, 1.0])
+    assert out.shape == x.shape
+    assert torch.equal(out[1], x[1])
+    assert out[0].diff(dim=3).abs().mean() < 0.7 * x[0].diff(dim=3).abs().mean()
+
+
+def test_low_resolution_does_not_move_the_image():
+    ramp = torch.arange(24.0).expand(1, 1, 4, 4, 24).contiguous()
+    out = low_resolution(ramp, [0.5])
+    assert (out - ramp)[..., 4:-4].abs().max() <= 0.51  # MONAI's floor sampling is off by up to one and a half voxels
+    assert (out - ramp)[..., 4:-4].mean().abs() <= 0.51

@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+from stored_scans import noise, store_scan
+
+from medssl.errors import PluginError
+from medssl.store.crops import Crop
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.views.region import Region
+
+CPU = torch.device("cpu")
+TURNED = Crop(size=(9, 11, 13), rotation_deg=(25.0, 15.0, 35.0), zoom=(0.8, 1.25), stretch=1.1, flip=(0.5, 0.5, 0.5))
+MIXED = Crop(size=(9, 12, 10), rotation_deg=(25.0, 15.0, 35.0), flip=(0.5, 0.5, 0.5), rotate90=True, probability=0.5)
+SHAPES = [(20, 22, 24), (30, 18, 26), (17, 40, 15), (9, 8, 30), (7, 7, 7)]
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    return [
+        store_scan(folder, f"scan-{i}", noise(s, i) / 7.0, label=(noise(s, i + 50) % 4).astype(np.uint8))
+        for i, s in enumerate(SHAPES)
+    ]
+
+
+def regions(scans, crops, *, batch_size=5, count=3, seed=11):
+    plan = BatchPlan(scans, crops, batch_size=batch_size, seed=seed)
+    with RegionLoader(plan, workers=0, first_step=0, with_labels=True) as loader:
+        return [(b, Region.from_batch(b, device=CPU, seed=seed)) for b, _ in zip(loader, range(count), strict=False)]
+
+
+def naive(scan, matrix: np.ndarray, size, *, order: int, label: bool = False) -> np.ndarray:
+    """The same patch by scipy from the whole scan: the reference that knows no boxes and no batches."""
+    if label:
+        whole, outside = scan.read_label((0, 0, 0), scan.shape).astype(np.float64), 0.0
+    else:
+        whole, outside = scan.normalised().numpy().astype(np.float64), scan.normalisation.outside
+    grid = np.stack([*np.indices(size), np.ones(size)]).reshape(4, -1)
+    # One voxel of padding beyond the scan, so that values fall to it linearly.
+    padded = np.pad(whole, 1, constant_values=outside)
+    return map_coordinates(padded, matrix @ grid + 1, order=order, mode="constant", cval=outside).reshape(size)
+
+
+def by_id(scans):
+    return {scan.scan_id: scan for scan in scans}
+
+
+def test_a_turned_patch_is_what_scipy_cuts_from_the_whole_scan(scans):
+    for _, region in regions(scans, {"a": TURNED}):
+        images, matrices = region.crop("a"), region.matrix("a").double().numpy()
+        assert images.shape == (5, 1, 9, 11, 13)
+        for row, scan_id in enumerate(region.scan_ids):
+            expected = naive(by_id(scans)[scan_id], matrices[row], TURNED.size, order=1)
+            assert np.abs(images[row, 0].numpy() - expected).max() < 2e-4
+
+
+def test_a_window_of_whole_voxels_is_cut_bit_for_bit(scans):
+    crop = Crop(size=(9, 12, 10), flip=(0.5, 0.5, 0.5), rotate90=True)
+    for batch, region in regions(scans, {"a": crop}, count=6):
+        assert batch.exact["a"].all()
+        images, matrices = region.crop("a"), region.matrix("a").double().numpy()
+        for row, scan_id in enumerate(region.scan_ids):
+            whole = by_id(scans)[scan_id].normalised().numpy()
+            places = (matrices[row] @ np.stack([*np.indices(crop.size), np.ones(crop.size)]).reshape(4, -1)).astype(int)
+            inside = ((places >= 0) & (places < np.array(whole.shape)[:, None])).all(axis=0)
+            cut = images[row, 0].numpy().ravel()
+            assert np.allclose(cut[inside], whole[tuple(places[:, inside])], atol=2e-6)
+            assert (cut[~inside] == cut.min()).all()
+
+
+def test_windows_and_turned_patches_of_one_batch_do_not_disturb_each_other(scans):
+    seen = []
+    for batch, region in regions(scans, {"a": MIXED}, count=4):
+        images, matrices = region.crop("a"), region.matrix("a").double().numpy()
+        seen += batch.exact["a"].tolist()
+        for row, scan_id in enumerate(region.scan_ids):
+            expected = naive(by_id(scans)[scan_id], matrices[row], MIXED.size, order=1)
+            assert np.abs(images[row, 0].numpy() - expected).max() < 2e-4
+    assert {True, False} == set(seen)
+
+
+def test_a_batch_equals_its_samples_one_by_one(scans):
+    for _, together in regions(scans, {"a": MIXED, "b": TURNED}, batch_size=5, count=2):
+        alone = {}
+        for _, region in regions(scans, {"a": MIXED, "b": TURNED}, batch_size=1, count=10):
+            alone[region.numbers[0]] = region
+        for name in ("a", "b"):
+            for row, number in enumerate(together.numbers):
+                assert torch.allclose(together.crop(name)[row], alone[number].crop(name)[0], atol=1e-5)
+                assert torch.equal(together.valid(name)[row], alone[number].valid(name)[0])
+                assert (together.label(name)[row] == alone[number].label(name)[0]).float().mean() > 0.999
+
+
+def test_labels_follow_the_image_and_stay_class_numbers(scans):
+    for _, region in regions(scans, {"a": MIXED}, count=3):
+        labels, matrices = region.label("a"), region.matrix("a").double().numpy()
+        assert labels.dtype == torch.int64
+        assert set(labels.unique().tolist()) <= {0, 1, 2, 3}
+        for row, scan_id in enumerate(region.scan_ids):
+            expected = naive(by_id(scans)[scan_id], matrices[row], MIXED.size, order=0, label=True)
+            # Places half-way between two voxels may fall to either side.
+            assert (labels[row, 0].numpy() == expected).mean() > 0.995
+
+
+def test_valid_marks_exactly_what_lies_in_the_scan(scans):
+    for _, region in regions(scans, {"a": MIXED}, count=3):
+        matrices = region.matrix("a").double().numpy()
+        for row, scan_id in enumerate(region.scan_ids):
+            shape = np.array(by_id(scans)[scan_id].shape)[:, None]
+            grid = np.stack([*np.indices(MIXED.size), np.ones(MIXED.size)]).reshape(4, -1)
+            places = matrices[row] @ grid
+            expected = ((places >= -0.5) & (places < shape - 0.5)).all(axis=0).reshape(MIXED.size)
+            assert (region.valid("a")[row, 0].numpy() == expected).mean() > 0.999
+
+
+def test_a_scan_smaller_than_the_patch_is_padded_with_its_lowest_value_whole_inside(scans):
+    tiny = [s for s in scans if s.scan_id == "scan-4"]
+    _, region = regions(tiny, {"a": Crop(size=(12, 12, 12))}, batch_size=2, count=1)[0]
+    image, valid = region.crop("a"), region.valid("a")
+    assert valid.sum(dim=(1, 2, 3, 4)).tolist() == [343, 343]
+    outside = tiny[0].normalisation.outside
+    assert torch.allclose(image[~valid], torch.tensor(outside), atol=1e-6)
+    assert image.min() >= outside - 1e-6
+
+
+def test_two_crops_of_one_region_agree_where_they_overlap(scans):
+    crops = {"a": Crop(size=(6, 6, 6)), "b": Crop(size=(4, 4, 4), anchor="a")}
+    for _, region in regions(scans, crops, count=2):
+        a, b = region.crop("a"), region.crop("b")
+        shift = (region.matrix("b")[:, :, 3] - region.matrix("a")[:, :, 3]).int().tolist()
+        for row, (d, h, w) in enumerate(shift):
+            assert torch.equal(a[row, 0, d : d + 4, h : h + 4, w : w + 4], b[row, 0])
+
+
+def test_crops_are_memory_of_their_own(scans):
+    _, region = regions(scans, {"a": MIXED}, count=1)[0]
+    first = region.crop("a")
+    before = first.clone()
+    first.zero_()
+    assert torch.equal(region.crop("a"), before)
+
+
+def test_a_crop_that_was_not_declared_is_named(scans):
+    _, region = regions(scans, {"a": MIXED}, count=1)[0]
+    with pytest.raises(PluginError, match="crop 'view' was not declared"):
+        region.crop("view")
+
+
+def test_the_region_tells_spacing_and_numbers(scans):
+    _, region = regions(scans, {"a": MIXED}, count=2)[1]
+    assert region.numbers == (5, 6, 7, 8, 9)
+    assert torch.allclose(region.spacing_mm, torch.tensor([2.5, 1.1, 0.8]).expand(5, 3))
+    assert region.crop_names == ("a",)
+    assert region.size("a") == MIXED.size

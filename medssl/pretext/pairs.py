@@ -1,5 +1,6 @@
-"""Two overlapping crops of one region, each with its own geometry and intensities, for tasks that compare them."""
+"""Overlapping crops of one region, each with its own geometry and intensities, for tasks that compare them."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -8,6 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.projection import Norm, pooled_levels
+from medssl.pretext.step import Step
 from medssl.pretext.task import TaskConfig
 from medssl.store.crops import Crop
 from medssl.views.intensity import IntensityChain
@@ -18,7 +21,7 @@ PAIR = ("a", "b")
 
 
 class PairConfig(TaskConfig):
-    """How two crops of a pair differ."""
+    """How two crops of a pair differ, and how a crop becomes a vector."""
 
     geometry: PatchGeometry = Field(
         default=PatchGeometry(rotation_deg=20.0, zoom=(0.8, 1.25), probability=0.8),
@@ -28,16 +31,29 @@ class PairConfig(TaskConfig):
         default=0.3,
         ge=0.0,
         le=0.9,
-        description="Largest distance between the centres of the two crops along each axis, as a share of the patch."
-        " At 0.3 two crops share 60 % of their volume on average; towards 0.9 the pair may have nothing "
-        "in common to be recognised by.",
+        description="Largest distance between the centres of the two crops along each axis, as a share of the patch. "
+        "At 0.3 two crops share 60 % of their volume on average; towards 0.9 they have little in common to be "
+        "recognised by.",
     )
     intensity: float = Field(
         default=1.0,
         ge=0.0,
         le=2.0,
-        description="Strength of brightness, contrast, gamma, noise and blur, drawn for each crop on its own; 0 "
-        "switches them off. Without them the histogram alone tells which crops belong together.",
+        description="Strength of noise, blur, brightness, contrast, low resolution and gamma, drawn for each crop on "
+        "its own; 0 switches them off. Without them the histogram alone tells which crops belong together.",
+    )
+    pooled_levels: int = Field(
+        default=2,
+        ge=1,
+        le=8,
+        description="Coarsest levels of the encoder whose mean and maximum over space stand for a crop.",
+    )
+    features: int = Field(default=128, ge=8, le=8192, description="Length of the compared vectors.")
+    hidden: int = Field(default=1024, ge=8, le=16384, description="Width of the hidden layers of the heads.")
+    norm: Norm = Field(
+        default="layer",
+        description="Norm in the heads. layer looks at one vector; batch at the vectors of all devices, as in the "
+        "paper, and wants a global batch of 16 or more.",
     )
 
     def crops(self, patch: Edges) -> dict[str, Crop]:
@@ -51,23 +67,86 @@ class PairConfig(TaskConfig):
         return {name: change(region.crop(name), region.draws, name) for name in names}
 
 
+class MultiCropConfig(PairConfig):
+    """A pair, and small crops of the same place that are to be recognised from less (Caron et al. 2020, SwAV)."""
+
+    small_crops: int = Field(
+        default=4, ge=0, le=16, description="Small crops per pair. Four of half the edge cost a quarter of the pair."
+    )
+    small_edge: float = Field(
+        default=0.5,
+        ge=0.2,
+        le=1.0,
+        description="Edge of a small crop as a share of the patch, rounded to what the encoder takes.",
+    )
+
+    def all_crops(self, patch: Edges, *, divisor: Edges) -> dict[str, Crop]:
+        """The pair, and small crops within reach of `a`. divisor: what edges must be multiples of."""
+        d, h, w = (
+            min(edge, max(2 * step, round(edge * self.small_edge / step) * step))
+            for edge, step in zip(patch, divisor, strict=True)
+        )
+        small = replace(self.geometry.crop((d, h, w)), anchor="a", reach=self.reach)
+        return self.crops(patch) | dict.fromkeys(self.small_names, small)
+
+    @property
+    def small_names(self) -> tuple[str, ...]:
+        """Names of the small crops."""
+        return tuple(f"small {number}" for number in range(self.small_crops))
+
+
+def encode(
+    encoder: Callable[[Tensor], list[Tensor]], views: Mapping[str, Tensor], names: tuple[str, ...], *, levels: int
+) -> Tensor:
+    """(len(names) * B, F) pooled features of crops of one size, one crop after the other."""
+    return pooled_levels(encoder(torch.cat([views[name] for name in names])), levels)
+
+
+def named_chunks(vectors: Tensor, names: tuple[str, ...], prefix: str = "") -> dict[str, Tensor]:
+    """Vectors of several crops, by the name of the crop."""
+    return {prefix + name: part for name, part in zip(names, vectors.chunk(len(names)), strict=True)}
+
+
+def pair_step(loss: Tensor, a: Tensor, b: Tensor, *, trivial: float | None, terms: Mapping[str, Tensor]) -> Step:
+    """A step whose energy is 1 - cosine of each pair, and whose negative energy is that of pairs one apart.
+
+    a, b: (B, F) unit vectors.
+    """
+    a, b = a.detach(), b.detach()
+    return Step(
+        loss=loss,
+        energy=1 - (a * b).sum(dim=1),
+        negative_energy=1 - (a * b.roll(1, dims=0)).sum(dim=1) if len(a) > 1 else None,
+        trivial=trivial,
+        terms={name: term.detach() for name, term in terms.items()},
+        embeddings=torch.cat([a, b]),
+    )
+
+
+def pair_pictures(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The two crops as the encoder sees them."""
+    return {f"crop {name}": views[name] for name in PAIR}
+
+
 def matching_points(region: Region, size: Edges, count: int) -> dict[str, Tensor]:
     """Points that lie in both crops of a pair, as `points_a`, `points_b` (B, N, 3) in voxels (d, h, w) of each crop.
 
-    `points_scan` are the same in voxels of the scan, and `points_valid` (B, N) is False where a pair's overlap was too
-    small to find `count` points in 8 times as many tries; those are the last ones of a sample.
+    `points_scan` are the same in voxels of the scan. `count` points are chosen from 8 times as many tries; a pair with
+    fewer in its overlap has some of them twice, and one with none has `points_valid` (B,) False.
     """
     high = torch.tensor(size, device=region.draws.device) - 1.0
     in_a = region.draws.uniform("matching points", 0.0, 1.0, (8 * count, 3)) * high
     to_a, to_b = region.matrix("a").to(in_a), region.matrix("b").to(in_a)
     in_scan = _apply(to_a, in_a)
-    in_b = torch.linalg.solve(to_b[:, :, :3], (in_scan - to_b[:, None, :, 3]).mT).mT
-    valid = ((in_b >= 0) & (in_b <= high)).all(dim=2)
-    chosen = torch.sort(~valid, dim=1, stable=True).indices[:, :count]
-    picked = {"points_a": in_a, "points_b": in_b, "points_scan": in_scan}
-    return {name: points.gather(1, chosen[..., None].expand(-1, -1, 3)) for name, points in picked.items()} | {
-        "points_valid": valid.gather(1, chosen)
-    }
+    beyond = in_scan - to_b[:, None, :, 3]
+    in_b = torch.linalg.solve_ex(to_b[:, :, :3], beyond.mT).result.mT  # solve_ex does not wait for the device
+    inside = ((in_b >= 0) & (in_b <= high)).all(dim=2)
+    found = inside.sum(dim=1, keepdim=True)
+    inside_first = torch.sort(~inside, dim=1, stable=True).indices
+    chosen = inside_first.gather(1, torch.arange(count, device=high.device) % found.clamp(min=1))
+    points = {"points_a": in_a, "points_b": in_b, "points_scan": in_scan}
+    picked = {name: place.gather(1, chosen[..., None].expand(-1, -1, 3)) for name, place in points.items()}
+    return picked | {"points_valid": found[:, 0] > 0}
 
 
 def _apply(matrix: Float[Tensor, "b 3 4"], points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:

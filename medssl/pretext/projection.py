@@ -65,10 +65,10 @@ class BatchNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(features), requires_grad=affine)
         self.bias = nn.Parameter(torch.zeros(features), requires_grad=affine)
 
-    def forward(self, vectors: Float[Tensor, "b f"]) -> Float[Tensor, "b f"]:
+    def forward(self, vectors: Float[Tensor, "... f"]) -> Float[Tensor, "... f"]:
         """Each feature with mean 0 and biased variance 1 over the global batch, then scale and shift."""
         exact = in_full(vectors)
-        everyone = gather(exact, together=self.training)
+        everyone = gather(exact.flatten(0, -2), together=self.training)
         mean, variance = everyone.mean(dim=0), everyone.var(dim=0, unbiased=False)
         return (exact - mean) / (variance + self.eps).sqrt() * self.weight + self.bias
 

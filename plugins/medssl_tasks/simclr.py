@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
-from medssl.views.region import Region
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,9 +18,8 @@ from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.gather import gather, rank, world_size
-from medssl.pretext.pairs import PairConfig, matching_points
+from medssl.pretext.pairs import PAIR, PairConfig, matching_points, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import (
-    Norm,
     Projection,
     features_at,
     pooled_channels,
@@ -32,6 +30,7 @@ from medssl.pretext.projection import (
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask
 from medssl.store.crops import Crop
+from medssl.views.region import Region
 
 # A logit that takes no part; finite, so that an anchor without a single negative has a gradient of 0 rather than NaN.
 NEVER = -1e9
@@ -70,19 +69,6 @@ class SimCLR(PretextTask):
             description="Points nearer to each other than this, in voxels of the scan, are not told apart: they are "
             "mostly the same tissue.",
         )
-        pooled_levels: int = Field(
-            default=2,
-            ge=1,
-            le=8,
-            description="Coarsest levels of the encoder whose mean and maximum over space stand for a crop.",
-        )
-        features: int = Field(default=128, ge=8, le=4096, description="Length of the compared vectors.")
-        hidden: int = Field(default=1024, ge=8, le=16384, description="Width of the hidden layer of the projection.")
-        norm: Norm = Field(
-            default="layer",
-            description="Norm in the projection: layer, or batch over all devices as in the paper (for global "
-            "batches of 16 or more).",
-        )
 
     config: Config
 
@@ -108,19 +94,17 @@ class SimCLR(PretextTask):
 
     def forward(self, views: dict[str, Tensor]) -> Step:
         """Loss over the batch of all ranks; the pictures show the two crops."""
-        return replace(self.compare(self.embed(views)), pictures={"view a": views["a"], "view b": views["b"]})
+        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """What `compare` needs of these samples; no sample looks at another."""
         pyramid = self.encoder(torch.cat([views["a"], views["b"]]))
-        vectors = self.project(pooled_levels(pyramid, self.config.pooled_levels))
-        out = dict(zip(("a", "b"), vectors.chunk(2), strict=True))
+        out = named_chunks(self.project(pooled_levels(pyramid, self.config.pooled_levels)), PAIR)
         if self.project_local is not None:
             depth, height, width = views["a"].shape[2:]
             points = torch.cat([views["points_a"], views["points_b"]])
             local = self.project_local(features_at(pyramid, points, (depth, height, width)))
-            out |= dict(zip(("local_a", "local_b"), local.chunk(2), strict=True))
-            out |= {name: views[name] for name in ("points_scan", "points_valid")}
+            out |= named_chunks(local, PAIR, "local_") | {name: views[name] for name in ("points_scan", "points_valid")}
         return out
 
     def compare(self, embeddings: dict[str, Tensor]) -> Step:
@@ -133,21 +117,13 @@ class SimCLR(PretextTask):
                 "without negatives such as byol."
             )
         pooled = nt_xent(a, b, temperature=self.config.temperature, together=self.training)
-        loss, trivial, terms = pooled, math.log(2 * volumes - 1), {"pooled": pooled.detach()}
+        loss, trivial, terms = pooled, math.log(2 * volumes - 1), {"pooled": pooled}
         if self.project_local is not None:
             local = self._local(embeddings).mean()
             loss = loss + self.config.local_weight * local
             trivial += self.config.local_weight * math.log(self.config.local_points)
-            terms |= {"local": local.detach(), "overlap_points": embeddings["points_valid"].float().mean()}
-        unrelated = 1 - (a * b.roll(1, dims=0)).sum(dim=1) if len(a) > 1 else None
-        return Step(
-            loss=loss,
-            energy=(1 - (a * b).sum(dim=1)).detach(),
-            negative_energy=None if unrelated is None else unrelated.detach(),
-            trivial=trivial,
-            terms=terms,
-            embeddings=torch.cat([a, b]).detach(),
-        )
+            terms["local"] = local
+        return pair_step(loss, a, b, trivial=trivial, terms=terms)
 
     def _local(self, embeddings: dict[str, Tensor]) -> Tensor:
         return point_contrast(
@@ -161,7 +137,7 @@ class SimCLR(PretextTask):
 
 
 def nt_xent(a: Tensor, b: Tensor, *, temperature: float, together: bool = True) -> Tensor:
-    """Mean cross-entropy of finding a crop's partner among the 2N-1 other crops of all ranks, over this rank's 2n crops.
+    """Mean over this rank's 2n crops of the cross-entropy of finding the partner among the 2N-1 others of all ranks.
 
     a, b: (n, F) unit vectors. Chen et al. 2020, equation 1; the positive stays in the denominator.
     """
@@ -181,20 +157,19 @@ def point_contrast(
 ) -> Tensor:
     """(B,) mean over a pair's points, in both directions, of ln(1 + (N-1) * mean over negatives of e^(negative - own)).
 
-    a, b: (B, N, F) unit vectors of the same N points in two crops. The negatives of a point are the valid points of the
-    other crop that lie at least `margin_voxels` from it. Taking their mean times N-1 makes ln N the value of a
-    collapsed encoder, however many there are.
+    a, b: (B, N, F) unit vectors of the same N points in two crops. valid: (B,) False for a pair that has no points. The
+    negatives of a point are the points of the other crop that lie at least `margin_voxels` from it. Taking their mean
+    times N-1 makes ln N the value of a collapsed encoder, however many there are.
     """
     count = a.shape[1]
     with without_autocast(a):
         logits = a @ b.mT / temperature  # (B, N, N)
         distance = (positions_voxels[:, :, None] - positions_voxels[:, None]).norm(dim=3)
         same = torch.eye(count, dtype=torch.bool, device=a.device)
-        negative = valid[:, None, :] & (distance >= margin_voxels) & ~same
+        negative = (distance >= margin_voxels) & ~same
         own = logits.diagonal(dim1=1, dim2=2)
         both = _point_terms(logits, own, negative) + _point_terms(logits.mT, own, negative)
-    weight = valid.to(both.dtype)
-    return 0.5 * (both * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+    return 0.5 * both.mean(dim=1) * valid
 
 
 def _point_terms(logits: Tensor, own: Tensor, negative: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""What a student learns from a teacher's assignment to prototypes, and what keeps that from being one for all."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.pretext.gather import total, world_size
+from medssl.pretext.projection import in_full
+
+
+class Centre(nn.Module):
+    """Running mean of the teacher's scores, taken off before its softmax (Caron et al. 2021, DINO, equation 4).
+
+    It is saved with the task, moves after it was used, and is the same on every rank.
+    """
+
+    mean: Tensor
+    moved: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("moved", torch.zeros((), dtype=torch.int64))
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def note(self, scores: Float[Tensor, "*b k"], weight: Float[Tensor, "*b"] | None = None) -> None:
+        """Remember this rank's scores for the next `move`; each counts as much as its weight."""
+        rows = in_full(scores.detach()).flatten(0, -2)
+        counts = torch.ones_like(rows[:, 0]) if weight is None else weight.detach().flatten().to(rows)
+        self._seen.append(((rows * counts[:, None]).sum(dim=0), counts.sum()))
+
+    @torch.no_grad()
+    def move(self, momentum: float | None = None) -> None:
+        """Take in what was noted since the last time: once per optimiser step, on all ranks together.
+
+        momentum: share of the old centre that stays. None: so that about 1000 scores are averaged, between 0.9 (the
+        paper's) and 0.99, because the mean of the few volumes of a 3D batch is mostly noise.
+        """
+        if not self._seen:
+            return
+        together = self.training
+        summed = total(torch.stack([part for part, _ in self._seen]).sum(dim=0), together=together)
+        count = total(torch.stack([number for _, number in self._seen]).sum(), together=together)
+        self._seen.clear()
+        stays = (1 - count / 1000).clamp(0.9, 0.99) if momentum is None else torch.full_like(count, momentum)
+        stays = torch.where(count > 0, stays, torch.ones_like(stays)).to(self.mean)
+        self.mean.lerp_((summed / count.clamp(min=1)).to(self.mean), 1 - stays)
+        self.moved += 1
+
+
+def teacher_probabilities(scores: Float[Tensor, "*b k"], *, centre: Tensor, temperature: Tensor | float) -> Tensor:
+    """Softmax of the centred scores, in at least float32; adding a constant to scores and centre changes nothing."""
+    return torch.softmax((in_full(scores) - centre.to(scores.device)) / temperature, dim=-1).detach()
+
+
+def cross_entropy(
+    target: Float[Tensor, "*b k"], scores: Float[Tensor, "*b k"], *, temperature: float
+) -> Float[Tensor, "*b"]:
+    """Per row, -sum of target * log softmax(scores / temperature); ln K for a uniform student."""
+    return -(target * F.log_softmax(in_full(scores) / temperature, dim=-1)).sum(dim=-1)
+
+
+def entropy(probabilities: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+    """Per row, -sum of p ln p; 0 where p is 0."""
+    return -torch.xlogy(probabilities, probabilities).sum(dim=-1)
+
+
+def usage(probabilities: Float[Tensor, "b k"], *, together: bool) -> Tensor:
+    """Entropy of the mean over all ranks as a share of its largest value: 1 for even use, 0 where one takes all.
+
+    Without gradient.
+    """
+    mean = total(in_full(probabilities).mean(dim=0), together=together) / world_size(together=together)
+    return entropy(mean) / torch.log(torch.tensor(float(mean.numel()), device=mean.device))

@@ -1,0 +1,116 @@
+"""Exact gradients of a batch that does not fit: embed in chunks, compare all, embed again with what came back.
+
+After Gao et al. 2021 (arXiv 2101.06983). Plain accumulation over chunks shows the loss only the negatives of a chunk;
+this one costs a second forward pass and gives the gradient of the whole batch to rounding.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from medssl.errors import ConfigError
+from medssl.pretext.projection import BatchNorm
+from medssl.pretext.step import Step
+
+Views = dict[str, Tensor]
+Sync = Callable[[bool], AbstractContextManager[object]]
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A task that looks across the batch, its forward split in two.
+
+    Every tensor that goes into or comes out of `embed` has the samples along its first axis.
+    """
+
+    def embed(self, views: Views) -> Views:
+        """Embeddings; no sample looks at another."""
+
+    def compare(self, embeddings: Views) -> Step:
+        """Loss of a batch from the embeddings of all its samples on this rank; gathers from other ranks itself."""
+
+
+def backward_in_chunks(
+    task: nn.Module,
+    views: Views,
+    *,
+    chunk: int,
+    embed: Callable[[Views], Views] | None = None,
+    backward: Callable[[Tensor], None] = Tensor.backward,
+    accumulating: Sync = lambda _: nullcontext(),
+) -> Step:
+    """Step of a batch, with its gradient added to the parameters of `task`; holds the graph of one chunk at a time.
+
+    embed: `task.embed` as the distributed wrapper exposes it. backward: the strategy's (precision, scaling).
+    accumulating(True): context in which gradients are not yet averaged over ranks; it is entered for all chunks but the
+    last. `compare` must use no parameter of its own. Raises ConfigError when a norm looks across the batch in `embed`:
+    chunks would change what it sees.
+    """
+    if not isinstance(task, Compares):
+        raise ConfigError(
+            f"The task {getattr(task, 'name', type(task).__name__)} does not split into embed and compare, so its "
+            "batch cannot be taken in chunks. Switch the gradient cache off."
+        )
+    check_no_batch_norm(task)
+    embed = embed or task.embed
+    chunks = list(split(views, chunk))
+    states = []
+    with torch.no_grad():
+        first = []
+        for part in chunks:
+            states.append(_random_state(part))
+            first.append(embed(part))
+    whole = {name: torch.cat([part[name] for part in first]) for name in first[0]}
+    leaves = {name: value.requires_grad_(value.is_floating_point()) for name, value in whole.items()}
+    step = task.compare(leaves)
+    step.loss.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    for number, (part, state, cached) in enumerate(zip(chunks, states, split(gradients, chunk), strict=True)):
+        with accumulating(number < len(chunks) - 1), _replayed(state):
+            again = embed(part)
+            backward(_inner_product(again, cached))
+    return step
+
+
+def check_no_batch_norm(task: nn.Module) -> None:
+    """Raises ConfigError naming the first batch norm that is in training mode."""
+    for name, module in task.named_modules():
+        if isinstance(module, (_BatchNorm, BatchNorm)) and module.training:
+            raise ConfigError(
+                f"{name} is a batch norm, which sees other statistics in every chunk of a batch: the gradient cache "
+                "would be wrong. Use an encoder and a projection with instance, group or layer norm (norm: layer), "
+                "or switch the cache off."
+            )
+
+
+def split(views: Mapping[str, Tensor], chunk: int) -> Iterator[Views]:
+    """The same tensors, `chunk` samples at a time."""
+    samples = len(next(iter(views.values())))
+    for first in range(0, samples, chunk):
+        yield {name: value[first : first + chunk] for name, value in views.items()}
+
+
+def _inner_product(embeddings: Views, gradients: Views) -> Tensor:
+    """A scalar whose gradient is that of the whole batch's loss, as far as these samples go."""
+    terms = [(embeddings[name] * gradient.to(embeddings[name].dtype)).sum() for name, gradient in gradients.items()]
+    return torch.stack(terms).sum()
+
+
+def _random_state(part: Views) -> tuple[Tensor, Tensor | None, torch.device]:
+    device = next(iter(part.values())).device
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None, device
+
+
+@contextmanager
+def _replayed(state: tuple[Tensor, Tensor | None, torch.device]) -> Iterator[None]:
+    """Within it, dropout draws what it drew in the first pass; afterwards the generators are as before."""
+    host, cuda, device = state
+    with torch.random.fork_rng([device] if cuda is not None else []):
+        torch.set_rng_state(host)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+        yield

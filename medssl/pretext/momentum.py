@@ -1,0 +1,54 @@
+"""Teachers: copies of student modules that follow them slowly."""
+
+import copy
+import math
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+AutoMomentum = float | Literal["auto"]
+
+
+class Teacher(nn.Module):
+    """A copy of a module whose weights are a running average of the student's; takes no gradient.
+
+    It is saved with the task, so a resumed run has the same teacher. Dropout and the like are always off in it; batch
+    norms, where a module has any, keep the statistics of the teacher's own batches, as in MoCo and DINO.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(student).requires_grad_(False)
+        self.train(self.training)
+
+    @torch.no_grad()
+    def forward(self, *inputs: Any) -> Any:
+        """What the copied module returns, without gradient."""
+        return self.module(*inputs)
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Switch batch norms alone; everything else stays in evaluation."""
+        super().train(False)
+        self.training = mode
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.train(mode)
+        return self
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module, momentum: float) -> None:
+        """Move every weight to momentum * teacher + (1 - momentum) * student; once per optimiser step."""
+        for mine, theirs in zip(self.module.parameters(), student.parameters(), strict=True):
+            mine.lerp_(theirs.detach().to(mine.dtype), 1.0 - momentum)
+
+
+def momentum_at(step: int, total: int, *, base: AutoMomentum) -> float:
+    """Momentum after step `step` of `total`: a cosine from `base` at 0 to 1 at `total` (Grill et al. 2020, BYOL).
+
+    "auto" averages over a fortieth of the run, between 10 and 250 steps (0.9 to 0.996): with the papers' 0.996 the
+    teacher of a run of a thousand steps would still be mostly random.
+    """
+    start = 1.0 - 1.0 / min(250.0, max(10.0, total / 40)) if base == "auto" else float(base)
+    return 1.0 - (1.0 - start) * (math.cos(math.pi * step / total) + 1.0) / 2.0

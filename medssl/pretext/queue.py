@@ -1,0 +1,36 @@
+"""A memory of the last vectors of all ranks: negatives for moco, company for swav, what deepercluster clusters."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Queue(nn.Module):
+    """The last `length` unit vectors, first in, first out; saved with the task, and the same on every rank.
+
+    Until vectors have come in, their places hold random directions (as in MoCo), the same in every run.
+    """
+
+    vectors: Tensor
+    written: Tensor
+
+    def __init__(self, length: int, features: int) -> None:
+        super().__init__()
+        start = torch.randn(length, features, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("vectors", F.normalize(start, dim=1))
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, newest: Float[Tensor, "n f"]) -> None:
+        """Put vectors in, in their order, over the oldest. The caller gathers them from all ranks first."""
+        length = len(self.vectors)
+        newest = newest.detach()[-length:].to(self.vectors.dtype)
+        places = (self.written + torch.arange(len(newest), device=newest.device)) % length
+        self.vectors.index_copy_(0, places, newest)
+        self.written += len(newest)
+
+    def real(self) -> Float[Tensor, "length"]:
+        """1 where a vector that came in lies, 0 where a random one still does."""
+        places = torch.arange(len(self.vectors), device=self.vectors.device)
+        return (places < self.written).to(self.vectors.dtype)

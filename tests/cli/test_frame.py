@@ -138,7 +138,7 @@ def test_a_bug_keeps_its_traceback_without_locals_and_names_the_plugins_to_leave
     site = install("medssl-p1", {"jigsaw-x": "import medssl\n"})
     code = (
         "import typer\nfrom medssl_cli import main\n"
-        "@main.app.command('crash')\ndef crash() -> None:\n    patient = 'DOE' + 'JANE'\n    raise ZeroDivisionError('x')\n"
+        "@main.app.command('crash')\ndef crash() -> None:\n    patient = 'DOE' + 'JANE'\n    raise ZeroDivisionError\n"
         "import sys\nsys.argv = ['medssl', 'crash']\nmain.main()"
     )
     result = subprocess.run(

@@ -1,0 +1,1 @@
+"""What `medssl doctor` looks at, one module per kind of thing."""

@@ -1,0 +1,126 @@
+"""`medssl doctor`: what is wrong is said with what to do, and one broken check stops no other."""
+
+import json
+from collections import namedtuple
+
+import nibabel
+import numpy as np
+import torch
+from installed_plugins import task_source
+from typer.testing import CliRunner
+
+from medssl.runs.run import Run
+from medssl_cli.checkup import contents, machine
+from medssl_cli.checkup.finding import Places
+from medssl_cli.main import app
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def doctor(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["doctor", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_on_this_machine_every_check_runs_and_says_so(tmp_path):
+    findings = json.loads(doctor("--json", "--out", tmp_path / "runs"))
+    assert {finding["check"] for finding in findings} >= {"versions", "gpu", "codecs", "disk", "plugins", "runs"}
+    assert [finding for finding in findings if finding["status"] == "failed"] == []
+
+
+def test_the_checks_can_be_named_without_running_them():
+    assert "codecs: Whether compressed DICOM frames can be decoded" in doctor("--list")
+
+
+def test_a_check_that_breaks_is_a_cross_and_the_others_still_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "codecs", lambda places: 1 / 0)
+    output = doctor("--out", tmp_path, code=1)
+    assert "✗ codecs: could not be checked (ZeroDivisionError: division by zero)" in output
+    assert "✓ plugins" in output
+    assert "need attention" in output
+
+
+def test_an_old_library_is_named_with_the_command_that_renews_it(monkeypatch):
+    monkeypatch.setattr(machine, "version", lambda name: "1.0" if name == "monai" else "2026.9")
+    monkeypatch.setattr(
+        machine, "requires", lambda name: ["monai<1.7,>=1.6", "imagecodecs>=2026.1", "pytest>=99; extra == 'test'"]
+    )
+    (finding,) = machine.versions(Places(out=None))
+    assert finding.status == "failed"
+    assert finding.text == "monai 1.0 is installed; medssl needs <1.7,>=1.6"
+    assert finding.fix.endswith("-m pip install 'monai<1.7,>=1.6'")
+
+
+def test_a_gpu_that_torch_cannot_use_is_a_cross_with_the_way_out(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "_driver_gpus", lambda: "NVIDIA H200, 570.1")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    (finding,) = machine.accelerators(Places(out=None))
+    assert (finding.status, "built without CUDA, but there is a GPU (NVIDIA H200" in finding.text) == ("failed", True)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    (finding,) = machine.accelerators(Places(out=None))
+    assert "(CUDA 13.0) cannot use the GPU" in finding.text
+
+
+def test_a_full_disk_and_a_small_shared_memory_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda place: Usage(total=2**26, used=0, free=2**29))
+    disk, memory = machine.disks(Places(out=tmp_path / "not" / "yet"))
+    assert (disk.status, memory.status) == ("failed", "note")
+    assert "--shm-size" in memory.fix
+
+
+def test_the_file_system_of_the_deepest_mount_counts(tmp_path):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        f"disk / ext4 rw 0 0\nserver:/x {tmp_path}/a nfs4 rw 0 0\nserver:/y {tmp_path}/a\\040b cifs rw 0 0\n"
+    )
+    assert machine.file_system(tmp_path / "a" / "runs", mounts) == "nfs4"
+    assert machine.file_system(tmp_path / "a b", mounts) == "cifs"
+    assert machine.file_system(tmp_path / "ab", mounts) == "ext4"
+
+
+def test_a_plugin_that_fails_clashes_or_wants_another_medssl_is_told(install):
+    site = install("medssl-broken", {"other": "import does_not_exist\n"})
+    install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")})
+    install("medssl-p2", {"jigsaw-x": task_source("jigsaw-x")})
+    metadata = site / "medssl_broken-0.1.dist-info" / "METADATA"
+    metadata.write_text(f"{metadata.read_text()}Requires-Dist: medssl>=7,<8\n")
+    texts = [finding.text for finding in contents.plugins(Places(out=None)) if finding.status == "failed"]
+    assert sum("'jigsaw-x' is provided by" in text for text in texts) == 2
+    assert any("medssl-broken 0.1 failed to load (ModuleNotFoundError" in text for text in texts)
+    assert any(text.startswith("medssl-broken needs medssl<8,>=7; 0.") for text in texts)
+
+
+def test_a_run_that_died_without_a_word_is_told_and_closed_on_request(tmp_path, monkeypatch):
+    Run.create(tmp_path / "a", kind="pretrain", config={}, facts={})
+    monkeypatch.setattr("medssl.runs.run.SILENT_AFTER_S", -1)
+    assert "has been silent for" in doctor("--out", tmp_path)
+    assert "closed as killed" in doctor("--out", tmp_path, "--fix")
+    assert Run.open(tmp_path / "a").status == "killed"
+    assert "1 runs in" in doctor("--out", tmp_path)
+
+
+def test_a_private_folder_that_others_may_read_is_a_cross(tmp_path):
+    (tmp_path / "private").mkdir(mode=0o755)
+    first, second = contents.cohort(Places(out=tmp_path, cohort=tmp_path))
+    assert first.fix == f"chmod 700 {tmp_path}/private"
+    assert "no cohort" in second.text
+
+
+def test_every_volume_of_a_cohort_is_read_against_its_checksum(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDSSL_KEY_FILE", str(tmp_path / "key"))
+    (tmp_path / "scans").mkdir()
+    for seed in range(2):
+        voxels = np.random.default_rng(seed).integers(0, 900, (28, 24, 20)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "scans" / f"scan-{seed}.nii.gz")
+    ingest = ["ingest", str(tmp_path / "scans"), "--out", str(tmp_path / "cohort")]
+    assert CliRunner().invoke(app, ingest).exit_code == 0
+    assert "✓ cohort: 2 scans of 2 rows, every checksum right" in doctor(
+        "--out", tmp_path, "--cohort", tmp_path / "cohort"
+    )
+    stored = sorted((tmp_path / "cohort" / "store").rglob("*.b2nd"))[0]
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    stored.write_bytes(content)
+    assert "✗ cohort: " in doctor("--out", tmp_path, "--cohort", tmp_path / "cohort", code=1)

@@ -1,9 +1,12 @@
 """Heads that tasks put on an encoder's feature pyramid."""
 
+from itertools import pairwise
+
 import torch
-from medssl.encoders.encoder import Encoder
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
 
 
 class VoxelHead(nn.Module):
@@ -11,12 +14,14 @@ class VoxelHead(nn.Module):
 
     Each level is projected to `width` features, the coarser ones are enlarged and added to the finer (feature pyramid,
     Lin et al. 2017, arXiv 1612.03144), and the sum is projected to `out_channels`. Nothing of the image is read but its
-    features, so whatever was hidden from the encoder stays hidden from the head.
+    features, so whatever was hidden from the encoder stays hidden from the head. `level`: of the pyramid, at whose
+    resolution the map is left; every finer level is then averaged down to it.
     """
 
-    def __init__(self, encoder: Encoder, out_channels: int = 1, *, width: int = 32) -> None:
+    def __init__(self, encoder: Encoder, out_channels: int = 1, *, width: int = 32, level: int | None = None) -> None:
         super().__init__()
-        self.stride = encoder.strides[0]
+        self.level = level
+        self.stride = encoder.strides[0] if level is None else (1, 1, 1)
         self.lateral = nn.ModuleList(nn.Conv3d(channels, width, 1) for channels in encoder.channels)
         self.smooth = nn.Conv3d(width, width, 3, padding=1)
         self.out = nn.Conv3d(width, out_channels, 1)
@@ -26,6 +31,9 @@ class VoxelHead(nn.Module):
         merged = self.lateral[-1](pyramid[-1])
         for project, level in zip(reversed(self.lateral[:-1]), reversed(pyramid[:-1]), strict=True):
             merged = project(level) + _resized(merged, level.shape[2:])
+        if self.level:
+            depth, height, width = pyramid[self.level].shape[2:]
+            merged = F.adaptive_avg_pool3d(merged, (depth, height, width))
         full = [edge * stride for edge, stride in zip(merged.shape[2:], self.stride, strict=True)]
         out: Tensor = self.out(_resized(F.leaky_relu(self.smooth(merged)), full))
         return out
@@ -35,22 +43,62 @@ class VectorHead(nn.Module):
     """`outputs` numbers per image: the deepest features, averaged over space, through one hidden layer.
 
     Without batch normalisation, which at 2-8 volumes per device depends on the company a volume is in. For classes, and
-    for any other small vector that the task predicts from a whole patch.
+    for any other small vector that the task predicts from a whole patch. `images`: how many images of one sample are
+    put side by side before the hidden layer (the tiles of a jigsaw).
     """
 
-    def __init__(self, encoder: Encoder, outputs: int, *, hidden: int = 256) -> None:
+    def __init__(self, encoder: Encoder, outputs: int, *, hidden: int = 256, images: int = 1) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(encoder.channels[-1], hidden), nn.GELU(), nn.Linear(hidden, outputs))
+        self.images = images
+        inputs = encoder.channels[-1] * images
+        self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
-        """(B, outputs)."""
-        out: Tensor = self.layers(pooled(pyramid))
+        """(B, outputs) from a pyramid of B * images images, those of one sample next to each other."""
+        features = pooled(pyramid)  # (B * images, F)
+        out: Tensor = self.layers(features.reshape(len(features) // self.images, -1))
+        return out
+
+
+class LatentDecoder(nn.Module):
+    """A volume from a map at the resolution of the encoder's deepest level, and from nothing else.
+
+    The encoder's own decoder reads every level, past any bottleneck; this one leaves no way around the latent map.
+    No normalisation layers: they would take off the very amplitude that is to be reconstructed.
+    """
+
+    def __init__(self, encoder: Encoder, latent_channels: int, out_channels: int = 1, *, widest: int = 128) -> None:
+        super().__init__()
+        widths = [min(widest, channels) for channels in encoder.channels]
+        self.steps = _steps(encoder.strides)
+        inputs = [latent_channels, *reversed(widths)]
+        layers = [nn.Conv3d(a, b, 3, padding=1) for a, b in pairwise(inputs)]
+        self.convolutions = nn.ModuleList(layers)
+        self.out = nn.Conv3d(widths[0], out_channels, 3, padding=1)
+        for layer in layers:
+            nn.init.kaiming_normal_(layer.weight, a=0.01)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(B, out_channels, D, H, W) from (B, latent_channels, D/stride, H/stride, W/stride)."""
+        features = latent
+        for convolution, step in zip(self.convolutions, self.steps, strict=True):
+            features = F.leaky_relu(convolution(features), 0.01)
+            features = _resized(features, [edge * s for edge, s in zip(features.shape[2:], step, strict=True)])
+        out: Tensor = self.out(features)
         return out
 
 
 def pooled(pyramid: list[Tensor]) -> Tensor:
     """(B, channels[-1]): the deepest features averaged over space."""
     return pyramid[-1].mean(dim=(2, 3, 4))
+
+
+def _steps(strides: tuple[tuple[int, int, int], ...]) -> list[tuple[int, ...]]:
+    """How far each level is enlarged to the next finer one, deepest first, the finest to the image."""
+    finer = [(1, 1, 1), *strides[:-1]]
+    return [
+        tuple(a // b for a, b in zip(*pair, strict=True)) for pair in reversed(list(zip(strides, finer, strict=True)))
+    ]
 
 
 def _resized(features: Tensor, size: torch.Size | list[int]) -> Tensor:

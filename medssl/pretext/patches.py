@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from medssl.store.crops import Crop
 from pydantic import BaseModel, ConfigDict, Field
+
+from medssl.store.crops import Crop
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -39,3 +40,11 @@ class PatchGeometry(BaseModel):
         return Crop(
             size=size, rotation_deg=(angle, angle, angle), zoom=self.zoom, flip=self.flip, probability=self.probability
         )
+
+
+def without_flips(geometry: PatchGeometry, *, axes: str) -> PatchGeometry:
+    """The same geometry. Raises ValueError where it mirrors one of these axes (letters of "DHW")."""
+    mirrored = [axis for axis, share in zip("DHW", geometry.flip, strict=True) if share > 0 and axis in axes]
+    if mirrored:
+        raise ValueError(f"mirroring {' and '.join(mirrored)} would change the answer; set these shares of flip to 0")
+    return geometry

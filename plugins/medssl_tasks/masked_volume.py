@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from torch import Tensor
+
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
@@ -15,13 +18,10 @@ from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, block_moments, informative, scored_mean, voxel_error
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.tiles import Edges, block_edges, volume_edges
 from medssl.store.crops import Crop
 from medssl.views.masks import block_mask
 from medssl.views.region import Region
-from pydantic import Field
-from torch import Tensor
-
-Edges = tuple[int, int, int]
 
 
 class MaskedVolume(PretextTask):
@@ -67,7 +67,7 @@ class MaskedVolume(PretextTask):
         """`target`, the patch; `hidden` from the encoder; `scored`, what of it lies inside the scan and is no air."""
         target = region.crop("patch")
         block = block_edges(self.config.block, target)
-        hidden = block_mask(region.draws, "hidden", shape=_shape(target), block=block, ratio=self.config.ratio)
+        hidden = block_mask(region.draws, "hidden", shape=volume_edges(target), block=block, ratio=self.config.ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
             scored &= informative(target, block, floor=self.config.ignore_air)
@@ -111,21 +111,6 @@ class MaskedVolume(PretextTask):
         mean, variance = block_moments(volume, block)
         deviation = (variance + 1e-6).sqrt()  # 1e-6: He et al. 2022, reference code
         return (volume - mean) / deviation, mean, deviation
-
-
-def block_edges(asked: int | str, volume: Tensor) -> Edges:
-    """Edges (D, H, W) of a block in voxels: as asked, or by the rule of `auto`; never more than half the patch."""
-    edges = [_auto_edge(edge) if asked == "auto" else min(int(asked), max(1, edge // 2)) for edge in volume.shape[2:]]
-    return edges[0], edges[1], edges[2]
-
-
-def _auto_edge(edge: int) -> int:
-    return min(16, max(4, 1 << max(0, (edge // 8).bit_length() - 1)), max(1, edge // 2))
-
-
-def _shape(volume: Tensor) -> Edges:
-    _, _, depth, height, width = volume.shape
-    return depth, height, width
 
 
 @hookimpl

@@ -3,10 +3,11 @@
 from itertools import pairwise
 
 import torch
-from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
-from medssl.randomness import Draws
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
+from medssl.randomness import Draws
 
 SHAPE = (16, 20, 24)
 
@@ -61,35 +62,40 @@ class SmallRegion:
     def __init__(self, volume: Tensor, *, seed: int = 0, valid: Tensor | None = None, first: int = 0, crops=None):
         self.volume = volume
         self.crops = crops or {}
-        self.draws = Draws(seed, range(first, first + len(volume)), volume.device)
+        self.numbers = tuple(range(first, first + len(volume)))
+        self.scan_ids = tuple(f"phantom-{number}" for number in self.numbers)
+        self.device, self.spacing_mm = volume.device, torch.ones(len(volume), 3)
+        self.draws = Draws(seed, self.numbers, volume.device)
         self.inside = torch.ones_like(volume, dtype=torch.bool) if valid is None else valid
 
     def crop(self, name: str) -> Tensor:
         return self.crops.get(name, self.volume).clone()
 
     def valid(self, name: str) -> Tensor:
-        return self.inside[..., : self.crop(name).shape[-1]]
+        return (
+            self.inside.expand_as(self.volume) if name not in self.crops else torch.ones_like(self.crops[name]).bool()
+        )
 
 
 def phantoms(batch: int = 2, shape=SHAPE, *, seed: int = 0) -> Tensor:
-    """(B, 1, D, H, W) bodies in air: two balls on a ramp in an ellipsoid, zero mean, unit deviation, faint noise."""
+    """(B, 1, D, H, W) bodies in air: balls on a ramp in an ellipsoid, all different; mean 0, deviation 1."""
     draws = torch.Generator().manual_seed(seed)
-    axes = [torch.linspace(-1, 1, edge) for edge in shape]
-    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    z, y, x = torch.meshgrid(*(torch.linspace(-1, 1, edge) for edge in shape), indexing="ij")
     volumes = []
     for _ in range(batch):
+        ramp = torch.rand(3, generator=draws) - 0.5
         body = (z / 0.9) ** 2 + (y / 0.8) ** 2 + (x / 0.95) ** 2 < 1
-        volume = body * (1.0 + 0.5 * x)
-        for _ in range(2):
-            cz, cy, cx = (torch.rand(3, generator=draws) - 0.5) * 0.9
-            ball = (z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2
-            volume = volume + 2.0 * torch.exp(-ball / 0.06)
+        volume = body * (1.0 + ramp[0] * z + ramp[1] * y + ramp[2] * x)
+        for _ in range(3):
+            cz, cy, cx = (torch.rand(3, generator=draws) - 0.5) * 1.2
+            height = 1.0 + 2.0 * torch.rand((), generator=draws)
+            volume = volume + height * torch.exp(-((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2) / 0.06)
         volume = volume + 0.02 * torch.randn(shape, generator=draws)
         volumes.append((volume - volume.mean()) / volume.std())
     return torch.stack(volumes)[:, None]
 
 
-def trained(task, views, steps: int = 30, lr: float = 1e-2):
+def trained(task, views, steps: int = 30, lr: float = 3e-3):
     """Losses of `steps` steps of Adam on one batch of views, with `after_step` called as the host does."""
     optimiser = torch.optim.Adam((p for p in task.parameters() if p.requires_grad), lr=lr)
     losses = []

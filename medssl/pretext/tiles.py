@@ -1,0 +1,76 @@
+"""A volume cut into tiles that the encoder sees one by one, and tiles put back into a volume."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from einops import rearrange
+from torch import Tensor
+
+Edges = tuple[int, int, int]
+
+
+def tile_edges(patch: Edges, divisor: Edges, *, parts: Edges = (2, 2, 2)) -> Edges:
+    """Edges (D, H, W) of a tile: `patch` over `parts`, rounded down to what the encoder can take.
+
+    A tile that would leave a single voxel at the encoder's deepest level is doubled: instance normalisation of one
+    voxel is zero, whatever the image was.
+    """
+    edges = [max(1, patch[i] // parts[i] // divisor[i]) * divisor[i] for i in range(3)]
+    if all(edge == step for edge, step in zip(edges, divisor, strict=True)):
+        edges = [2 * edge for edge in edges]
+    return edges[0], edges[1], edges[2]
+
+
+def volume_edges(volume: Tensor) -> Edges:
+    """Edges (D, H, W) of a volume (B, C, D, H, W) in voxels."""
+    _, _, depth, height, width = volume.shape
+    return depth, height, width
+
+
+def block_edges(asked: int | str, volume: Tensor) -> Edges:
+    """Edges (D, H, W) of a hidden block in voxels, never more than half the patch.
+
+    As asked; "auto" is, per axis, an eighth of the patch as a power of two from 4 to 16.
+    """
+    edges = [_auto_edge(edge) if asked == "auto" else min(int(asked), max(1, edge // 2)) for edge in volume.shape[2:]]
+    return edges[0], edges[1], edges[2]
+
+
+def cut_tiles(volume: Tensor, *, grid: Edges, tile: Edges, offsets: npt.NDArray[np.int64] | None = None) -> Tensor:
+    """(B, n, C, *tile): one tile from each cell of an even `grid` of n cells, W fastest.
+
+    offsets: (B, n, 3) first voxel of each tile within its cell; None begins where the cell begins.
+    """
+    cell = [edge // parts for edge, parts in zip(volume.shape[2:], grid, strict=True)]
+    if offsets is None:
+        offsets = np.zeros((len(volume), grid[0] * grid[1] * grid[2], 3), np.int64)
+    starts = offsets + np.array([[p * c for p, c in zip(place, cell, strict=True)] for place in np.ndindex(*grid)])
+    rows = [
+        torch.stack([image[:, d : d + tile[0], h : h + tile[1], w : w + tile[2]] for d, h, w in places.tolist()])
+        for image, places in zip(volume, starts, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def join_tiles(tiles: Tensor, *, grid: Edges) -> Tensor:
+    """(B, C, D, H, W) from (B, n, C, d, h, w) on a `grid` of n cells, W fastest; the inverse of `cut_tiles` without
+    gaps.
+    """
+    joined: Tensor = rearrange(tiles, "b (p q r) c d h w -> b c (p d) (q h) (r w)", p=grid[0], q=grid[1], r=grid[2])
+    return joined
+
+
+def normalised_tiles(tiles: Tensor, *, floor: float = 0.05) -> Tensor:
+    """(B, n, C, d, h, w) each tile with mean 0 and deviation 1, so that a drift of intensities does not give its place
+    away.
+
+    floor: smallest deviation that is divided by, in units of the normalised scan; a tile of air stays flat.
+    """
+    axes = (2, 3, 4, 5)
+    centred = tiles - tiles.mean(dim=axes, keepdim=True)
+    return centred / centred.square().mean(dim=axes, keepdim=True).sqrt().clamp_min(floor)
+
+
+def _auto_edge(edge: int) -> int:
+    power = 1 << max(0, (edge // 8).bit_length() - 1)
+    return min(16, max(4, power), max(1, edge // 2))

@@ -1,0 +1,179 @@
+"""Colorization: recover the full intensities of a scan from a reduced version of it.
+
+The counterpart of colouring grey pictures (Zhang et al. 2016, arXiv 1603.08511) where scans have no colour: the network
+sees a narrow window, a few grey levels, or intensities bent by an unknown curve, and gives back what the scanner
+measured.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from medssl.encoders.encoder import Decoder, Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.heads import pooled
+from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.reconstruction import against_another, scored_mean, voxel_error
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.randomness import Draws
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+Width = Annotated[float, Field(gt=0.0, le=20.0)]
+CHANGED = 1e-4
+BINS = 16
+EVEN_SHARE = 0.5  # Zhang et al. 2016, section 2.2: half the empirical distribution, half a flat one
+
+
+class Colorization(PretextTask):
+    """Show a patch with reduced intensities and reconstruct the full ones."""
+
+    name = "colorization"
+    family = "latent"
+
+    class Config(TaskConfig):
+        """Settings of colorization."""
+
+        reduction: Literal["window", "bits", "curve", "window+bits"] = Field(
+            default="window+bits",
+            description="What is taken: what lies outside a random window; the fine grey levels; the scale "
+            "itself, by an unknown rising curve; or the first two together.",
+        )
+        window: tuple[Width, Width] = Field(
+            default=(0.8, 2.0),
+            description="Smallest and largest width of the window, in units of the normalised scan; its middle is "
+            "that of a random voxel intensity.",
+        )
+        bits: int = Field(default=2, ge=1, le=8, description="Grey levels that are left, as a power of two.")
+        bend: float = Field(
+            default=2.0, gt=1.0, le=8.0, description="Largest exponent, and largest inverse of it, of the curve."
+        )
+        rebalance: bool = Field(
+            default=True,
+            description="Weight voxels by how rare their intensity is, so that fat and fluid count beside muscle.",
+        )
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
+        )
+
+        @model_validator(mode="after")
+        def _ordered(self) -> "Colorization.Config":
+            if self.window[0] > self.window[1]:
+                raise ValueError(f"window is {list(self.window)}; give the smaller width first")
+            return self
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.decoder = encoder.make_decoder(1)
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """One patch with mild random geometry."""
+        return {"patch": self.config.geometry.crop(patch)}
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`target`, the patch; `reduced`, what the encoder sees; `weight`, on the voxels that were changed inside the
+        scan.
+        """
+        target = region.crop("patch")
+        reduced = self._reduced(target, region.draws)
+        # elsewhere the answer stands in the input
+        changed = ((target - reduced).abs() > CHANGED) & region.valid("patch")
+        weight = changed.to(target.dtype)
+        if self.config.rebalance:
+            weight = weight * rarity(target, changed)
+        return {"target": target, "reduced": reduced, "weight": weight}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Absolute error, weighted, of the voxels that were changed."""
+        target, reduced, weight = views["target"], views["reduced"], views["weight"]
+        pyramid = self.encoder(reduced)
+        guess = self.decoder(pyramid, reduced)
+        error = voxel_error(guess, target, kind="l1")
+        energy = scored_mean(error, weight)
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=against_another(guess, target, weight, kind="l1"),
+            terms={"trivial": scored_mean((reduced - target).abs(), weight).mean()},
+            pictures={
+                "scan": target,
+                "reduced": reduced,
+                "guess": guess.detach().to(target.dtype),
+                "error": error.detach(),
+            },
+            embeddings=pooled(pyramid).detach(),
+        )
+
+    def exported_decoder(self) -> Decoder:
+        """The decoder that reconstructed: fine-tuning starts from it."""
+        return self.decoder
+
+    def _reduced(self, target: Tensor, draws: Draws) -> Tensor:
+        config = self.config
+        width = draws.uniform("width", *config.window)
+        share = draws.uniform("middle", 0.1, 0.9)
+        low, high = _quantile(target, share) - width / 2, _quantile(target, share) + width / 2
+        if config.reduction == "bits":
+            low, high = target.amin(dim=(1, 2, 3, 4)), target.amax(dim=(1, 2, 3, 4))
+        if config.reduction == "curve":
+            exponent = config.bend ** draws.uniform("exponent", -1.0, 1.0)
+            return bend(target, exponent)
+        out = clip(target, low, high)
+        return out if config.reduction == "window" else quantise(out, low, high, levels=2**config.bits)
+
+
+def clip(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Images (B, C, D, H, W) kept between `low` and `high` (B,)."""
+    return torch.minimum(torch.maximum(images, _wide(low)), _wide(high))
+
+
+def quantise(images: Tensor, low: Tensor, high: Tensor, *, levels: int) -> Tensor:
+    """Images between `low` and `high` (B,) rounded to `levels` even grey values, `low` and `high` among them."""
+    extent = _wide(high - low).clamp_min(1e-6)
+    share = (images - _wide(low)) / extent
+    return (share * (levels - 1)).round() / (levels - 1) * extent + _wide(low)
+
+
+def bend(images: Tensor, exponent: Tensor) -> Tensor:
+    """Images with the share of their own range raised to `exponent` (B,): invertible, and range and order stay."""
+    low, high = images.amin(dim=(1, 2, 3, 4)), images.amax(dim=(1, 2, 3, 4))
+    extent = _wide(high - low).clamp_min(1e-6)
+    return ((images - _wide(low)) / extent).clamp(0.0, 1.0) ** _wide(exponent) * extent + _wide(low)
+
+
+def rarity(images: Tensor, chosen: Tensor) -> Tensor:
+    """(B, 1, D, H, W) weight of each voxel, the inverse of how common its intensity is among the `chosen` ones; 1 on
+    average there.
+
+    16 even bins between the sample's extremes; the distribution is mixed half and half with a flat one.
+    """
+    low, high = images.amin(dim=(1, 2, 3, 4)), images.amax(dim=(1, 2, 3, 4))
+    share = (images - _wide(low)) / _wide(high - low).clamp_min(1e-6)
+    bins = (share * BINS).long().clamp(0, BINS - 1).flatten(1)
+    weight = chosen.to(images.dtype).flatten(1)
+    count = torch.zeros(len(images), BINS, dtype=images.dtype, device=images.device).scatter_add_(1, bins, weight)
+    total = count.sum(dim=1, keepdim=True).clamp_min(1.0)
+    value = 1.0 / ((1 - EVEN_SHARE) * count / total + EVEN_SHARE / BINS)
+    value = value / ((value * count).sum(dim=1, keepdim=True) / total).clamp_min(1e-6)
+    return value.gather(1, bins).view_as(images)
+
+
+def _quantile(images: Tensor, share: Tensor) -> Tensor:
+    """(B,) intensity below which `share` (B,) of a grid of voxels lies; to sort all of them would take long."""
+    sample, _ = images[:, :, ::2, ::2, ::2].flatten(1).sort(dim=1)
+    place = (share * (sample.shape[1] - 1)).long().unsqueeze(1)
+    return sample.gather(1, place).squeeze(1)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1, 1)
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [Colorization]

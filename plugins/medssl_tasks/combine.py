@@ -1,0 +1,180 @@
+"""Combine: a weighted sum of tasks over one encoder."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from medssl.encoders.encoder import Decoder, Encoder
+from medssl.errors import ConfigError
+from medssl.hookspecs import hookimpl
+from medssl.plugins import load_task, task_config
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.randomness import Draws
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class Part(BaseModel):
+    """One task of a combination."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str = Field(min_length=1, description="Name of the task.")
+    weight: float = Field(default=1.0, gt=0.0, le=1000.0, description="Factor of its loss.")
+    options: dict[str, Any] = Field(default={}, description="The task's own settings.")
+
+
+class Combine(PretextTask):
+    """Several tasks learn with one encoder from the same batch; their losses are weighted and added."""
+
+    name = "combine"
+    family = "combination"
+
+    class Config(TaskConfig):
+        """Settings of combine."""
+
+        tasks: tuple[Part, ...] = Field(
+            default=(Part(name="masked-volume"), Part(name="simclr")),
+            min_length=2,
+            description="Tasks, each with name, weight and options. The first that trained a decoder hands it over.",
+        )
+        relative: bool = Field(
+            default=True,
+            description="Divide each loss by its trivial value, where it has one, before weighting: the losses "
+            "then all begin near their weight, whatever they measure.",
+        )
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        names = [part.name for part in config.tasks]
+        if self.name in names or len(set(names)) < len(names):
+            raise ConfigError(f"task.tasks is {names}. Name each task once, and not '{self.name}' itself.")
+        loaded = [(part, load_task(part.name).cls) for part in config.tasks]
+        self.parts = nn.ModuleDict({part.name: cls(encoder, task_config(cls, part.options)) for part, cls in loaded})
+        self.weights = {part.name: part.weight for part in config.tasks}
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """Every task's crops, under the task's name."""
+        found = {}
+        for name, task in self._tasks():
+            for key, crop in task.crops(patch).items():
+                anchor = None if crop.anchor is None else f"{name}/{crop.anchor}"
+                found[f"{name}/{key}"] = replace(crop, anchor=anchor)
+        return found
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """Every task's views, under the task's name."""
+        return {
+            f"{name}/{key}": view
+            for name, task in self._tasks()
+            for key, view in task.views(cast(Region, PartOfRegion(region, name))).items()
+        }
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """The sum; terms and pictures of each task under its name."""
+        steps = {name: task(_under(views, name)) for name, task in self._tasks()}
+        scale = {name: self._scale(name, step) for name, step in steps.items()}
+        others = {name: step.negative_energy for name, step in steps.items()}
+        known = {name: other for name, other in others.items() if other is not None}
+        embeddings = [step.embeddings for step in steps.values() if step.embeddings is not None]
+        trivial = {name: step.trivial for name, step in steps.items() if step.trivial is not None}
+        return Step(
+            loss=_total(scale, {name: step.loss for name, step in steps.items()}),
+            energy=_total(scale, {name: step.energy for name, step in steps.items()}),
+            negative_energy=_total(scale, known) if len(known) == len(steps) else None,
+            trivial=sum(scale[name] * value for name, value in trivial.items()) if len(trivial) == len(steps) else None,
+            terms={
+                f"{name}/{key}": value
+                for name, step in steps.items()
+                for key, value in {"loss": step.loss.detach(), **step.terms}.items()
+            },
+            pictures={
+                f"{name}/{key}": picture for name, step in steps.items() for key, picture in step.pictures.items()
+            },
+            embeddings=embeddings[0] if embeddings else None,
+        )
+
+    def after_step(self, step: int, total: int) -> None:
+        """Every task's own."""
+        for _, task in self._tasks():
+            task.after_step(step, total)
+
+    def exported_encoder(self) -> Encoder:
+        """The encoder that all tasks trained."""
+        return self.encoder
+
+    def exported_decoder(self) -> Decoder | None:
+        """The decoder of the first task that trained one."""
+        return next((decoder for _, task in self._tasks() if (decoder := task.exported_decoder()) is not None), None)
+
+    def _tasks(self) -> list[tuple[str, PretextTask]]:
+        return [(name, cast(PretextTask, task)) for name, task in self.parts.items()]
+
+    def _scale(self, name: str, step: Step) -> float:
+        weight = self.weights[name]
+        return weight / step.trivial if self.config.relative and step.trivial else weight
+
+
+class PartOfRegion:
+    """A region as one task of a combination sees it: its own crops by their own names, and its own stream of random
+    numbers.
+    """
+
+    def __init__(self, region: Region, name: str) -> None:
+        self._region, self._name = region, name
+        self.device, self.spacing_mm = region.device, region.spacing_mm
+        self.numbers, self.scan_ids = region.numbers, region.scan_ids
+        # another seed, not other names: a task may use any name
+        self.draws = Draws(_seed(region.draws.seed, name), region.draws.numbers, region.draws.device)
+
+    def crop(self, name: str) -> Tensor:
+        """As `Region.crop`."""
+        return self._region.crop(f"{self._name}/{name}")
+
+    def valid(self, name: str) -> Tensor:
+        """As `Region.valid`."""
+        return self._region.valid(f"{self._name}/{name}")
+
+    def label(self, name: str) -> Tensor:
+        """As `Region.label`."""
+        return self._region.label(f"{self._name}/{name}")
+
+    def matrix(self, name: str) -> Tensor:
+        """As `Region.matrix`."""
+        return self._region.matrix(f"{self._name}/{name}")
+
+    def size(self, name: str) -> tuple[int, int, int]:
+        """As `Region.size`."""
+        return self._region.size(f"{self._name}/{name}")
+
+    @property
+    def crop_names(self) -> tuple[str, ...]:
+        """As `Region.crop_names`, of this task alone."""
+        own = f"{self._name}/"
+        return tuple(name.removeprefix(own) for name in self._region.crop_names if name.startswith(own))
+
+
+def _under(views: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The views of one task by their own names."""
+    return {key.removeprefix(f"{name}/"): view for key, view in views.items() if key.startswith(f"{name}/")}
+
+
+def _total(scale: Mapping[str, float], values: Mapping[str, Tensor]) -> Tensor:
+    """Sum of the values, each times its scale."""
+    first, *others = [scale[name] * value for name, value in values.items()]
+    return sum(others, start=first)
+
+
+def _seed(seed: int, name: str) -> int:
+    """A seed of its own for each task of a combination, a function of the run's seed and the task's name."""
+    return int.from_bytes(blake2b(f"{seed}/{name}".encode(), digest_size=6).digest(), "little")
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [Combine]

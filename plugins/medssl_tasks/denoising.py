@@ -1,0 +1,126 @@
+"""Denoising: take noise off a scan that was put on it.
+
+After Vincent et al. 2010 (denoising autoencoders) and Kascenas et al. 2022 (coarse noise, arXiv 2203.07963): grains of
+noise larger than a voxel cannot be averaged away locally, so the network has to know what belongs there.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Decoder, Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.heads import pooled
+from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.reconstruction import against_another, scored_mean, voxel_error
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.randomness import Draws
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+Sigma = Annotated[float, Field(ge=0.0, le=10.0)]
+
+
+class Denoising(PretextTask):
+    """Add noise to a patch and reconstruct the patch with the encoder's decoder."""
+
+    name = "denoising"
+    family = "latent"
+
+    class Config(TaskConfig):
+        """Settings of denoising."""
+
+        sigma: tuple[Sigma, Sigma] = Field(
+            default=(0.3, 1.0),
+            description="Smallest and largest standard deviation of the noise, drawn per patch, in units of the "
+            "normalised scan, whose own is about 1.",
+        )
+        grain: int = Field(
+            default=4,
+            ge=1,
+            le=32,
+            description="Distance of the independent noise values in voxels; between them noise is interpolated. "
+            "1 is white noise, which a local average takes off.",
+        )
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
+        )
+
+        @model_validator(mode="after")
+        def _ordered(self) -> "Denoising.Config":
+            if not 0.0 < self.sigma[1] >= self.sigma[0]:
+                raise ValueError(f"sigma is {list(self.sigma)}; give the smaller first, and the larger above 0")
+            return self
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.decoder = encoder.make_decoder(1)
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """One patch with mild random geometry."""
+        return {"patch": self.config.geometry.crop(patch)}
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`target`, the patch; `noisy`, the same with noise; `scored`, the voxels inside the scan."""
+        target = region.crop("patch")
+        sigma = region.draws.uniform("sigma", *self.config.sigma)
+        noise = grainy_noise(region.draws, "noise", like=target, grain=self.config.grain)
+        return {
+            "target": target,
+            "noisy": target + sigma.view(-1, 1, 1, 1, 1) * noise,
+            "scored": region.valid("patch"),
+        }
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Squared error everywhere inside the scan, since the noise is everywhere."""
+        target, noisy, scored = views["target"], views["noisy"], views["scored"]
+        pyramid = self.encoder(noisy)
+        guess = self.decoder(pyramid, noisy)
+        error = voxel_error(guess, target)
+        energy = scored_mean(error, scored)
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=against_another(guess, target, scored),
+            trivial=expected_square(*self.config.sigma),
+            terms={"noise": scored_mean(voxel_error(noisy, target), scored).mean()},
+            pictures={
+                "scan": target,
+                "noisy": noisy,
+                "guess": guess.detach().to(target.dtype),
+                "error": error.detach().sqrt(),
+            },
+            embeddings=pooled(pyramid).detach(),
+        )
+
+    def exported_decoder(self) -> Decoder:
+        """The decoder that reconstructed: fine-tuning starts from it."""
+        return self.decoder
+
+
+def grainy_noise(draws: Draws, name: str, *, like: Tensor, grain: int) -> Tensor:
+    """(B, C, D, H, W) noise of mean 0 and variance 1 in every sample, its independent values `grain` voxels apart."""
+    channels, *shape = like.shape[1:]
+    # one value beyond each edge: with a single one along an axis there would be nothing to interpolate between
+    coarse = draws.noise(name, (channels, *(-(-edge // grain) + 1 for edge in shape)))
+    if grain > 1:
+        wide = [edge * grain for edge in coarse.shape[2:]]
+        coarse = F.interpolate(coarse, size=wide, mode="trilinear", align_corners=False)
+    noise = coarse[:, :, : shape[0], : shape[1], : shape[2]]
+    deviation, mean = noise.std(dim=(1, 2, 3, 4), keepdim=True), noise.mean(dim=(1, 2, 3, 4), keepdim=True)
+    return (noise - mean) / deviation
+
+
+def expected_square(low: float, high: float) -> float:
+    """Mean of the square of a number drawn evenly between `low` and `high`: the loss of returning the noisy patch."""
+    return (low * low + low * high + high * high) / 3.0
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [Denoising]

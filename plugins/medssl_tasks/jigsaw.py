@@ -1,0 +1,166 @@
+"""Jigsaw: say how the parts of a cube were shuffled.
+
+After Noroozi & Favaro 2016 (arXiv 1603.09246) and, in 3D, Zhuang et al. 2019 (Rubik's cube) and Taleb et al. 2020
+(arXiv 2006.03829). Each part goes through the encoder alone. Parts lie apart by a random gap and are normalised one by
+one: else edges that continue and a drift of intensities solve the puzzle without any anatomy.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import permutations
+from math import factorial, log
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from medssl.encoders.encoder import Encoder
+from medssl.errors import ConfigError
+from medssl.hookspecs import hookimpl
+from medssl.pretext.classes import class_energies
+from medssl.pretext.heads import VectorHead, pooled
+from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, normalised_tiles, tile_edges
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+Parts = Annotated[int, Field(ge=1, le=3)]
+MOST_ENUMERATED = 8  # parts whose every order is looked at: 8! = 40320
+DRAWN = 20000
+
+
+class Jigsaw(PretextTask):
+    """Cut a patch into parts with gaps between, shuffle them, and say which of a fixed set of orders it was."""
+
+    name = "jigsaw"
+    family = "contrastive"
+
+    class Config(TaskConfig):
+        """Settings of jigsaw."""
+
+        grid: tuple[Parts, Parts, Parts] = Field(default=(2, 2, 2), description="Parts along D, H, W.")
+        orders: int = Field(
+            default=100, ge=2, le=2000, description="Orders to tell apart, chosen as unlike each other as can be."
+        )
+        gap: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+            default="auto",
+            description="Room for each part to lie in beyond its own edge, in voxels. auto: a quarter of the "
+            "part, at least 2: a third of it is what the paper has, and small scans have less to "
+            "spare.",
+        )
+        seed: int = Field(default=0, ge=0, description="Of the set of orders, which the checkpoint holds too.")
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
+        )
+
+    orders: Tensor
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        parts = config.grid[0] * config.grid[1] * config.grid[2]
+        if parts < 2 or config.orders > factorial(parts):
+            raise ConfigError(
+                f"task.orders is {config.orders}, but {parts} parts (task.grid={list(config.grid)}) have "
+                f"{factorial(parts)} orders. "
+                "Lower task.orders, or cut into more parts."
+            )
+        self.register_buffer("orders", torch.from_numpy(unlike_orders(parts, config.orders, seed=config.seed)))
+        self.head = VectorHead(encoder, config.orders, images=parts)
+
+    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+        """The parts with the room that they have."""
+        tile = tile_edges(patch, self.encoder.divisor, parts=self.config.grid)
+        d, h, w = ((edge + self._gap(edge)) * parts for edge, parts in zip(tile, self.config.grid, strict=True))
+        return {"cube": self.config.geometry.crop((d, h, w))}
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`tiles` (B, n, 1, d, h, w) in their places, normalised one by one; `order` (B,), the index of the order to
+        shuffle them to.
+        """
+        cube, grid = region.crop("cube"), self.config.grid
+        cell = [edge // parts for edge, parts in zip(cube.shape[2:], grid, strict=True)]
+        tile = self._tile(cell)
+        room = np.array([c - t for c, t in zip(cell, tile, strict=True)])
+        # a quarter of the room stays free at both ends, so that no two parts ever touch
+        margin = room // 4
+        free = room - 2 * margin + 1
+        shares = region.draws.shares("jitter", (len(self.orders[0]), 3))
+        offsets = margin + np.floor(shares * free).astype(np.int64)
+        tiles = cut_tiles(cube, grid=grid, tile=tile, offsets=offsets)
+        order = (region.draws.uniform("order", 0.0, 1.0) * len(self.orders)).long().clamp_max(len(self.orders) - 1)
+        return {"tiles": normalised_tiles(tiles), "order": order}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Cross-entropy of the order."""
+        tiles, order = views["tiles"], views["order"]
+        shuffled = shuffle(tiles, self.orders[order])
+        pyramid = self.encoder(shuffled.flatten(0, 1))
+        logits = self.head(pyramid).to(tiles.dtype)
+        energy, other = class_energies(logits, order)
+        solved = unshuffle(shuffled, self.orders[logits.argmax(dim=1)])
+        scan, guess = join_tiles(tiles, grid=self.config.grid), join_tiles(solved, grid=self.config.grid)
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=other,
+            trivial=log(len(self.orders)),
+            terms={"accuracy": (logits.argmax(dim=1) == order).to(tiles.dtype).mean()},
+            pictures={
+                "scan": scan,
+                "shuffled": join_tiles(shuffled, grid=self.config.grid),
+                "guess": guess,
+                "error": (guess - scan).abs(),
+            },
+            embeddings=pooled(pyramid).detach(),
+        )
+
+    def _gap(self, edge: int) -> int:
+        return max(2, edge // 4) if self.config.gap == "auto" else int(self.config.gap)
+
+    def _tile(self, cell: list[int]) -> Edges:
+        """Edges of the parts from those of the cells that `crops` asked for."""
+        edges = [next(edge for edge in range(size, 0, -1) if edge + self._gap(edge) <= size) for size in cell]
+        whole = [edge // step * step for edge, step in zip(edges, self.encoder.divisor, strict=True)]
+        return whole[0], whole[1], whole[2]
+
+
+def shuffle(tiles: Tensor, orders: Tensor) -> Tensor:
+    """(B, n, ...): place i shows the part that belongs to place orders[b, i]."""
+    rows = torch.arange(len(tiles), device=tiles.device).unsqueeze(1)
+    return tiles[rows, orders]
+
+
+def unshuffle(tiles: Tensor, orders: Tensor) -> Tensor:
+    """(B, n, ...) back in place; the inverse of `shuffle` with the same orders."""
+    return shuffle(tiles, orders.argsort(dim=1))
+
+
+def unlike_orders(parts: int, count: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """(count, parts) distinct orders, the first as it is, each next one as far as can be from those before it in places
+    that differ.
+
+    Among all orders of up to 8 parts, among some twenty thousand drawn ones of more.
+    """
+    random = np.random.default_rng(seed)
+    if parts <= MOST_ENUMERATED:
+        candidates = np.array(list(permutations(range(parts))), np.int64)
+    else:
+        drawn = [random.permutation(parts) for _ in range(max(DRAWN, 2 * count))]
+        candidates = np.unique(np.array([np.arange(parts), *drawn], np.int64), axis=0)
+    chosen = [0]  # candidates are sorted: the first is the identity
+    distance = np.full(len(candidates), parts + 1)
+    for _ in range(count - 1):
+        distance = np.minimum(distance, (candidates != candidates[chosen[-1]]).sum(axis=1))
+        farthest = np.flatnonzero(distance == distance.max())
+        chosen.append(int(random.choice(farthest)))
+    return candidates[chosen]
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [Jigsaw]

@@ -1,0 +1,148 @@
+"""Patch context: predict a patch from the patches around it.
+
+Every patch around is seen by the encoder on its own, so that nothing but its features can say what lies between them.
+After the context encoders of Pathak et al. 2016 (arXiv 1604.07379) and the context prediction of Doersch et al. 2015
+(arXiv 1505.05192).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.heads import pooled
+from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.reconstruction import against_another, scored_mean, voxel_error
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, tile_edges
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+GRID = (3, 3, 3)
+CENTRE = 13
+MOST_DETAIL = 4
+
+
+class PatchContext(PretextTask):
+    """Encode the patches around a patch one by one, and predict the one in the middle from their features."""
+
+    name = "patch-context"
+    family = "latent"
+
+    class Config(TaskConfig):
+        """Settings of patch-context."""
+
+        neighbours: Literal[6, 18, 26] = Field(
+            default=6,
+            description="Patches that are seen: those that share a face (6), an edge too (18), or a corner too (26).",
+        )
+        width: int = Field(default=128, ge=8, le=2048, description="Features inside the predictor.")
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
+        )
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.places = neighbour_places(config.neighbours)
+        stride = encoder.strides[-1]
+        self.detail = (_detail(stride[0]), _detail(stride[1]), _detail(stride[2]))
+        features, width = encoder.channels[-1], config.width
+        self.unseen = nn.Parameter(torch.zeros(features))
+        self.predictor = nn.Sequential(
+            nn.Conv3d(features, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv3d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv3d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv3d(width, self.detail[0] * self.detail[1] * self.detail[2], 1),
+        )
+
+    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+        """Three tiles along each axis, a tile being half the patch."""
+        d, h, w = tile_edges(patch, self.encoder.divisor)
+        return {"surroundings": self.config.geometry.crop((3 * d, 3 * h, 3 * w))}
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`scan`, 3 x 3 x 3 tiles; `around` (B, n, 1, d, h, w), the tiles that are seen; `scored`, the middle inside
+        the scan.
+        """
+        scan = region.crop("surroundings")
+        tile = _third(scan)
+        valid = cut_tiles(region.valid("surroundings"), grid=GRID, tile=tile)[:, CENTRE]
+        tiles = cut_tiles(scan, grid=GRID, tile=tile)
+        return {"scan": scan, "around": tiles[:, list(self.places)], "middle": tiles[:, CENTRE], "scored": valid}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Squared error of the tile in the middle, at the detail to which the predictor resolves it."""
+        around, middle = views["around"], views["middle"]
+        pyramid = self.encoder(around.flatten(0, 1))
+        guess = self._predict(pyramid[-1].unflatten(0, around.shape[:2]))
+        window = [edge // small for edge, small in zip(middle.shape[2:], guess.shape[2:], strict=True)]
+        target = F.avg_pool3d(middle, window)
+        scored = F.avg_pool3d(views["scored"].to(target.dtype), window)
+        energy = scored_mean(voxel_error(guess, target), scored)
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=against_another(guess, target, scored),
+            terms={"trivial": scored_mean(target.square(), scored).mean()},
+            pictures=_pictures(views["scan"], guess=guess.detach().to(target.dtype), target=target),
+            embeddings=pooled(pyramid).detach(),
+        )
+
+    def _predict(self, features: Tensor) -> Tensor:
+        """(B, 1, d, h, w) of the middle, in sub-cells, from (B, n, F, cells...) of the tiles around."""
+        cells = features.shape[3:]
+        blank = self.unseen.to(features.dtype).view(1, -1, 1, 1, 1).expand(len(features), -1, *cells)
+        seen = dict(zip(self.places, features.unbind(1), strict=True))
+        layout = join_tiles(torch.stack([seen.get(place, blank) for place in range(27)], dim=1), grid=GRID)
+        d, h, w = cells
+        out = self.predictor(layout)[:, :, d : 2 * d, h : 2 * h, w : 2 * w]
+        p, q, r = self.detail
+        guess: Tensor = rearrange(out, "b (p q r) d h w -> b 1 (d p) (h q) (w r)", p=p, q=q, r=r)
+        return guess
+
+
+def neighbour_places(neighbours: int) -> tuple[int, ...]:
+    """Places on the 3 x 3 x 3 grid (W fastest) that touch the middle by a face (6), an edge or a face (18), or at all
+    (26).
+    """
+    farthest = {6: 1, 18: 2, 26: 3}[neighbours]
+    distance = [abs(d - 1) + abs(h - 1) + abs(w - 1) for d in range(3) for h in range(3) for w in range(3)]
+    return tuple(place for place, steps in enumerate(distance) if 0 < steps <= farthest)
+
+
+def _detail(stride: int) -> int:
+    """Sub-cells per deepest cell: the largest divisor of the stride up to 4. A finer guess is noise to features this
+    deep.
+    """
+    return max(size for size in range(1, MOST_DETAIL + 1) if stride % size == 0)
+
+
+def _third(volume: Tensor) -> Edges:
+    return volume.shape[2] // 3, volume.shape[3] // 3, volume.shape[4] // 3
+
+
+def _pictures(scan: Tensor, *, guess: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The scan, the scan without its middle, with the guess in it, and how far that is off."""
+    d, h, w = _third(scan)
+    middle = (..., slice(d, 2 * d), slice(h, 2 * h), slice(w, 2 * w))
+    hidden, guessed, error = scan.clone(), scan.clone(), torch.zeros_like(scan)
+    hidden[middle] = scan.amin()
+    guessed[middle] = F.interpolate(guess, size=[d, h, w])
+    error[middle] = F.interpolate((guess - target).abs(), size=[d, h, w])
+    return {"scan": scan, "hidden": hidden, "guess": guessed, "error": error}
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [PatchContext]

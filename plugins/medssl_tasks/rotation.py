@@ -1,0 +1,166 @@
+"""Rotation: say by which quarter turns a patch was turned.
+
+After Gidaris et al. 2018 (arXiv 1803.07728) and, in 3D, Taleb et al. 2020 (arXiv 2006.03829). A cube has 24 proper
+rotations; where voxels are not cubes, turning an axis of thick slices into another one shows by itself, and only the 4
+turns in the plane are left.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import permutations, product
+from math import log
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from medssl.encoders.encoder import Encoder
+from medssl.errors import ConfigError
+from medssl.hookspecs import hookimpl
+from medssl.pretext.classes import class_energies
+from medssl.pretext.heads import VectorHead, pooled
+from medssl.pretext.patches import PatchGeometry, without_flips
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.tiles import Edges
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class Rotation(PretextTask):
+    """Turn a patch by quarter turns and say by which."""
+
+    name = "rotation"
+    family = "contrastive"
+
+    class Config(TaskConfig):
+        """Settings of rotation."""
+
+        group: Literal["auto", "cube", "in-plane"] = Field(
+            default="auto",
+            description="The 24 rotations of a cube, or the 4 turns in the plane of the slices (H, W). auto: cube "
+            "where the encoder treats the three axes alike, which it does unless slices are thick; "
+            "with thick slices the texture would give the answer away.",
+        )
+        copies: int = Field(
+            default=2,
+            ge=1,
+            le=24,
+            description="Different turns of each patch in the batch; the batch is so many times as large.",
+        )
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(flip=(0.0, 0.0, 0.0), rotation_deg=10.0),
+            description="Random rotation and magnification. Mirroring is refused: a mirrored patch may look like "
+            "a turned one.",
+        )
+
+        @field_validator("geometry")
+        @classmethod
+        def _unmirrored(cls, geometry: PatchGeometry) -> PatchGeometry:
+            return without_flips(geometry, axes="DHW")
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        alike = all(len(set(stride)) == 1 for stride in encoder.strides)
+        self.turns = TURNS_OF_A_CUBE if config.group == "cube" or (config.group == "auto" and alike) else TURNS_IN_PLANE
+        if config.copies > len(self.turns):
+            raise ConfigError(
+                f"task.copies is {config.copies}, but there are {len(self.turns)} turns. "
+                f"Lower task.copies to {len(self.turns)} or less."
+            )
+        self.head = VectorHead(encoder, len(self.turns))
+
+    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+        """A patch with equal edges, so that turning it leaves its shape: about as many voxels as the patch, and no edge
+        above it.
+
+        In the plane only H and W are made equal.
+        """
+        d, h, w = patch
+        step = self.encoder.divisor
+        if self.turns is TURNS_IN_PLANE:
+            edge = _rounded(min(h, w), max(step[1:]))
+            return {"patch": self.config.geometry.crop((d, edge, edge))}
+        edge = _rounded(min(patch), max(step))
+        return {"patch": self.config.geometry.crop((edge, edge, edge))}
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`upright`, the patch; `turned` (B, copies, 1, D, H, W); `turn` (B, copies), the index of each turn, no two
+        alike in a sample.
+        """
+        upright = region.crop("patch")
+        # drawn twice, from the same stream: on the host to turn without waiting for the device, and on it as the answer
+        order = region.draws.shares("turns", (len(self.turns),)).argsort(axis=1)[:, : self.config.copies]
+        rows = [
+            torch.stack([turned(image, self.turns[place]) for place in places])
+            for image, places in zip(upright, order.tolist(), strict=True)
+        ]
+        answer = torch.from_numpy(order.copy()).to(upright.device, non_blocking=True)
+        return {"upright": upright, "turned": torch.stack(rows), "turn": answer}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Cross-entropy of the turn, averaged over the copies of a patch."""
+        images, answer = views["turned"], views["turn"]
+        pyramid = self.encoder(images.flatten(0, 1))
+        logits = self.head(pyramid).to(images.dtype)
+        right, wrong = class_energies(logits, answer.flatten())
+        energy, other = right.view_as(answer).mean(dim=1), wrong.view_as(answer).mean(dim=1)
+        pictures = {"scan": views["upright"], "turned": images[:, 0]}
+        if not self.training:
+            guesses = logits.argmax(dim=1).view_as(answer)[:, 0].tolist()
+            back = [
+                turned(image, inverse(self.turns[guess])) for image, guess in zip(images[:, 0], guesses, strict=True)
+            ]
+            pictures["guess"] = torch.stack(back)  # upright again, if the guess was right
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=other,
+            trivial=log(len(self.turns)),
+            terms={"accuracy": (logits.argmax(dim=1) == answer.flatten()).to(images.dtype).mean()},
+            pictures=pictures,
+            embeddings=pooled(pyramid).detach(),
+        )
+
+
+Turn = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
+"""(axes, mirrored): new axis i is old axis axes[i], run backwards where mirrored[i]."""
+
+
+def turned(image: Tensor, turn: Turn) -> Tensor:
+    """(C, D, H, W) turned."""
+    axes, mirrored = turn
+    out = image.permute(0, *(axis + 1 for axis in axes))
+    return out.flip([i + 1 for i, backwards in enumerate(mirrored) if backwards])
+
+
+def inverse(turn: Turn) -> Turn:
+    """The turn that undoes `turn`."""
+    axes, mirrored = turn
+    back = (axes.index(0), axes.index(1), axes.index(2))
+    return back, (mirrored[back[0]], mirrored[back[1]], mirrored[back[2]])
+
+
+def _proper_turns() -> tuple[Turn, ...]:
+    """All turns of a cube that are no mirrorings, the identity first: those of determinant +1, Cayley's 24."""
+    found: list[Turn] = []
+    for axes in permutations((0, 1, 2)):
+        swaps = sum(axes[i] > axes[j] for i in range(3) for j in range(i + 1, 3))
+        for mirrored in product((False, True), repeat=3):
+            if (swaps + sum(mirrored)) % 2 == 0:
+                found.append(((axes[0], axes[1], axes[2]), (mirrored[0], mirrored[1], mirrored[2])))
+    return tuple(found)
+
+
+def _rounded(edge: int, step: int) -> int:
+    return max(1, edge // step) * step
+
+
+TURNS_OF_A_CUBE = _proper_turns()
+TURNS_IN_PLANE = tuple(turn for turn in TURNS_OF_A_CUBE if turn[0][0] == 0 and not turn[1][0])
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [Rotation]

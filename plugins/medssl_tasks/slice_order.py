@@ -1,0 +1,133 @@
+"""Slice order: say of each slab of a scan how far up the body it lies, from the order of slabs alone.
+
+Body-part regression (Yan et al. 2018, "Unsupervised body part regression via spatially self-ordering convolutional
+neural networks", arXiv 1707.03891) with slabs in place of slices, because the encoder is three-dimensional. Each slab
+is seen and scored alone, lies a random gap from the next and is normalised on its own, so that nothing continues from
+one to the other.
+"""
+
+from collections.abc import Iterable, Mapping
+from math import log
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.heads import VectorHead, pooled
+from medssl.pretext.patches import PatchGeometry, without_flips
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, normalised_tiles
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class SliceOrder(PretextTask):
+    """Cut slabs along the body axis, score each, and ask that the scores rise from the lowest to the highest."""
+
+    name = "slice-order"
+    family = "contrastive"
+
+    class Config(TaskConfig):
+        """Settings of slice-order."""
+
+        slabs: int = Field(default=4, ge=2, le=16, description="Slabs per patch, along the body axis D.")
+        gap: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+            default="auto",
+            description="Room for each slab to lie in beyond its own thickness, in voxels. auto: half the slab, "
+            "at least 2, so that neighbours have no slice in common to be ordered by.",
+        )
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(flip=(0.0, 0.0, 0.5)),
+            description="Random rotation, magnification and mirroring. Mirroring D would turn the order round, "
+            "and is refused.",
+        )
+
+        @field_validator("geometry")
+        @classmethod
+        def _upright(cls, geometry: PatchGeometry) -> PatchGeometry:
+            return without_flips(geometry, axes="D")
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.head = VectorHead(encoder, 1)
+
+    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+        """All slabs with their gaps; together the slabs are about as deep as the patch."""
+        thick = slab_depth(patch, self.encoder.divisor, slabs=self.config.slabs)
+        return {
+            "stack": self.config.geometry.crop((self.config.slabs * (thick + self._gap(thick)), patch[1], patch[2]))
+        }
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`slabs` (B, n, 1, d, H, W) from the lowest to the highest, normalised one by one; `shuffle` (B, n), an order
+        to show them in.
+        """
+        stack, count = region.crop("stack"), self.config.slabs
+        cell = stack.shape[2] // count
+        thick = next(d for d in range(cell, 0, -1) if d % self.encoder.divisor[0] == 0 and d + self._gap(d) <= cell)
+        offsets = np.zeros((len(stack), count, 3), np.int64)
+        offsets[..., 0] = np.floor(region.draws.shares("jitter", (count,)) * (cell - thick + 1))
+        tile = (thick, stack.shape[3], stack.shape[4])
+        slabs = cut_tiles(stack, grid=(count, 1, 1), tile=tile, offsets=offsets)
+        return {"slabs": normalised_tiles(slabs), "shuffle": region.draws.permutations("shuffle", count)}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Logistic loss of every pair of slabs."""
+        slabs = views["slabs"]
+        count = slabs.shape[1]
+        pyramid = self.encoder(slabs.flatten(0, 1))
+        scores = self.head(pyramid).to(slabs.dtype).view(-1, count)
+        energy = order_energy(scores)
+        rows = torch.arange(len(slabs), device=slabs.device).unsqueeze(1)
+        grid = (count, 1, 1)
+        scan, guess = join_tiles(slabs, grid=grid), join_tiles(slabs[rows, scores.argsort(dim=1)], grid=grid)
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=order_energy(scores.detach().flip(1)),
+            trivial=log(2.0),
+            terms={"pairs_in_order": _in_order(scores)},
+            pictures={
+                "scan": scan,
+                "shuffled": join_tiles(slabs[rows, views["shuffle"]], grid=grid),
+                "guess": guess,
+                "error": (guess - scan).abs(),
+            },
+            embeddings=pooled(pyramid).detach(),
+        )
+
+    def _gap(self, thick: int) -> int:
+        return max(2, thick // 2) if self.config.gap == "auto" else int(self.config.gap)
+
+
+def order_energy(scores: Tensor) -> Tensor:
+    """(B,) mean over all pairs i < j of ln(1 + exp(s_i - s_j)): 0 when scores (B, n) rise, ln 2 when all are equal."""
+    lower, upper = _pairs(scores)
+    return F.softplus(lower - upper).mean(dim=1)
+
+
+def slab_depth(patch: Edges, divisor: Edges, *, slabs: int) -> int:
+    """Slices of a slab: the patch's depth over the slabs, rounded to what the encoder can take."""
+    return max(1, round(patch[0] / slabs / divisor[0])) * divisor[0]
+
+
+def _pairs(scores: Tensor) -> tuple[Tensor, Tensor]:
+    lower, upper = torch.triu_indices(scores.shape[1], scores.shape[1], offset=1, device=scores.device)
+    return scores[:, lower], scores[:, upper]
+
+
+def _in_order(scores: Tensor) -> Tensor:
+    lower, upper = _pairs(scores.detach())
+    return (lower < upper).to(scores.dtype).mean()
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [SliceOrder]

@@ -1,0 +1,167 @@
+"""Sparse coding: predict the few atoms that a piece of scan is made of.
+
+Predictive sparse decomposition (Kavukcuoglu, Ranzato & LeCun 2010, arXiv 1010.3467): codes are inferred by FISTA (Beck
+& Teboulle 2009) against a learned dictionary, and the encoder learns to say at once what inference finds.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.heads import VoxelHead, pooled
+from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.reconstruction import scored_mean
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+LARGEST_CELL = 4
+
+
+class SparseCoding(PretextTask):
+    """Cut a patch into cells, code each with few atoms of a dictionary, and predict the codes with the encoder."""
+
+    name = "sparse-coding"
+    family = "latent"
+
+    class Config(TaskConfig):
+        """Settings of sparse-coding."""
+
+        atoms: Annotated[int, Field(ge=2, le=4096)] | Literal["auto"] = Field(
+            default="auto",
+            description="Atoms of the dictionary. auto: twice the voxels of a cell, so that there is a choice of "
+            "codes for sparsity to make.",
+        )
+        sparsity: float = Field(
+            default=0.5,
+            gt=0.0,
+            le=100.0,
+            description="Cost of a code's absolute values; atoms whose coefficient would be smaller are not used. "
+            "In units of the normalised scan times the root of a cell's voxels.",
+        )
+        iterations: int = Field(default=20, ge=1, le=1000, description="Steps of inference per batch.")
+        prediction: float = Field(
+            default=1.0, gt=0.0, le=100.0, description="Weight of the encoder's squared error in predicting the codes."
+        )
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
+        )
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        level = code_level(encoder)
+        self.cell = encoder.strides[level]
+        voxels = self.cell[0] * self.cell[1] * self.cell[2]
+        atoms = 2 * voxels if config.atoms == "auto" else int(config.atoms)
+        self.dictionary = nn.Parameter(torch.randn(atoms, voxels))
+        self.predictor = VoxelHead(encoder, atoms, width=max(32, atoms // 2), level=level)
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """One patch with mild random geometry."""
+        return {"patch": self.config.geometry.crop(patch)}
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`target`, the patch; `scored`, the voxels inside the scan."""
+        return {"target": region.crop("patch"), "scored": region.valid("patch")}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Energy of the inferred codes plus the encoder's error in predicting them, per voxel."""
+        target = views["target"]
+        cells = to_cells(target, self.cell)  # (B, N, V)
+        inside = to_cells(views["scored"].to(target.dtype), self.cell).amin(dim=2)  # (B, N)
+        pyramid = self.encoder(target)
+        with torch.autocast(target.device.type, enabled=False):
+            predicted = self.predictor([level.to(target.dtype) for level in pyramid])
+            predicted = predicted.flatten(2).transpose(1, 2)  # (B, N, K)
+            atoms = F.normalize(self.dictionary, dim=1)
+            codes = infer(
+                cells, atoms, sparsity=self.config.sparsity, iterations=self.config.iterations, start=predicted
+            )
+            energy = scored_mean(self._energy(cells, codes, predicted=predicted, atoms=atoms), inside)
+            other = None
+            if len(target) > 1:
+                strange = self._energy(cells, codes.roll(1, dims=0), predicted=predicted, atoms=atoms)
+                other = scored_mean(strange, inside).detach()
+        pictures = {
+            "scan": target,
+            "sparse": from_cells((codes @ atoms).detach(), self.cell, like=target),
+            "guess": from_cells((predicted @ atoms).detach(), self.cell, like=target),
+        }
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=other,
+            terms={
+                "trivial": 0.5 * scored_mean(cells.square().mean(dim=2), inside).mean(),
+                "active_share": (codes != 0).to(target.dtype).mean(),
+                "used_atoms": (codes != 0).flatten(0, 1).any(dim=0).to(target.dtype).mean(),
+            },
+            pictures=pictures | {"error": (pictures["guess"] - target).abs()},
+            embeddings=pooled(pyramid).detach(),
+        )
+
+    def _energy(self, cells: Tensor, codes: Tensor, *, predicted: Tensor, atoms: Tensor) -> Tensor:
+        """(B, N) energy of each cell with its code, over the voxels of a cell."""
+        prediction = 0.5 * self.config.prediction * (codes - predicted).square().sum(dim=2)
+        energy: Tensor = lasso(cells, codes, atoms, sparsity=self.config.sparsity) + prediction
+        return energy / cells.shape[2]
+
+
+def lasso(cells: Tensor, codes: Tensor, atoms: Tensor, *, sparsity: float) -> Tensor:
+    """(B, N) energy 1/2 |x - z D|^2 + sparsity |z|_1 of cells (B, N, V) with codes (B, N, K) and atoms (K, V)."""
+    energy: Tensor = 0.5 * (cells - codes @ atoms).square().sum(dim=2) + sparsity * codes.abs().sum(dim=2)
+    return energy
+
+
+@torch.no_grad()
+def infer(cells: Tensor, atoms: Tensor, *, sparsity: float, iterations: int, start: Tensor) -> Tensor:
+    """(B, N, K) codes that make `lasso` small: so many steps of FISTA from `start`; constant to the gradient.
+
+    The step is one over the largest curvature, the squared spectral norm of the atoms (K, V).
+    """
+    gram = atoms @ atoms.T
+    correlation = cells @ atoms.T
+    step = 1.0 / torch.linalg.matrix_norm(gram, ord=2).clamp_min(1e-6)
+    codes = ahead = start.detach()
+    momentum = 1.0
+    for _ in range(iterations):
+        moved = ahead - step * (ahead @ gram - correlation)
+        following = moved.sign() * (moved.abs() - step * sparsity).clamp_min(0.0)
+        following_momentum = (1.0 + (1.0 + 4.0 * momentum**2) ** 0.5) / 2.0
+        ahead = following + (momentum - 1.0) / following_momentum * (following - codes)
+        codes, momentum = following, following_momentum
+    return codes
+
+
+def code_level(encoder: Encoder) -> int:
+    """The coarsest level whose cells have at most 4 voxels along each axis: what a dictionary of patches can cover."""
+    return max((i for i, stride in enumerate(encoder.strides) if max(stride) <= LARGEST_CELL), default=0)
+
+
+def to_cells(volume: Tensor, cell: tuple[int, int, int]) -> Tensor:
+    """(B, N, V): the volume (B, 1, D, H, W) as N cells of V voxels each."""
+    p, q, r = cell
+    cells: Tensor = rearrange(volume, "b 1 (d p) (h q) (w r) -> b (d h w) (p q r)", p=p, q=q, r=r)
+    return cells
+
+
+def from_cells(cells: Tensor, cell: tuple[int, int, int], *, like: Tensor) -> Tensor:
+    """(B, 1, D, H, W) from (B, N, V); the inverse of `to_cells`."""
+    p, q, r = cell
+    d, h = like.shape[2] // p, like.shape[3] // q
+    volume: Tensor = rearrange(cells, "b (d h w) (p q r) -> b 1 (d p) (h q) (w r)", d=d, h=h, p=p, q=q, r=r)
+    return volume
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [SparseCoding]

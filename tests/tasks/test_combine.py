@@ -1,0 +1,115 @@
+import pytest
+import torch
+from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms, trained
+
+from medssl.errors import ConfigError, PluginError
+from medssl.store.crops import Crop
+from medssl_tasks.combine import Combine, Part, PartOfRegion
+from medssl_tasks.masked_volume import MaskedVolume
+from medssl_tasks.rotation import Rotation
+
+PARTS = ({"name": "masked-volume", "weight": 2.0, "options": {"block": 4}}, {"name": "rotation", "weight": 0.5})
+
+
+def combined(**settings):
+    torch.manual_seed(0)
+    return Combine(SmallEncoder(), Combine.Config(tasks=PARTS, **settings))
+
+
+def region(subject, batch=2):
+    crops = {name: phantoms(batch, crop.size) for name, crop in subject.crops(SHAPE).items()}
+    return SmallRegion(phantoms(batch), crops=crops)
+
+
+def test_the_loss_is_the_weighted_sum_of_the_tasks_own_losses():
+    subject = combined(relative=False)
+    views = subject.views(region(subject))
+    step = subject(views)
+    own = {name: subject.parts[name](sub(views, name)).loss.item() for name in ("masked-volume", "rotation")}
+    assert step.loss.item() == pytest.approx(2.0 * own["masked-volume"] + 0.5 * own["rotation"], rel=1e-6)
+    assert step.energy.shape == step.negative_energy.shape == (2,)
+    assert step.terms["rotation/loss"].item() == pytest.approx(own["rotation"], rel=1e-6)
+
+
+def sub(views, name):
+    return {key.split("/", 1)[1]: view for key, view in views.items() if key.startswith(name + "/")}
+
+
+def test_relative_losses_are_divided_by_their_fixed_trivial_value():
+    torch.manual_seed(0)
+    parts = ({"name": "jigsaw", "weight": 3.0}, {"name": "rotation"})
+    subject = Combine(SmallEncoder(), Combine.Config(tasks=parts))
+    step = subject(subject.views(region(subject)))
+    assert step.trivial == pytest.approx(4.0)
+    jigsaw, rotation = step.terms["jigsaw/loss"].item(), step.terms["rotation/loss"].item()
+    assert step.loss.item() == pytest.approx(3.0 * jigsaw / 4.605170 + rotation / 3.178054, rel=1e-5)
+
+
+def test_crops_anchors_views_terms_and_pictures_are_told_apart_by_the_tasks_name():
+    subject = combined()
+    subject.parts["rotation"].crops = lambda patch: {"a": Crop(patch), "b": Crop(patch, anchor="a", reach=0.1)}
+    crops = subject.crops(SHAPE)
+    assert list(crops) == ["masked-volume/patch", "rotation/a", "rotation/b"]
+    assert crops["rotation/b"].anchor == "rotation/a"
+
+
+def test_a_task_sees_its_own_crops_and_draws_its_own_numbers_whatever_stands_beside_it():
+    subject = combined()
+    whole = region(subject)
+    one, other = PartOfRegion(whole, "masked-volume"), PartOfRegion(whole, "rotation")
+    assert torch.equal(one.crop("patch"), whole.crop("masked-volume/patch"))
+    assert not torch.equal(one.draws.uniform("x", 0, 1), other.draws.uniform("x", 0, 1))
+    assert torch.equal(one.draws.uniform("x", 0, 1), PartOfRegion(whole, "masked-volume").draws.uniform("x", 0, 1))
+
+
+def test_all_tasks_train_one_encoder_and_the_first_decoder_is_handed_over():
+    subject = combined()
+    assert all(part.encoder is subject.encoder for part in subject.parts.values())
+    assert subject.exported_encoder() is subject.encoder
+    assert subject.exported_decoder() is subject.parts["masked-volume"].decoder
+
+
+def test_every_task_hears_of_every_step():
+    subject, heard = combined(), []
+    for name, part in subject.parts.items():
+        part.after_step = lambda step, total, name=name: heard.append((name, step, total))
+    subject.after_step(3, 10)
+    assert heard == [("masked-volume", 3, 10), ("rotation", 3, 10)]
+
+
+def test_thirty_steps_bring_both_losses_down():
+    subject = combined()
+    views = subject.views(region(subject))
+    before = subject(views).terms
+    trained(subject, views, 30)
+    after = subject(views).terms
+    assert all(after[name] < 0.7 * before[name] for name in ("masked-volume/loss", "rotation/loss"))
+
+
+def test_going_on_from_the_saved_state_equals_not_stopping():
+    first, second = combined(), combined()
+    views = first.views(region(first))
+    trained(first, views, 2)
+    second.load_state_dict(first.state_dict())
+    assert trained(first, views, 2) == trained(second, views, 2)
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "words"),
+    [
+        ([{"name": "rotation"}, {"name": "rotation"}], ConfigError, "Name each task once"),
+        ([{"name": "rotation"}, {"name": "combine"}], ConfigError, "not 'combine' itself"),
+        ([{"name": "rotation"}, {"name": "rotaton"}], PluginError, "Did you mean 'rotation'"),
+        ([{"name": "rotation"}, {"name": "jigsaw", "options": {"gapp": 1}}], ConfigError, "gap"),
+    ],
+)
+def test_tasks_that_cannot_be_combined_are_refused_in_words(parts, error, words):
+    with pytest.raises(error, match=words):
+        Combine(SmallEncoder(), Combine.Config(tasks=parts))
+
+
+def test_the_parts_are_the_tasks_that_the_plugins_provide():
+    subject = combined()
+    assert isinstance(subject.parts["masked-volume"], MaskedVolume)
+    assert isinstance(subject.parts["rotation"], Rotation)
+    assert Part(name="rotation").weight == 1.0

@@ -1,0 +1,143 @@
+"""What holds for every task that learns from one sample at a time: masked, generative and classic ones."""
+
+import math
+
+import pytest
+import torch
+from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms, trained
+
+from medssl_tasks.adversarial import Adversarial
+from medssl_tasks.colorization import Colorization
+from medssl_tasks.denoising import Denoising
+from medssl_tasks.jigsaw import Jigsaw
+from medssl_tasks.masked_volume import MaskedVolume
+from medssl_tasks.patch_context import PatchContext
+from medssl_tasks.rotation import Rotation
+from medssl_tasks.slice_order import SliceOrder
+from medssl_tasks.sparse_coding import SparseCoding
+from medssl_tasks.vae import VAE
+
+TASKS = [
+    Adversarial, Colorization, Denoising, Jigsaw, MaskedVolume, PatchContext, Rotation, SliceOrder, SparseCoding, VAE,
+]  # fmt: skip
+# Share of the trivial loss that thirty steps on two phantoms must come below; denoising begins near 1, twice its own.
+LEARNED = {"denoising": 0.9, "patch-context": 0.8, "adversarial": 0.9}
+SETTINGS = {"adversarial": {"width": 4}}
+
+
+def make(task):
+    torch.manual_seed(0)
+    return task(SmallEncoder(), task.Config(**SETTINGS.get(task.name, {})))
+
+
+def region(subject, batch=2, volume=None):
+    (crop,) = subject.crops(SHAPE).values()
+    if volume is None:
+        volume = phantoms(batch, crop.size)
+    return SmallRegion(volume)
+
+
+def trivial(step):
+    return step.trivial if step.trivial is not None else step.terms["trivial"].item()
+
+
+@pytest.fixture(params=TASKS, ids=lambda task: task.name)
+def task(request):
+    return request.param
+
+
+def test_thirty_steps_end_clearly_below_the_trivial_loss(task):
+    subject = make(task)
+    views = subject.views(region(subject))
+    losses = trained(subject, views, 30)
+    assert losses[-1] < LEARNED.get(task.name, 0.6) * trivial(subject(views))
+
+
+def test_a_pair_that_belongs_together_has_the_lower_energy_once_learned(task):
+    subject = make(task)
+    views = subject.views(region(subject))
+    trained(subject, views, 40)
+    step = subject(views)
+    assert step.energy.shape == step.negative_energy.shape == (2,)
+    assert (step.energy < step.negative_energy).all()
+
+
+def test_the_gradient_of_two_halves_averages_to_that_of_the_whole(task):
+    subject = make(task).double()
+    views = {k: v.double() if v.is_floating_point() else v for k, v in subject.views(region(subject, 4)).items()}
+    whole = gradient(subject, views)
+    halves = [gradient(subject, {key: view[rows] for key, view in views.items()}) for rows in (slice(2), slice(2, 4))]
+    mean = torch.stack(halves).mean(0)
+    assert torch.cosine_similarity(mean, whole, dim=0).item() > 1 - 1e-10
+    assert mean.norm().item() == pytest.approx(whole.norm().item(), rel=1e-8)
+
+
+def gradient(subject, views):
+    subject.zero_grad()
+    subject(views).loss.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in subject.parameters()])
+
+
+def test_every_weight_gets_a_gradient(task):
+    subject = make(task)
+    subject(subject.views(region(subject))).loss.backward()
+    assert [name for name, weight in subject.named_parameters() if weight.grad is None] == []
+
+
+def test_going_on_from_the_saved_state_equals_not_stopping(task):
+    first = make(task)
+    views = first.views(region(first))
+    trained(first, views, 2)
+    second = make(task)
+    for weight in second.parameters():
+        torch.nn.init.zeros_(weight)
+    second.load_state_dict(first.state_dict())
+    assert trained(first, views, 2) == trained(second, views, 2)
+
+
+def test_views_are_a_function_of_seed_and_sample_alone_and_leave_the_region_as_it_was(task):
+    subject = make(task)
+    (crop,) = subject.crops(SHAPE).values()
+    volumes = phantoms(3, crop.size)
+    before = volumes.clone()
+    together = subject.views(SmallRegion(volumes))
+    alone = subject.views(SmallRegion(volumes[2:], first=2))
+    assert torch.equal(volumes, before)
+    assert all(torch.allclose(together[key][2:].float(), alone[key].float(), atol=1e-5) for key in alone)
+    assert not any(view.requires_grad for view in together.values())
+
+
+@pytest.mark.parametrize("precision", ["32 bits", "bf16"])
+@pytest.mark.parametrize("kind", ["zeros", "identical", "enormous"])
+def test_loss_and_gradient_are_finite_on_degenerate_input(task, kind, precision):
+    subject = make(task)
+    (crop,) = subject.crops(SHAPE).values()
+    volume = {
+        "zeros": torch.zeros(2, 1, *crop.size),
+        "identical": phantoms(1, crop.size).expand(2, -1, -1, -1, -1),
+        "enormous": 1e4 * phantoms(2, crop.size),
+    }[kind]
+    views = subject.views(SmallRegion(volume))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        step = subject(views)
+    step.loss.backward()
+    assert math.isfinite(step.loss.item())
+    assert all(torch.isfinite(weight.grad).all() for weight in subject.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_pictures_are_volumes_and_terms_are_scalars_without_gradient(task, training):
+    subject = make(task).train(training)
+    step = subject(subject.views(region(subject)))
+    assert "scan" in step.pictures
+    assert all(p.ndim == 5 and p.shape[:2] == (2, 1) and not p.requires_grad for p in step.pictures.values())
+    assert all(term.ndim == 0 and not term.requires_grad for term in step.terms.values())
+    assert step.embeddings.ndim == 2
+    assert not any(values.requires_grad for values in (step.embeddings, step.energy, step.negative_energy))
+
+
+def test_a_batch_of_one_is_a_batch(task):
+    subject = make(task)
+    step = subject(subject.views(region(subject, 1)))
+    assert step.energy.shape == (1,)
+    step.loss.backward()

@@ -68,7 +68,7 @@ def explain(
     spacing_mm: tuple[float, float, float] | None = None,
 ) -> tuple[EncoderDescription, list[str]]:
     """As `describe`, with the reason for each value that was chosen."""
-    kind = _kind(name)
+    kind = encoder_class(name)
     size, reasons = _preset(preset)
     given = {key: value for key, value in (options or {}).items() if value != AUTO}
     if not 1 <= in_channels <= MOST_CHANNELS:
@@ -83,7 +83,7 @@ def explain(
 
 def build_encoder(description: EncoderDescription) -> Encoder:
     """The encoder that a description names, freshly initialised from torch's random state. Raises ConfigError."""
-    kind = _kind(description.name)
+    kind = encoder_class(description.name)
     if hasattr(kind, "Options"):
         check_options(kind.Options, description.options, prefix=PREFIX)
     try:
@@ -122,7 +122,8 @@ def _checked(options: type[BaseModel], given: Mapping[str, Any]) -> dict[str, An
     return {key: getattr(checked, key) for key in given}
 
 
-def _kind(name: str) -> Any:
+def encoder_class(name: str) -> Any:
+    """The class behind a name: built in or from a plugin. Raises ConfigError, and PluginError where a plugin fails."""
     if name in ENCODERS:
         module, attribute = ENCODERS[name]
         return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,65 @@
+"""A run as a MONAI bundle: configs, weights under MONAI's own keys, and the one script that they need."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from medssl.encoders.tensors import write_json
+from medssl.exchange.bundle_configs import inference_config, metadata, train_config
+from medssl.exchange.monai import monai_network
+from medssl.exchange.source import Source
+
+LICENCE = (
+    "The files of this bundle were written by medssl (Apache-2.0). The weights belong to whoever owns the data that "
+    "they were\n"
+    "trained on: state your licence here before you hand the bundle on.\n"
+)
+
+
+def write_bundle(source: Source, folder: Path) -> list[str]:
+    """Write the bundle and return notes for the user.
+
+    Model.pt is a bare state dict that `network_def` loads strictly.
+    """
+    network, reports = monai_network(source)
+    out_channels = source.decoder.out_channels if source.decoder is not None else 1
+    (folder / "models").mkdir(parents=True)
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    configs = folder / "configs"
+    write_json(configs / "metadata.json", metadata(source, out_channels=out_channels))
+    write_json(configs / "inference.json", inference_config(source, out_channels=out_channels))
+    write_json(configs / "train.json", train_config(source, out_channels=out_channels))
+    scripts = folder / "scripts"
+    scripts.mkdir()
+    (scripts / "__init__.py").touch()
+    shutil.copyfile(Path(__file__).with_name("bundle_transforms.py"), scripts / "transforms.py")
+    (folder / "docs").mkdir()
+    (folder / "docs" / "README.md").write_text(_readme(source))
+    (folder / "LICENSE").write_text(LICENCE)
+    notes = [str(report).splitlines()[0] for report in reports]
+    if source.decoder is None:
+        notes.append("The run trained no decoder, so that of models/model.pt is freshly initialised.")
+    if source.spacing_mm is None:
+        notes.append("Scans kept their own spacing in training, so the bundle does not resample.")
+    return notes
+
+
+def _readme(source: Source) -> str:
+    what = (
+        "segments scans" if source.network is not None else "turns scans into features, and is a start for fine-tuning"
+    )
+    return f"""# A network from medssl
+
+This bundle {what}. It needs MONAI, nibabel and pytorch-ignite; it does not need medssl.
+
+Put scans (`*.nii.gz`) into `data/`, then, in this folder:
+
+    PYTHONPATH=. python -m monai.bundle run --config_file configs/inference.json
+
+To fine-tune, put images and labels of the same names into `data/images` and `data/labels`:
+
+    PYTHONPATH=. python -m monai.bundle run --config_file configs/train.json
+
+Arrays are (channel, S, A, R): superior, anterior, right. Other orientations are turned when a scan is loaded.
+"""

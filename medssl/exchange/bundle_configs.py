@@ -1,0 +1,245 @@
+"""The configuration files of a MONAI bundle, as plain dictionaries.
+
+Axes: `Orientationd(axcodes="SAR")` puts a scan into (S, A, R) = (D, H, W), which is what medssl trains on.
+"""
+
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+
+from medssl.exchange.monai import monai_arguments, monai_target
+from medssl.exchange.source import Source
+
+VERSION = "1.0.0"
+# What a bundle's workflow needs beyond MONAI itself: the trainers, and a reader of NIfTI.
+AXIS_LABELS = [["L", "R"], ["P", "A"], ["I", "S"]]
+REQUIRED = {"nibabel": "5.3.0", "pytorch-ignite": "0.5.1"}
+
+
+def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:
+    """configs/metadata.json, with every key that the bundle specification requires."""
+    encoder = source.encoder
+    steps = encoder.divisor
+    shape = [f"{step}*n" for step in steps]
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "num_channels": encoder.description.in_channels,
+        "spatial_shape": shape,
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": True,
+        "channel_def": {str(channel): "image" for channel in range(encoder.description.in_channels)},
+    }
+    names = source.label_names or dict.fromkeys(range(out_channels), "map")
+    prediction = {
+        **image,
+        "format": "segmentation" if source.label_names else "raw",
+        "num_channels": out_channels,
+        "channel_def": {str(channel): names.get(channel, str(channel)) for channel in range(out_channels)},
+    }
+    latent = {
+        **image,
+        "format": "latent",
+        "num_channels": encoder.channels[-1],
+        "spatial_shape": ["n"] * 3,
+        "channel_def": {"0": "features"},
+    }
+    outputs = {"pred": prediction} if source.network is not None else {"pred": prediction, "latent": latent}
+    return {
+        "version": VERSION,
+        "changelog": {VERSION: "exported by medssl"},
+        "monai_version": monai.__version__,
+        "pytorch_version": torch.__version__.partition("+")[0],
+        "numpy_version": np.__version__,
+        "required_packages_version": REQUIRED,
+        "name": "medssl export",
+        "task": "segmentation" if source.network is not None else "self-supervised features",
+        "description": _description(source),
+        "authors": "made with medssl",
+        "copyright": "as the owner of the training data decides",
+        "network_data_format": {"inputs": {"image": image}, "outputs": outputs},
+    }
+
+
+def inference_config(source: Source, *, out_channels: int) -> dict[str, Any]:
+    """configs/inference.json.
+
+    Scans to label maps for a fine-tuned model, scans to features for a pretrained encoder.
+    """
+    segments = source.network is not None
+    keys = ["image"]
+    post = _segmentation_output() if segments else _feature_output()
+    return {
+        **_head(source, out_channels=out_channels),
+        "output_dir": "$@bundle_root + '/eval'",
+        "files": "$sorted(glob.glob(@dataset_dir + '/**/*.nii.gz', recursive=True))",
+        "encoder": monai_target(source.encoder.description).encoder,
+        "preprocessing": _compose([*_reading(source, keys), *_padding(source, segments)]),
+        "dataset": {"_target_": "Dataset", "data": "$[{'image': f} for f in @files]", "transform": "@preprocessing"},
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
+        "inferer": _window(source) if segments else {"_target_": "SimpleInferer"},
+        "postprocessing": _compose(post),
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network" if segments else "@encoder",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+        },
+        "load": "$@network_def.load_state_dict(torch.load(@checkpoint, map_location=@device, weights_only=True))",
+        "initialize": ["$@network", "$@load"],
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def train_config(source: Source, *, out_channels: int) -> dict[str, Any]:
+    """configs/train.json.
+
+    Fine-tune on images/*.nii.gz and labels/*.nii.gz of the same names, from the exported weights.
+    """
+    keys = ["image", "label"]
+    patch = list(source.patch or [2 * step for step in source.encoder.divisor])
+    crop = {
+        "_target_": "RandCropByPosNegLabeld",
+        "keys": keys,
+        "label_key": "label",
+        "spatial_size": "@patch",
+        "num_samples": 2,
+        "allow_smaller": False,
+    }
+    pad = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "@patch"}
+    return {
+        **_head(source, out_channels=out_channels),
+        "patch": patch,
+        "epochs": 100,
+        "learning_rate": 0.001,
+        "images": "$sorted(glob.glob(@dataset_dir + '/images/*.nii.gz'))",
+        "labels": "$sorted(glob.glob(@dataset_dir + '/labels/*.nii.gz'))",
+        "preprocessing": _compose([*_reading(source, keys), pad, crop]),
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': i, 'label': l} for i, l in zip(@images, @labels, strict=True)]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 1,
+            "shuffle": True,
+            "num_workers": 0,
+        },
+        "loss": {"_target_": "DiceCELoss", "to_onehot_y": True, "softmax": True, "batch": True},
+        "optimizer": {"_target_": "torch.optim.AdamW", "params": "$@network.parameters()", "lr": "@learning_rate"},
+        "trainer": {
+            "_target_": "SupervisedTrainer",
+            "max_epochs": "@epochs",
+            "device": "@device",
+            "train_data_loader": "@dataloader",
+            "network": "@network",
+            "loss_function": "@loss",
+            "optimizer": "@optimizer",
+            "inferer": {"_target_": "SimpleInferer"},
+        },
+        "load": "$monai.networks.copy_model_state(@network_def, torch.load(@checkpoint, map_location=@device, "
+        "weights_only=True))",
+        "initialize": ["$@network", "$@load"],
+        "run": ["$@trainer.run()"],
+        "finalize": ["$torch.save(@network_def.state_dict(), @bundle_root + '/models/finetuned.pt')"],
+    }
+
+
+def _head(source: Source, *, out_channels: int) -> dict[str, Any]:
+    return {
+        "imports": ["$import glob", "$import numpy", "$import torch", "$import monai"],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/data'",
+        "checkpoint": "$@bundle_root + '/models/model.pt'",
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "modality": source.modality,
+        "network_def": {
+            "_target_": monai_target(source.encoder.description).path.rpartition(".")[2],
+            **monai_arguments(source.encoder.description, out_channels),
+        },
+        "network": "$@network_def.to(@device)",
+    }
+
+
+def _reading(source: Source, keys: list[str]) -> list[dict[str, Any]]:
+    """Scans in (D, H, W) = (S, A, R), at the spacing of the training where it had one, normalised as in training."""
+    steps: list[dict[str, Any]] = [
+        {"_target_": "LoadImaged", "keys": keys, "reader": "NibabelReader", "ensure_channel_first": True},
+        {"_target_": "Orientationd", "keys": keys, "axcodes": "SAR", "labels": AXIS_LABELS},
+    ]
+    if source.spacing_mm is not None:
+        modes = ["bilinear", "nearest"][: len(keys)]
+        steps.append({"_target_": "Spacingd", "keys": keys, "pixdim": list(source.spacing_mm), "mode": modes})
+    steps.append({"_target_": "scripts.transforms.NormalizeScand", "keys": ["image"], "modality": "@modality"})
+    return steps
+
+
+def _padding(source: Source, segments: bool) -> list[dict[str, Any]]:
+    """Scans that are too small get their darkest value around them, as in training."""
+    if segments and source.patch is not None:
+        return [{"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(source.patch), "mode": "minimum"}]
+    return [{"_target_": "DivisiblePadd", "keys": ["image"], "k": list(source.encoder.divisor), "mode": "minimum"}]
+
+
+def _window(source: Source) -> dict[str, Any]:
+    facts = source.network
+    if facts is None:
+        return {"_target_": "SimpleInferer"}
+    return {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": list(facts.patch),
+        "sw_batch_size": 4,
+        "overlap": facts.overlap,
+        "mode": "gaussian",
+    }
+
+
+def _segmentation_output() -> list[dict[str, Any]]:
+    return [
+        {"_target_": "AsDiscreted", "keys": ["pred"], "argmax": True},
+        {
+            "_target_": "Invertd",
+            "keys": ["pred"],
+            "transform": "@preprocessing",
+            "orig_keys": ["image"],
+            "nearest_interp": True,
+            "to_tensor": True,
+        },
+        _saving("labels", "uint8"),
+    ]
+
+
+def _feature_output() -> list[dict[str, Any]]:
+    return [_saving("features", "float32")]
+
+
+def _saving(postfix: str, dtype: str) -> dict[str, Any]:
+    return {
+        "_target_": "SaveImaged",
+        "keys": ["pred"],
+        "output_dir": "@output_dir",
+        "output_postfix": postfix,
+        "output_dtype": f"$numpy.{dtype}",
+        "resample": False,
+        "separate_folder": False,
+    }
+
+
+def _compose(transforms: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"_target_": "Compose", "transforms": transforms}
+
+
+def _description(source: Source) -> str:
+    task = source.facts.get("task")
+    if source.network is not None:
+        return "A segmentation network fine-tuned with medssl."
+    learnt = f" by the pretext task '{task}'" if task else ""
+    state = "with the decoder that it trained" if source.decoder is not None else "the decoder is freshly initialised"
+    return f"An encoder pretrained without labels{learnt}; {state}."

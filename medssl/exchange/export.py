@@ -1,0 +1,71 @@
+"""From a run folder to files that others can use."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from medssl.errors import ConfigError, UsageError
+from medssl.exchange.source import Source, open_source
+
+Writer = Callable[[Source, Path], list[str]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written. files: relative to `folder`. notes: what the user should know, in sentences."""
+
+    folder: Path
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _safetensors(source: Source, folder: Path) -> list[str]:
+    from medssl.exchange.plain import write_plain
+
+    return write_plain(source, folder)
+
+
+def _monai_bundle(source: Source, folder: Path) -> list[str]:
+    from medssl.exchange.bundle import write_bundle
+
+    return write_bundle(source, folder)
+
+
+def _nnunet(source: Source, folder: Path) -> list[str]:
+    from medssl.exchange.nnunet import write_nnunet
+
+    return write_nnunet(source, folder)
+
+
+FORMATS: Mapping[str, Writer] = {"safetensors": _safetensors, "monai-bundle": _monai_bundle, "nnunet": _nnunet}
+
+
+def export(run: Path, out: Path, *, form: str) -> Export:
+    """Write the weights of a run in the form `safetensors`, `monai-bundle` or `nnunet` into a new folder.
+
+    The folder appears when all is written and proven, else not at all. Raises UsageError where `out` is taken or `run`
+    is no folder, ConfigError for an unknown form or an encoder that the form cannot hold, CheckpointError for weights
+    that cannot be read.
+    """
+    if form not in FORMATS:
+        near = get_close_matches(form, FORMATS, n=1, cutoff=0.4)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise ConfigError(f"there is no export format '{form}'{hint} Choose from {', '.join(FORMATS)}.")
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty. Choose another folder with --out.")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file. Choose a folder with --out.")
+    source = open_source(run)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        notes = FORMATS[form](source, part)
+        if out.is_dir():
+            out.rmdir()
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    return Export(out, tuple(files), tuple(notes))

@@ -1,0 +1,86 @@
+"""What is handed over: the weights of a finished run, and what its records say about them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medssl.encoders.encoder import Decoder, Encoder
+from medssl.encoders.records import NetworkFacts
+from medssl.encoders.topology import Triple
+from medssl.encoders.weights import encoder_record, load_encoder, load_network
+from medssl.errors import CheckpointError, UsageError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished run.
+
+    Decoder: as pretraining or fine-tuning left it, else None. network: facts of a fine-tuned model, else None.
+    """
+
+    encoder: Encoder
+    decoder: Decoder | None
+    facts: dict[str, Any]
+    network: NetworkFacts | None = None
+
+    @property
+    def patch(self) -> Triple | None:
+        """(D, H, W) voxels that the network saw in training, where the run says so."""
+        if self.network is not None:
+            return self.network.patch
+        stated = self.facts.get("patch")
+        return (
+            (int(stated[0]), int(stated[1]), int(stated[2])) if isinstance(stated, list) and len(stated) == 3 else None
+        )
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """Spacing of D, H, W in mm to which every scan was resampled; None where scans kept their own."""
+        policy = (self.network.store_policy if self.network else self.facts.get("store_policy")) or {}
+        named, other = policy.get("spacing_mm") or {}, policy.get("other_spacing_mm", "native")
+        targets = {tuple(target) if isinstance(target, list | tuple) else target for target in (*named.values(), other)}
+        if self.modality in named:
+            targets = {tuple(named[self.modality])} if not isinstance(named[self.modality], str) else {"native"}
+        if len(targets) != 1 or "native" in targets:
+            return None
+        x, y, z = targets.pop()
+        return float(z), float(y), float(x)
+
+    @property
+    def modality(self) -> str | None:
+        """Of the scans, where the run says so."""
+        return self.network.modality if self.network is not None else self.facts.get("modality")
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """By channel of the output, the background first; empty for a pretrained encoder."""
+        return {0: "background", **self.network.label_names} if self.network is not None else {}
+
+    def test_image(self) -> Tensor:
+        """(2, C, D, H, W) noise of the smallest size that the encoder takes; for checks of the forward pass."""
+        d, h, w = self.encoder.divisor
+        generator = torch.Generator().manual_seed(0)
+        shape = (2, self.encoder.description.in_channels, d, 2 * h, 2 * w)
+        return torch.randn(shape, generator=generator)
+
+
+def open_source(run: Path) -> Source:
+    """The weights in a run folder.
+
+    A fine-tuned model where there is one, else a pretrained encoder. Raises UsageError and CheckpointError.
+    """
+    if not run.is_dir():
+        raise UsageError(f"there is no run folder {run}. `medssl runs` lists them.")
+    if (run / "model.json").is_file():
+        network, facts = load_network(run)
+        return Source(network.encoder, network.decoder, dict(facts.model_extra or {}), facts)
+    if not (run / "encoder.json").is_file():
+        raise CheckpointError(
+            f"{run} holds neither encoder.json nor model.json, so its training has not finished. Continue it with "
+            "--resume."
+        )
+    encoder, decoder = load_encoder(run)
+    return Source(encoder, decoder, encoder_record(run).facts)

@@ -1,0 +1,143 @@
+"""Export as a whole: safetensors, refusals, and that nothing is left half-written."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_networks import SIZES, encoder_of
+from typer.testing import CliRunner
+
+from medssl.encoders.weights import load_encoder
+from medssl.errors import CheckpointError, ConfigError, UsageError
+from medssl.exchange.export import FORMATS, export
+from medssl.exchange.source import open_source
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_safetensors_load_strictly_into_monais_own_class(pretrained, tmp_path, name):
+    from monai.networks import nets
+
+    run, encoder, decoder = pretrained(name)
+    out = tmp_path / "out"
+    done = export(run, out, form="safetensors")
+    assert {"encoder.safetensors", "decoder.safetensors", "network.safetensors", "network.json"} <= set(done.files)
+    facts = json.loads((out / "network.json").read_text())
+    network = getattr(nets, facts["class"].rpartition(".")[2])(**facts["arguments"])
+    missing, unexpected = network.load_state_dict(load_file(out / "network.safetensors"), strict=False)
+    assert not unexpected
+    assert all(key.startswith("skip_layers.") for key in missing)
+    image = torch.randn(2, 1, *SIZES[name][1])
+    with torch.no_grad():
+        assert torch.equal(network.eval()(image), decoder.eval()(encoder.eval()(image), image))
+
+
+def test_the_readme_of_the_export_runs_as_it_stands(pretrained, tmp_path, monkeypatch):
+    run, encoder, _ = pretrained(decoder=False)
+    out = export(run, tmp_path / "out", form="safetensors").folder
+    code = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(out)
+    names = {}
+    exec(code.group(1), names)
+    assert torch.equal(names["network"].bottleneck.conv1.conv.weight, encoder.bottleneck.conv1.conv.weight)
+
+
+def test_an_exported_folder_is_a_start_for_fine_tuning(pretrained, tmp_path):
+    run, encoder, decoder = pretrained()
+    out = export(run, tmp_path / "out", form="safetensors").folder
+    again, rest = load_encoder(out)
+    assert all(
+        torch.equal(a, b) for a, b in zip(again.state_dict().values(), encoder.state_dict().values(), strict=True)
+    )
+    assert rest.out_channels == decoder.out_channels
+    assert open_source(out).facts["task"] == "masked-volume"
+
+
+def test_a_fine_tuned_model_keeps_its_labels(finetuned, tmp_path):
+    run, _ = finetuned()
+    out = export(run, tmp_path / "out", form="safetensors").folder
+    facts = json.loads((out / "network.json").read_text())
+    assert facts["label_names"] == {"0": "background", "1": "anterior", "2": "posterior"}
+    assert facts["spacing_mm"] == [2.0, 1.5, 1.0]  # of D, H, W = Z, Y, X
+
+
+@pytest.mark.parametrize(
+    ("policy", "modality", "expected"),
+    [
+        (None, "MR", None),
+        ({"spacing_mm": {}, "other_spacing_mm": "native"}, "MR", None),
+        ({"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": "native"}, "CT", (3.0, 1.0, 1.0)),
+        ({"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": "native"}, None, None),
+        ({"spacing_mm": {"CT": "native"}, "other_spacing_mm": [1, 1, 1]}, "CT", None),
+    ],
+)
+def test_the_spacing_is_stated_only_where_there_was_one(finetuned, policy, modality, expected):
+    run, _ = finetuned(store_policy=policy, modality=modality)
+    assert open_source(run).spacing_mm == expected
+
+
+def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(pretrained, tmp_path):
+    run, _, _ = pretrained("segresnet")
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="no counterpart in nnU-Net"):
+        export(run, out, form="nnunet")
+    with pytest.raises(ConfigError, match="no export format 'nnunett'; did you mean 'nnunet'"):
+        export(run, out, form="nnunett")
+    with pytest.raises(UsageError, match="there is no run folder"):
+        export(tmp_path / "nowhere", out, form="nnunet")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(CheckpointError, match="has not finished"):
+        export(empty, out, form="nnunet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "run"]
+
+
+def test_a_taken_folder_is_left_alone(pretrained, tmp_path):
+    run, _, _ = pretrained()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("x")
+    with pytest.raises(UsageError, match="is not empty"):
+        export(run, out, form="safetensors")
+    with pytest.raises(UsageError, match="is a file"):
+        export(run, out / "mine", form="safetensors")
+    assert (out / "mine").read_text() == "x"
+
+
+def test_a_decoder_that_does_not_belong_to_the_encoder_is_not_exported(pretrained, tmp_path, monkeypatch):
+    run, _, _ = pretrained()
+    real = load_encoder(run)
+    with torch.no_grad():
+        real[0].input_block.norm1.weight[0] += 1.0
+    monkeypatch.setattr("medssl.exchange.plain.load_encoder", lambda folder: real)
+    with pytest.raises(CheckpointError, match="outputs differ"):
+        export(run, tmp_path / "out", form="safetensors")
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_the_command_prints_notes_files_and_the_folder(pretrained, tmp_path):
+    import typer
+
+    from medssl_cli.export import export as command
+
+    app = typer.Typer()
+    app.command()(command)
+    run, _, _ = pretrained(decoder=False)
+    result = CliRunner().invoke(app, ["--run", str(run), "--out", str(tmp_path / "out"), "--format", "nnunet"])
+    assert result.exit_code == 0, result.output
+    assert "The run trained no decoder" in result.output
+    assert "checkpoint_final.pth" in result.output
+    assert result.output.strip().splitlines()[-1].startswith("Exported: ")
+
+
+def test_every_format_is_named_in_the_help():
+    import medssl_cli.export as module
+
+    assert all(form in Path(module.__file__).read_text() for form in FORMATS)
+
+
+def test_the_helper_encoders_differ_from_their_initialisation():
+    assert encoder_of().input_block.norm1.bias.abs().max() > 0

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from medssl.archive.manifest import ManifestRow
 
 _EXAMPLES = 3
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Told now and then how far ingest is."""
 

@@ -11,6 +11,7 @@ import torch
 
 from medssl.exchange.monai import monai_arguments, monai_target
 from medssl.exchange.source import Source
+from medssl.store.normalisation import CT_LOW_HU, CT_MEAN_HU, CT_STD_HU
 
 VERSION = "1.0.0"
 # What a bundle's workflow needs beyond MONAI itself: the trainers, and a reader of NIfTI.
@@ -182,10 +183,13 @@ def _reading(source: Source, keys: list[str]) -> list[dict[str, Any]]:
 
 
 def _padding(source: Source, segments: bool) -> list[dict[str, Any]]:
-    """Scans that are too small get their darkest value around them, as in training."""
+    """Scans that are too small get the value of air around them, as in training: the low end of the window."""
+    # Outside CT the window begins within the scan's own range, so its darkest voxel has that value.
+    lowest = (CT_LOW_HU - CT_MEAN_HU) / CT_STD_HU
+    air = {"mode": "constant", "value": lowest} if source.modality == "CT" else {"mode": "minimum"}
     if segments and source.patch is not None:
-        return [{"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(source.patch), "mode": "minimum"}]
-    return [{"_target_": "DivisiblePadd", "keys": ["image"], "k": list(source.encoder.divisor), "mode": "minimum"}]
+        return [{"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(source.patch), **air}]
+    return [{"_target_": "DivisiblePadd", "keys": ["image"], "k": list(source.encoder.divisor), **air}]
 
 
 def _window(source: Source) -> dict[str, Any]:

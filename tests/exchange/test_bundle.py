@@ -181,3 +181,21 @@ def test_the_bundle_trains_and_predicts_under_ignite(finetuned, tmp_path, script
     for key in ("initialize", "run", "finalize"):
         parser.get_parsed_content(key)
     assert (out / "models" / "finetuned.pt").is_file()
+    inference = parser_of(out)
+    inference["dataset_dir"], inference["output_dir"] = str(path.parent / "images"), str(tmp_path / "eval")
+    for key in ("initialize", "run"):
+        inference.get_parsed_content(key)
+    assert (tmp_path / "eval" / "a_labels.nii.gz").is_file()
+
+
+def test_an_encoder_bundle_writes_features_under_ignite(pretrained, tmp_path, scripts):
+    pytest.importorskip("ignite")
+    run, _, _ = pretrained(decoder=False)
+    out = export(run, tmp_path / "out", form="monai-bundle").folder
+    path, _ = phantom(tmp_path)
+    scripts(out)
+    parser = parser_of(out)
+    parser["dataset_dir"], parser["output_dir"] = str(path.parent), str(tmp_path / "eval")
+    for key in ("initialize", "run"):
+        parser.get_parsed_content(key)
+    assert (tmp_path / "eval" / "scan_features.nii.gz").is_file()

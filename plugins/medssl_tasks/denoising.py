@@ -111,8 +111,8 @@ def grainy_noise(draws: Draws, name: str, *, like: Tensor, grain: int) -> Tensor
         wide = [edge * grain for edge in coarse.shape[2:]]
         coarse = F.interpolate(coarse, size=wide, mode="trilinear", align_corners=False)
     noise = coarse[:, :, : shape[0], : shape[1], : shape[2]]
-    deviation, mean = noise.std(dim=(1, 2, 3, 4), keepdim=True), noise.mean(dim=(1, 2, 3, 4), keepdim=True)
-    return (noise - mean) / deviation
+    noise = noise - noise.mean(dim=(1, 2, 3, 4), keepdim=True)
+    return noise / noise.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
 
 
 def expected_square(low: float, high: float) -> float:

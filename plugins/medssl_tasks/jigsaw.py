@@ -85,8 +85,8 @@ class Jigsaw(PretextTask):
         cell = [edge // parts for edge, parts in zip(cube.shape[2:], grid, strict=True)]
         tile = self._tile(cell)
         room = np.array([c - t for c, t in zip(cell, tile, strict=True)])
-        # a quarter of the room stays free at both ends, so that no two parts ever touch
-        margin = room // 4
+        # a quarter of the room stays free at both ends, so that no two parts ever touch (unless there is no room)
+        margin = (room + 2) // 4
         free = room - 2 * margin + 1
         shares = region.draws.shares("jitter", (len(self.orders[0]), 3))
         offsets = margin + np.floor(shares * free).astype(np.int64)

@@ -58,8 +58,10 @@ def test_a_task_sees_its_own_crops_and_draws_its_own_numbers_whatever_stands_bes
     whole = region(subject)
     one, other = PartOfRegion(whole, "masked-volume"), PartOfRegion(whole, "rotation")
     assert torch.equal(one.crop("patch"), whole.crop("masked-volume/patch"))
-    assert not torch.equal(one.draws.uniform("x", 0, 1), other.draws.uniform("x", 0, 1))
-    assert torch.equal(one.draws.uniform("x", 0, 1), PartOfRegion(whole, "masked-volume").draws.uniform("x", 0, 1))
+    assert not torch.equal(one.draws.uniform("x", 0.0, 1.0), other.draws.uniform("x", 0.0, 1.0))
+    assert torch.equal(
+        one.draws.uniform("x", 0.0, 1.0), PartOfRegion(whole, "masked-volume").draws.uniform("x", 0.0, 1.0)
+    )
 
 
 def test_all_tasks_train_one_encoder_and_the_first_decoder_is_handed_over():

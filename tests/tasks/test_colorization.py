@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from small_world import SmallEncoder, SmallRegion, phantoms
+
+from medssl_tasks.colorization import Colorization, bend, clip, quantise, rarity
+
+
+def task(**settings):
+    torch.manual_seed(0)
+    return Colorization(SmallEncoder(), Colorization.Config(**settings))
+
+
+def test_quantising_leaves_so_many_even_levels_from_low_to_high():
+    images = torch.linspace(-1.0, 3.0, 401).view(1, 1, 1, 1, -1)
+    out = quantise(images, torch.tensor([-1.0]), torch.tensor([3.0]), levels=5)
+    assert out.unique().tolist() == pytest.approx([-1.0, 0.0, 1.0, 2.0, 3.0])
+    assert (out - images).abs().max().item() == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_window_keeps_what_is_inside_and_flattens_what_is_outside_per_sample():
+    images = torch.tensor([-2.0, 0.0, 2.0]).view(1, 1, 1, 1, 3).repeat(2, 1, 1, 1, 1)
+    out = clip(images, torch.tensor([-1.0, -9.0]), torch.tensor([1.0, 0.5]))
+    assert out.flatten().tolist() == [-1.0, 0.0, 1.0, -2.0, 0.0, 0.5]
+
+
+def test_a_curve_keeps_range_and_order_and_can_be_undone():
+    images = torch.randn(2, 1, 4, 5, 6, dtype=torch.float64)
+    exponent = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    bent = bend(images, exponent)
+    assert torch.equal(bent.flatten(1).argsort(dim=1), images.flatten(1).argsort(dim=1))
+    assert torch.allclose(bent.amax(dim=(1, 2, 3, 4)), images.amax(dim=(1, 2, 3, 4)))
+    assert torch.allclose(bend(bent, 1 / exponent), images, atol=1e-9)
+    assert not torch.allclose(bent, images, atol=0.1)
+
+
+def test_rare_intensities_weigh_more_as_a_histogram_says():
+    images = torch.rand(1, 1, 8, 9, 10, dtype=torch.float64) ** 3
+    chosen = torch.rand(1, 1, 8, 9, 10) > 0.3
+    weight = rarity(images, chosen)[chosen].numpy()
+    values = images[chosen].numpy()
+    count, edges = np.histogram(values, bins=16, range=(images.min().item(), images.max().item()))
+    share = count / count.sum()
+    expected = (1 / (0.5 * share + 0.5 / 16))[np.clip(np.digitize(values, edges) - 1, 0, 15)]
+    assert weight == pytest.approx(expected / expected.mean(), rel=1e-9)
+    assert weight.mean() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("reduction", ["window", "bits", "curve", "window+bits"])
+def test_only_voxels_that_were_changed_inside_the_scan_are_scored(reduction):
+    volume = phantoms()
+    valid = torch.ones_like(volume, dtype=torch.bool)
+    valid[..., 12:] = False
+    views = task(reduction=reduction).views(SmallRegion(volume, valid=valid))
+    scored = views["weight"] > 0
+    assert torch.equal(views["target"], volume)
+    assert not scored[~valid].any()
+    assert ((views["reduced"] - volume).abs()[scored] > 1e-4).all()
+    assert ((views["reduced"] - volume).abs()[valid & ~scored] <= 1e-4).all()
+    assert scored.float().mean() > 0.1
+
+
+def test_few_grey_levels_are_left():
+    views = task(bits=2).views(SmallRegion(phantoms()))
+    for reduced in views["reduced"]:
+        assert len(reduced.unique()) <= 4
+
+
+def test_giving_back_the_reduced_patch_costs_the_trivial_loss():
+    subject = task()
+    views = subject.views(SmallRegion(phantoms()))
+    subject.decoder.forward = lambda pyramid, image: image
+    step = subject(views)
+    assert step.loss.item() == pytest.approx(step.terms["trivial"].item())
+    subject.decoder.forward = lambda pyramid, image: views["target"]
+    assert subject(views).loss.item() == 0.0
+
+
+def test_the_decoder_is_handed_over():
+    subject = task()
+    assert subject.exported_decoder() is subject.decoder
+
+
+@pytest.mark.parametrize("settings", [{"window": (2.0, 1.0)}, {"bits": 0}, {"bend": 1.0}, {"reduction": "blur"}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ValidationError):
+        Colorization.Config(**settings)

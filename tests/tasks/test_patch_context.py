@@ -1,0 +1,84 @@
+import pytest
+import torch
+from pydantic import ValidationError
+from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms
+
+from medssl_tasks.patch_context import PatchContext, neighbour_places
+
+
+def task(**settings):
+    torch.manual_seed(0)
+    return PatchContext(SmallEncoder(), PatchContext.Config(**settings))
+
+
+def views_of(subject):
+    return subject.views(SmallRegion(phantoms(2, subject.crops(SHAPE)["surroundings"].size)))
+
+
+def test_six_neighbours_share_a_face_eighteen_an_edge_and_all_others_a_corner():
+    assert neighbour_places(6) == (4, 10, 12, 14, 16, 22)
+    assert len(neighbour_places(18)) == 18
+    assert set(neighbour_places(18)).isdisjoint({0, 2, 6, 8, 18, 20, 24, 26, 13})
+    assert neighbour_places(26) == tuple(place for place in range(27) if place != 13)
+
+
+def test_a_tile_is_half_the_patch_and_the_surroundings_are_three_tiles_wide():
+    assert task().crops((32, 48, 64))["surroundings"].size == (48, 72, 96)
+    assert task().crops((8, 8, 8))["surroundings"].size == (
+        24,
+        24,
+        24,
+    )  # twice the divisor of 4, or one cell would be left
+
+
+def test_the_tiles_are_those_around_the_middle_in_their_order():
+    subject = task(neighbours=26)
+    views = views_of(subject)
+    d, h, w = views["middle"].shape[2:]
+    places = [(i, j, k) for i in range(3) for j in range(3) for k in range(3) if (i, j, k) != (1, 1, 1)]
+    for row, (i, j, k) in enumerate(places):
+        box = views["scan"][:, :, i * d : (i + 1) * d, j * h : (j + 1) * h, k * w : (k + 1) * w]
+        assert torch.equal(views["around"][:, row], box)
+    assert torch.equal(views["middle"], views["scan"][:, :, d : 2 * d, h : 2 * h, w : 2 * w])
+
+
+def test_the_guess_knows_nothing_of_the_middle_and_something_of_each_tile_around():
+    subject = task()
+    views = views_of(subject)
+    around = views["around"].clone().requires_grad_()
+    middle = views["middle"].clone().requires_grad_()
+    captured = []
+    subject.predictor.register_forward_hook(lambda module, inputs, output: captured.append(output))
+    subject(dict(views, around=around, middle=middle))
+    reached = torch.autograd.grad(captured[0].square().sum(), [around, middle], allow_unused=True)
+    assert reached[1] is None
+    assert (reached[0].abs().amax(dim=(0, 2, 3, 4, 5)) > 0).all()
+
+
+def test_each_cell_is_resolved_into_sub_cells_in_the_order_of_the_axes():
+    subject = task()
+    assert subject.detail == (4, 4, 4)
+    numbers = torch.arange(64.0).view(1, 64, 1, 1, 1)
+    subject.predictor = torch.nn.Module()
+    subject.predictor.forward = lambda layout: numbers.expand(len(layout), -1, *layout.shape[2:])
+    guess = subject._predict(torch.zeros(1, 6, 24, 2, 2, 3))
+    assert guess.shape == (1, 1, 8, 8, 12)
+    for d, h, w in ((0, 0, 0), (1, 2, 3), (5, 4, 10)):
+        assert guess[0, 0, d, h, w].item() == (d % 4) * 16 + (h % 4) * 4 + w % 4
+
+
+def test_a_perfect_guess_costs_nothing_and_the_mean_costs_the_trivial_loss():
+    subject = task()
+    views = views_of(subject)
+    subject._predict = lambda features: views["middle"]
+    assert subject(views).loss.item() == 0.0
+    subject._predict = lambda features: torch.zeros_like(views["middle"])
+    step = subject(views)
+    assert step.loss.item() == pytest.approx(step.terms["trivial"].item())
+    assert step.loss.item() == pytest.approx(views["middle"].square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"neighbours": 8}, {"width": 1}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ValidationError):
+        PatchContext.Config(**settings)

@@ -1,0 +1,103 @@
+from math import log
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms
+
+from medssl.errors import ConfigError
+from medssl_tasks.rotation import TURNS_IN_PLANE, TURNS_OF_A_CUBE, Rotation, inverse, turned
+
+ASYMMETRIC = torch.arange(27.0).view(1, 3, 3, 3)
+
+
+def task(encoder=None, **settings):
+    torch.manual_seed(0)
+    return Rotation(encoder or SmallEncoder(), Rotation.Config(**settings))
+
+
+def flat_encoder():
+    encoder = SmallEncoder()
+    encoder.strides = ((1, 1, 1), (1, 2, 2), (2, 4, 4))
+    return encoder
+
+
+def matrix(turn):
+    axes, mirrored = turn
+    out = np.zeros((3, 3))
+    for i in range(3):
+        out[i, axes[i]] = -1 if mirrored[i] else 1
+    return out
+
+
+def test_a_cube_has_twenty_four_turns_that_look_different_and_the_first_is_none():
+    looks = {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in TURNS_OF_A_CUBE}
+    assert len(looks) == 24
+    assert torch.equal(turned(ASYMMETRIC, TURNS_OF_A_CUBE[0]), ASYMMETRIC)
+
+
+def test_turns_are_no_mirrorings_and_closed_under_composition():
+    assert all(np.linalg.det(matrix(turn)) == pytest.approx(1.0) for turn in TURNS_OF_A_CUBE)
+    looks = {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in TURNS_OF_A_CUBE}
+    for first in TURNS_OF_A_CUBE:
+        for second in TURNS_OF_A_CUBE:
+            assert tuple(turned(turned(ASYMMETRIC, first), second).flatten().tolist()) in looks
+
+
+def test_each_turn_is_undone_by_its_inverse():
+    for turn in TURNS_OF_A_CUBE:
+        assert torch.equal(turned(turned(ASYMMETRIC, turn), inverse(turn)), ASYMMETRIC)
+
+
+def test_the_turns_in_the_plane_are_those_of_torch_and_leave_the_slices_where_they_are():
+    expected = {tuple(torch.rot90(ASYMMETRIC, k, (2, 3)).flatten().tolist()) for k in range(4)}
+    assert {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in TURNS_IN_PLANE} == expected
+
+
+def test_thick_slices_leave_only_the_turns_in_their_plane():
+    assert task().turns == TURNS_OF_A_CUBE
+    assert task(flat_encoder()).turns == TURNS_IN_PLANE
+    assert task(flat_encoder(), group="cube").turns == TURNS_OF_A_CUBE
+    assert task(group="in-plane").head.layers[-1].out_features == 4
+
+
+def test_the_patch_has_equal_edges_where_axes_change_places():
+    assert task().crops((16, 20, 24))["patch"].size == (16, 16, 16)
+    assert task(flat_encoder()).crops((14, 22, 24))["patch"].size == (14, 20, 20)
+
+
+def test_the_copies_of_a_patch_are_turned_differently_and_as_the_answer_says():
+    subject = task(copies=24)
+    views = subject.views(SmallRegion(phantoms(2, (8, 8, 8))))
+    for b in range(2):
+        assert sorted(views["turn"][b].tolist()) == list(range(24))
+        for copy in range(24):
+            expected = turned(views["upright"][b], TURNS_OF_A_CUBE[int(views["turn"][b, copy])])
+            assert torch.equal(views["turned"][b, copy], expected)
+
+
+def test_guessing_costs_the_logarithm_of_the_number_of_turns():
+    for subject, count in ((task(), 24), (task(group="in-plane"), 4)):
+        for weight in subject.head.parameters():
+            torch.nn.init.zeros_(weight)
+        step = subject(subject.views(SmallRegion(phantoms(2, (8, 8, 8)))))
+        assert step.trivial == pytest.approx(log(count))
+        assert step.loss.item() == pytest.approx(log(count), rel=1e-6)
+        assert step.negative_energy.tolist() == pytest.approx([log(count)] * 2, rel=1e-6)
+
+
+def test_a_right_guess_is_shown_upright():
+    subject = task(copies=1).eval()
+    views = subject.views(SmallRegion(phantoms(2, (8, 8, 8))))
+    answers = torch.nn.functional.one_hot(views["turn"].flatten(), 24).float()
+    subject.head.forward = lambda pyramid: answers
+    assert torch.equal(subject(views).pictures["guess"], views["upright"])
+
+
+def test_more_copies_than_turns_and_any_mirroring_are_refused():
+    with pytest.raises(ConfigError, match="there are 4 turns"):
+        task(group="in-plane", copies=5)
+    with pytest.raises(ValidationError, match="mirroring W"):
+        Rotation.Config(geometry={"flip": (0.0, 0.0, 0.5)})
+    assert task().crops(SHAPE)["patch"].flip == (0.0, 0.0, 0.0)

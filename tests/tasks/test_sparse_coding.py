@@ -1,0 +1,94 @@
+import pytest
+import torch
+from small_world import SmallEncoder, SmallRegion, phantoms
+from torch.nn import functional as F
+
+from medssl_tasks.sparse_coding import SparseCoding, code_level, from_cells, infer, lasso, to_cells
+
+DOUBLE = torch.float64
+
+
+def task(**settings):
+    torch.manual_seed(0)
+    return SparseCoding(SmallEncoder(), SparseCoding.Config(**settings))
+
+
+def test_codes_of_orthonormal_atoms_are_the_soft_thresholded_correlations():
+    atoms = torch.linalg.qr(torch.randn(8, 8, dtype=DOUBLE))[0]
+    cells = torch.randn(2, 5, 8, dtype=DOUBLE)
+    correlation = cells @ atoms.T
+    expected = correlation.sign() * (correlation.abs() - 0.3).clamp_min(0)
+    found = infer(cells, atoms, sparsity=0.3, iterations=3, start=torch.zeros(2, 5, 8, dtype=DOUBLE))
+    assert torch.allclose(found, expected, atol=1e-10)
+
+
+def test_codes_of_more_atoms_than_voxels_meet_the_conditions_of_the_optimum():
+    atoms = F.normalize(torch.randn(20, 8, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)), dim=1)
+    cells = torch.randn(1, 6, 8, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
+    codes = infer(cells, atoms, sparsity=0.4, iterations=3000, start=torch.randn(1, 6, 20, dtype=DOUBLE))
+    pull = (
+        cells - codes @ atoms
+    ) @ atoms.T  # lasso: equals sparsity * sign where a code is used, and is no larger elsewhere
+    used = codes != 0
+    assert 0 < used.sum() < codes.numel() / 2
+    assert torch.allclose(pull[used], 0.4 * codes[used].sign(), atol=1e-6)
+    assert (pull[~used].abs() <= 0.4 + 1e-6).all()
+
+
+def test_the_start_decides_how_long_inference_takes_and_not_where_it_ends():
+    atoms = F.normalize(torch.randn(12, 8, dtype=DOUBLE), dim=1)
+    cells = torch.randn(1, 4, 8, dtype=DOUBLE)
+    starts = [torch.zeros(1, 4, 12, dtype=DOUBLE), 3 * torch.randn(1, 4, 12, dtype=DOUBLE)]
+    ends = [infer(cells, atoms, sparsity=0.2, iterations=5000, start=start) for start in starts]
+    energies = [lasso(cells, end, atoms, sparsity=0.2) for end in ends]
+    assert torch.allclose(*energies, rtol=1e-8)
+
+
+def test_the_energy_has_its_closed_form_values():
+    atoms, cells = torch.eye(4, dtype=DOUBLE), torch.tensor([[[3.0, 4.0, 0.0, 0.0]]], dtype=DOUBLE)
+    assert lasso(cells, torch.zeros_like(cells), atoms, sparsity=0.5).item() == 12.5
+    assert lasso(cells, cells, atoms, sparsity=0.5).item() == 3.5
+
+
+def test_the_gradient_of_the_energy_is_right_in_double_precision():
+    cells, codes, atoms = (torch.randn(*s, dtype=DOUBLE, requires_grad=True) for s in ((1, 2, 3), (1, 2, 4), (4, 3)))
+    assert torch.autograd.gradcheck(lambda x, z, d: lasso(x, z, d, sparsity=0.3), (cells, codes, atoms))
+
+
+def test_cells_are_the_blocks_of_a_volume_and_put_back_they_are_the_volume():
+    volume = torch.arange(2.0 * 4 * 6 * 8).view(2, 1, 4, 6, 8)
+    cells = to_cells(volume, (2, 3, 4))
+    assert torch.equal(cells[1, 3], volume[1, 0, :2, 3:, 4:].flatten())
+    assert torch.equal(from_cells(cells, (2, 3, 4), like=volume), volume)
+
+
+def test_codes_live_at_the_coarsest_level_whose_cells_have_at_most_four_voxels_an_axis():
+    encoder = SmallEncoder()
+    assert code_level(encoder) == 2
+    encoder.strides = ((1, 1, 1), (1, 2, 2), (2, 8, 8))
+    assert code_level(encoder) == 1
+
+
+def test_growing_atoms_do_not_make_codes_cheaper():
+    subject = task()
+    views = subject.views(SmallRegion(phantoms()))
+    before = subject(views).loss.item()
+    with torch.no_grad():
+        subject.dictionary.mul_(100.0)
+    assert subject(views).loss.item() == pytest.approx(before, rel=1e-4)
+
+
+def test_codes_that_are_forbidden_by_their_cost_leave_the_trivial_energy():
+    subject = task(sparsity=100.0)
+    with torch.no_grad():
+        subject.predictor.out.weight.zero_()
+        subject.predictor.out.bias.zero_()
+    step = subject(subject.views(SmallRegion(phantoms())))
+    assert step.terms["active_share"].item() == 0.0
+    assert step.loss.item() == pytest.approx(step.terms["trivial"].item())
+    assert step.terms["trivial"].item() == pytest.approx(0.5, rel=1e-3)  # half the variance of a normalised scan
+
+
+def test_there_are_twice_as_many_atoms_as_voxels_in_a_cell_unless_told():
+    assert task().dictionary.shape == (128, 64)
+    assert task(atoms=10).dictionary.shape == (10, 64)

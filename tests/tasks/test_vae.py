@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+from small_world import SmallEncoder, SmallRegion, phantoms
+from torch.distributions import Normal, kl_divergence
+
+from medssl_tasks.vae import VAE, kl_to_standard_normal
+
+D = 12
+
+
+def task(**settings):
+    torch.manual_seed(0)
+    return VAE(SmallEncoder(), VAE.Config(**settings))
+
+
+@pytest.mark.parametrize(
+    ("mean", "log_variance", "expected"), [(0.0, 0.0, 0.0), (1.0, 0.0, D / 2), (0.0, 1.0, D * (math.e - 2) / 2)]
+)
+def test_the_divergence_has_its_closed_form_values(mean, log_variance, expected):
+    shape = (2, D, 1, 1, 1)
+    value = kl_to_standard_normal(
+        torch.full(shape, mean, dtype=torch.float64), torch.full(shape, log_variance, dtype=torch.float64)
+    )
+    assert value.tolist() == pytest.approx([expected] * 2)
+
+
+def test_the_divergence_equals_that_of_torch_distributions_summed_over_the_code():
+    mean, log_variance = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6)
+    theirs = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).flatten(1).sum(1)
+    assert torch.allclose(kl_to_standard_normal(mean, log_variance), theirs, rtol=1e-5)
+
+
+def test_the_gradient_of_the_divergence_is_right_in_double_precision():
+    numbers = [torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(kl_to_standard_normal, numbers)
+
+
+def test_the_loss_is_the_summed_reconstruction_plus_beta_times_the_summed_divergence_over_the_voxels():
+    subject = task(beta=3.0, noise=0.4)
+    views = subject.views(SmallRegion(phantoms()))
+    step = subject(views)
+    mean, log_variance = subject.posterior(subject.encoder(views["target"])[-1]).chunk(2, dim=1)
+    guess = subject.decoder(mean + views["noise"] * (0.5 * log_variance).exp())
+    voxels = guess[0].numel()
+    expected = [
+        ((guess[b] - views["target"][b]) ** 2).sum().item() / (2 * 0.4**2) / voxels
+        + 3.0 * kl_to_standard_normal(mean, log_variance)[b].item() / voxels
+        for b in range(2)
+    ]
+    assert step.energy.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_reconstruction_sees_the_image_through_the_code_alone():
+    subject = task()
+    views = subject.views(SmallRegion(phantoms()))
+    with torch.no_grad():
+        subject.posterior.weight.zero_()
+    guess = subject(views).pictures["guess"]
+    other = subject(dict(views, target=views["target"].flip(0))).pictures["guess"]
+    assert torch.equal(guess, other)
+
+
+def test_a_code_that_says_nothing_has_no_active_unit_and_costs_the_trivial_loss():
+    subject = task()
+    views = subject.views(SmallRegion(phantoms()))
+    with torch.no_grad():
+        subject.posterior.weight.zero_()
+        subject.posterior.bias.zero_()
+    subject.decoder.forward = lambda code: torch.zeros_like(views["target"])
+    step = subject(views)
+    assert step.terms["kl"].item() == 0.0
+    assert step.terms["active_units"].item() == 0.0
+    assert step.loss.item() == pytest.approx(step.terms["trivial"].item())
+    assert step.terms["trivial"].item() == pytest.approx(
+        views["target"].square().mean().item() / (2 * 0.5**2), rel=1e-5
+    )
+
+
+def test_a_code_that_varies_has_active_units():
+    subject = task()
+    assert subject(subject.views(SmallRegion(phantoms()))).terms["active_units"].item() > 0.9
+
+
+def test_patches_dreamt_from_the_prior_are_shown_in_evaluation():
+    subject = task()
+    views = subject.views(SmallRegion(phantoms()))
+    assert "dream" not in subject(views).pictures
+    assert subject.eval()(views).pictures["dream"].shape == views["target"].shape

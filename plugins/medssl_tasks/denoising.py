@@ -1,6 +1,6 @@
 """Denoising: take noise off a scan that was put on it.
 
-After Vincent et al. 2010 (denoising autoencoders) and Kascenas et al. 2022 (coarse noise, arXiv 2203.07963): grains of
+After Vincent et al. 2010 (denoising autoencoders) and Kascenas et al. 2022 (coarse noise, MIDL): grains of
 noise larger than a voxel cannot be averaged away locally, so the network has to know what belongs there.
 """
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from medssl.archive.manifest import ManifestRow, read_manifest
 from medssl.errors import DataError
@@ -16,18 +18,22 @@ COHORT = "cohort.json"
 
 @dataclass(frozen=True)
 class Cohort:
-    """A folder with a manifest and a store. label_names: class value to name, 0 being the background."""
+    """A folder with a manifest and a store.
+
+    label_names: class value to name, 0 being the background. policy: how scans were resampled, as `StorePolicy` has it.
+    """
 
     folder: Path
     rows: tuple[ManifestRow, ...]
     label_names: dict[int, str]
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> "Cohort":
         """Read a cohort. Raises DataError when `folder` holds none, or one of another format."""
         facts = read_facts(folder)
         names = {int(value): str(name) for value, name in facts["label_names"].items()}
-        return cls(folder, read_manifest(folder / MANIFEST), names)
+        return cls(folder, read_manifest(folder / MANIFEST), names, facts["policy"])
 
     @property
     def store(self) -> Path:
@@ -49,7 +55,7 @@ class Cohort:
         return digest.hexdigest()
 
 
-def read_facts(folder: Path) -> dict[str, dict[str, str]]:
+def read_facts(folder: Path) -> dict[str, Any]:
     """What cohort.json says. Raises DataError when there is none or it is of another format."""
     path = folder / COHORT
     try:

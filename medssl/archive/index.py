@@ -165,6 +165,11 @@ class Index:
         """Series of which a file is new or changed since its scans were planned."""
         return [series for (series,) in self._db.execute("SELECT series FROM dirty ORDER BY series")]
 
+    def make_all_dirty(self) -> None:
+        """Ask for every series to be planned again: the rules have changed."""
+        with self._db:
+            self._db.execute("INSERT OR IGNORE INTO dirty SELECT DISTINCT series FROM files WHERE series IS NOT NULL")
+
     def plan(self, series: str, scans: Iterable[IndexedScan]) -> list[str]:
         """Replace the scans of one series and clear its dirt; returns the ids of scans that are no more.
 

@@ -3,14 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from medssl.archive.discover import walk
+from medssl.archive.identity import passing_key
 from medssl.archive.limits import Limits
-from medssl.archive.nifti import load_nifti, read_volume
+from medssl.archive.nifti import read_volume
 from medssl.archive.quality import check_voxels, checked_label
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources import NiftiSource
+from medssl.archive.sources import DicomSource, NiftiSource, Source
+from medssl.archive.volume import read_dicom
 from medssl.errors import DataError
 from medssl.geometry import Volume
+
+_MOST_FILES = 100_000
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,12 @@ class Loaded:
     flags: tuple[Flag, ...]
 
 
-def load_source(source: NiftiSource, *, limits: Limits) -> Loaded:
+def load_source(source: Source, *, limits: Limits) -> Loaded:
     """The scan of a source, its voxels and label checked. Raises Rejected."""
+    if isinstance(source, DicomSource):
+        volume, flags = read_dicom(source, limits=limits)
+        check_voxels(volume)
+        return Loaded(volume, None, None, flags)
     source.image.check_unchanged()
     volume = read_volume(Path(source.image.path), limits=limits)
     source.image.check_unchanged()
@@ -34,15 +43,49 @@ def load_source(source: NiftiSource, *, limits: Limits) -> Loaded:
 
 
 def load_scan(path: Path) -> Volume:
-    """The scan in a NIfTI file, or in a folder with exactly one DICOM scan.
+    """The scan in a NIfTI file, or in a file or folder with exactly one DICOM scan.
 
     Voxels (X, Y, Z) in physical units. Raises DataError with what is wrong.
     """
+    from medssl.archive.assemble import Rules
+    from medssl.archive.plan_dicom import plan_series
+    from medssl.archive.scan import scan_file
+    from medssl.archive.sources import parse_source
+
     if not path.exists():
         raise DataError(f"{path} does not exist. Name a NIfTI file or a folder with one DICOM series.")
-    if path.is_file():
-        return load_nifti(path)
-    raise DataError(f"{path} holds no scan. Name a NIfTI file or a folder with one DICOM series.")
+    limits = Limits()
+    try:
+        files = [
+            scan_file(folder.path / name, path, stamp, limits=limits)
+            for folder in walk(path)
+            for name, stamp in sorted(folder.files.items())[:_MOST_FILES]
+        ]
+        if path.is_file() and files[0].kind == "nifti":
+            return _checked(read_volume(path, limits=limits))
+        series = sorted({file.series for file in files if file.series and file.kind == "dicom"})
+        rules = Rules(min_slices=1, include_derived=True, volumes_per_series=2)
+        planned = [
+            scan
+            for one in series
+            for scan in plan_series(one, [f for f in files if f.series == one], passing_key(), rules)
+        ]
+        sources = [scan.source for scan in planned if scan.source is not None]
+        if len(sources) != 1:
+            why = next((file for file in files if file.reason), None) if path.is_file() else None
+            reason = f" ({why.reason}: {why.finding})" if why else "".join(f" ({s.finding})" for s in planned[:1])
+            raise DataError(
+                f"{path} holds {len(sources)} scans{reason}. Name a NIfTI file or a folder with exactly one DICOM scan."
+            )
+        source = parse_source(sources[0])
+        return load_source(source, limits=limits).volume
+    except Rejected as rejected:
+        raise rejected.about(path) from rejected
+
+
+def _checked(volume: Volume) -> Volume:
+    check_voxels(volume)
+    return volume
 
 
 def _label(source: NiftiSource, volume: Volume, limits: Limits) -> tuple[Volume | None, Rejected | None]:

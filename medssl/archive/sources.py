@@ -4,8 +4,10 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from medssl.archive.discover import Stamp
+from medssl.archive.pixels import PixelFormat
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
 
@@ -41,13 +43,82 @@ class NiftiSource:
     label: SourceFile | None
 
 
-def source_json(source: NiftiSource) -> str:
+@dataclass(frozen=True)
+class Twin:
+    """A copy of a slice, to be compared with it. same_instance: under the same instance UID."""
+
+    file: int
+    frame: int
+    same_instance: bool
+
+
+@dataclass(frozen=True)
+class SourceSlice:
+    """Where the values of one slice lie: file (index into the source's files), frame, tile of a mosaic (else -1)."""
+
+    file: int
+    frame: int
+    tile: int
+    slope: float
+    intercept: float
+    twins: tuple[Twin, ...] = ()
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A file with the layout of its pixels. pixel_at: where the pixel element begins, or -1. grid: tiles per row, or
+    0.
+    """
+
+    file: SourceFile
+    layout: PixelFormat
+    pixel_at: int
+    grid: int
+    padding: tuple[int, int] | None
+    lut: bool
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """A DICOM scan: slices in order along the third axis. family: CT, MR or PT. affine_ras_mm: row by row."""
+
+    files: tuple[DicomFile, ...]
+    slices: tuple[SourceSlice, ...]
+    affine_ras_mm: tuple[float, ...]
+    family: str
+
+
+Source = NiftiSource | DicomSource
+
+
+def source_json(source: Source) -> str:
     """A source as text."""
-    return json.dumps({"nifti": asdict(source)}, sort_keys=True)
+    kind = "nifti" if isinstance(source, NiftiSource) else "dicom"
+    return json.dumps({kind: asdict(source)}, sort_keys=True, separators=(",", ":"))
 
 
-def parse_source(text: str) -> NiftiSource:
+def parse_source(text: str) -> Source:
     """The source that `source_json` wrote."""
-    facts = json.loads(text)["nifti"]
-    label = facts["label"]
-    return NiftiSource(SourceFile(**facts["image"]), SourceFile(**label) if label else None)
+    facts = json.loads(text)
+    if "dicom" in facts:
+        return _dicom(facts["dicom"])
+    label = facts["nifti"]["label"]
+    return NiftiSource(SourceFile(**facts["nifti"]["image"]), SourceFile(**label) if label else None)
+
+
+def _dicom(facts: dict[str, Any]) -> DicomSource:
+    files = tuple(
+        DicomFile(
+            file=SourceFile(**file["file"]),
+            layout=PixelFormat(**file["layout"]),
+            pixel_at=file["pixel_at"],
+            grid=file["grid"],
+            padding=tuple(file["padding"]) if file["padding"] else None,
+            lut=file["lut"],
+        )
+        for file in facts["files"]
+    )
+    slices = tuple(
+        SourceSlice(**{**one, "twins": tuple(Twin(**twin) for twin in one["twins"])}) for one in facts["slices"]
+    )
+    return DicomSource(files, slices, tuple(facts["affine_ras_mm"]), facts["family"])

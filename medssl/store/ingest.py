@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medssl.archive.assemble import Rules
 from medssl.archive.cohort import COHORT, FORMAT, MANIFEST
 from medssl.archive.collect import collect
 from medssl.archive.discover import checked_sources
@@ -24,6 +25,7 @@ from medssl.archive.identity import Pseudonyms, key_file, open_key, passing_key
 from medssl.archive.index import PASSING, Index, open_index
 from medssl.archive.limits import Limits
 from medssl.archive.manifest import ManifestRow, write_manifest
+from medssl.archive.plan_dicom import plan_dicom
 from medssl.archive.plan_nifti import plan_nifti, rejected_file_row
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
@@ -142,7 +144,11 @@ def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings, cohort
         roots.append(os.fspath(settings.labels.resolve()))
         index.put_fact("label_roots", json.dumps(roots))
     plan = plan_nifti(index, pseudonyms, label_roots=tuple(map(Path, roots)), modality=settings.modality)
-    for scan_id in plan.removed:
+    rules = Rules(settings.min_slices, settings.include_derived, settings.volumes_per_series, settings.limits)
+    if index.fact("rules") != repr(rules):
+        index.make_all_dirty()
+        index.put_fact("rules", repr(rules))
+    for scan_id in [*plan.removed, *plan_dicom(index, pseudonyms, rules)]:
         _take_out(cohort, scan_id)
     return plan.label_names
 

@@ -1,0 +1,202 @@
+"""The bounded prefix of a DICOM file to its wanted elements: syntax, byte order, and repairs of what breaks the
+standard.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medssl.archive import tags
+from medssl.archive.elements import Malformed, Short, Walker
+from medssl.archive.limits import Limits
+from medssl.archive.reasons import Flag, Reason
+from medssl.archive.rejection import Rejected
+from medssl.archive.syntaxes import (
+    DEFLATED,
+    ENHANCED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    GE_IMPLICIT,
+    IMPLICIT_LITTLE,
+    SEGMENTATION,
+)
+from medssl.archive.values import Values
+
+FIRST_BYTES = 8192
+_GROWTH = 8
+_KNOWN_FIRST_GROUPS = (0x0002, 0x0004, 0x0008)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Wanted elements of one file, and its meta information. pixel_at: where the pixel element begins if it was met,
+    else -1.
+    """
+
+    values: Values
+    meta: Values
+    syntax: str
+    pixel_at: int
+    flags: tuple[Flag, ...]
+
+
+def read_dataset(read: Callable[[int], bytes], start: bytes, size: int, limits: Limits) -> Dataset:
+    """Wanted elements of a file of `size` bytes; `read(n)` gives its first n bytes, `start` is what was read before.
+
+    Raises Rejected: BAD_HEADER, HEADER_LIMIT, TOO_DEEP, DEFLATE_LIMIT, TRUNCATED.
+    """
+    data = start
+    while True:
+        complete = len(data) >= size
+        try:
+            return _parse(data, complete=complete, limits=limits)
+        except Short as short:
+            if complete:
+                raise Rejected(
+                    Reason.TRUNCATED, f"the header goes on behind byte {size}, where the file ends"
+                ) from short
+            most = limits.frames_header_bytes if _has_frames(data) else limits.header_bytes
+            if len(data) >= most or short.needed > most:
+                raise Rejected(Reason.HEADER_LIMIT, f"the header does not end within {most} bytes") from short
+            data = read(min(max(len(data) * _GROWTH, short.needed + FIRST_BYTES), most, size))
+        except Malformed as malformed:
+            reason = Reason.TOO_DEEP if malformed.too_deep else Reason.BAD_HEADER
+            raise Rejected(reason, f"the header has {malformed}") from malformed
+
+
+def _parse(data: bytes, *, complete: bool, limits: Limits) -> Dataset:
+    flags: list[Flag] = []
+    if data[128:132] == b"DICM":
+        position, meta = _meta(data, 132)
+    else:
+        flags.append(Flag.F_NO_PREAMBLE)
+        position, meta = _meta(data, 0)
+    syntax = meta.text(tags.SYNTAX) or _guessed_syntax(data, position)
+    if syntax == DEFLATED:
+        return _parse_deflated(_inflated(data, position, limits), meta, limits=limits, flags=tuple(flags))
+    explicit, little = syntax not in (IMPLICIT_LITTLE, GE_IMPLICIT), syntax != EXPLICIT_BIG
+    try:
+        walker = _walk(data, position, explicit=explicit, little=little, complete=complete)
+    except Malformed as malformed:
+        if malformed.too_deep:
+            raise
+        # Declared explicit but written implicit, or the other way round: seen from converters (ingest.md 1a).
+        walker = _walk(data, position, explicit=not explicit, little=little, complete=complete)
+        flags.append(Flag.F_TOLERANT_PARSE)
+    pixel_at = walker.position if walker.pixel_tag else -1
+    return Dataset(Values(walker.found, little), meta, syntax, pixel_at, tuple(flags))
+
+
+def _parse_deflated(content: bytes, meta: Values, *, limits: Limits, flags: tuple[Flag, ...]) -> Dataset:
+    try:
+        walker = _walk(content, 0, explicit=True, little=True, complete=False)
+    except Short as short:
+        if len(content) >= limits.header_bytes:
+            raise Rejected(
+                Reason.DEFLATE_LIMIT, f"it inflates to more than {limits.header_bytes} bytes of header"
+            ) from short
+        raise
+    return Dataset(Values(walker.found), meta, DEFLATED, -1, flags)
+
+
+def _walk(data: bytes, position: int, *, explicit: bool, little: bool, complete: bool) -> Walker:
+    """Elements as far as this kind of object needs them."""
+    walker = Walker(data, position, explicit=explicit, little=little, values=tags.VALUES, sequences=tags.SEQUENCES)
+    walker.walk(tags.LAST_OF_PLAIN, complete=complete)
+    further = _further(Values(walker.found, little))
+    if further and not walker.pixel_tag:
+        walker.walk(further, complete=complete)
+    return walker
+
+
+def _further(values: Values) -> int:
+    """The last group of an object that says more behind its image description; 0 where nothing more is needed."""
+    sop_class = values.text(tags.SOP_CLASS)
+    if sop_class in ENHANCED or values.integer(tags.FRAMES) not in (None, 0, 1) or not values.raw(tags.ROWS):
+        return tags.LAST_OF_FRAMES
+    if values.text(tags.MODALITY) == "PT":
+        return tags.LAST_OF_PET
+    vendor = values.text(tags.MANUFACTURER).lower()
+    if "uih" in vendor or "united imaging" in vendor:
+        return tags.LAST_OF_UIH
+    if "MOSAIC" in values.words(tags.IMAGE_TYPE):
+        return tags.LAST_OF_CSA
+    return 0
+
+
+def _meta(data: bytes, position: int) -> tuple[int, Values]:
+    """Where the dataset begins, and the meta information, empty where there is none."""
+    if data[position : position + 2] != b"\x02\x00":
+        return position, Values({})
+    walker = Walker(data, position, explicit=True, little=True, values=tags.META)
+    try:
+        walker.walk(0x0002FFFF, complete=False)
+    except Malformed:
+        # The dataset behind it need not be in explicit syntax; within the meta information all is.
+        if data[walker.position : walker.position + 2] == b"\x02\x00":
+            raise
+    return walker.position, Values(walker.found)
+
+
+def _guessed_syntax(data: bytes, position: int) -> str:
+    """Syntax of a dataset without meta information, from the look of its first element."""
+    if len(data) < position + 8:
+        raise Malformed("no dataset")
+    for endian, syntax in (("<", EXPLICIT_LITTLE), (">", EXPLICIT_BIG)):
+        group, element, vr = struct.unpack_from(endian + "HH2s", data, position)
+        if group in _KNOWN_FIRST_GROUPS and element < 0x3000:
+            return syntax if vr.isalpha() and vr.isupper() else IMPLICIT_LITTLE
+    raise Malformed("no dataset")
+
+
+def data_start(data: Any) -> int:
+    """Where the dataset behind preamble and meta information begins."""
+    return _meta(data, 132 if data[128:132] == b"DICM" else 0)[0]
+
+
+def looks_like_dataset(start: bytes) -> bool:
+    """Whether a file without the letters DICM may begin with a dataset."""
+    try:
+        return bool(_guessed_syntax(start, 0))
+    except Malformed:
+        return False
+
+
+def _inflated(data: bytes, position: int, limits: Limits) -> bytes:
+    """The deflated dataset behind `position`, as much of it as a header may be long."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        return inflater.decompress(data[position:], limits.header_bytes)
+    except zlib.error as error:
+        raise Rejected(Reason.TRUNCATED, "its deflated dataset is damaged") from error
+
+
+def _has_frames(data: bytes) -> bool:
+    """Whether the bytes so far are those of a multi-frame object, whose header may be long."""
+    return any(uid.encode() in data[:FIRST_BYTES] for uid in (*ENHANCED, SEGMENTATION))
+
+
+def read_lut(path: str, *, limits: Limits) -> tuple[int, npt.NDArray[np.uint16]]:
+    """(first stored value, entries) of the modality lookup table of a file. PS3.3 C.11.1. Raises Rejected."""
+    with open(path, "rb") as file:
+        start = file.read(FIRST_BYTES)
+        size = file.seek(0, 2)
+
+        def read(count: int) -> bytes:
+            file.seek(0)
+            return file.read(count)
+
+        dataset = read_dataset(read, start, size, limits)
+    item = dataset.values.item(tags.LUT)
+    descriptor = item.shorts(tags.LUT_DESCRIPTOR)
+    entries = np.array(item.shorts(tags.LUT_DATA), np.uint16)
+    if len(descriptor) != 3 or len(entries) < (descriptor[0] or 65536):
+        raise Rejected(Reason.BAD_HEADER, "the modality lookup table is shorter than its descriptor says")
+    signed = dataset.values.short(tags.SIGNED) == 1
+    first = descriptor[1] - 65536 if signed and descriptor[1] > 32767 else descriptor[1]
+    return first, entries[: descriptor[0] or 65536]

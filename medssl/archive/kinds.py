@@ -1,0 +1,49 @@
+"""What the words of ImageType (0008,0008) and FrameType (0008,9007) say about a slice. PS3.3 C.7.6.1.1.2, C.8.3.1,
+C.8.13.3.
+"""
+
+_LOCALIZER = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM"})
+# Signal that is no magnitude: phase, real and imaginary parts, and what is computed from phase.
+_PHASE_WORDS = """
+P PHASE R REAL I IMAGINARY PHASE_MAP PHASE_IMAGE PHASEMAP VELOCITY VELOCITY_MAP FIELD_MAP B0 B0_MAP B1 B1_MAP
+PHASECONTRAST FREQUENCY
+FIELDMAPHZ REAL_IMAGE IMAGINARY_IMAGE
+"""
+_MAP_WORDS = """
+ADC ADC_UNSPECIFIED FA FRACTIONAL_ANISOTROPY EADC EXP_ADC CBF CBV MTT TTP TMAX RCBF RCBV PERFUSION_MAP DIFFUSION_ANISO
+TENSOR TENSOR_B0
+T1_MAP T2_MAP T2STAR_MAP R2_MAP R2STAR_MAP PD_MAP FAT_FRACTION T1MAP T2MAP MAP TTEST T-TEST GSP STDDEV CSA_RESAMPLED
+"""
+_PROJECTION_WORDS = """
+MIP MINIP MAXIP MIP_SAG MIP_COR MIP_TRA PROJECTION PROJECTION_IMAGE PROJECTION_MIP VOLUME_RENDERING VRT SSD CURVED
+SUBTRACTION SUBTRACT SUB
+SUBTRACTED MPR REFORMATTED REFORMAT MULTIPLANAR CPR MEAN_IP RESAMPLED
+"""
+_PHASE = frozenset(_PHASE_WORDS.split())
+_DERIVED = _PHASE | frozenset(_MAP_WORDS.split()) | frozenset(_PROJECTION_WORDS.split())
+
+
+def words_of(image_type: tuple[str, ...]) -> frozenset[str]:
+    """The words in one spelling: upper case, underscores for blanks, values of several words also word by word."""
+    whole = {word.upper().replace(" ", "_") for word in image_type}
+    return frozenset(whole | {part for word in image_type for part in word.upper().split()})
+
+
+def is_localizer(image_type: tuple[str, ...]) -> bool:
+    """Whether a slice only plans other scans."""
+    return bool(_LOCALIZER & words_of(image_type))
+
+
+def is_derived(image_type: tuple[str, ...]) -> bool:
+    """Whether a slice is computed from others, or is not the magnitude of the signal.
+
+    DERIVED alone says little: filtered and distortion-corrected images carry it. DERIVED and SECONDARY together say
+    reformatted.
+    """
+    words = words_of(image_type)
+    return bool(_DERIVED & words) or {"DERIVED", "SECONDARY"} <= words
+
+
+def is_single_view(image_type: tuple[str, ...]) -> bool:
+    """Whether the words name a phase, real or imaginary part."""
+    return bool(_PHASE & words_of(image_type))

@@ -1,0 +1,139 @@
+"""DICOM records of the index to planned scans: assembled, under pseudonyms, with all that loading needs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medssl.archive.assemble import Assembled, LeftOut, Rules, assemble
+from medssl.archive.identity import Pseudonyms, is_placeholder, normalised_patient_id
+from medssl.archive.index import Index, IndexedFile, IndexedScan
+from medssl.archive.manifest import ManifestRow
+from medssl.archive.pixels import PixelFormat
+from medssl.archive.reasons import Flag
+from medssl.archive.record import Record, parse_record
+from medssl.archive.repeats import Slice
+from medssl.archive.rows import row_json
+from medssl.archive.sources import DicomFile, DicomSource, SourceFile, SourceSlice, Twin, source_json
+from medssl.archive.syntaxes import family
+from medssl.geometry import spacing_mm
+
+
+def plan_dicom(index: Index, pseudonyms: Pseudonyms, rules: Rules) -> list[str]:
+    """Plan every series with new or changed files; returns ids of scans that are no more."""
+    removed: list[str] = []
+    for series in index.dirty_series():
+        if series.startswith("dicom:"):
+            removed += index.plan(series, plan_series(series, list(index.files(series=series)), pseudonyms, rules))
+    return removed
+
+
+def plan_series(series: str, files: Sequence[IndexedFile], pseudonyms: Pseudonyms, rules: Rules) -> list[IndexedScan]:
+    """Scans and rejected parts of one series."""
+    records = [parse_record(file.record or "") for file in files]
+    assembly = assemble(list(enumerate(records)), rules)
+    scans = []
+    for number, scan in enumerate(assembly.scans):
+        row = _row(scan, number, len({one.file for one in scan.slices}), pseudonyms)
+        source = source_json(_source(scan, files, records))
+        finding = (
+            f"{scan.shape[2]} slices, tilt {scan.tilt_deg:.2f} degrees, volume {scan.volume + 1} of {scan.n_volumes}"
+        )
+        scans.append(IndexedScan(row.scan_id, series, source, row_json(row), finding, None))
+    for part in assembly.left_out:
+        row = _left_out_row(part, pseudonyms)
+        scans.append(IndexedScan(row.scan_id, series, None, row_json(row), part.finding, None))
+    return scans
+
+
+def _row(scan: Assembled, number: int, n_files: int, pseudonyms: Pseudonyms) -> ManifestRow:
+    record = scan.record
+    patient, flags = _patient(record, pseudonyms)
+    series_id = _series_id(record, pseudonyms)
+    affine = np.array(scan.affine_ras_mm).reshape(4, 4)
+    return ManifestRow(
+        scan_id=f"{series_id}-{number}",
+        series_id=series_id,
+        study_id=pseudonyms.name("study", record.study),
+        patient_id=patient,
+        modality=family(record.sop_class),
+        body_part=record.body_part,
+        manufacturer=record.manufacturer,
+        model=record.model,
+        status="accepted",
+        reason=None,
+        flags=(*scan.flags, *flags),
+        shape=scan.shape,
+        spacing_mm=spacing_mm(affine),
+        affine_ras_mm=scan.affine_ras_mm,
+        n_files=n_files,
+        n_volumes=scan.n_volumes,
+        split="train",
+        content_hash=None,
+        labels=(),
+    )
+
+
+def _left_out_row(part: LeftOut, pseudonyms: Pseudonyms) -> ManifestRow:
+    record = part.record
+    patient, flags = _patient(record, pseudonyms)
+    series_id = _series_id(record, pseudonyms)
+    return ManifestRow(
+        scan_id=f"{series_id}-{pseudonyms.name('left-out', part.reason, part.finding)[:8]}",
+        series_id=series_id,
+        study_id=pseudonyms.name("study", record.study),
+        patient_id=patient,
+        modality=record.modality,
+        body_part=record.body_part,
+        manufacturer=record.manufacturer,
+        model=record.model,
+        status="rejected",
+        reason=part.reason,
+        flags=flags,
+        shape=None,
+        spacing_mm=None,
+        affine_ras_mm=None,
+        n_files=len(part.files),
+        n_volumes=0,
+        split="train",
+        content_hash=None,
+        labels=(),
+    )
+
+
+def _series_id(record: Record, pseudonyms: Pseudonyms) -> str:
+    return pseudonyms.name("series", record.study, record.series)
+
+
+def _patient(record: Record, pseudonyms: Pseudonyms) -> tuple[str, tuple[str, ...]]:
+    """Pseudonym of the patient; of the study where the patient id is blank or a placeholder."""
+    if is_placeholder(record.patient):
+        return pseudonyms.name("patient", "study", record.study), (Flag.PATIENT_ID_SUSPECT,)
+    return pseudonyms.name("patient", record.issuer, normalised_patient_id(record.patient)), ()
+
+
+def _source(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomSource:
+    used = sorted({one.file for whole in scan.slices for one in (whole, *whole.twins)}, key=lambda key: files[key].path)
+    place = {key: index for index, key in enumerate(used)}
+    return DicomSource(
+        files=tuple(_file(files[key], records[key]) for key in used),
+        slices=tuple(_slice(one, place) for one in scan.slices),
+        affine_ras_mm=scan.affine_ras_mm,
+        family=family(scan.record.sop_class),
+    )
+
+
+def _file(file: IndexedFile, record: Record) -> DicomFile:
+    layout = PixelFormat(
+        record.syntax, record.rows, record.columns, record.n_frames, record.bits_allocated, record.bits_stored,
+        record.high_bit,
+        record.signed,
+    )  # fmt: skip
+    return DicomFile(
+        SourceFile.of(file.path, file.stamp), layout, record.pixel_at, record.grid, record.padding, record.lut
+    )
+
+
+def _slice(one: Slice, place: dict[int, int]) -> SourceSlice:
+    twins = (Twin(place[t.file], t.frame.number, t.record.instance == one.record.instance) for t in one.twins)
+    frame = one.frame
+    return SourceSlice(place[one.file], frame.number, frame.tile, frame.slope, frame.intercept, tuple(twins))

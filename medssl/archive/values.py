@@ -1,0 +1,108 @@
+"""Values of raw DICOM elements: text that is only compared, numbers that must be numbers."""
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from medssl.archive.elements import Elements
+from medssl.archive.reasons import Reason
+from medssl.archive.rejection import Rejected
+
+
+@dataclass(frozen=True)
+class Values:
+    """Elements of one dataset or item, with the byte order in which its binary numbers are written."""
+
+    elements: Mapping[int, "bytes | list[Elements]"]
+    little: bool = True
+
+    def raw(self, tag: int) -> bytes:
+        """Bytes of a value; none where it is absent."""
+        value = self.elements.get(tag)
+        return value if isinstance(value, bytes) else b""
+
+    def text(self, tag: int) -> str:
+        """Text without padding. Latin-1 keeps every byte, so that equal bytes stay equal whatever their character
+        set.
+        """
+        return self.raw(tag).decode("latin-1").strip(" \0")
+
+    def words(self, tag: int) -> tuple[str, ...]:
+        """The values of a multi-valued text."""
+        text = self.text(tag)
+        return tuple(part.strip() for part in text.split("\\")) if text else ()
+
+    def decimals(self, tag: int) -> tuple[float, ...]:
+        """Numbers of a decimal or integer string. Raises Rejected with BAD_NUMBER for what is no finite number."""
+        text = self.text(tag)
+        if not text:
+            return ()
+        try:
+            numbers = tuple(float(part) for part in text.split("\\"))
+        except ValueError:
+            numbers = (math.nan,)
+        if not all(map(math.isfinite, numbers)):
+            raise Rejected(Reason.BAD_NUMBER, f"element {name(tag)} is no finite number")
+        return numbers
+
+    def decimal(self, tag: int) -> float | None:
+        """The first number of a decimal string; None where it is absent or no number: for values nothing rests on."""
+        try:
+            numbers = self.decimals(tag)
+        except Rejected:
+            return None
+        return numbers[0] if numbers else None
+
+    def integer(self, tag: int) -> int | None:
+        """An integer string, tolerating '1.0'; None where it is absent or no number."""
+        number = self.decimal(tag)
+        return None if number is None else int(number)
+
+    def short(self, tag: int, default: int = 0) -> int:
+        """The first unsigned 16-bit number."""
+        raw = self.raw(tag)
+        return int(struct.unpack_from(self._endian + "H", raw)[0]) if len(raw) >= 2 else default
+
+    def signed_short(self, tag: int) -> int:
+        """The first signed 16-bit number."""
+        return int(struct.unpack_from(self._endian + "h", self.raw(tag))[0])
+
+    def long(self, tag: int) -> int | None:
+        """The first unsigned 32-bit number."""
+        raw = self.raw(tag)
+        return int(struct.unpack_from(self._endian + "I", raw)[0]) if len(raw) >= 4 else None
+
+    def longs(self, tag: int) -> tuple[int, ...]:
+        """All unsigned 32-bit numbers."""
+        raw = self.raw(tag)
+        return struct.unpack_from(f"{self._endian}{len(raw) // 4}I", raw)
+
+    def shorts(self, tag: int) -> tuple[int, ...]:
+        """All unsigned 16-bit numbers."""
+        raw = self.raw(tag)
+        return struct.unpack_from(f"{self._endian}{len(raw) // 2}H", raw)
+
+    def doubles(self, tag: int) -> tuple[float, ...]:
+        """All 64-bit floats."""
+        raw = self.raw(tag)
+        return struct.unpack_from(f"{self._endian}{len(raw) // 8}d", raw)
+
+    def items(self, tag: int) -> "list[Values]":
+        """Items of a sequence."""
+        value = self.elements.get(tag)
+        return [Values(item, self.little) for item in value] if isinstance(value, list) else []
+
+    def item(self, tag: int) -> "Values":
+        """First item of a sequence; an empty one where it is absent."""
+        items = self.items(tag)
+        return items[0] if items else Values({}, self.little)
+
+    @property
+    def _endian(self) -> str:
+        return "<" if self.little else ">"
+
+
+def name(tag: int) -> str:
+    """(gggg,eeee)."""
+    return f"({tag >> 16:04x},{tag & 0xFFFF:04x})"

@@ -1,0 +1,293 @@
+"""The checks. Each takes a workbench and raises PluginError with a sentence that says what to change."""
+
+import math
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from inspect import getdoc
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medssl.config import setting_rows
+from medssl.conformance.workbench import Workbench, optimiser_of
+from medssl.encoders.encoder import Decoder, Encoder
+from medssl.errors import PluginError
+from medssl.plugins.check import TASK_BASE, check_class
+from medssl.pretext.step import Step
+from medssl.store.crops import Crop
+
+Check = Callable[[Workbench], None]
+
+
+def describes_itself(bench: Workbench) -> None:
+    """A name for the command line, a family, a docstring, and settings with defaults, bounds and meanings."""
+    cls = bench.cls
+    check_class(cls, base=TASK_BASE, origin=cls.__module__)
+    if not isinstance(getattr(cls, "family", None), str) or not cls.family:
+        raise PluginError('it has no family. Add a class attribute such as family = "masked".')
+    if not cls.__doc__ or not getdoc(cls):
+        raise PluginError("the class has no docstring. Say in one line what is learned: `plugins show` prints it.")
+    for row in setting_rows(cls.Config):
+        if not row.meaning:
+            raise PluginError(f"setting '{row.key}' has no description. Say what it is, with its unit.")
+        if row.default == "required" and row.key not in bench.options:
+            raise PluginError(f"setting '{row.key}' has no default. Give one that works at 2-8 volumes per device.")
+        if row.kind in ("number", "whole number") and not row.bounds:
+            raise PluginError(f"setting '{row.key}' has no bounds. Add ge=, gt=, le= or lt= to its Field.")
+
+
+def crops_are_declared(bench: Workbench) -> None:
+    """`crops` returns crops by name, the same each time, and `views` cuts only those."""
+    task = bench.task()
+    crops = task.crops(bench.patch)
+    if not isinstance(crops, Mapping) or not crops or not all(isinstance(crop, Crop) for crop in crops.values()):
+        raise PluginError(f"crops returns {crops!r}. Return a mapping such as {{'patch': medssl.Crop(size=patch)}}.")
+    if task.crops(bench.patch) != crops:
+        raise PluginError("crops differs from call to call. What is random about a crop is drawn by the host.")
+    bench.views(task)
+
+
+def views_are_tensors(bench: Workbench) -> None:
+    """`views` returns finite tensors by name, one row per sample, with axes in the order (B, C, D, H, W)."""
+    task = bench.task()
+    sizes = [tuple(crop.size) for crop in task.crops(bench.patch).values()]
+    views = bench.views(task)
+    if not isinstance(views, dict) or not views:
+        raise PluginError(f"views returns {type(views).__name__}. Return a dict of tensors.")
+    for name, view in views.items():
+        if not isinstance(view, Tensor):
+            raise PluginError(f"view '{name}' is a {type(view).__name__}. Every view is a tensor.")
+        if view.requires_grad:
+            raise PluginError(f"view '{name}' carries a gradient. Views are made without: leave networks to forward.")
+        if view.is_floating_point() and not view.isfinite().all():
+            raise PluginError(f"view '{name}' has values that are not finite. Guard divisions and logarithms.")
+        _check_axes(f"view '{name}'", view, sizes)
+
+
+def the_same_numbers_give_the_same_views(bench: Workbench) -> None:
+    """Views depend on the region's draws and on torch's generator, on nothing else."""
+    task = bench.task()
+    first, second = bench.views(task), bench.views(task)
+    for name, view in first.items():
+        if not torch.equal(view, second[name]):
+            raise PluginError(
+                f"view '{name}' differs between two calls with the same seed. Draw from region.draws "
+                "(or from torch), not from numpy or random: else no run can be resumed or repeated."
+            )
+
+
+def the_step_is_complete(bench: Workbench) -> None:
+    """`forward` returns a Step: a finite scalar loss, an energy per sample, detached terms and pictures."""
+    task = bench.task()
+    sizes = [tuple(crop.size) for crop in task.crops(bench.patch).values()]
+    views = bench.views(task)
+    sizes += [tuple(view.shape[2:]) for view in views.values() if view.ndim == 5]
+    _check_step(task(views), batch=2, sizes=sizes)
+
+
+def any_batch_size_works(bench: Workbench) -> None:
+    """A batch of three is as good as one of two, in training and in evaluation."""
+    task = bench.task()
+    views = bench.views(task, batch=3)
+    _check_batch(task(views), batch=3)
+    task.eval()
+    with torch.no_grad():
+        step = task(bench.views(task))
+    if not step.loss.isfinite():
+        raise PluginError(
+            f"in evaluation (task.eval()) the loss is {step.loss.item()}. Pictures are drawn in that mode."
+        )
+
+
+def forward_leaves_views_alone(bench: Workbench) -> None:
+    """`forward` writes to none of its views."""
+    task = bench.task()
+    views = bench.views(task)
+    before = {name: view.clone() for name, view in views.items()}
+    task(views)
+    for name, view in before.items():
+        if name not in views or not torch.equal(view, views[name]):
+            raise PluginError(
+                f"forward changes view '{name}' in place. Write to a copy (masked_fill instead of masked_fill_): "
+                "the gradient cache and the pictures use the views again."
+            )
+
+
+def every_parameter_learns(bench: Workbench) -> None:
+    """Every parameter that asks for a gradient gets a finite one, the encoder's above all."""
+    task = bench.task()
+    step = task(bench.views(task))
+    if not isinstance(step, Step) or not step.loss.requires_grad:
+        raise PluginError("the loss has no gradient. Something detaches it, or no parameter takes part.")
+    step.loss.sum().backward()  # type: ignore[no-untyped-call]
+    unused = [name for name, p in task.named_parameters() if p.requires_grad and p.grad is None]
+    if any(name.startswith("encoder.") for name in unused) or not _encoder_moves(task):
+        raise PluginError(
+            "the loss does not reach the encoder: its gradient is missing or zero. Look for a detach or a no_grad "
+            "between encoder and loss."
+        )
+    if unused:
+        raise PluginError(
+            f"{len(unused)} parameters get no gradient ({', '.join(unused[:3])}, ...): several processes would wait "
+            "for them for ever. Remove them, or set requires_grad to False where they are no parameters."
+        )
+    for name, p in task.named_parameters():
+        if p.grad is not None and not p.grad.isfinite().all():
+            raise PluginError(f"the gradient of {name} is not finite. Guard divisions, roots and logarithms.")
+
+
+def a_few_steps_train(bench: Workbench) -> None:
+    """Six steps leave everything finite, and what is exported has changed."""
+    task = bench.task()
+    before = deepcopy(task.exported_encoder().state_dict())
+    bench.train(task, optimiser_of(task), range(6), total=6)
+    broken = [
+        name for name, value in task.state_dict().items() if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise PluginError(f"after six steps {broken[0]} is not finite. The loss explodes at a learning rate of 1e-3.")
+    after = task.exported_encoder().state_dict()
+    if all(torch.equal(value, after[name]) for name, value in before.items()):
+        raise PluginError(
+            "six steps leave the exported encoder as it was. Return the encoder that is trained from "
+            "exported_encoder, and update a teacher in after_step."
+        )
+
+
+def a_resumed_run_is_the_same_run(bench: Workbench) -> None:
+    """Two steps, save, load into a new task, two steps: the same bits as four steps."""
+    whole = bench.task()
+    bench.train(whole, optimiser_of(whole), range(4), total=4)
+    first = bench.task()
+    first_optimiser = optimiser_of(first)
+    bench.train(first, first_optimiser, range(2), total=4)
+    second = bench.task()
+    with torch.no_grad():  # nothing may survive but what the state holds
+        for p in second.parameters():
+            p.add_(1.0)
+    second_optimiser = optimiser_of(second)
+    second.load_state_dict(first.state_dict())
+    second_optimiser.load_state_dict(deepcopy(first_optimiser.state_dict()))
+    bench.train(second, second_optimiser, range(2, 4), total=4)
+    expected, found = whole.state_dict(), second.state_dict()
+    differs = [name for name, value in expected.items() if not torch.equal(value, found[name])]
+    if differs:
+        raise PluginError(
+            f"resumed after two of four steps, {differs[0]} ends with other values. Keep queues, teachers, centres "
+            "and counters in buffers (register_buffer) or parameters, so that a checkpoint holds them."
+        )
+
+
+def half_precision_works(bench: Workbench) -> None:
+    """Under bfloat16 the loss is finite and near the one of full precision."""
+    task = bench.task()
+    views = bench.views(task)
+    torch.manual_seed(bench.seed)
+    exact = float(task(views).loss.detach().sum())
+    task = bench.task()
+    torch.manual_seed(bench.seed)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        step = task(views)
+    rough = float(step.loss.detach().sum())
+    if not math.isfinite(rough) or abs(rough - exact) > 0.1 * max(abs(exact), 0.5):
+        raise PluginError(
+            f"under bfloat16 the loss is {rough:.4g} instead of {exact:.4g}. Compute similarities, norms, "
+            "exponentials and the loss itself in float32 (tensor.float())."
+        )
+
+
+def the_export_fits(bench: Workbench) -> None:
+    """`exported_encoder` is an encoder of the same architecture, `exported_decoder` a decoder that fits it, or None."""
+    task = bench.task()
+    given, exported, decoder = task.encoder, task.exported_encoder(), task.exported_decoder()
+    if not isinstance(exported, Encoder) or exported.description != given.description:
+        raise PluginError(
+            f"exported_encoder returns {type(exported).__name__}. Return an encoder built like the given one."
+        )
+    if {name: v.shape for name, v in exported.state_dict().items()} != {
+        n: v.shape for n, v in given.state_dict().items()
+    }:
+        raise PluginError(
+            "the exported encoder has other parameters than the given one. Keep heads out of the encoder."
+        )
+    if decoder is not None and not isinstance(decoder, Decoder):
+        raise PluginError(
+            f"exported_decoder returns {type(decoder).__name__}. Return a decoder of the encoder, or None."
+        )
+    image = torch.zeros(2, given.description.in_channels, *bench.patch)
+    with torch.no_grad():
+        pyramid = exported.eval()(image)
+        shape = None if decoder is None else decoder.eval()(pyramid, image).shape[2:]
+    if shape is not None and tuple(shape) != bench.patch:
+        raise PluginError(
+            f"the exported decoder gives {tuple(shape)} for a patch of {bench.patch}. Use encoder.make_decoder."
+        )
+
+
+CHECKS: tuple[Check, ...] = (
+    describes_itself,
+    crops_are_declared,
+    views_are_tensors,
+    the_same_numbers_give_the_same_views,
+    the_step_is_complete,
+    any_batch_size_works,
+    forward_leaves_views_alone,
+    every_parameter_learns,
+    a_few_steps_train,
+    a_resumed_run_is_the_same_run,
+    half_precision_works,
+    the_export_fits,
+)
+
+
+def _encoder_moves(task: Any) -> bool:
+    return any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in task.encoder.parameters())
+
+
+def _check_axes(what: str, volume: Tensor, sizes: list[tuple[int, ...]]) -> None:
+    """Refuse the edges of a crop in another order; other sizes are the task's own business."""
+    edges = tuple(volume.shape[2:])
+    if volume.ndim == 5 and edges not in sizes and sorted(edges) in [sorted(size) for size in sizes]:
+        raise PluginError(
+            f"{what} has edges {edges}, a crop's edges in another order. Tensors are (B, C, D, H, W): do not "
+            "transpose, or transpose back."
+        )
+
+
+def _check_step(step: Step, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
+    _check_batch(step, batch=batch)
+    for name, value in step.terms.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            raise PluginError(f"term '{name}' is no scalar tensor. Reduce it (mean), and leave .item() to the host.")
+        if value.requires_grad:
+            raise PluginError(f"term '{name}' carries its graph, which keeps the batch in memory. Add .detach().")
+    for name, picture in step.pictures.items():
+        if not isinstance(picture, Tensor) or picture.ndim != 5 or picture.shape[1] != 1:
+            shape = tuple(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
+            raise PluginError(f"picture '{name}' is {shape}. A picture is a volume (B, 1, D, H, W).")
+        if picture.requires_grad:
+            raise PluginError(f"picture '{name}' carries its graph, which keeps the batch in memory. Add .detach().")
+        _check_axes(f"picture '{name}'", picture, sizes)
+    if step.embeddings is not None and (step.embeddings.ndim != 2 or step.embeddings.requires_grad):
+        raise PluginError("embeddings are no detached (N, F). Flatten and detach them.")
+
+
+def _check_batch(step: Step, *, batch: int) -> None:
+    if not isinstance(step, Step):
+        raise PluginError(f"forward returns {type(step).__name__}. Return medssl.Step(loss=..., energy=...).")
+    if step.loss.ndim:
+        raise PluginError(f"the loss has shape {tuple(step.loss.shape)}. Reduce it to a scalar (mean).")
+    if not step.loss.isfinite():
+        raise PluginError(f"the loss is {step.loss.item()}. Guard divisions, roots and logarithms.")
+    for name, energy in (("energy", step.energy), ("negative_energy", step.negative_energy)):
+        if energy is None and name == "negative_energy":
+            continue
+        if not isinstance(energy, Tensor) or energy.ndim != 1:
+            raise PluginError(f"{name} is no vector. It holds one number per sample: (B,).")
+        if name == "energy" and len(energy) != batch:
+            raise PluginError(f"energy has {len(energy)} numbers for {batch} samples. It holds one per sample.")
+        if energy.requires_grad:
+            raise PluginError(f"{name} carries its graph, which keeps the batch in memory. Add .detach().")
+        if not energy.isfinite().all():
+            raise PluginError(f"{name} is not finite. Guard divisions, roots and logarithms.")

@@ -1,0 +1,56 @@
+"""Running the checks, one by one and all of them."""
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from medssl.conformance.checks import CHECKS, Check
+from medssl.conformance.two_ranks import TwoRanks, two_ranks_equal_one
+from medssl.conformance.workbench import Workbench
+from medssl.errors import PluginError
+from medssl.pretext.task import PretextTask
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one check went. title: what was checked. problem: what to change, None where all is well."""
+
+    name: str
+    title: str
+    problem: str | None
+
+
+def checks_of(cls: type[PretextTask], *, options: Mapping[str, Any] | None = None) -> dict[str, Callable[[], None]]:
+    """Every check of a task by name, each ready to be called; a failing one raises."""
+    bench = Workbench(cls, options=options)
+    return {check.__name__: partial(check, bench) for check in (*CHECKS, two_ranks_equal_one)}
+
+
+def run_checks(cls: type[PretextTask], *, options: Mapping[str, Any] | None = None) -> Iterator[Outcome]:
+    """The outcome of every check, each as soon as it is known. The two processes of the last one run meanwhile."""
+    bench = Workbench(cls, options=options)
+    with TwoRanks(bench) as ranks:
+        for check in CHECKS:
+            yield _outcome(check, partial(check, bench))
+        yield _outcome(two_ranks_equal_one, ranks.compare)
+
+
+def _outcome(check: Check, run: Callable[[], None]) -> Outcome:
+    title = (check.__doc__ or "").strip().splitlines()[0]
+    try:
+        run()
+    except PluginError as error:
+        return Outcome(check.__name__, title, str(error))
+    except Exception as error:
+        return Outcome(check.__name__, title, _where(error))
+    return Outcome(check.__name__, title, None)
+
+
+def _where(error: Exception) -> str:
+    """An error inside the task, with the last line of it that is not a library's."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    own = [frame for frame in frames if "/medssl/" not in frame.filename] or frames
+    place = f" ({own[-1].filename}:{own[-1].lineno}: {own[-1].line})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,107 @@
+"""A task on a tiny encoder, and regions that come the way they come in training: from a store, a plan and a loader."""
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medssl.conformance.tiny_encoder import TinyEncoder
+from medssl.geometry import Volume
+from medssl.pretext.task import PretextTask
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.store.policy import StorePolicy
+from medssl.store.volumes import StoredVolume, write_volume
+from medssl.views.region import Region
+
+# (D, H, W), all different, so that swapped axes show; multiples of 8.
+PATCH = (24, 32, 40)
+SCANS = 4
+SCAN_SHAPE = (72, 60, 52)  # (X, Y, Z)
+
+
+class Workbench:
+    """One task class with its options, ready to be taken through steps as the host takes it."""
+
+    def __init__(
+        self,
+        cls: type[PretextTask],
+        *,
+        options: Mapping[str, Any] | None = None,
+        patch: tuple[int, int, int] = PATCH,
+        seed: int = 7,
+    ) -> None:
+        self.cls, self.patch, self.seed = cls, patch, seed
+        self.options = dict(options or {})
+
+    def task(self) -> PretextTask:
+        """A new task on a new tiny encoder; the same weights each time."""
+        torch.manual_seed(self.seed)
+        return self.cls(TinyEncoder(), self.cls.Config(**self.options))
+
+    def region(self, task: PretextTask, *, step: int = 0, batch: int = 2, rank: int = 0, world: int = 1) -> Region:
+        """What the loader hands over for `step`; `batch` samples over all ranks."""
+        plan = BatchPlan(phantom_scans(), task.crops(self.patch), batch_size=batch, seed=self.seed)
+        with RegionLoader(plan, workers=0, first_step=step, rank=rank, world=world) as loader:
+            return Region.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=self.seed)
+
+    def views(self, task: PretextTask, *, step: int = 0, batch: int = 2) -> dict[str, Tensor]:
+        """Views as the loop makes them: without gradient, torch's generator seeded by the step."""
+        region = self.region(task, step=step, batch=batch)
+        torch.manual_seed(self.seed + step)
+        with torch.no_grad():
+            return task.views(region)
+
+    def train(self, task: PretextTask, optimiser: torch.optim.Optimizer, steps: range, *, total: int) -> None:
+        """Take the task through `steps`."""
+        for step in steps:
+            views = self.views(task, step=step)
+            loss = task(views).loss
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            task.after_step(step, total)
+
+
+def optimiser_of(task: PretextTask) -> torch.optim.Optimizer:
+    """AdamW over what a task trains, with a rate at which a few steps show."""
+    return torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-3)
+
+
+@cache
+def phantom_scans() -> tuple[StoredVolume, ...]:
+    """Stored scans of invented bodies: blobs in an ellipsoid with air around it. Written once a process."""
+    folder = Path(tempfile.mkdtemp(prefix="medssl-conformance-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return tuple(
+        write_volume(
+            folder,
+            f"phantom-{number}",
+            Volume(_phantom(number), np.diag([1.0, 1.0, 1.0, 1.0])),
+            modality="MR",
+            label=None,
+            policy=StorePolicy(),
+        )
+        for number in range(SCANS)
+    )
+
+
+def _phantom(number: int) -> npt.NDArray[np.int16]:
+    draws = np.random.default_rng(number)
+    places = np.stack(np.meshgrid(*(np.linspace(-1, 1, edge) for edge in SCAN_SHAPE), indexing="ij"))
+    inside = np.square(places / np.array([0.95, 0.9, 0.98]).reshape(3, 1, 1, 1)).sum(axis=0) < 1
+    volume = 300 + 100 * places[number % 3]
+    for _ in range(8):
+        centre, width = draws.uniform(-0.7, 0.7, (3, 1, 1, 1)), draws.uniform(0.02, 0.1)
+        volume = volume + draws.uniform(-200, 400) * np.exp(-np.square(places - centre).sum(axis=0) / width)
+    noisy = volume * inside + draws.normal(0, 12, SCAN_SHAPE)
+    voxels: npt.NDArray[np.int16] = np.clip(noisy, 0, 2000).astype(np.int16)
+    return voxels

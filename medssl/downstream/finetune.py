@@ -16,7 +16,7 @@ from medssl.downstream.segmentation import Segmentation, segmentation_crops
 from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, transfer
-from medssl.encoders.weights import encoder_record, load_encoder, save_network
+from medssl.encoders.weights import load_encoder, read_description, save_network
 from medssl.runs.run import Run
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
@@ -80,14 +80,14 @@ def finetune(
         if not fabric.is_global_zero:
             return None
         names = {label: cohort.label_names.get(label, str(label)) for label in labels}
-        save_network(
-            out,
-            network,
-            label_names=["background", *names.values()],
-            patch=patch,
-            store_policy=cohort.policy,
-            facts=facts | {"modality": most_common_modality(scans), "overlap": config.overlap},
-        )
+        prediction = {
+            "label_names": names,
+            "patch": list(patch),
+            "overlap": config.overlap,
+            "store_policy": dict(cohort.policy),
+            "modality": most_common_modality(scans),
+        }
+        save_network(out, network, facts=facts | prediction)
         return score(network, test_scans(cohort), run=run, config=config, labels=labels, names=names, patch=patch, device=fabric.device)
 
 
@@ -109,7 +109,7 @@ def build_network(
             spacing_mm=scans[0].spacing_mm,
         )
     else:
-        description = encoder_record(Path(config.init)).description
+        description = read_description(Path(config.init))
     torch.manual_seed(config.loop.seed)
     encoder = build_encoder(description)
     check_patch(encoder, patch)

@@ -9,7 +9,9 @@ import torch
 
 from medssl.archive.load import load_scan
 from medssl.downstream.segmentation import predict_labels
-from medssl.encoders.weights import LoadedNetwork, load_network
+from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.records import NetworkFacts
+from medssl.encoders.weights import load_network
 from medssl.errors import DataError, MedsslError, UsageError
 from medssl.geometry import Volume, to_tensor_axes
 from medssl.store.normalisation import normalisation_of
@@ -32,15 +34,15 @@ def predict(model: Path, source: Path, out: Path, *, progress: Callable[[Predict
     with its reason. Raises UsageError when `source` holds nothing, CheckpointError when the model cannot be used, DataError
     when nothing at all could be segmented.
     """
-    loaded = load_network(model)
+    network, facts = load_network(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded.network.to(device, memory_format=torch.channels_last_3d).eval()
+    network.to(device, memory_format=torch.channels_last_3d).eval()
     inputs = find_inputs(source)
     out.mkdir(parents=True, exist_ok=True)
     results = []
     for item, name in zip(inputs, output_names(inputs), strict=True):
         try:
-            result = Prediction(item, predict_one(loaded, item, out / name, device=device))
+            result = Prediction(item, predict_one(network, facts, item, out / name, device=device))
         except MedsslError as error:
             result = Prediction(item, None, str(error))
         progress(result)
@@ -76,19 +78,21 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
     ]
 
 
-def predict_one(loaded: LoadedNetwork, item: Path, output: Path, *, device: torch.device) -> Path:
+def predict_one(
+    network: SegmentationNetwork, facts: NetworkFacts, item: Path, output: Path, *, device: torch.device
+) -> Path:
     """Segment one scan and write its labels on the scan's own grid."""
     native = load_scan(item)
-    record = loaded.record
-    modality = str(record.facts["modality"])
-    stored = to_store_grid(native, policy=StorePolicy.model_validate(record.store_policy), modality=modality)
+    modality = facts.modality or "unknown"
+    policy = StorePolicy.model_validate(facts.store_policy or {})
+    stored = to_store_grid(native, policy=policy, modality=modality)
     normalisation = normalisation_of(stored, modality)
     image = normalisation.apply(to_tensor_axes(stored.voxels))
     labels = predict_labels(
-        loaded.network,
+        network,
         torch.from_numpy(image).to(device),
-        patch=record.patch,
-        overlap=float(record.facts["overlap"]),
+        patch=facts.patch,
+        overlap=facts.overlap,
         outside=normalisation.outside,
     )
     on_native = to_native_grid(labels.cpu().numpy(), stored.affine_ras_mm, native, nearest=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from medssl.randomness import generator
 from medssl.runs.pictures import contact_sheet
@@ -49,6 +51,11 @@ def draw_pictures(training: Training, run: Run, *, step: int, fabric: Fabric) ->
         torch.set_rng_state(rng)
     if not pictures or not fabric.is_global_zero:
         return
-    volumes = {name: volume[:CASES, 0].float().cpu().numpy() for name, volume in pictures.items()}
+    volumes = {name: as_array(volume[:CASES, 0]) for name, volume in pictures.items()}
     rows = [{name: np.asarray(volume[i]) for name, volume in volumes.items()} for i in range(len(next(iter(volumes.values()))))]
     run.picture("views", step, contact_sheet(rows))
+
+
+def as_array(volume: Tensor) -> npt.NDArray[np.generic]:
+    """(B, D, H, W) for a contact sheet: class values stay integers, which are drawn as labels; the rest is float32."""
+    return (volume if not volume.is_floating_point() else volume.float()).cpu().numpy()

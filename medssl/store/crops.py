@@ -1,6 +1,6 @@
 """What a task asks to be cut from a scan, and what is drawn for one sample of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,3 +43,27 @@ class Sample:
     start: tuple[int, int, int]
     stop: tuple[int, int, int]
     crops: dict[str, npt.NDArray[np.float64]]
+
+
+def multi_crops(
+    *,
+    whole: tuple[int, int, int],
+    part: tuple[int, int, int],
+    wholes: int = 2,
+    parts: int = 4,
+    whole_zoom: tuple[float, float] = (0.8, 1.25),
+    part_zoom: tuple[float, float] = (1.0, 1.6),
+    reach: float = 0.35,
+    rotation_deg: tuple[float, float, float] = (10.0, 10.0, 10.0),
+    flip: tuple[float, float, float] = (0.0, 0.0, 0.5),
+) -> dict[str, Crop]:
+    """Large and small views of one place, as DINO and SwAV use them: "global-0", ..., "local-0", ...
+
+    whole, part: (D, H, W) of large and small crops in voxels. All lie near "global-0", within `reach` of its edges, so
+    that one box holds them and they share content. Where each lies tells `Region.between`.
+    """
+    large = Crop(size=whole, rotation_deg=rotation_deg, zoom=whole_zoom, flip=flip)
+    crops = {"global-0": large}
+    crops |= {f"global-{i}": replace(large, anchor="global-0", reach=reach / 2) for i in range(1, wholes)}
+    small = Crop(size=part, rotation_deg=rotation_deg, zoom=part_zoom, flip=flip, anchor="global-0", reach=reach)
+    return crops | {f"local-{i}": small for i in range(parts)}

@@ -39,16 +39,17 @@ def gaussian_matrix(sigma_voxels: Float[Tensor, " b"], length: int) -> Float[Ten
     return weights.clamp_min(0.0) * (distance <= reach)
 
 
-def along_axis(
-    images: Float[Tensor, "b c d h w"], matrix: Float[Tensor, "b n n"], axis: int
-) -> Float[Tensor, "b c d h w"]:
-    """Each line along axis 0, 1 or 2 (d, h, w) multiplied by the sample's matrix."""
+def along_axis(images: Float[Tensor, "b c d h w"], matrix: Float[Tensor, "_ m n"], axis: int) -> Tensor:
+    """Each line of n voxels along axis 0, 1 or 2 (d, h, w) multiplied by the sample's (m, n) matrix, or by one for
+    all.
+    """
     B, C, D, H, W = images.shape
+    M = matrix.shape[1]
     if axis == 0:
-        return (matrix[:, None] @ images.reshape(B, C, D, H * W)).view(B, C, D, H, W)
+        return (matrix[:, None] @ images.reshape(B, C, D, H * W)).view(B, C, M, H, W)
     if axis == 1:
         return matrix[:, None, None] @ images
-    return (images.reshape(B, C * D * H, W) @ matrix.transpose(1, 2)).view(B, C, D, H, W)
+    return (images.reshape(B, C * D * H, W) @ matrix.transpose(1, 2)).view(B, C, D, H, M)
 
 
 def low_resolution(

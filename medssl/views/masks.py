@@ -24,6 +24,30 @@ def block_mask(draws: Draws, name: str, *, shape: Size, block: Size, ratio: floa
     return blocks_to_voxels(hidden.view(-1, *cells), shape=shape, block=block)
 
 
+def cube_mask(draws: Draws, name: str, *, shape: Size, count: int, edge: tuple[int, int]) -> Bool[Tensor, "b 1 d h w"]:
+    """(B, 1, *shape), true = hidden: `count` cuboids per sample, anywhere in the patch, that may overlap.
+
+    edge: shortest and longest edge in voxels, drawn for each axis of each cuboid alike and independently. Raises
+    ConfigError for edges that do not fit the shape.
+    """
+    if not 1 <= edge[0] <= edge[1] <= min(shape):
+        raise ConfigError(
+            f"mask edges {edge} do not fit a patch of {shape} (D, H, W). Give (shortest, longest) in voxels."
+        )
+    lengths = (edge[0] + draws.uniform(f"{name}/edges", 0.0, 1.0, (count, 3)) * (edge[1] - edge[0] + 1)).floor()
+    room = torch.tensor(shape, device=draws.device) - lengths + 1
+    starts = (draws.uniform(f"{name}/starts", 0.0, 1.0, (count, 3)) * room).floor()
+    lines = []
+    for axis, length in enumerate(shape):
+        index = torch.arange(length, device=draws.device)
+        first = starts[:, :, axis, None]
+        lines.append((index >= first) & (index < first + lengths[:, :, axis, None]))  # (B, count, length)
+    hidden = torch.zeros((len(draws.numbers), *shape), dtype=torch.bool, device=draws.device)
+    for d, h, w in zip(*(line.unbind(dim=1) for line in lines), strict=True):
+        hidden |= d[:, :, None, None] & h[:, None, :, None] & w[:, None, None, :]
+    return hidden[:, None]
+
+
 def token_mask(draws: Draws, name: str, *, tokens: int, ratio: float) -> Bool[Tensor, "b n"]:
     """(B, tokens), true = hidden: exactly round(ratio * tokens) in each sample."""
     if not 0.0 <= ratio <= 1.0:

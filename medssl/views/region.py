@@ -63,6 +63,16 @@ class Region:
         matrix[:, :, 3] += self._batch.start
         return matrix.to(self.device, non_blocking=True)
 
+    def between(self, name: str, other: str) -> Float[Tensor, "b 3 4"]:
+        """(B, 3, 4) voxel (d, h, w, 1) of crop `name` to voxel of crop `other`, in double precision on the host and
+        then on the device.
+        """
+        here, there = self._to_box(name).double(), self._to_box(other).double()
+        back = torch.linalg.inv(there[:, :, :3])
+        linear = back @ here[:, :, :3]
+        shift = back @ (here[:, :, 3:] - there[:, :, 3:])
+        return torch.cat([linear, shift], dim=2).float().to(self.device, non_blocking=True)
+
     def size(self, name: str) -> tuple[int, int, int]:
         """(D, H, W) of a crop."""
         self._to_box(name)

@@ -5,7 +5,7 @@ from scipy.ndimage import map_coordinates
 from stored_scans import noise, store_scan
 
 from medssl.errors import PluginError
-from medssl.store.crops import Crop
+from medssl.store.crops import Crop, multi_crops
 from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
 from medssl.views.region import Region
@@ -154,3 +154,17 @@ def test_the_region_tells_spacing_and_numbers(scans):
     assert torch.allclose(region.spacing_mm, torch.tensor([2.5, 1.1, 0.8]).expand(5, 3))
     assert region.crop_names == ("a",)
     assert region.size("a") == MIXED.size
+
+
+def test_multi_crops_show_one_place_at_known_positions(scans):
+    crops = multi_crops(whole=(10, 10, 10), part=(6, 6, 6), wholes=2, parts=2)
+    assert list(crops) == ["global-0", "global-1", "local-0", "local-1"]
+    for _, region in regions(scans[:3], crops, count=2):
+        corner = torch.tensor([0.0, 5.0, 3.0, 1.0])
+        for name in ("global-1", "local-1"):
+            there = region.between(name, "global-0") @ corner
+            in_scan = region.matrix(name) @ corner
+            back = region.matrix("global-0") @ torch.cat([there, torch.ones(5, 1)], dim=1)[:, :, None]
+            assert torch.allclose(back[:, :, 0], in_scan, atol=1e-3)
+        middle = region.between("local-0", "global-0") @ torch.tensor([2.5, 2.5, 2.5, 1.0])
+        assert ((middle > -2) & (middle < 11)).all()

@@ -1,0 +1,69 @@
+"""What all batched transforms share: MONAI's base class, chances per sample, and where random numbers come from."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from monai.transforms import RandomizableTransform
+from torch import Tensor
+
+from medssl.errors import ConfigError
+from medssl.randomness import Draws
+
+Parameters = dict[str, Tensor]
+Range = tuple[float, float]
+
+
+class BatchTransform(RandomizableTransform):  # type: ignore[misc]  # monai publishes no types
+    """A random change of a batch. prob: chance per sample."""
+
+    def __init__(self, prob: float = 0.1) -> None:
+        if not 0.0 <= prob <= 1.0:
+            raise ConfigError(f"{type(self).__name__} has prob={prob}. A probability lies between 0 and 1.")
+        RandomizableTransform.__init__(self, prob)
+
+    def __call__(self, images: Tensor, draws: Draws | None = None, name: str = "") -> Tensor:
+        """A changed copy of (B, C, D, H, W) images. name: tells two transforms of one kind in one view apart."""
+        draws = draws or self.own_draws(images)
+        stream = f"{name}/{type(self).__name__}"
+        rows = np.flatnonzero(draws.shares(f"{stream}/happens") < self.prob).tolist()
+        if len(rows) == len(images):
+            return self.apply(images, self.parameters(draws, stream, images))
+        out = images.clone()
+        if rows:
+            chosen = images[rows]
+            out[rows] = self.apply(chosen, self.parameters(draws.of(rows), stream, chosen))
+        return out
+
+    def own_draws(self, images: Tensor) -> Draws:
+        """Draws from this transform's own random state: `set_random_state` makes them repeatable."""
+        return Draws(int(self.R.randint(2**31 - 1)), range(len(images)), images.device)
+
+    @abstractmethod
+    def parameters(self, draws: Draws, stream: str, images: Tensor) -> Parameters:
+        """One row of parameters per sample."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
+        """A new tensor: the images changed with these parameters."""
+
+
+class BatchCompose:
+    """Transforms one after the other on one batch; each draws from a stream of its own."""
+
+    def __init__(self, transforms: Sequence[BatchTransform]) -> None:
+        self.transforms = tuple(transforms)
+
+    def __call__(self, images: Tensor, draws: Draws | None = None, name: str = "") -> Tensor:
+        """A changed copy. name: of the view, so that two views of a region differ."""
+        out = images.clone()
+        for position, transform in enumerate(self.transforms):
+            out = transform(out, draws, f"{name}/{position}")
+        return out
+
+
+def around_zero(value: float | Range) -> Range:
+    """(-value, value) of a number; a pair as it is."""
+    if isinstance(value, tuple):
+        return value
+    return (-abs(float(value)), abs(float(value)))

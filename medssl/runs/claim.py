@@ -1,0 +1,42 @@
+"""One writer per run folder: a claim that the operating system gives back when its process dies."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from medssl.errors import UsageError
+from medssl.runs.writing import say_what_failed
+
+CLAIM_FILE = ".claim"
+
+
+class Claim:
+    """Held from create or resume until the run is finished. UsageError when another process holds it.
+
+    A POSIX record lock: unlike flock it is not inherited by forked data workers, which may outlive a killed training.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file: int | None = None
+        with say_what_failed(folder / CLAIM_FILE):
+            file = os.open(folder / CLAIM_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(file)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                message = f"{folder} is being written by another process. Wait until it is done, or stop it first."
+                raise UsageError(message) from error
+            # Some network file systems know no locks; there the folder is trusted to have one writer.
+            return
+        self._file = file
+
+    def release(self) -> None:
+        """Gives the folder back; may be called twice."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __del__(self) -> None:
+        self.release()

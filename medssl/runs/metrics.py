@@ -1,0 +1,50 @@
+"""metrics.jsonl: one line per logging step, read back whole, in part, and after a kill in the middle of a line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import DataError
+from medssl.runs.writing import write_atomically
+
+STEP, TIME = "step", "time"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines in the order in which they were written; empty when nothing was logged yet.
+
+    A last line without its end (the process was killed while it wrote) does not count. DataError when any other line is
+    damaged.
+    """
+    return [line for line, _ in _lines(path)]
+
+
+def drop_metrics_beyond(path: Path, *, at_step: int) -> int:
+    """Leaves only the whole lines of steps <= `at_step`, atomically; returns how many lines went."""
+    if not path.exists():
+        return 0
+    lines = _lines(path)
+    kept = [raw for line, raw in lines if line[STEP] <= at_step]
+    content = b"".join(kept)
+    if len(content) != path.stat().st_size:
+        write_atomically(path, content)
+    return len(lines) - len(kept)
+
+
+def _lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
+    if not path.exists():
+        return []
+    raw = path.read_bytes().splitlines(keepends=True)
+    whole = raw if not raw or raw[-1].endswith(b"\n") else raw[:-1]
+    return [(parse_line(line, path=path, number=number), line) for number, line in enumerate(whole, start=1)]
+
+
+def parse_line(line: bytes, *, path: Path, number: int) -> dict[str, Any]:
+    """One line as a dict with at least `step` (int) and `time` (seconds since 1970)."""
+    try:
+        entry = json.loads(line)
+        if isinstance(entry[STEP], int) and isinstance(entry[TIME], float | int):
+            return dict(entry)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise DataError(f"{path} is damaged in line {number}. Delete that line to use the rest, or train the run again.")

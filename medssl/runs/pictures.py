@@ -1,0 +1,155 @@
+"""Contact sheets: what a person looks at to see whether the network learned.
+
+Windows are ours, not the viewer's: a sheet is uint8 with one window per case, so that two columns, and two steps of
+one case, can be compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from medssl.runs.slices import PLANES, focus_voxel, plane_slice
+from medssl.runs.tiles import colour_errors, colour_labels, fit, grey
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
+
+Pixels = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.generic]
+
+_BACKGROUND, _TEXT, _FAINT = (18, 19, 22), (236, 236, 238), (150, 152, 158)
+_GAP, _MARGIN, _TITLE_HEIGHT, _SIDE_WIDTH = 6, 14, 26, 92
+
+
+def contact_sheet(
+    rows: Sequence[Mapping[str, Array]],
+    *,
+    window: tuple[float, float] | None = None,
+    labels: Sequence[str] | None = None,
+    planes: Sequence[str] = ("axial",),
+    tile_pixels: int = 192,
+) -> Pixels:
+    """(H, W, 3) uint8 sheet: a row per case and plane, a column per name.
+
+    rows: per case, column name -> (D, H, W) volume in RAS; the first column is the scan. All columns share the window
+    of their row: `window`, else the 0.5 to 99.5 percentiles of the scan. Columns whose name starts with 'error' have
+    a fixed colour map from 0 to half the window's width. bool and int columns are masks and labels: fixed colours
+    over the scan. Voxels that are not finite are magenta. labels: name per case, 'case-01', 'case-02', ... by
+    default. planes: of 'axial', 'coronal', 'sagittal', through the largest cut of the first int column, else through
+    the middle, shown as radiologists do (patient's right on the left). tile_pixels: longest edge of a tile in pixels;
+    small volumes are enlarged by whole numbers, large ones are averaged down.
+    """
+    columns = _columns(rows)
+    names = labels or [f"case-{number:02d}" for number in range(1, len(rows) + 1)]
+    if len(names) != len(rows) or not set(planes) <= set(PLANES) or not planes:
+        raise ValueError(f"{len(rows)} rows need as many labels (got {len(names)}) and planes out of {PLANES}")
+    strips = [strip for row, name in zip(rows, names, strict=True) for strip in _strips(row, name, window, planes)]
+    side = max(tile_pixels, 16)
+    tiles = [{column: fit(tile, side) for column, tile in strip.tiles.items()} for strip in strips]
+    return _compose(strips, tiles, columns)
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """One line of the sheet.
+
+    A case in one plane. caption: lines of text beside it. tiles: per column (h, w, 3) uint8.
+    """
+
+    caption: tuple[str, ...]
+    tiles: Mapping[str, Pixels]
+
+
+def _columns(rows: Sequence[Mapping[str, Array]]) -> list[str]:
+    """All column names in order of first appearance; a case without one leaves its tile empty."""
+    if not rows or not all(rows):
+        raise ValueError("a contact sheet needs at least one case, and a scan in each")
+    for row in rows:
+        for name, volume in row.items():
+            if volume.ndim != 3 or 0 in volume.shape:
+                raise ValueError(f"column {name!r} is {volume.shape}, a contact sheet shows (D, H, W) volumes")
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _strips(
+    row: Mapping[str, Array], name: str, window: tuple[float, float] | None, planes: Sequence[str]
+) -> list[_Strip]:
+    scan = next(iter(row.values()))
+    low, high = window or _window(scan)
+    focus = _focus(row, scan.shape)
+    range_text = f"{low:.3g} … {high:.3g}"
+    strips = []
+    for plane in planes:
+        background = grey(plane_slice(scan, plane, focus), low, high)
+        tiles = {column: _tile(column, volume, background, plane, focus, (low, high)) for column, volume in row.items()}
+        strips.append(_Strip((name, plane, range_text), tiles))
+    return strips
+
+
+def _tile(
+    column: str, volume: Array, background: Pixels, plane: str, focus: tuple[float, ...], window: tuple[float, float]
+) -> Pixels:
+    cut = plane_slice(volume, plane, focus)
+    low, high = window
+    if volume.dtype.kind in "biu":
+        # A label on another grid than the scan still shows its shape, on black.
+        under = background if background.shape[:2] == cut.shape else np.zeros((*cut.shape, 3), np.uint8)
+        return colour_labels(cut, under)
+    if column.startswith("error"):
+        return colour_errors(cut, (high - low) / 2)
+    return grey(cut, low, high)
+
+
+def _window(scan: Array) -> tuple[float, float]:
+    values = scan[np.isfinite(scan)].astype(np.float64)
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(values, (0.5, 99.5))
+    # A constant scan has no contrast to show; any window does.
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+
+
+def _focus(row: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[float, ...]:
+    """Where the planes cross, as shares of the edges, so that volumes of other sizes are cut at the same place."""
+    labels = next((volume for volume in row.values() if volume.dtype.kind in "iu" and volume.shape == shape), None)
+    return focus_voxel(labels, shape)
+
+
+def _shorten(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:
+    """The text, cut so that neighbouring titles do not run into each other."""
+    if font.getlength(text) <= width:
+        return text
+    while len(text) > 1 and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _compose(strips: Sequence[_Strip], tiles: Sequence[Mapping[str, Pixels]], columns: Sequence[str]) -> Pixels:
+    from PIL import Image, ImageDraw, ImageFont
+
+    width = max(tile.shape[1] for strip in tiles for tile in strip.values())
+    # Equal tiles across the sheet; rows of flat planes keep their own height.
+    heights = [max(tile.shape[0] for tile in strip.values()) for strip in tiles]
+    total = (
+        _MARGIN * 2 + _SIDE_WIDTH + len(columns) * (width + _GAP) - _GAP,
+        _MARGIN * 2 + _TITLE_HEIGHT + sum(max(height, 48) + _GAP for height in heights) - _GAP,
+    )
+    sheet = Image.new("RGB", total, _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    title, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    for index, column in enumerate(columns):
+        centre = _MARGIN + _SIDE_WIDTH + index * (width + _GAP) + width // 2
+        draw.text((centre, _MARGIN + 8), _shorten(column, title, width), fill=_TEXT, font=title, anchor="mm")
+    top = _MARGIN + _TITLE_HEIGHT
+    for strip, row, height in zip(strips, tiles, heights, strict=True):
+        for line, text in enumerate(strip.caption):
+            draw.text((_MARGIN, top + 4 + 17 * line), text, fill=_FAINT if line else _TEXT, font=small)
+        for index, column in enumerate(columns):
+            if column in row:
+                tile = row[column]
+                left = _MARGIN + _SIDE_WIDTH + index * (width + _GAP) + (width - tile.shape[1]) // 2
+                sheet.paste(Image.fromarray(tile), (left, top + (height - tile.shape[0]) // 2))
+        top += max(height, 48) + _GAP
+    return np.asarray(sheet)

@@ -1,0 +1,64 @@
+"""run.json: what a run is and how it stands."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from medssl.errors import DataError, UsageError
+from medssl.runs.writing import write_atomically
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+Kind = Literal["pretrain", "finetune", "label-efficiency"]
+Status = Literal["running", "finished", "failed", "killed"]
+KINDS: tuple[str, ...] = get_args(Kind)
+FILE_NAME = "run.json"
+
+
+class RunRecord(BaseModel):
+    """The content of run.json.
+
+    Times are UTC. `heartbeat`: when the training last showed that it lives. `reason`: why a run failed or was killed,
+    by the name of the error and its place in the code, never its message: messages name files. `resumes`: the step of
+    each resume. `facts`: what the command adds (task, data digest).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    id: str
+    kind: Kind
+    status: Status
+    reason: str | None = None
+    started: datetime
+    heartbeat: datetime
+    finished: datetime | None = None
+    resumes: list[int] = []
+    versions: dict[str, str] = {}
+    code: dict[str, str | bool] = {}
+    facts: dict[str, Any] = {}
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Writes FOLDER/run.json atomically."""
+    write_atomically(folder / FILE_NAME, f"{record.model_dump_json(indent=2)}\n".encode())
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Reads FOLDER/run.json. UsageError when the folder is no run, DataError when the file is damaged."""
+    path = folder / FILE_NAME
+    try:
+        return RunRecord.model_validate(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "has no run.json, so it is not a run" if folder.is_dir() else "does not exist"
+        raise UsageError(f"{folder} {what}. Give the folder of a run; `medssl runs` lists them.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check that you may read it.") from error
+    except (ValueError, ValidationError) as error:
+        raise DataError(
+            f"{path} is damaged or of another version of medssl. Restore it, or train the run again."
+        ) from error
+
+
+def now() -> datetime:
+    """UTC, to the millisecond."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,0 +1,291 @@
+"""The run folder: the truth about one training, on disk.
+
+Training writes it and nothing else; review, MLflow and the command line read it. Only one process of a training
+(rank 0) holds a `Run` that writes. Layout: docs/architecture.md.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+from medssl.errors import DataError, UsageError
+from medssl.runs.claim import CLAIM_FILE, Claim
+from medssl.runs.ending import watch_the_end
+from medssl.runs.images import Picture, list_pictures, picture_path, write_png
+from medssl.runs.metrics import STEP, TIME, drop_metrics_beyond, read_metrics
+from medssl.runs.provenance import code, versions
+from medssl.runs.record import KINDS, Kind, RunRecord, Status, now, read_record, write_record
+from medssl.runs.writing import append_line, say_what_failed, write_atomically
+
+HEARTBEAT_S = 30.0
+# Ten heartbeats: a probe or a slow disk may keep a healthy training quiet for a while.
+SILENT_AFTER_S = 300.0
+
+
+class Run:
+    """One training on disk. Make one with `create`, read one with `open`, continue one with `resume`."""
+
+    def __init__(self, folder: Path, record: RunRecord, claim: Claim | None) -> None:
+        self.folder = folder
+        self._record = record
+        self._claim = claim
+        self._last_beat_s = time.monotonic()
+        # Pictures and metrics may come from the loop while a background check adds facts.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(
+        cls, folder: Path, *, kind: Kind, config: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+    ) -> "Run":
+        """A new run in an empty or missing folder, status 'running'.
+
+        config: the resolved settings, written as config.yaml. facts: what a reviewer needs beyond them (task and its
+        origin, digest of the data); no paths of scans, no names. UsageError when the folder holds anything, DataError
+        when it cannot be written.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind is {kind!r}; a run is one of {', '.join(KINDS)}")
+        _refuse_occupied(folder)
+        existed = folder.exists()
+        with say_what_failed(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        claim = Claim(folder)
+        # Again, now that nobody else can write: two commands may have been started with one --out.
+        _refuse_occupied(folder)
+        moment = now()
+        record = RunRecord(
+            id=f"{moment:%Y%m%d-%H%M%S}-{kind}-{secrets.token_hex(3)}",
+            kind=kind,
+            status="running",
+            started=moment,
+            heartbeat=moment,
+            versions=versions(),
+            code=code(),
+            facts=_plain(facts or {}),
+        )
+        try:
+            _lay_out(folder, record, config)
+        except BaseException:
+            # Nothing half-written stays behind: the same command works once the reason is gone.
+            claim.release()
+            _empty(folder, keep=existed)
+            raise
+        return cls(folder, record, claim)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """The run in `folder`, for reading. UsageError when it is no run, DataError when run.json is damaged."""
+        return cls(folder, read_record(folder), None)
+
+    @classmethod
+    def resume(cls, folder: Path, *, at_step: int) -> "Run":
+        """The run in `folder`, to go on after `at_step`, the step of its checkpoint.
+
+        Later metrics and pictures are dropped: the run will make them again. UsageError when the folder is no run, or
+        another process is writing it.
+        """
+        record = read_record(folder)
+        claim = Claim(folder)
+        drop_metrics_beyond(folder / "metrics.jsonl", at_step=at_step)
+        for picture in list_pictures(folder / "pictures"):
+            if picture.step > at_step:
+                picture.path.unlink()
+        run = cls(folder, record, claim)
+        fields = {"status": "running", "reason": None, "finished": None, "heartbeat": now()}
+        run._write(resumes=[*record.resumes, at_step], **fields)
+        return run
+
+    @property
+    def id(self) -> str:
+        """Made once at creation; unique over all machines, and free of names."""
+        return self._record.id
+
+    @property
+    def kind(self) -> Kind:
+        """'pretrain', 'finetune' or 'label-efficiency'."""
+        return self._record.kind
+
+    @property
+    def status(self) -> Status:
+        """'running', 'finished', 'failed' or 'killed'; see `silent_for_s` for a run that died without a word."""
+        return self._record.status
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the command added at creation and since (`update`)."""
+        return dict(self._record.facts)
+
+    @property
+    def record(self) -> RunRecord:
+        """All of run.json."""
+        return self._record
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved settings in config.yaml."""
+        import yaml
+
+        path = self.folder / "config.yaml"
+        try:
+            return dict(yaml.safe_load(path.read_text()) or {})
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise DataError(
+                f"{path} cannot be read ({type(error).__name__}). Restore it, or train the run again."
+            ) from error
+
+    @property
+    def silent_for_s(self) -> float | None:
+        """Seconds since the last sign of life of a run that says 'running' but has long been quiet; else None."""
+        quiet_s = (now() - self._record.heartbeat).total_seconds()
+        return quiet_s if self.status == "running" and quiet_s > SILENT_AFTER_S else None
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON line per logging step."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the training state."""
+        return self.folder / "checkpoints"
+
+    @property
+    def encoder_weights(self) -> Path:
+        """What outlives pretraining; `encoder_description` tells how to build the network again."""
+        return self.folder / "encoder.safetensors"
+
+    @property
+    def encoder_description(self) -> Path:
+        """The architecture of `encoder_weights`."""
+        return self.folder / "encoder.json"
+
+    @property
+    def decoder_weights(self) -> Path:
+        """Present where the pretext task trained a decoder."""
+        return self.folder / "decoder.safetensors"
+
+    @property
+    def model_weights(self) -> Path:
+        """What outlives fine-tuning."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def model_description(self) -> Path:
+        """The architecture and preprocessing that belong to `model_weights`."""
+        return self.folder / "model.json"
+
+    @property
+    def log_file(self) -> Path:
+        """What was said during the training."""
+        return self.folder / "log.txt"
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends one line of scalars, on its way to disk when this returns. DataError when it cannot be written."""
+        if reserved := {STEP, TIME} & metrics.keys():
+            raise ValueError(f"a metric cannot be named {sorted(reserved)[0]!r}")
+        values = {key: float(value) for key, value in metrics.items()}
+        append_line(self.metrics_file, json.dumps({STEP: int(step), TIME: round(time.time(), 3), **values}))
+        self.beat()
+
+    def picture(self, key: str, step: int, pixels: npt.NDArray[np.uint8]) -> Path:
+        """Writes pictures/<key>/<step>.png, where key is like 'case-01/reconstruction'.
+
+        pixels: (H, W, 3) uint8, already windowed. DataError when it cannot be written.
+        """
+        path = picture_path(self.folder / "pictures", key, step)
+        write_png(path, pixels)
+        return path
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines, each with 'step', 'time' and its scalars, in the order in which they were written."""
+        return read_metrics(self.metrics_file)
+
+    def pictures(self) -> list[Picture]:
+        """All pictures, by key and step."""
+        return list_pictures(self.folder / "pictures")
+
+    def update(self, **facts: Any) -> None:
+        """Adds to the facts in run.json, or replaces them key by key."""
+        with self._lock:
+            self._write(facts={**self._record.facts, **_plain(facts)})
+
+    def note(self, text: str) -> None:
+        """Appends to log.txt with the time. Say no path of a scan and no name here."""
+        append_line(self.log_file, f"{now():%Y-%m-%d %H:%M:%S} {text}")
+
+    def beat(self) -> None:
+        """Shows that the training lives; cheap to call every step, written every 30 s. `log` calls it."""
+        if time.monotonic() - self._last_beat_s >= HEARTBEAT_S:
+            with self._lock:
+                self._write(heartbeat=now())
+
+    def finish(self, status: Status, *, reason: str | None = None) -> None:
+        """Sets how the run ended and gives the folder back to other writers.
+
+        `reason` must name no file and no person.
+        """
+        if status not in get_args(Status):
+            raise ValueError(f"status is {status!r}; it is one of {', '.join(get_args(Status))}")
+        moment = now()
+        with self._lock:
+            self._write(status=status, reason=reason, finished=moment, heartbeat=moment)
+        if self._claim:
+            self._claim.release()
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator["Run"]:
+        """Sets the status when the block ends: finished, failed on an error, killed on Ctrl-C or SIGTERM.
+
+        Whatever was raised goes on. A block that calls `finish` itself keeps its own status.
+        """
+        with watch_the_end(self.finish, is_open=lambda: self.status == "running"):
+            yield self
+
+    def _write(self, **fields: Any) -> None:
+        """Callers hold the lock, or are the only ones who know this run."""
+        record = self._record.model_copy(update={"heartbeat": now(), **fields})
+        write_record(self.folder, record)
+        self._record, self._last_beat_s = record, time.monotonic()
+
+
+def _lay_out(folder: Path, record: RunRecord, config: Mapping[str, Any]) -> None:
+    import yaml
+
+    with say_what_failed(folder):
+        (folder / "checkpoints").mkdir()
+        (folder / "pictures").mkdir()
+    settings = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "config.yaml", settings.encode())
+    # Last: a folder is a run once run.json is there.
+    write_record(folder, record)
+
+
+def _refuse_occupied(folder: Path) -> None:
+    if folder.is_dir():
+        names = [name for name in os.listdir(folder) if name != CLAIM_FILE]
+        if not names:
+            return
+        what = "is already a run" if "run.json" in names else f"is not empty ({len(names)} entries)"
+        raise UsageError(f"{folder} {what}. Choose another folder with --out, or continue a run with --resume.")
+    if folder.exists():
+        raise UsageError(f"{folder} is a file. Choose another folder with --out.")
+
+
+def _empty(folder: Path, *, keep: bool) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if keep:
+        folder.mkdir(exist_ok=True)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what JSON and YAML know, so that both files can be read anywhere; paths and dates become text."""
+    return dict(json.loads(json.dumps(dict(values), default=str)))

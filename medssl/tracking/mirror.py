@@ -1,0 +1,76 @@
+"""A run mirrored to MLflow while it trains, from one background thread that can be late but never in the way."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from medssl.config import TrackingConfig
+from medssl.runs.run import Run
+
+if TYPE_CHECKING:
+    from medssl.tracking.replay import Replay
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+# After the training: long enough for a slow server, short enough for somebody who waits for the prompt.
+FLUSH_S = 60.0
+FAILURES_UNTIL_SAID = 3
+
+
+class Mirror:
+    """Context manager around a training. Nothing that goes wrong with MLflow reaches the training; it is said, counted and mended by
+    `medssl sync`.
+    """
+
+    def __init__(self, run: Run, *, settings: TrackingConfig, every_s: float = EVERY_S, flush_s: float = FLUSH_S) -> None:
+        self._run, self._settings = run, settings
+        self._every_s, self._flush_s = every_s, flush_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="medssl-mirror", daemon=True)
+        self._complete = False
+        self.failures = 0
+
+    def __enter__(self) -> Mirror:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join(self._flush_s)
+        if not self._complete:
+            self._say(f"MLflow does not have all of this run. Send the rest with: medssl sync {self._run.folder}")
+
+    def _work(self) -> None:
+        replay: Replay | None = None
+        while True:
+            last = self._over.wait(self._every_s if replay else 0.0)
+            replay = self._attempt(replay, last=last)
+            if last:
+                return
+            if replay is None:
+                self._over.wait(self._every_s)
+
+    def _attempt(self, replay: Replay | None, *, last: bool) -> Replay | None:
+        from medssl.tracking.replay import Replay
+
+        try:
+            replay = replay or Replay(self._run, self._settings)
+            replay.push()
+            if last:
+                replay.conclude()
+                self._complete = True
+        except Exception as error:  # noqa: BLE001 - whatever a database or a server throws must not stop the training
+            self.failures += 1
+            if self.failures == FAILURES_UNTIL_SAID:
+                self._say(f"MLflow cannot be reached ({type(error).__name__}). Training goes on; metrics are in the run folder.")
+        return replay
+
+    def _say(self, sentence: str) -> None:
+        log.warning(sentence)
+        self._run.note(sentence)

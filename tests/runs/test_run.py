@@ -1,0 +1,121 @@
+"""The run folder: what is written stays, what was half-written does not count, and the ending is always told."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import yaml
+
+from medssl.errors import DataError, UsageError
+from medssl.runs.run import Run
+
+CONFIG = {"optim": {"lr": 1e-3}, "patch": [8, 16, 12]}
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run.create(tmp_path / "run", kind="pretrain", config=CONFIG, facts={"task": "masked-volume"})
+
+
+def test_a_new_run_can_be_read_back(run):
+    found = Run.open(run.folder)
+    assert (found.id, found.kind, found.status) == (run.id, "pretrain", "running")
+    assert found.facts == {"task": "masked-volume"}
+    assert yaml.safe_load((run.folder / "config.yaml").read_text()) == CONFIG
+
+
+def test_a_folder_with_anything_in_it_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        Run.create(tmp_path, kind="pretrain", config={})
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_is_not_started_twice_in_one_folder(run):
+    with pytest.raises(UsageError, match="--resume"):
+        Run.create(run.folder, kind="pretrain", config={})
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(UsageError, match="not a run"):
+        Run.open(tmp_path)
+
+
+def test_a_damaged_record_is_named(run):
+    (run.folder / "run.json").write_text('{"id": "x", ')
+    with pytest.raises(DataError, match="damaged"):
+        Run.open(run.folder)
+
+
+def test_metrics_are_whole_lines_in_order(run):
+    for step in (10, 20):
+        run.log(step, {"train/loss": 1 / step})
+    assert [(line["step"], line["train/loss"]) for line in run.metrics()] == [(10, 0.1), (20, 0.05)]
+
+
+def test_a_line_that_a_kill_cut_off_does_not_count(run):
+    run.log(10, {"train/loss": 0.5})
+    with run.metrics_file.open("a") as file:
+        file.write('{"step": 20, "train/lo')
+    assert [line["step"] for line in run.metrics()] == [10]
+
+
+def test_resuming_drops_what_came_after_the_checkpoint(run):
+    for step in (10, 20, 30):
+        run.log(step, {"train/loss": 1.0})
+        run.picture("case-01/views", step, np.zeros((4, 4, 3), np.uint8))
+    run.finish("killed")
+    again = Run.resume(run.folder, at_step=20)
+    again.log(30, {"train/loss": 2.0})
+    assert [(line["step"], line["train/loss"]) for line in again.metrics()] == [(10, 1.0), (20, 1.0), (30, 2.0)]
+    assert [picture.step for picture in again.pictures()] == [10, 20]
+    assert again.status == "running"
+    assert again.record.resumes == [20]
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(None, "finished"), (ValueError("x"), "failed"), (KeyboardInterrupt(), "killed")]
+)
+def test_the_ending_is_told(run, raised, status):
+    def body() -> None:
+        with run.recording():
+            if raised:
+                raise raised
+
+    if raised:
+        with pytest.raises(type(raised)):
+            body()
+    else:
+        body()
+    assert Run.open(run.folder).status == status
+
+
+def test_a_termination_signal_ends_the_run_as_killed(run):
+    def body() -> None:
+        with run.recording():
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+
+    with pytest.raises(BaseException) as caught:
+        body()
+    assert not isinstance(caught.value, AssertionError)
+    assert Run.open(run.folder).status == "killed"
+
+
+def test_facts_are_added_and_survive(run):
+    run.update(mlflow_run_id="abc")
+    assert Run.open(run.folder).facts == {"task": "masked-volume", "mlflow_run_id": "abc"}
+
+
+def test_a_picture_key_cannot_leave_the_folder(run):
+    with pytest.raises(ValueError, match="picture key"):
+        run.picture("../../etc/x", 1, np.zeros((4, 4, 3), np.uint8))
+
+
+def test_the_record_names_neither_user_nor_machine(run, monkeypatch):
+    content = (run.folder / "run.json").read_text()
+    assert os.uname().nodename not in json.loads(content).values()
+    assert f'"{os.uname().nodename}"' not in content
+    assert os.path.expanduser("~") not in content

@@ -121,7 +121,7 @@ def test_writing_again_gives_the_same_bytes_and_leaves_nothing_else_behind(tmp_p
 
 
 def test_every_flipped_byte_of_the_voxels_is_found_by_the_check(tmp_path):
-    store_scan(tmp_path, "scan-7", noise((40, 40, 40)))
+    store_scan(tmp_path, "scan-7", noise((64, 32, 48)))  # whole sub-blocks: no byte is mere filling
     path = tmp_path / "scan-7.b2nd"
     whole = path.read_bytes()
     for at in np.random.default_rng(1).integers(len(whole) // 10, len(whole) * 8 // 10, 20):

@@ -1,0 +1,33 @@
+"""`medssl review`: the page on which a person decides, and the decision."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def review(
+    folder: Annotated[Path, typer.Argument(help="A run, or a folder of `medssl label-efficiency`.")],
+    accept: Annotated[bool, typer.Option("--accept", help="Record that the encoder may be used.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Record that it may not.")] = False,
+    note: Annotated[str | None, typer.Option(help="Why; goes to MLflow as it is, so name no patient.")] = None,
+) -> None:
+    """Write review.html; with --accept or --reject, record the answer in the run and, at the next sync, in MLflow.
+
+    Example: medssl review runs/masked --accept --note "learned, +2 Dice at 5 labels"
+    """
+    from medssl.errors import UsageError
+    from medssl.runs.run import Run
+    from medssl.tracking.review import write_review
+
+    if accept and reject:
+        raise UsageError("--accept and --reject contradict each other. Give one.")
+    if accept or reject or note:
+        run = Run.open(folder)
+        if run.status == "running" and run.silent_for_s is None:
+            raise UsageError(f"{folder} is still training. Review it when it has finished.")
+        answer = {"review": "accepted" if accept else "rejected"} if accept or reject else {}
+        run.update(**answer, **({"reviewer_note": note} if note else {}))
+    typer.echo(f"review: {write_review(folder)}")
+    if accept or reject or note:
+        typer.echo(f"next: medssl sync {folder}")

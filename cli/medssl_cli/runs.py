@@ -1,0 +1,75 @@
+"""`medssl runs`: what was trained, and how it stands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medssl.runs.run import Run
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder below which runs are looked for.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the runs below a folder: kind, status, steps, loss, Dice.
+
+    Example: medssl runs runs
+    """
+    from medssl.errors import UsageError
+    from medssl.runs.run import Run
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder. Give the folder that holds your runs.")
+    found = [Run.open(path.parent) for path in sorted(folder.rglob("run.json"))]
+    entries = [describe(run, below=folder) for run in sorted(found, key=lambda run: run.record.started)]
+    if as_json:
+        typer.echo(json.dumps(entries, indent=1))
+        return
+    if not entries:
+        typer.echo(f"No runs below {folder}. Start one with: medssl pretrain --cohort COHORT --task masked-volume --out RUN")
+        return
+    _print(entries)
+
+
+def describe(run: Run, *, below: Path) -> dict[str, Any]:
+    """One run as plain values; `steps` done of `total`, `loss` and `dice` are the latest."""
+    lines = run.metrics()
+    latest = {key: value for line in lines for key, value in line.items()}
+    silent = run.silent_for_s
+    return {
+        "run": str(run.folder.relative_to(below)),
+        "kind": run.kind,
+        "task": run.facts.get("task") or run.facts.get("init"),
+        "status": f"running, silent for {silent / 3600:.1f} h" if silent else run.status,
+        "steps": lines[-1]["step"] if lines else 0,
+        "total": run.config.get("loop", {}).get("steps"),
+        "loss": latest.get("train/loss"),
+        "dice": latest.get("test/dice"),
+        "started": run.record.started.isoformat(),
+    }
+
+
+def _print(entries: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for title in ("run", "kind", "from", "status", "steps", "loss", "test Dice", "started (UTC)"):
+        table.add_column(title)
+    for entry in entries:
+        table.add_row(
+            entry["run"],
+            entry["kind"],
+            str(entry["task"] or ""),
+            entry["status"],
+            f"{entry['steps']}/{entry['total']}",
+            "" if entry["loss"] is None else f"{entry['loss']:.4g}",
+            "" if entry["dice"] is None else f"{entry['dice']:.3f}",
+            entry["started"][:16].replace("T", " "),
+        )
+    Console().print(table)

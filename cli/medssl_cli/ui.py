@@ -1,0 +1,39 @@
+"""`medssl ui`: look at a workspace in MLflow."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def ui(
+    folder: Annotated[Path, typer.Argument(help="Workspace: the folder with mlflow.db, beside your runs.")] = Path(),
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 5000,
+    allowed_hosts: Annotated[str | None, typer.Option(help="Host names that may connect, with another --host.")] = None,
+) -> None:
+    """Start MLflow's server for a workspace and print its link. Ctrl-C stops it.
+
+    Example: medssl ui runs
+    """
+    from rich.console import Console
+
+    from medssl.errors import UsageError
+    from medssl.tracking.server import start_server, stop_server, wait_until_healthy
+
+    if host not in LOCAL and not allowed_hosts:
+        raise UsageError(
+            f"--host {host} lets others connect, and MLflow has no login: whoever reaches it sees everything and may delete it. "
+            "Use an ssh tunnel, or name the hosts with --allowed-hosts."
+        )
+    url = f"http://{host}:{port}"
+    server = start_server(folder, host=host, port=port, allowed_hosts=allowed_hosts)
+    try:
+        with Console(stderr=True).status("starting MLflow"):
+            wait_until_healthy(server, url, waiting=lambda: None)
+        typer.echo(f"MLflow: {url}  (Ctrl-C stops it)")
+        server.wait()
+    finally:
+        stop_server(server)

@@ -1,0 +1,72 @@
+"""MLflow's own server on this machine, for looking at a workspace."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from medssl.errors import TrackingError
+from medssl.tracking.workspace import ARTIFACTS, DATABASE
+
+START_LIMIT_S = 120.0
+
+
+def start_server(folder: Path, *, host: str, port: int, allowed_hosts: str | None) -> subprocess.Popen[bytes]:
+    """Start `mlflow server` over the workspace's database, in a process group of its own.
+
+    One worker and no job execution: 2 processes and 0.5 GB in place of 10 and 1.8 GB, and the job interface has no login
+    (CVE-2026-0545). Raises TrackingError when the workspace has no database.
+    """
+    database = folder.absolute() / DATABASE
+    if not database.exists():
+        raise TrackingError(f"{folder} has no {DATABASE}. Train something there first, or give the folder that holds your runs.")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--default-artifact-root", (database.parent / ARTIFACTS).as_uri()]
+    if allowed_hosts:
+        command += ["--allowed-hosts", allowed_hosts]
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    log = (database.parent / ".mlflow-server.log").open("wb")
+    with log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_until_healthy(server: subprocess.Popen[bytes], url: str, *, waiting: Callable[[], None]) -> None:
+    """Return when the server answers. Raises TrackingError when it ends or takes longer than two minutes."""
+    until = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < until:
+        if server.poll() is not None:
+            raise TrackingError(
+                f"The MLflow server ended with code {server.returncode}. Its last words are in .mlflow-server.log; "
+                "the port may be taken: try another with --port."
+            )
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            waiting()
+            time.sleep(0.5)
+    stop_server(server)
+    raise TrackingError(f"The MLflow server did not answer at {url} within {START_LIMIT_S:.0f} s. See .mlflow-server.log.")
+
+
+def stop_server(server: subprocess.Popen[bytes]) -> None:
+    """End the server and everything it started."""
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()

@@ -1,0 +1,106 @@
+"""The review page says what the numbers say, shows the pictures, and needs nothing but itself."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl.downstream.label_efficiency import Score, compare, write_results
+from medssl.errors import DataError, UsageError
+from medssl.runs.run import Run
+from medssl.tracking.evidence import as_markdown, cautions, read_evidence, verdict
+from medssl.tracking.review import write_review
+
+
+def evidence_folder(folder: Path, *, gains: dict[int, float], seeds: int = 3, noise: float = 0.0) -> Path:
+    draw = np.random.default_rng(0)
+    scores = [
+        Score(init, labels, seed, f"case{case:02d}", {"1": 0.6 + extra, "2": 0.5 + extra + draw.normal(0, noise)})
+        for labels, gain in gains.items()
+        for seed in range(seeds)
+        for case in range(24)
+        for init, extra in (("scratch", 0.0), ("masked", gain))
+    ]
+    folder.mkdir(exist_ok=True)
+    write_results(folder, scores, compare(scores))
+    return folder
+
+
+def test_a_gain_whose_interval_is_above_zero_is_called_one(tmp_path):
+    evidence = read_evidence(evidence_folder(tmp_path, gains={3: 0.04, 5: 0.0}))
+    assert verdict(evidence) == "masked beats scratch: +4.0 points at 3 labels (95 % +4.0 to +4.0)."
+    assert any("5 labels: the interval spans zero" in caution for caution in cautions(evidence))
+
+
+def test_noise_is_not_called_a_gain(tmp_path):
+    evidence = read_evidence(evidence_folder(tmp_path, gains={3: 0.001}, noise=0.1))
+    assert "shows no gain" in verdict(evidence)
+
+
+def test_a_loss_is_said(tmp_path):
+    assert "worse than scratch: -3.0 points" in verdict(read_evidence(evidence_folder(tmp_path, gains={3: -0.03})))
+
+
+def test_a_class_that_was_never_learned_and_few_seeds_are_cautions(tmp_path):
+    scores = [Score(i, 3, 0, c, {"1": 0.8, "2": 0.0}) for i in ("scratch", "masked") for c in "ab"]
+    write_results(tmp_path, scores, compare(scores))
+    found = "\n".join(cautions(read_evidence(tmp_path)))
+    assert "Class 2 was never learned from scratch" in found
+    assert "1 seeds only" in found
+    assert "2 test scans only" in found
+
+
+def test_the_page_holds_everything_itself_and_names_nobody(tmp_path):
+    folder = evidence_folder(tmp_path / "evidence", gains={3: 0.04})
+    run = Run.create(
+        folder / "runs" / "masked-n3-s0",
+        kind="finetune",
+        config={"cohort": "/hospital/DOE_JOHN", "labels": 3, "init": "/hospital/DOE_JOHN/run"},
+        facts={"patch": [8, 8, 8]},
+    )
+    run.log(1, {"train/loss": 2.0})
+    run.picture("views", 1, np.full((8, 8, 3), 7, np.uint8))
+    run.finish("finished")
+    page = write_review(folder).read_text()
+    assert "masked beats scratch" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "http" not in page
+    assert "DOE_JOHN" not in page
+
+
+def test_a_run_page_shows_curves_pictures_and_how_the_run_ended(tmp_path):
+    run = Run.create(tmp_path / "run", kind="pretrain", config={}, facts={"task": "masked-volume"})
+    for step in range(1, 2001):
+        run.log(step, {"train/loss": 1 / step})
+    for step in range(1, 31):
+        run.picture("views", step, np.full((8, 8, 3), step, np.uint8))
+    run.finish("failed", reason="OutOfMemoryError")
+    page = write_review(run.folder).read_text()
+    assert "failed (OutOfMemoryError)" in page
+    assert page.count("data:image/png;base64,") == 12
+    assert 'data-step="1"' in page
+    assert 'data-step="30"' in page
+    (points,) = re.findall(r'<polyline class="c0" points="([^"]+)"', page)
+    assert len(points.split()) <= 501
+
+
+def test_text_from_a_run_is_escaped(tmp_path):
+    run = Run.create(tmp_path / "run", kind="pretrain", config={}, facts={"task": "<script>alert(1)</script>"})
+    run.finish("finished")
+    assert "<script>alert(1)" not in write_review(run.folder).read_text()
+
+
+def test_the_card_is_short_markdown(tmp_path):
+    card = as_markdown(read_evidence(evidence_folder(tmp_path, gains={3: 0.04})))
+    assert card.startswith("**masked beats scratch")
+    assert "| 3 | masked | 59.0 | +4.0 points | 95 % +4.0 to +4.0 |" in card
+
+
+def test_a_folder_that_is_neither_and_one_that_is_damaged_are_named(tmp_path):
+    with pytest.raises(UsageError, match="neither a run nor"):
+        write_review(tmp_path)
+    (tmp_path / "label_efficiency.json").write_text('{"rows": []}')
+    with pytest.raises(DataError, match="cannot be read"):
+        write_review(tmp_path)

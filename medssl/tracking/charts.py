@@ -101,7 +101,7 @@ def _nice(low: float, high: float) -> list[float]:
     step = 10 ** math.floor(math.log10((high - low) / 4))
     step *= next(k for k in (1, 2, 5, 10) if (high - low) / (k * step) <= 6)
     first = math.ceil(low / step)
-    return [round(k * step, 10) for k in range(first, math.floor(high / step) + 1)]
+    return [float(round(k * step, 10)) for k in range(first, math.floor(high / step) + 1)]
 
 
 def _svg(parts: Sequence[str], label: str) -> str:

@@ -31,19 +31,18 @@ class Centre(nn.Module):
         self._seen.append(((rows * counts[:, None]).sum(dim=0), counts.sum()))
 
     @torch.no_grad()
-    def move(self, momentum: float | None = None) -> None:
+    def move(self, momentum: float = 0.9) -> None:
         """Take in what was noted since the last time: once per optimiser step, on all ranks together.
 
-        momentum: share of the old centre that stays. None: so that about 1000 scores are averaged, between 0.9 (the
-        paper's) and 0.99, because the mean of the few volumes of a 3D batch is mostly noise.
+        momentum: share of the old centre that stays; the first time nothing does, because the scores of a new network
+        lie far from 0 and a teacher with a wrong centre has one answer for all.
         """
         if not self._seen:
             return
-        together = self.training
-        summed = total(torch.stack([part for part, _ in self._seen]).sum(dim=0), together=together)
-        count = total(torch.stack([number for _, number in self._seen]).sum(), together=together)
+        summed = total(torch.stack([part for part, _ in self._seen]).sum(dim=0), together=self.training)
+        count = total(torch.stack([number for _, number in self._seen]).sum(), together=self.training)
         self._seen.clear()
-        stays = (1 - count / 1000).clamp(0.9, 0.99) if momentum is None else torch.full_like(count, momentum)
+        stays = torch.where(self.moved == 0, torch.zeros_like(count), torch.full_like(count, momentum))
         stays = torch.where(count > 0, stays, torch.ones_like(stays)).to(self.mean)
         self.mean.lerp_((summed / count.clamp(min=1)).to(self.mean), 1 - stays)
         self.moved += 1

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from medssl.pretext.projection import BatchNorm
+
 AutoMomentum = float | Literal["auto"]
 
 
@@ -33,7 +35,7 @@ class Teacher(nn.Module):
         super().train(False)
         self.training = mode
         for module in self.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, (_BatchNorm, BatchNorm)):
                 module.train(mode)
         return self
 

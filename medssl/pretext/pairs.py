@@ -51,9 +51,10 @@ class PairConfig(TaskConfig):
     features: int = Field(default=128, ge=8, le=8192, description="Length of the compared vectors.")
     hidden: int = Field(default=1024, ge=8, le=16384, description="Width of the hidden layers of the heads.")
     norm: Norm = Field(
-        default="layer",
-        description="Norm in the heads. layer looks at one vector; batch at the vectors of all devices, as in the "
-        "paper, and wants a global batch of 16 or more.",
+        default="batch",
+        description="Norm in the heads. batch looks at the vectors of all devices, and takes off what all crops share, "
+        "which is most of a fresh encoder's features: without it, tasks that have no negatives collapse at once. layer "
+        "looks at one vector, and is what the gradient cache needs.",
     )
 
     def crops(self, patch: Edges) -> dict[str, Crop]:

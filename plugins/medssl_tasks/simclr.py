@@ -20,6 +20,7 @@ from medssl.hookspecs import hookimpl
 from medssl.pretext.gather import gather, rank, world_size
 from medssl.pretext.pairs import PAIR, PairConfig, matching_points, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import (
+    Norm,
     Projection,
     features_at,
     pooled_channels,
@@ -51,6 +52,11 @@ class SimCLR(PretextTask):
             le=2.0,
             description="Divides similarities. Small values stress the most similar negatives; 0.1 suits batches of "
             "hundreds, 0.5 very small ones.",
+        )
+        norm: Norm = Field(
+            default="layer",
+            description="Norm in the heads: layer looks at one vector, and the gradient cache needs it; batch at the "
+            "vectors of all devices, as in the paper, for global batches of 16 or more.",
         )
         local_weight: float = Field(
             default=1.0,

@@ -1,0 +1,117 @@
+"""Barlow Twins: a feature agrees between two crops and with no other feature.
+
+Zbontar et al. 2021 (arXiv 2103.03230).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from medssl.encoders.encoder import Encoder
+from medssl.errors import ConfigError
+from medssl.hookspecs import hookimpl
+from medssl.pretext.gather import gather, rank
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
+from medssl.pretext.projection import Norm, Projection, in_full, pooled_channels, unit, without_autocast
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class BarlowTwins(PretextTask):
+    """Bring the cross-correlation of the features of two crops to the identity."""
+
+    name = "barlow-twins"
+    family = "regularized"
+
+    class Config(PairConfig):
+        """Settings of barlow-twins."""
+
+        features: int = Field(
+            default=256,
+            ge=8,
+            le=8192,
+            description="Length of the compared vectors. A batch of N cannot decorrelate more than N - 1 features; "
+            "the rest of the loss is noise that averages out over steps.",
+        )
+        norm: Norm = Field(
+            default="layer",
+            description="Norm in the heads: layer looks at one vector, and the gradient cache needs it; batch at the "
+            "vectors of all devices, as in the paper, for global batches of 16 or more.",
+        )
+        off_weight: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = Field(
+            default="auto",
+            description="Weight of the correlations between different features. auto: 1 / features, so that all of "
+            "them together weigh as much as the agreement (Tsai et al. 2021, arXiv 2104.13712); the "
+            "paper has 0.0051 for 8192.",
+        )
+
+    config: Config
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        inputs = pooled_channels(encoder, config.pooled_levels)
+        self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=config.norm)
+        self.off_weight = 1.0 / config.features if config.off_weight == "auto" else float(config.off_weight)
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """A pair of crops that overlap."""
+        return self.config.crops(patch)
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`a` and `b`, (B, 1, D, H, W) each."""
+        return self.config.images(region)
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss over the batch of all ranks; the pictures show the two crops."""
+        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
+
+    def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`a` and `b`, (B, F) each."""
+        return named_chunks(self.project(encode(self.encoder, views, PAIR, levels=self.config.pooled_levels)), PAIR)
+
+    def compare(self, embeddings: dict[str, Tensor]) -> Step:
+        """The loss of the global batch: statistics of the few volumes on one device would be another loss."""
+        mine = len(embeddings["a"])
+        first = rank(together=self.training) * mine
+        a, b = (standardised(gather(in_full(embeddings[name]), together=self.training)) for name in PAIR)
+        if len(a) == 1 and self.training:
+            raise ConfigError(
+                "barlow-twins correlates features over the volumes of a batch, and loop.batch_size is 1. Use 2 or "
+                "more; 8 is a good start."
+            )
+        agreement, redundancy = barlow_terms(a, b)
+        own = slice(first, first + mine)
+        return pair_step(
+            agreement + self.off_weight * redundancy,
+            unit(a[own]),
+            unit(b[own]),
+            trivial=float(self.config.features),  # constant features: every correlation is 0
+            terms={"agreement": agreement, "redundancy": redundancy},
+        )
+
+
+def standardised(vectors: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """(N, F) with mean 0 and biased variance 1 over the batch, as a batch norm has it.
+
+    With the unbiased variance two equal crops would not give the identity.
+    """
+    return (vectors - vectors.mean(dim=0)) / (vectors.var(dim=0, unbiased=False) + eps).sqrt()
+
+
+def barlow_terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of (1 - c_ii)^2 and sum of c_ij^2 over i != j, of the correlation c between standardised features (N, F)."""
+    with without_autocast(a):
+        correlation = a.T @ b / len(a)
+    diagonal = correlation.diagonal()
+    return (1 - diagonal).square().sum(), correlation.square().sum() - diagonal.square().sum()
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [BarlowTwins]

@@ -1,0 +1,95 @@
+"""BYOL: predict how a slowly moving teacher describes the other crop of a pair (Grill et al. 2020, arXiv 2006.07733).
+
+There are no negatives. What keeps everything from being described alike is the asymmetry: a predictor on the student's
+side, and a teacher that takes no gradient.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from pydantic import Field
+from torch import Tensor
+
+from medssl.encoders.encoder import Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.momentum import AutoMomentum, Teacher, momentum_at
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
+from medssl.pretext.projection import Projection, pooled_channels, unit
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class BYOL(PretextTask):
+    """Predict the teacher's vector of the other crop."""
+
+    name = "byol"
+    family = "asymmetric"
+
+    class Config(PairConfig):
+        """Settings of byol."""
+
+        features: int = Field(default=256, ge=8, le=8192, description="Length of the compared vectors.")
+        momentum: AutoMomentum = Field(
+            default="auto",
+            ge=0.0,
+            lt=1.0,
+            description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average "
+            "over a fortieth of the run, 0.9 to 0.996.",
+        )
+
+    config: Config
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        inputs = pooled_channels(encoder, config.pooled_levels)
+        self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm)
+        self.predict = Projection(config.features, config.features, hidden=config.hidden, norm=config.norm)
+        self.teacher, self.teacher_project = Teacher(encoder), Teacher(self.project)
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """A pair of crops that overlap."""
+        return self.config.crops(patch)
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`a` and `b`, (B, 1, D, H, W) each."""
+        return self.config.images(region)
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss of the batch; the pictures show the two crops."""
+        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
+
+    def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`guess_a`, `guess_b` of the student and `target_a`, `target_b` of the teacher, (B, F) each."""
+        levels = self.config.pooled_levels
+        guesses = self.predict(self.project(encode(self.encoder, views, PAIR, levels=levels)))
+        targets = self.teacher_project(encode(self.teacher, views, PAIR, levels=levels))
+        return named_chunks(guesses, PAIR, "guess_") | named_chunks(targets, PAIR, "target_")
+
+    def compare(self, embeddings: dict[str, Tensor]) -> Step:
+        """2 - 2 cosine, summed over the two directions; 4, the trivial value, for vectors with nothing in common.
+
+        A collapsed encoder would bring the loss to 0, so here the spread of the features says more than the loss.
+        """
+        guess = {name: unit(embeddings[f"guess_{name}"]) for name in PAIR}
+        target = {name: unit(embeddings[f"target_{name}"]).detach() for name in PAIR}
+        loss = regression(guess["a"], target["b"]) + regression(guess["b"], target["a"])
+        return pair_step(loss, guess["a"], target["b"], trivial=4.0, terms={})
+
+    def after_step(self, step: int, total: int) -> None:
+        """The teacher and its projection follow; the predictor has no counterpart."""
+        momentum = momentum_at(step, total, base=self.config.momentum)
+        self.teacher.follow(self.encoder, momentum)
+        self.teacher_project.follow(self.project, momentum)
+
+
+def regression(guess: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of unit vectors (B, F), which is 2 - 2 cosine; `target` takes no gradient."""
+    return (2 - 2 * (guess * target.detach()).sum(dim=1)).mean()
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [BYOL]

@@ -1,0 +1,186 @@
+"""DeeperCluster: cluster what the encoder has seen, and tell a crop's cluster from another crop of its place.
+
+Caron et al. 2018 (DeepCluster, arXiv 1807.05520) and 2019 (hierarchy, arXiv 1905.01278), with the spherical k-means
+over a memory and the fixed centroids of DeepCluster-v2 (in arXiv 2006.09882).
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
+from medssl.errors import ConfigError
+from medssl.hookspecs import hookimpl
+from medssl.pretext.distillation import entropy
+from medssl.pretext.gather import gather
+from medssl.pretext.kmeans import spherical_kmeans
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures
+from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
+from medssl.pretext.queue import Queue
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class DeeperCluster(PretextTask):
+    """Predict the cluster of the other crop; clusters are found anew as the encoder changes."""
+
+    name = "deepercluster"
+    family = "clustering"
+
+    class Config(PairConfig):
+        """Settings of deepercluster."""
+
+        clusters: int = Field(
+            default=64,
+            ge=2,
+            le=65536,
+            description="Clusters in all. A tenth to a half of the number of scans: with more, most hold a single "
+            "scan.",
+        )
+        groups: int = Field(
+            default=1,
+            ge=1,
+            le=1024,
+            description="Groups that the clusters are divided into, found first; their number must divide "
+            "`clusters`. 1 is flat. A hierarchy pays from thousands of clusters on.",
+        )
+        memory: int = Field(
+            default=1024,
+            ge=16,
+            le=1048576,
+            description="Last vectors that are clustered; 16 per cluster is a good number.",
+        )
+        every: Annotated[int, Field(ge=1, le=100000)] | Literal["auto"] = Field(
+            default="auto",
+            description="Steps between two clusterings. auto: a fiftieth of the run, at least 10: labels change "
+            "often enough to follow the encoder and rarely enough to be learned.",
+        )
+        iterations: int = Field(default=10, ge=1, le=100, description="Rounds of k-means each time.")
+        temperature: float = Field(default=0.1, gt=0.0, le=2.0, description="Divides the cosines with the centroids.")
+
+    config: Config
+    centroids: Tensor
+    group_centroids: Tensor
+    weights: Tensor
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        if config.clusters % config.groups or config.clusters == config.groups:
+            raise ConfigError(
+                f"task.clusters is {config.clusters} and cannot be divided into {config.groups} groups of two or more. "
+                f"Use {2 * config.groups * max(1, config.clusters // (2 * config.groups))} clusters, or one group."
+            )
+        super().__init__(encoder, config)
+        inputs = pooled_channels(encoder, config.pooled_levels)
+        self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm)
+        self.memory = Queue(config.memory, config.features)
+        draw = torch.Generator().manual_seed(1)
+        self.register_buffer("centroids", unit(torch.randn(config.clusters, config.features, generator=draw)))
+        self.register_buffer("group_centroids", unit(torch.randn(config.groups, config.features, generator=draw)))
+        self.register_buffer("weights", torch.ones(config.clusters))
+        self.newest: list[Tensor] = []
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """A pair of crops that overlap."""
+        return self.config.crops(patch)
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`a` and `b`, (B, 1, D, H, W) each."""
+        return self.config.images(region)
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss of the batch; the pictures show the two crops."""
+        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
+
+    def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`a` and `b`, (B, F) unit vectors each."""
+        vectors = self.project(encode(self.encoder, views, PAIR, levels=self.config.pooled_levels))
+        return named_chunks(unit(vectors), PAIR)
+
+    def compare(self, embeddings: dict[str, Tensor]) -> Step:
+        """Mean of both directions of the cross-entropy of the other crop's cluster, rare clusters weighing more.
+
+        Equal weights would let the encoder put everything into the largest cluster.
+        """
+        a, b = (embeddings[name] for name in PAIR)
+        labels = {name: self._label(embeddings[name]) for name in PAIR}
+        energies = torch.stack([self._cross_entropy(a, labels["b"]), self._cross_entropy(b, labels["a"])])  # (2, B)
+        weights = torch.stack([self.weights[labels["b"]], self.weights[labels["a"]]])
+        unrelated = self._cross_entropy(a, labels["b"].roll(1)) if len(a) > 1 else None
+        if self.training:
+            self.newest += [gather(vectors.detach(), together=True) for vectors in (a, b)]
+        share = 1.0 / (self.weights * self.config.clusters)
+        return Step(
+            loss=(weights * energies).mean(),
+            energy=energies.mean(dim=0).detach(),
+            negative_energy=None if unrelated is None else unrelated.detach(),
+            trivial=math.log(self.config.clusters),  # all clusters alike
+            terms={"clusters_used": entropy(share / share.sum()) / math.log(self.config.clusters)},
+            embeddings=torch.cat([a, b]).detach(),
+        )
+
+    def after_step(self, step: int, total: int) -> None:
+        """The step's vectors enter the memory; now and then it is clustered anew, alike on every rank."""
+        for vectors in self.newest:
+            self.memory.push(vectors)
+        self.newest.clear()
+        every = max(10, total // 50) if self.config.every == "auto" else int(self.config.every)
+        if (step + 1) % every == 0:
+            known = self.memory.vectors[: min(int(self.memory.written), len(self.memory.vectors))]
+            if len(known) >= 2 * self.config.clusters:
+                self.cluster(known)
+
+    @torch.no_grad()
+    def cluster(self, vectors: Tensor) -> None:
+        """New centroids of `vectors` (N, F), N at least the number of clusters, and how rare each cluster is."""
+        groups, each = self.config.groups, self.config.clusters // self.config.groups
+        self.group_centroids.copy_(self._kmeans(vectors, groups))
+        member = (vectors @ self.group_centroids.T).argmax(dim=1)
+        for group in range(groups):
+            inside = vectors[member == group]
+            if len(inside):
+                self.centroids[group * each : (group + 1) * each] = self._kmeans(inside, each)
+        counts = torch.bincount(self._label(vectors), minlength=self.config.clusters).to(self.weights)
+        self.weights.copy_(len(vectors) / (self.config.clusters * counts.clamp(min=1)))
+
+    def _kmeans(self, vectors: Tensor, count: int) -> Tensor:
+        spread = torch.arange(count, device=vectors.device) * len(vectors) // count
+        centroids, _ = spherical_kmeans(vectors, vectors[spread], iterations=self.config.iterations)
+        return centroids
+
+    @torch.no_grad()
+    def _label(self, vectors: Tensor) -> Tensor:
+        """(B,) cluster of each vector: first the nearest group, then the nearest cluster in it."""
+        with without_autocast(vectors):
+            group = (vectors.detach() @ self.group_centroids.to(vectors.dtype).T).argmax(dim=1)
+            cosine = vectors.detach() @ self.centroids.to(vectors.dtype).T
+        return cosine.masked_fill(~self._in_group(group), -math.inf).argmax(dim=1)
+
+    def _cross_entropy(self, vectors: Tensor, label: Tensor) -> Tensor:
+        """(B,) cross-entropy of the group plus, among the clusters of the right group, that of the cluster."""
+        group, temperature = label // (self.config.clusters // self.config.groups), self.config.temperature
+        with without_autocast(vectors):
+            coarse = vectors @ self.group_centroids.to(vectors.dtype).T / temperature
+            fine = vectors @ self.centroids.to(vectors.dtype).T / temperature
+        fine = fine.masked_fill(~self._in_group(group), -math.inf)
+        return F.cross_entropy(coarse, group, reduction="none") + F.cross_entropy(fine, label, reduction="none")
+
+    def _in_group(self, group: Tensor) -> Tensor:
+        """(B, clusters) whether a cluster belongs to the group of each sample."""
+        of_cluster = torch.arange(self.config.clusters, device=group.device) // (
+            self.config.clusters // self.config.groups
+        )
+        return of_cluster == group[:, None]
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [DeeperCluster]

@@ -1,0 +1,236 @@
+"""DINO: a student that sees small or masked crops is to assign them as its slowly moving teacher assigns whole ones.
+
+Caron et al. 2021 (arXiv 2104.14294). The masked term is that of iBOT (Zhou et al. 2022, arXiv 2111.07832).
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.distillation import Centre, cross_entropy, entropy, teacher_probabilities, usage
+from medssl.pretext.momentum import AutoMomentum, Teacher, momentum_at
+from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks, pair_pictures
+from medssl.pretext.projection import Projection, pooled_channels, pooled_levels
+from medssl.pretext.prototypes import Prototypes
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.store.crops import Crop
+from medssl.views.masks import token_mask
+from medssl.views.region import Region
+
+
+class DINO(PretextTask):
+    """Self-distillation over several crops, with an optional term for masked places."""
+
+    name = "dino"
+    family = "asymmetric"
+
+    class Config(MultiCropConfig):
+        """Settings of dino."""
+
+        prototypes: int = Field(
+            default=1024,
+            ge=2,
+            le=131072,
+            description="Directions that crops are assigned to. 1024 suits up to 20 000 scans; the paper's 65536 a "
+            "million.",
+        )
+        features: int = Field(default=256, ge=8, le=8192, description="Length of the vectors before the prototypes.")
+        student_temperature: float = Field(default=0.1, gt=0.0, le=1.0, description="Divides the student's scores.")
+        teacher_temperature: float = Field(
+            default=0.04,
+            gt=0.0,
+            le=1.0,
+            description="Divides the teacher's scores; small values give confident targets.",
+        )
+        momentum: AutoMomentum = Field(
+            default="auto",
+            ge=0.0,
+            lt=1.0,
+            description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average "
+            "over a fortieth of the run, 0.9 to 0.996.",
+        )
+        frozen_share: float = Field(
+            default=0.02,
+            ge=0.0,
+            le=1.0,
+            description="Share of the run in which the student's prototypes stay as drawn.",
+        )
+        centring: bool = Field(
+            default=True,
+            description="Take the running mean off the teacher's scores. Without it one prototype takes all.",
+        )
+        masked_weight: float = Field(
+            default=0.0,
+            ge=0.0,
+            le=10.0,
+            description="Weight of assigning masked places as the teacher does; trains the coarsest level densely. 1 "
+            "in iBOT.",
+        )
+        masked_share: float = Field(
+            default=0.3,
+            gt=0.0,
+            lt=1.0,
+            description="Share of the coarsest level's cells that the student does not see.",
+        )
+
+    config: Config
+    frozen: Tensor
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.head = _Head(pooled_channels(encoder, config.pooled_levels), config)
+        self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
+        self.centre = Centre(config.prototypes)
+        self.cells = _Cells(encoder.channels[-1], config) if config.masked_weight > 0 else None
+        self.register_buffer("frozen", torch.tensor(float(config.frozen_share > 0)))
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """A pair of crops that overlap, and small ones near them."""
+        return self.config.all_crops(patch, divisor=self.encoder.divisor)
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """One (B, 1, D, H, W) per crop; with the masked term also `hidden a` and `hidden b`, (B, 1, d, h, w) cells."""
+        images = self.config.images(region, PAIR + self.config.small_names)
+        if self.cells is None:
+            return images
+        cells = [edge // step for edge, step in zip(images["a"].shape[2:], self.encoder.divisor, strict=True)]
+        share, count = self.config.masked_share, math.prod(cells)
+        hidden = {
+            f"hidden {name}": token_mask(region.draws, f"hidden {name}", tokens=count, ratio=share).view(-1, 1, *cells)
+            for name in PAIR
+        }
+        return images | hidden
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss of the batch; the pictures show the pair as the student sees it."""
+        return replace(self.compare(self.embed(views)), pictures=pair_pictures(self._seen(views)))
+
+    def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of all crops by the student, `student ...`, and of the pair by the teacher; of cells where masked."""
+        levels, small = self.config.pooled_levels, self.config.small_names
+        seen = self._seen(views)
+        student = self.encoder(torch.cat([seen[name] for name in PAIR]))
+        teacher = self.teacher(torch.cat([views[name] for name in PAIR]))
+        out = named_chunks(self.head(pooled_levels(student, levels), self.frozen), PAIR, "student ")
+        out |= named_chunks(self.teacher_head(pooled_levels(teacher, levels)), PAIR, "teacher ")
+        if small:
+            vectors = encode(self.encoder, views, small, levels=levels)
+            out |= named_chunks(self.head(vectors, self.frozen), small, "student ")
+        if self.cells is not None:
+            out |= named_chunks(self.cells.head(_by_cell(student[-1]), self.frozen), PAIR, "student cells ")
+            out |= named_chunks(self.cells.teacher_head(_by_cell(teacher[-1])), PAIR, "teacher cells ")
+            out |= {f"hidden {name}": views[f"hidden {name}"] for name in PAIR}
+        return out
+
+    def compare(self, embeddings: dict[str, Tensor]) -> Step:
+        """Mean over the teacher's two crops and the student's others; no crop is paired with itself."""
+        config = self.config
+        targets = {name: self._target(self.centre, embeddings[f"teacher {name}"]) for name in PAIR}
+        energies, unrelated = [], []
+        for name, target in targets.items():
+            others = [embeddings[f"student {other}"] for other in PAIR + config.small_names if other != name]
+            energies += [cross_entropy(target, other, temperature=config.student_temperature) for other in others]
+            unrelated.append(cross_entropy(target.roll(1, dims=0), others[0], temperature=config.student_temperature))
+        energy = torch.stack(energies).mean(dim=0)  # (B,)
+        loss, trivial, assigned = energy.mean(), math.log(config.prototypes), torch.cat(list(targets.values()))
+        sharpness = entropy(assigned).mean()
+        terms = {
+            "teacher_entropy": sharpness,
+            "divergence": loss.detach() - sharpness,
+            "prototypes_used": usage(assigned, together=self.training),
+        }
+        if self.cells is not None:
+            masked = torch.stack([self._masked(self.cells.centre, embeddings, name) for name in PAIR]).mean()
+            loss, trivial = loss + config.masked_weight * masked, trivial * (1 + config.masked_weight)
+            terms["masked"] = masked.detach()
+        return Step(
+            loss=loss,
+            energy=energy.detach(),
+            negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(energy) > 1 else None,
+            trivial=trivial,  # a student that gives every prototype the same share
+            terms=terms,
+            embeddings=torch.cat([embeddings[f"teacher {name}"] for name in PAIR]).detach(),
+        )
+
+    def after_step(self, step: int, total: int) -> None:
+        """Teacher and centre follow, after the step has used them as they were."""
+        momentum = momentum_at(step, total, base=self.config.momentum)
+        self.teacher.follow(self.encoder, momentum)
+        self.teacher_head.follow(self.head, momentum)
+        self.centre.move()
+        self.frozen.fill_(float(step + 1 < self.config.frozen_share * total))
+        if self.cells is not None:
+            self.cells.teacher_head.follow(self.cells.head, momentum)
+            self.cells.centre.move()
+
+    def exported_encoder(self) -> Encoder:
+        """The teacher: an average over the last steps, and the better of the two (Caron et al. 2021, section 5.2)."""
+        teacher: Encoder = self.teacher.module  # type: ignore[assignment]
+        return teacher
+
+    def _seen(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pair with its hidden cells set to 0, the mean of a normalised scan."""
+        if self.cells is None:
+            return {name: views[name] for name in PAIR}
+        return {
+            name: views[name].masked_fill(
+                F.interpolate(views[f"hidden {name}"].float(), size=views[name].shape[2:]).bool(), 0.0
+            )
+            for name in PAIR
+        }
+
+    def _target(self, centre: Centre, scores: Tensor, weight: Tensor | None = None) -> Tensor:
+        if self.training and self.config.centring:
+            centre.note(scores, weight)
+        return teacher_probabilities(scores, centre=centre.mean, temperature=self.config.teacher_temperature)
+
+    def _masked(self, centre: Centre, embeddings: dict[str, Tensor], name: str) -> Tensor:
+        """Mean over samples of the mean over a sample's hidden cells."""
+        hidden = embeddings[f"hidden {name}"].flatten(1).float()
+        target = self._target(centre, embeddings[f"teacher cells {name}"], hidden)
+        student = embeddings[f"student cells {name}"]
+        error = cross_entropy(target, student, temperature=self.config.student_temperature)
+        return ((error * hidden).sum(dim=1) / hidden.sum(dim=1).clamp(min=1)).mean()
+
+
+class _Head(nn.Module):
+    """Vector to scores."""
+
+    def __init__(self, inputs: int, config: DINO.Config) -> None:
+        super().__init__()
+        self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=config.norm)
+        self.prototypes = Prototypes(config.features, config.prototypes)
+
+    def forward(self, vectors: Tensor, frozen: Tensor | float = 0.0) -> Tensor:
+        """(..., prototypes) cosines."""
+        out: Tensor = self.prototypes(self.project(vectors), frozen)
+        return out
+
+
+class _Cells(nn.Module):
+    """What the masked term needs: heads for the cells of the coarsest level, and their own centre."""
+
+    def __init__(self, inputs: int, config: DINO.Config) -> None:
+        super().__init__()
+        self.head = _Head(inputs, config)
+        self.teacher_head = Teacher(self.head)
+        self.centre = Centre(config.prototypes)
+
+
+def _by_cell(level: Tensor) -> Tensor:
+    """(B, d*h*w, C) from (B, C, d, h, w)."""
+    return level.flatten(2).mT
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [DINO]

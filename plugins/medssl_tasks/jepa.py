@@ -1,0 +1,200 @@
+"""JEPA: predict a teacher's features of hidden places from what can be seen around them.
+
+Assran et al. 2023 (I-JEPA, arXiv 2301.08243), for feature pyramids: the encoder sees a patch with blocks taken out, a
+small network predicts what its slowly moving teacher, who sees everything, has at those places.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.heads import pooled
+from medssl.pretext.momentum import AutoMomentum, Teacher, momentum_at
+from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.projection import in_full
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.randomness import Draws
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class JEPA(PretextTask):
+    """Predict features, not voxels, of what is hidden."""
+
+    name = "jepa"
+    family = "latent"
+
+    class Config(TaskConfig):
+        """Settings of jepa."""
+
+        blocks: int = Field(
+            default=4, ge=1, le=32, description="Blocks that are taken out of a patch; they may overlap."
+        )
+        block_volume: float = Field(
+            default=0.15,
+            gt=0.0,
+            lt=1.0,
+            description="Volume of a block as a share of the patch; its proportions are drawn.",
+        )
+        levels: int = Field(
+            default=2,
+            ge=1,
+            le=8,
+            description="Coarsest levels of the encoder whose features are predicted, each by its own predictor.",
+        )
+        width: int = Field(default=128, ge=8, le=4096, description="Features of the predictor.")
+        depth: int = Field(default=3, ge=1, le=12, description="Residual blocks of the predictor.")
+        momentum: AutoMomentum = Field(
+            default="auto",
+            ge=0.0,
+            lt=1.0,
+            description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average "
+            "over a fortieth of the run, 0.9 to 0.996.",
+        )
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
+        )
+
+    config: Config
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        channels = encoder.channels[-config.levels :]
+        self.predictors = nn.ModuleList(Predictor(count, width=config.width, depth=config.depth) for count in channels)
+        self.teacher = Teacher(encoder)
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """One patch with mild random geometry."""
+        return {"patch": self.config.geometry.crop(patch)}
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`patch`, and `hidden`, where the encoder is not to see: whole cells of the finest predicted level."""
+        patch = region.crop("patch")
+        stride = self.encoder.strides[-min(self.config.levels, len(self.encoder.strides))]
+        d, h, w = (max(1, edge // step) for edge, step in zip(patch.shape[2:], stride, strict=True))
+        cells = hidden_blocks(region.draws, (d, h, w), blocks=self.config.blocks, volume=self.config.block_volume)
+        return {"patch": patch, "hidden": F.interpolate(cells.float(), size=patch.shape[2:]).bool()}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Huber loss between predicted and normalised features: mean over hidden places, samples and levels."""
+        patch, hidden, count = views["patch"], views["hidden"], len(self.predictors)
+        seen = patch.masked_fill(hidden, 0.0)  # 0 is the mean of a normalised scan
+        context = self.encoder(seen)
+        energies, unrelated, ignorant, errors = [], [], [], []
+        for predict, level, teacher in zip(
+            self.predictors, context[-count:], self.teacher(patch)[-count:], strict=True
+        ):
+            target, share = normalised(teacher), hidden_share(hidden, level)
+            guess = predict(level, share)
+            errors.append(feature_error(guess, target))
+            energies.append(weighted_mean(errors[-1], share))
+            unrelated.append(weighted_mean(feature_error(guess, target.roll(1, dims=0)), share))
+            mean = target.mean(dim=(0, 2, 3, 4), keepdim=True).expand_as(target)
+            ignorant.append(weighted_mean(feature_error(mean, target), share))
+        energy = torch.stack(energies).mean(dim=0)  # (B,)
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(patch) > 1 else None,
+            trivial=0.5,  # the most that a guess of 0 can cost: half the mean square of a normalised feature
+            terms={"mean_feature": torch.stack(ignorant).mean().detach()},
+            pictures={
+                "scan": patch,
+                "seen": torch.where(hidden, patch.amin(dim=(1, 2, 3, 4), keepdim=True), patch),
+                "error": F.interpolate(errors[0].detach(), size=patch.shape[2:]) * hidden,
+            },
+            embeddings=pooled(context).detach(),
+        )
+
+    def after_step(self, step: int, total: int) -> None:
+        """The teacher follows."""
+        self.teacher.follow(self.encoder, momentum_at(step, total, base=self.config.momentum))
+
+    def exported_encoder(self) -> Encoder:
+        """The teacher: an average over the last steps that has seen whole patches (Assran et al. 2023, section 4)."""
+        teacher: Encoder = self.teacher.module  # type: ignore[assignment]
+        return teacher
+
+
+class Predictor(nn.Module):
+    """From features of what was seen to features of all places, told which places were hidden."""
+
+    def __init__(self, channels: int, *, width: int, depth: int) -> None:
+        super().__init__()
+        self.hidden_here = nn.Parameter(torch.zeros(1, width, 1, 1, 1))
+        self.enter = nn.Conv3d(channels, width, 1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(1, width), nn.GELU(), nn.Conv3d(width, width, 3, padding=1))
+            for _ in range(depth)
+        )
+        self.leave = nn.Conv3d(width, channels, 1)
+
+    def forward(self, features: Tensor, share: Tensor) -> Tensor:
+        """(B, C, d, h, w); share: (B, 1, d, h, w) of each place that was hidden."""
+        state = self.enter(features) + share * self.hidden_here
+        for block in self.blocks:
+            state = state + block(state)
+        out: Tensor = self.leave(state)
+        return out
+
+
+def hidden_blocks(draws: Draws, cells: tuple[int, int, int], *, blocks: int, volume: float) -> Tensor:
+    """(B, 1, *cells) bool, true = hidden: the union of `blocks` boxes of about `volume` each, drawn for each sample.
+
+    At most three quarters of the cells are hidden. Where the boxes hide more, cells are given back at random, not in
+    raster order, which would favour one side of the patch.
+    """
+    edges_of_patch = torch.tensor(cells, device=draws.device, dtype=torch.float32)
+    # proportions and places from draws of their own: one number for both ties the shape of a box to where it lies
+    stretch = draws.uniform("jepa proportions", -0.4, 0.4, (blocks, 3))
+    edges = edges_of_patch * volume ** (1 / 3) * (stretch - stretch.mean(dim=2, keepdim=True)).exp()
+    edges = edges.round().clamp(min=1.0).minimum(edges_of_patch)  # (B, blocks, 3)
+    start = (draws.uniform("jepa places", 0.0, 1.0, (blocks, 3)) * (edges_of_patch - edges + 1)).floor()
+    inside = []
+    for axis, length in enumerate(cells):
+        place = torch.arange(length, device=draws.device)
+        first = start[:, :, axis, None]
+        inside.append((place >= first) & (place < first + edges[:, :, axis, None]))  # (B, blocks, length)
+    d, h, w = inside
+    union = (d[:, :, :, None, None] & h[:, :, None, :, None] & w[:, :, None, None, :]).any(dim=1).flatten(1)
+    most = max(1, 3 * math.prod(cells) // 4)
+    order = draws.permutations("jepa given back", math.prod(cells))
+    rank = (union.gather(1, order).long().cumsum(dim=1) - 1).gather(1, order.argsort(dim=1))
+    hidden: Tensor = union & (rank < most)
+    return hidden.view(-1, 1, *cells)
+
+
+def hidden_share(hidden: Tensor, level: Tensor) -> Tensor:
+    """(B, 1, d, h, w): how much of each place of a level was hidden, 0 to 1."""
+    d, h, w = level.shape[2:]
+    return F.adaptive_avg_pool3d(hidden.to(level.dtype), (d, h, w))
+
+
+def normalised(features: Tensor) -> Tensor:
+    """Features (B, C, d, h, w), each place with mean 0 and variance 1 over its channels; without scale and shift."""
+    last = in_full(features).movedim(1, -1)
+    return F.layer_norm(last, last.shape[-1:]).movedim(-1, 1).detach()
+
+
+def feature_error(guess: Tensor, target: Tensor) -> Tensor:
+    """(B, 1, d, h, w) Huber loss, mean over channels."""
+    return F.smooth_l1_loss(in_full(guess), target, reduction="none").mean(dim=1, keepdim=True)
+
+
+def weighted_mean(error: Tensor, share: Tensor) -> Tensor:
+    """(B,) mean over the places of each sample, each by the share of it that was hidden."""
+    weight = share.to(error.dtype)
+    return (error * weight).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp(min=1e-6)
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [JEPA]

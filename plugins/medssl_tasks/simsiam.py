@@ -1,0 +1,85 @@
+"""SimSiam: predict the other crop's description by the same network, without following it.
+
+Chen and He 2021 (arXiv 2011.10566). BYOL without a teacher: the gradient stops at the predicted vector, and that alone
+keeps the encoder from collapsing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from pydantic import Field
+from torch import Tensor
+
+from medssl.encoders.encoder import Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
+from medssl.pretext.projection import Projection, pooled_channels, unit
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class SimSiam(PretextTask):
+    """Predict the vector of the other crop, which takes no gradient."""
+
+    name = "simsiam"
+    family = "asymmetric"
+
+    class Config(PairConfig):
+        """Settings of simsiam."""
+
+        features: int = Field(default=512, ge=8, le=8192, description="Length of the compared vectors.")
+        bottleneck: int = Field(
+            default=128,
+            ge=8,
+            le=8192,
+            description="Width of the predictor's hidden layer; a quarter of `features` in the paper.",
+        )
+
+    config: Config
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        inputs, norm = pooled_channels(encoder, config.pooled_levels), config.norm
+        self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=norm, last_norm=True)
+        self.predict = Projection(config.features, config.features, hidden=config.bottleneck, norm=norm)
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """A pair of crops that overlap."""
+        return self.config.crops(patch)
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`a` and `b`, (B, 1, D, H, W) each."""
+        return self.config.images(region)
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss of the batch; the pictures show the two crops."""
+        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
+
+    def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`guess_a`, `guess_b` and what they are to meet, `target_b`, `target_a`, (B, F) each."""
+        vectors = self.project(encode(self.encoder, views, PAIR, levels=self.config.pooled_levels))
+        guesses = self.predict(vectors)
+        return named_chunks(guesses, PAIR, "guess_") | named_chunks(vectors.detach(), PAIR, "target_")
+
+    def compare(self, embeddings: dict[str, Tensor]) -> Step:
+        """Minus the cosine, mean of the two directions: 0, the trivial value, for unrelated vectors, and -1 at best.
+
+        A collapsed encoder would bring the loss to -1, so here the spread of the features says more than the loss.
+        """
+        guess = {name: unit(embeddings[f"guess_{name}"]) for name in PAIR}
+        target = {name: unit(embeddings[f"target_{name}"]).detach() for name in PAIR}
+        loss = 0.5 * (alignment(guess["a"], target["b"]) + alignment(guess["b"], target["a"]))
+        return pair_step(loss, guess["a"], target["b"], trivial=0.0, terms={})
+
+
+def alignment(guess: Tensor, target: Tensor) -> Tensor:
+    """Minus the mean cosine of unit vectors (B, F); `target` takes no gradient."""
+    return -(guess * target.detach()).sum(dim=1).mean()
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [SimSiam]

@@ -1,0 +1,145 @@
+"""SwAV: a crop's cluster is to be told from the other crops of its place, while clusters fill up evenly.
+
+Caron et al. 2020 (arXiv 2006.09882).
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from medssl.encoders.encoder import Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.distillation import cross_entropy, usage
+from medssl.pretext.gather import gather
+from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks, pair_pictures
+from medssl.pretext.projection import Projection, pooled_channels, unit
+from medssl.pretext.prototypes import Prototypes
+from medssl.pretext.queue import Queue
+from medssl.pretext.sinkhorn import codes
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.store.crops import Crop
+from medssl.views.region import Region
+
+
+class SwAV(PretextTask):
+    """Swap assignments: predict the balanced code of one crop from the others."""
+
+    name = "swav"
+    family = "clustering"
+
+    class Config(MultiCropConfig):
+        """Settings of swav."""
+
+        prototypes: int = Field(
+            default=128,
+            ge=2,
+            le=65536,
+            description="Clusters. A tenth to a half of the number of scans: with more, most clusters hold a single "
+            "scan.",
+        )
+        queue: int = Field(
+            default=1024,
+            ge=0,
+            le=65536,
+            description="Earlier vectors that keep a small batch company when clusters are filled evenly; at least "
+            "as many as prototypes, better 8 times. 0 uses the batch alone.",
+        )
+        temperature: float = Field(default=0.1, gt=0.0, le=2.0, description="Divides the scores of what predicts.")
+        epsilon: float = Field(
+            default=0.05, gt=0.0, le=1.0, description="Softness of the codes; smaller is harder and less even."
+        )
+        iterations: int = Field(default=3, ge=1, le=100, description="Rounds of Sinkhorn's algorithm.")
+        frozen_share: float = Field(
+            default=0.02,
+            ge=0.0,
+            le=1.0,
+            description="Share of the run in which the prototypes stay as they were drawn.",
+        )
+
+    config: Config
+    frozen: Tensor
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        inputs = pooled_channels(encoder, config.pooled_levels)
+        self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm)
+        self.prototypes = Prototypes(config.features, config.prototypes)
+        self.queue = Queue(config.queue, config.features) if config.queue else None
+        self.register_buffer("frozen", torch.tensor(float(config.frozen_share > 0)))
+        self.newest: list[Tensor] = []
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """A pair of crops that overlap, and small ones near them."""
+        return self.config.all_crops(patch, divisor=self.encoder.divisor)
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """One (B, 1, D, H, W) per crop."""
+        return self.config.images(region, PAIR + self.config.small_names)
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Loss over the batch of all ranks; the pictures show the pair."""
+        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
+
+    def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Per crop its unit vector and, as `scores ...`, its cosines with the prototypes."""
+        out: dict[str, Tensor] = {}
+        for names in (PAIR, self.config.small_names):
+            if names:
+                vectors = unit(self.project(encode(self.encoder, views, names, levels=self.config.pooled_levels)))
+                out |= named_chunks(vectors, names)
+                out |= named_chunks(self.prototypes(vectors, self.frozen), names, "scores ")
+        return out
+
+    def compare(self, embeddings: dict[str, Tensor]) -> Step:
+        """Mean cross-entropy over the codes of a and b and over all other crops; per sample it is the energy."""
+        scores = {name: embeddings[f"scores {name}"] for name in PAIR + self.config.small_names}
+        targets = {name: self._codes(scores[name]) for name in PAIR}
+        energies, unrelated = [], []
+        for code, target in targets.items():
+            others = [scores[name] for name in scores if name != code]
+            energies += [cross_entropy(target, other, temperature=self.config.temperature) for other in others]
+            unrelated.append(cross_entropy(target.roll(1, dims=0), others[0], temperature=self.config.temperature))
+        energy = torch.stack(energies).mean(dim=0)  # (B,)
+        if self.training and self.queue is not None:
+            self.newest += [gather(embeddings[name].detach(), together=True) for name in PAIR]
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(energy) > 1 else None,
+            trivial=math.log(self.config.prototypes),  # the same scores for all prototypes
+            terms={"prototypes_used": usage(torch.cat(list(targets.values())), together=self.training)},
+            embeddings=torch.cat([embeddings[name] for name in PAIR]).detach(),
+        )
+
+    def after_step(self, step: int, total: int) -> None:
+        """The step's vectors enter the queue, after they were assigned without themselves in it."""
+        self.frozen.fill_(float(step + 1 < self.config.frozen_share * total))
+        if self.queue is not None:
+            for vectors in self.newest:
+                self.queue.push(vectors)
+        self.newest.clear()
+
+    @torch.no_grad()
+    def _codes(self, scores: Tensor) -> Tensor:
+        memory, mass = None, None
+        if self.queue is not None:
+            memory, mass = self.prototypes(self.queue.vectors), self.queue.real()
+        return codes(
+            scores,
+            epsilon=self.config.epsilon,
+            iterations=self.config.iterations,
+            memory=memory,
+            memory_mass=mass,
+            together=self.training,
+        )
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [SwAV]

@@ -1,0 +1,171 @@
+"""What holds for every task that compares crops or features of one region."""
+
+import copy
+import math
+
+import pytest
+import torch
+from joint_world import CASES, PATCH, adam, gradient, in_double, make, region, store_phantoms, take_step
+
+from medssl.errors import ConfigError
+from medssl.pretext.gradient_cache import backward_in_chunks
+from medssl_tasks.jepa import JEPA
+
+ONE_OF_EACH = list({task.name: case for case, (task, _) in reversed(CASES.items())}.values())
+WITH_BATCH_NORM = ("simclr with batch norm", "simsiam", "moco", "swav")
+COMPARING = [case for case in CASES if case not in ("simclr with batch norm", "jepa")]
+# Share of the trivial loss that thirty steps on four phantoms must come below.
+LEARNED = {"dino": 0.9, "dino with masks": 0.9, "jepa": 0.6, "vicreg": 0.8, "barlow-twins": 0.8}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return store_phantoms(tmp_path_factory.mktemp("store"), 4)
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+def test_thirty_steps_end_clearly_below_the_trivial_loss(case, scans):
+    task = make(case)
+    views, optimiser = task.views(region(task, scans)), adam(task)
+    losses = [take_step(task, views, optimiser, step=step, total=30) for step in range(30)]
+    trivial = task(views).trivial
+    assert trivial is not None
+    assert losses[-1] < (LEARNED.get(case, 0.7) * trivial if trivial > 0 else -0.25)
+
+
+def test_pairs_that_belong_together_have_the_lower_energy_once_learned(case, scans):
+    task = make(case)
+    views, optimiser = task.views(region(task, scans)), adam(task)
+    for step in range(30):
+        take_step(task, views, optimiser, step=step, total=30)
+    seen = task.eval()(views)
+    assert seen.energy.shape == seen.negative_energy.shape == (4,)
+    assert seen.energy.mean() < seen.negative_energy.mean()
+
+
+def test_every_weight_that_learns_gets_a_gradient(case, scans):
+    task = make(case)
+    task(task.views(region(task, scans))).loss.backward()
+    assert [n for n, weight in task.named_parameters() if weight.requires_grad and weight.grad is None] == []
+
+
+def test_a_saved_task_goes_on_as_if_it_had_not_stopped(case, scans):
+    task = make(case)
+    optimiser = adam(task)
+    batches = [task.views(region(task, scans, step=step)) for step in range(5)]
+    for step in range(3):
+        take_step(task, batches[step], optimiser, step=step, total=5)
+    saved = copy.deepcopy((task.state_dict(), optimiser.state_dict()))
+    other = make(case, seed=1)
+    other_optimiser = adam(other)
+    other.load_state_dict(saved[0], strict=True)
+    other_optimiser.load_state_dict(saved[1])
+    for step in (3, 4):
+        going_on = take_step(task, batches[step], optimiser, step=step, total=5)
+        resumed = take_step(other, batches[step], other_optimiser, step=step, total=5)
+        assert going_on == resumed
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in task.state_dict().items())
+
+
+def test_evaluation_leaves_every_state_as_it_was(case, scans):
+    task = make(case).eval()
+    before = copy.deepcopy(task.state_dict())
+    task(task.views(region(task, scans)))
+    task.after_step(0, 10**9)
+    after = task.state_dict()
+    frozen = ("vectors", "written", "mean", "moved", "centroids", "weights")
+    assert all(torch.equal(before[name], after[name]) for name in before if name.split(".")[-1] in frozen)
+
+
+@pytest.mark.parametrize("precision", ["32 bits", "bf16"])
+@pytest.mark.parametrize("kind", ["zeros", "identical", "enormous"])
+def test_loss_and_gradient_are_finite_on_degenerate_input(case, kind, precision, scans):
+    task = make(case)
+    views = task.views(region(task, scans))
+    for name in [n for n, view in views.items() if view.ndim == 5 and view.is_floating_point()]:
+        view = views[name]
+        views[name] = {
+            "zeros": torch.zeros_like(view),
+            "identical": view[:1].expand_as(view).clone(),
+            "enormous": 1e4 * view,
+        }[kind]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        step = task(views)
+    step.loss.backward()
+    assert math.isfinite(step.loss.item())
+    assert torch.isfinite(gradient(task)).all()
+
+
+def test_steps_carry_what_a_reviewer_sees(case, scans):
+    task = make(case)
+    views = task.views(region(task, scans))
+    step = task(views)
+    assert step.pictures
+    assert all(p.ndim == 5 and p.shape[:2] == (4, 1) and not p.requires_grad for p in step.pictures.values())
+    assert all(term.ndim == 0 and not term.requires_grad for term in step.terms.values())
+    assert step.embeddings.ndim == 2
+    assert not any(values.requires_grad for values in (step.embeddings, step.energy, step.negative_energy))
+    assert not any(view.requires_grad for view in views.values())
+
+
+def test_a_batch_of_one_can_be_looked_at(case, scans):
+    task = make(case).eval()
+    step = task(task.views(region(task, scans[:1])))
+    assert step.energy.shape == (1,)
+    assert step.negative_energy is None
+    assert math.isfinite(step.loss.item())
+
+
+@pytest.mark.parametrize("case", ["simclr", "moco without queue", "barlow-twins", "vicreg"])
+def test_a_batch_of_one_cannot_be_trained_on_where_volumes_are_told_apart(case, scans):
+    task = make(case)
+    with pytest.raises(ConfigError, match=r"loop\.batch_size"):
+        task(task.views(region(task, scans[:1])))
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH)
+def test_views_depend_on_seed_and_sample_alone(case, scans):
+    task = make(case)
+    first, again, other = (task.views(region(task, scans, step=step)) for step in (2, 2, 5))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("case", COMPARING)
+def test_the_gradient_of_chunks_is_that_of_the_batch(case, scans):
+    task = make(case, norm="layer").double()
+    views = in_double(task.views(region(task, scans)))
+    twin = copy.deepcopy(task)
+    whole = task(views)
+    whole.loss.backward()
+    cached = backward_in_chunks(twin, views, chunk=1)
+    assert cached.loss.item() == pytest.approx(whole.loss.item(), rel=1e-12)
+    expected, got = gradient(task), gradient(twin)
+    assert (got - expected).norm() < 1e-12 * expected.norm()
+
+
+@pytest.mark.parametrize("case", WITH_BATCH_NORM)
+def test_chunks_are_refused_where_a_norm_looks_across_the_batch(case, scans):
+    task = make(case)
+    with pytest.raises(ConfigError, match="batch norm"):
+        backward_in_chunks(task, task.views(region(task, scans)), chunk=2)
+
+
+def test_a_task_that_does_not_split_cannot_be_chunked(scans):
+    task = make("jepa")
+    assert isinstance(task, JEPA)
+    with pytest.raises(ConfigError, match="does not split"):
+        backward_in_chunks(task, task.views(region(task, scans)), chunk=2)
+
+
+@pytest.mark.parametrize("case", ["swav", "dino"])
+def test_small_crops_fit_the_encoder_and_lie_near_the_pair(case):
+    task = make(case)
+    crops = task.crops(PATCH)
+    assert crops["small 0"].size == (8, 8, 12)  # halves of 16, 20, 24 in steps of 4
+    assert crops["small 0"].anchor == crops["b"].anchor == "a"
+    assert crops["a"].size == crops["b"].size == PATCH

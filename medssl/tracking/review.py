@@ -50,8 +50,8 @@ def _evidence_sections(folder: Path) -> Iterator[str]:
     yield _section("Dice over the number of labels", dice_over_labels(evidence) + _table(evidence))
     yield _section("Cautions", _list(cautions(evidence)) or "<p>None found by the rules of docs/review.md.</p>")
     runs = [Run.open(path.parent) for path in sorted((folder / "runs").glob("*/run.json"))]
-    losses = {run.folder.name: _series(run, "train/loss") for run in runs[: 3 * MOST_RUNS_SHOWN]}
-    yield _section("Training loss of the fine-tunings", curves("train/loss", losses))
+    losses = {run.folder.name: _series(run, "train/loss") for run in _examples(runs)}
+    yield _section("Training loss of one fine-tuning per start", curves("train/loss", losses))
     for run in _examples(runs):
         yield _section(f"Predictions: {run.folder.name}", _pictures(run.pictures()))
     if runs:

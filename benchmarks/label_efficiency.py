@@ -1,10 +1,12 @@
-"""Does pretraining help when labels are few? The hippocampus benchmark, from scans to the table, by the commands a user types.
+"""Does pretraining help when labels are few? The hippocampus benchmark, from scans to the table, by the commands a
+user types.
 
     python benchmarks/label_efficiency.py --out /tmp/evidence
 
-200 labelled MR crops (Medical Segmentation Decathlon, task 4): 40 form the test split, drawn once with the seed below and
-written to benchmarks/label_efficiency/splits.csv; the others are pretrained on without their labels, and 3, 5, 10 and 20 of them are
-labelled scans for fine-tuning. Everything is repeatable: calling it again completes what was interrupted.
+200 labelled MR crops (Medical Segmentation Decathlon, task 4): 40 form the test split, drawn once with the seed below
+and written to benchmarks/label_efficiency/splits.csv; the others are pretrained on without their labels, and 3, 5, 10
+and 20 of them are labelled scans for fine-tuning. Everything is repeatable: calling it again completes what was
+interrupted.
 """
 
 import argparse
@@ -34,7 +36,9 @@ def main() -> None:
     parser.add_argument("--labels", default="3,5,10,20")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--set", dest="settings", nargs="*", default=[], help="settings of the fine-tuning, for ablations")
+    parser.add_argument(
+        "--set", dest="settings", nargs="*", default=[], help="settings of the fine-tuning, for ablations"
+    )
     parser.add_argument("--results", default="evidence", help="name of the folder for table and plot under --out")
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -46,13 +50,35 @@ def main() -> None:
         key.write_text(KEY)
         key.chmod(0o600)
     cohort = out / "cohort"
-    run("ingest", arguments.data / "images", "--labels", arguments.data / "labels", "--splits", splits, "--key-file", key, "--out", cohort)
+    run(
+        "ingest",
+        arguments.data / "images",
+        "--labels",
+        arguments.data / "labels",
+        "--splits",
+        splits,
+        "--key-file",
+        key,
+        "--out",
+        cohort,
+    )
     starts = []
     for task in arguments.tasks:
         folder = out / task
         if not (folder / "encoder.json").exists():
             again = ["--resume"] if (folder / "run.json").exists() else []
-            run("pretrain", "--cohort", cohort, "--task", task, "--config", SETTINGS / f"{task}.yaml", "--out", folder, *again)
+            run(
+                "pretrain",
+                "--cohort",
+                cohort,
+                "--task",
+                task,
+                "--config",
+                SETTINGS / f"{task}.yaml",
+                "--out",
+                folder,
+                *again,
+            )
         starts += ["--init", f"{task}={folder}"]
     choices = [part for setting in arguments.settings for part in ("--set", setting)]
     run(
@@ -62,7 +88,9 @@ def main() -> None:
 
 
 def write_splits(path: Path, data: Path) -> None:
-    """The test split, drawn from the sorted names of the labelled scans; the file is compared, never overwritten by another."""
+    """The test split, drawn from the sorted names of the labelled scans; the file is compared, never overwritten by
+    another.
+    """
     names = sorted(p.name for p in (data / "labels").glob("*.nii.gz"))
     test = set(random.Random(SPLIT_SEED).sample(names, TEST_SCANS))
     rows = [(p.name, "test" if p.name in test else "train") for p in sorted((data / "images").glob("*.nii.gz"))]

@@ -1,7 +1,8 @@
 """Volumes, frames, and the one place where array axes become tensor axes.
 
 Arrays on disk are (X, Y, Z): index i runs along the first axis. A 4x4 affine maps (i, j, k, 1) to RAS millimetres.
-Tensors are (B, C, D, H, W) with D = Z, H = Y, W = X, so that a slice of a tensor is an axial picture, and as nnU-Net has it.
+Tensors are (B, C, D, H, W) with D = Z, H = Y, W = X, so that a slice of a tensor is an axial picture, and as nnU-Net
+has it.
 """
 
 from dataclasses import dataclass
@@ -54,7 +55,9 @@ def to_array_axes(array: npt.NDArray[T]) -> npt.NDArray[T]:
 
 
 def to_ras(volume: Volume) -> Volume:
-    """The same voxels with axes flipped and permuted so that i, j, k run closest to Right, Anterior, Superior; no resampling."""
+    """The same voxels with axes flipped and permuted so that i, j, k run closest to Right, Anterior, Superior; no
+    resampling.
+    """
     from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
     orientation = io_orientation(volume.affine_ras_mm)
@@ -66,6 +69,8 @@ def same_grid(a: Volume, b: Volume, *, tolerance_mm: float = AFFINE_TOLERANCE_MM
     """Whether two volumes have the same shape and put every voxel within `tolerance_mm` of the same place."""
     if a.shape != b.shape:
         return False
-    corners = np.array([[i, j, k, 1.0] for i in (0, a.shape[0] - 1) for j in (0, a.shape[1] - 1) for k in (0, a.shape[2] - 1)])
+    corners = np.array(
+        [[i, j, k, 1.0] for i in (0, a.shape[0] - 1) for j in (0, a.shape[1] - 1) for k in (0, a.shape[2] - 1)]
+    )
     distance = np.linalg.norm(corners @ (a.affine_ras_mm - b.affine_ras_mm).T, axis=1)
     return bool(distance.max() <= tolerance_mm)

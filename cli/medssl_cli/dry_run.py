@@ -24,6 +24,8 @@ def describe_pretraining(settings: PretrainConfig, *, plugin_files: Sequence[Pat
         typer.echo(f"view {name}: (B, C, D, H, W) = {shape}" if len(shape) == 5 else f"view {name}: {shape}")
     trivial = f", trivial {seen.trivial:.4g}" if seen.trivial else ""
     memory = f", peak GPU memory {seen.peak_gpu_gb:.1f} GB" if seen.peak_gpu_gb is not None else ""
-    typer.echo(f"{seen.scans} scans, patch (D, H, W) = {seen.patch}, {seen.encoder} with {seen.parameters / 1e6:.2f} M parameters")
+    size = f"{seen.encoder} with {seen.parameters / 1e6:.2f} M parameters"
+    typer.echo(f"{seen.scans} scans, patch (D, H, W) = {seen.patch}, {size}")
     typer.echo(f"first loss {seen.first_loss:.4g}{trivial}; {seen.seconds_per_step:.2f} s a step{memory}")
-    typer.echo(f"{settings.loop.steps} steps would take about {seen.hours:.2f} h; a checkpoint about {seen.checkpoint_mb:.0f} MB")
+    typer.echo(f"{settings.loop.steps} steps would take about {seen.hours:.2f} h")
+    typer.echo(f"a checkpoint would take about {seen.checkpoint_mb:.0f} MB")

@@ -13,9 +13,13 @@ def finetune(
     labels: Annotated[str | None, typer.Option(help="How many labelled training scans to use, or 'all'.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder when starting from scratch.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed: which scans are used, the new weights, the augmentation.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed: which scans are used, the new weights, the augmentation.")
+    ] = None,
     config: Annotated[list[Path] | None, typer.Option(help="YAML file; later files win. Repeatable.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=3e-4. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=3e-4. Repeatable.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
 ) -> None:
     """Train a segmentation model on few labelled scans and score it on the test split.
@@ -42,7 +46,9 @@ def finetune(
         settings,
         out,
         resume=resume,
-        progress=TrainingProgress(f"fine-tune from {'scratch' if settings.init == 'scratch' else Path(settings.init).name}"),
+        progress=TrainingProgress(
+            f"fine-tune from {'scratch' if settings.init == 'scratch' else Path(settings.init).name}"
+        ),
         observe=observer(settings.tracking),
     )
     if evaluation:

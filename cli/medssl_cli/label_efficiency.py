@@ -7,14 +7,20 @@ import typer
 
 
 def label_efficiency(
-    out: Annotated[Path, typer.Option(help="Folder for the fine-tuning runs, the table and the plot; again to complete it.")],
-    init: Annotated[list[str], typer.Option(help="Pretraining run, or NAME=RUN. Repeatable; scratch is always included.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the fine-tuning runs, the table and the plot; again to complete it.")
+    ],
+    init: Annotated[
+        list[str], typer.Option(help="Pretraining run, or NAME=RUN. Repeatable; scratch is always included.")
+    ],
     cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --labels`.")] = None,
     labels: Annotated[str, typer.Option(help="Label counts, such as 3,5,10.")] = "3,5,10",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other labels and new weights.")] = 3,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each fine-tuning.")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="YAML file; later files win. Repeatable.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=3e-4. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=3e-4. Repeatable.")
+    ] = None,
 ) -> None:
     """Fine-tune from scratch and from pretrained encoders at several label counts, and compare on the same test scans.
 
@@ -29,7 +35,9 @@ def label_efficiency(
 
     flags: dict[str, Any] = {"cohort": cohort, "loop.steps": steps}
     given = {key: value for key, value in flags.items() if value is not None}
-    settings = load_config(FinetuneConfig, files=config or [], settings=set_ or [], flags={"init": "scratch", "labels": 1, **given})
+    settings = load_config(
+        FinetuneConfig, files=config or [], settings=set_ or [], flags={"init": "scratch", "labels": 1, **given}
+    )
     comparisons = run_comparison(
         settings,
         named_runs(init),

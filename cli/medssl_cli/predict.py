@@ -8,7 +8,9 @@ import typer
 
 def predict(
     model: Annotated[Path, typer.Option(help="Run folder of `medssl finetune`.")],
-    input_: Annotated[Path, typer.Option("--input", help="A NIfTI file, a DICOM series folder, or a folder of either.")],
+    input_: Annotated[
+        Path, typer.Option("--input", help="A NIfTI file, a DICOM series folder, or a folder of either.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the label files.")],
 ) -> None:
     """Write a label NIfTI on each scan's own grid.

@@ -16,10 +16,14 @@ def pretrain(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     devices: Annotated[str | None, typer.Option(help="Number of GPUs, or auto.")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="YAML file; later files win. Repeatable.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=3e-4. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=3e-4. Repeatable.")
+    ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="File with a task of your own. Repeatable.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, from a few timed steps; write no run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, from a few timed steps; write no run.")
+    ] = False,
 ) -> None:
     """Train an encoder on a cohort, without labels.
 
@@ -55,4 +59,5 @@ def pretrain(
         progress=TrainingProgress(settings.task["name"]),
         observe=observer(settings.tracking),
     )
-    typer.echo(f"encoder: {out}\nnext: medssl finetune --cohort {settings.cohort} --init {out} --labels 10 --out {out}-finetuned")
+    typer.echo(f"encoder: {out}")
+    typer.echo(f"next: medssl finetune --cohort {settings.cohort} --init {out} --labels 10 --out {out}-finetuned")

@@ -31,7 +31,9 @@ def runs(
         typer.echo(json.dumps(entries, indent=1))
         return
     if not entries:
-        typer.echo(f"No runs below {folder}. Start one with: medssl pretrain --cohort COHORT --task masked-volume --out RUN")
+        typer.echo(
+            f"No runs below {folder}. Start one with: medssl pretrain --cohort COHORT --task masked-volume --out RUN"
+        )
         return
     _print(entries)
 

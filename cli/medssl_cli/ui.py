@@ -25,7 +25,7 @@ def ui(
 
     if host not in LOCAL and not allowed_hosts:
         raise UsageError(
-            f"--host {host} lets others connect, and MLflow has no login: whoever reaches it sees everything and may delete it. "
+            f"--host {host} lets others connect, and MLflow has no login: whoever reaches it may see and delete all. "
             "Use an ssh tunnel, or name the hosts with --allowed-hosts."
         )
     url = f"http://{host}:{port}"

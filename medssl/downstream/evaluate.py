@@ -15,7 +15,10 @@ from medssl.store.volumes import StoredVolume
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Dice of one scan. dice: class value to Dice in [0, 1]; None where neither reference nor prediction has the class."""
+    """Dice of one scan.
+
+    dice: class value to Dice in [0, 1]; None where neither reference nor prediction has the class.
+    """
 
     scan_id: str
     dice: dict[int, float | None]
@@ -25,8 +28,8 @@ class CaseScore:
 class Evaluation:
     """Scores of a set of scans.
 
-    empty: per class, the number of scans whose reference lacks it. There a prediction that has voxels of the class counts as Dice 0,
-    one that has none is left out of the mean (it would count as a perfect 1 for doing nothing).
+    empty: per class, the number of scans whose reference lacks it. There a prediction that has voxels of the class
+    counts as Dice 0, one that has none is left out of the mean (it would count as a perfect 1 for doing nothing).
     """
 
     cases: tuple[CaseScore, ...]
@@ -44,7 +47,11 @@ class Evaluation:
     def as_dict(self, label_names: Mapping[int, str]) -> dict[str, Any]:
         """Plain types, for the run folder."""
         classes = {
-            str(label): {"name": label_names.get(label, str(label)), "dice": self.class_mean(label), "empty": self.empty[label]}
+            str(label): {
+                "name": label_names.get(label, str(label)),
+                "dice": self.class_mean(label),
+                "empty": self.empty[label],
+            }
             for label in self.empty
         }
         return {"dice": self.mean(), "classes": classes, "cases": [asdict(case) for case in self.cases]}

@@ -36,10 +36,11 @@ def finetune(
     progress: Progress | None = None,
     observe: Observer = no_observer,
 ) -> Evaluation | None:
-    """Train a segmentation network into the run folder `out` and score it on the test split; None when that has no labels.
+    """Train a segmentation network into the run folder `out` and score it on the test split; None when that has no
+    labels.
 
-    The folder then holds model.safetensors and evaluation.json. Raises DataError when labels are missing, CheckpointError when
-    the pretrained weights do not fit, and what `train` raises.
+    The folder then holds model.safetensors and evaluation.json. Raises DataError when labels are missing,
+    CheckpointError when the pretrained weights do not fit, and what `train` raises.
     """
     cohort = Cohort.open(config.cohort)
     labels = class_labels(cohort)
@@ -88,7 +89,16 @@ def finetune(
             "modality": most_common_modality(scans),
         }
         save_network(out, network, facts=facts | prediction)
-        return score(network, test_scans(cohort), run=run, config=config, labels=labels, names=names, patch=patch, device=fabric.device)
+        return score(
+            network,
+            test_scans(cohort),
+            run=run,
+            config=config,
+            labels=labels,
+            names=names,
+            patch=patch,
+            device=fabric.device,
+        )
 
 
 def build_network(
@@ -96,8 +106,8 @@ def build_network(
 ) -> tuple[SegmentationNetwork, list[TransferReport]]:
     """The network to train, with pretrained weights put in and reported tensor by tensor.
 
-    A run to start from decides the architecture; from scratch, `config.encoder` does. The initialisation depends on the seed alone, so
-    that what is not transferred starts alike in both.
+    A run to start from decides the architecture; from scratch, `config.encoder` does. The initialisation depends on
+    the seed alone, so that what is not transferred starts alike in both.
     """
     if config.init == SCRATCH:
         description = describe(

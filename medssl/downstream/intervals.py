@@ -18,11 +18,13 @@ class Interval:
 
 
 def paired_interval(scores: npt.NDArray[np.float64], *, resamples: int = RESAMPLES) -> Interval:
-    """Mean and 95 % percentile-bootstrap interval of (seeds, cases) values, seeds and cases resampled independently.
+    """Mean and 95 % percentile-bootstrap interval of (seeds, cases) values, seeds and cases resampled
+    independently.
 
-    Both are samples: of label choices and initialisations, and of patients. Resampling only cases would call a lucky draw of labels an
-    improvement; so this interval is the wider, honest one (Owen 2007, "The pigeonhole bootstrap", eq. 3). Values that are NaN
-    (a class that a case lacks) are left out. The generator is fixed: the same scores give the same interval.
+    Both are samples: of label choices and initialisations, and of patients. Resampling only cases would call a lucky
+    draw of labels an improvement; so this interval is the wider, honest one (Owen 2007, "The pigeonhole bootstrap",
+    eq. 3). Values that are NaN (a class that a case lacks) are left out. The generator is fixed: the same scores give
+    the same interval.
     """
     seeds, cases = scores.shape
     draw = np.random.Generator(np.random.Philox(key=0))

@@ -1,4 +1,6 @@
-"""Does pretraining help when labels are few? Fine-tune from several starts at several label counts, and compare on the same scans."""
+"""Does pretraining help when labels are few? Fine-tune from several starts at several label counts, and compare on
+the same scans.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,10 @@ FILE_NAME = "label_efficiency.json"
 
 @dataclass(frozen=True)
 class Score:
-    """Dice of one test case after one fine-tuning. dice: class value to Dice; None where reference and prediction lack the class."""
+    """Dice of one test case after one fine-tuning.
+
+    dice: class value to Dice; None where reference and prediction lack the class.
+    """
 
     init: str
     labels: int
@@ -33,7 +38,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One start at one label count, against scratch with the same labels and seeds. Intervals are 95 %; those of scratch itself are None."""
+    """One start at one label count, against scratch with the same labels and seeds.
+
+    Intervals are 95 %; those of scratch itself are None.
+    """
 
     labels: int
     init: str
@@ -58,9 +66,9 @@ def label_efficiency(
 ) -> list[Comparison]:
     """Fine-tune every (start, label count, seed) under `out` and compare each start with scratch.
 
-    inits: name to 'scratch' or a pretraining run; scratch is added when missing. progress: makes what shows one fine-tuning, from
-    its title. Runs that are finished are not repeated, one that was killed is continued, so calling this again completes what was
-    interrupted. Writes label_efficiency.json, .md and .png to `out`.
+    inits: name to 'scratch' or a pretraining run; scratch is added when missing. progress: makes what shows one fine-
+    tuning, from its title. Runs that are finished are not repeated, one that was killed is continued, so calling this
+    again completes what was interrupted. Writes label_efficiency.json, .md and .png to `out`.
     """
     starts = {SCRATCH: SCRATCH, **inits}
     out.mkdir(parents=True, exist_ok=True)
@@ -78,7 +86,9 @@ def label_efficiency(
     return comparisons
 
 
-def run_or_read(config: FinetuneConfig, folder: Path, *, name: str, progress: Progress, observe: Observer) -> list[Score]:
+def run_or_read(
+    config: FinetuneConfig, folder: Path, *, name: str, progress: Progress, observe: Observer
+) -> list[Score]:
     """Scores of one fine-tuning, which is run, continued or only read, whichever is left to do.
 
     Raises ConfigError when `folder` holds a run with other settings, DataError when the test split has no labels.
@@ -90,7 +100,10 @@ def run_or_read(config: FinetuneConfig, folder: Path, *, name: str, progress: Pr
     if not results.exists():
         finetune(config, folder, resume=exists, progress=progress, observe=observe)
     if not results.exists():
-        raise DataError("The split 'test' has no labelled scan, so nothing can be compared. Ingest more labelled scans, or give --splits.")
+        raise DataError(
+            "The split 'test' has no labelled scan, so nothing can be compared. "
+            "Ingest more labelled scans, or give --splits."
+        )
     cases = json.loads(results.read_text())["cases"]
     return [Score(name, int(config.labels), config.loop.seed, case["scan_id"], case["dice"]) for case in cases]
 
@@ -163,7 +176,6 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
             else ""
         )
         per_class = "".join(f" {100 * c.class_means[k]:.1f} |" for k in classes)
-        lines.append(
-            f"| {c.labels} | {c.init} | {100 * c.mean:.1f} | {100 * c.low:.1f} to {100 * c.high:.1f} | {gain} | {span} |{per_class}"
-        )
+        mean = f"{100 * c.mean:.1f} | {100 * c.low:.1f} to {100 * c.high:.1f}"
+        lines.append(f"| {c.labels} | {c.init} | {mean} | {gain} | {span} |{per_class}")
     return "\n".join(lines) + "\n"

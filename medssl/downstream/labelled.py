@@ -17,7 +17,9 @@ def training_scans(cohort: Cohort, *, labels: int | str, seed: int) -> list[Stor
     if labels == "all":
         chosen = list(rows)
     elif int(labels) > len(rows):
-        raise ConfigError(f"{labels} labelled scans were asked for, but the split 'train' has {len(rows)}. Lower --labels.")
+        raise ConfigError(
+            f"{labels} labelled scans were asked for, but the split 'train' has {len(rows)}. Lower --labels."
+        )
     else:
         order = generator(seed, 0, "labelled scans").permutation(len(rows))
         chosen = [rows[i] for i in order[: int(labels)]]
@@ -40,5 +42,7 @@ def class_labels(cohort: Cohort) -> list[int]:
     if not labels:
         raise DataError("The cohort has no labelled voxels. Ingest with --labels DIR.")
     if labels != list(range(1, len(labels) + 1)):
-        raise DataError(f"Label values are {labels}; they must run from 1 without gaps. Renumber the label files and ingest again.")
+        raise DataError(
+            f"Label values are {labels}; they must run from 1 without gaps. Renumber the label files and ingest again."
+        )
     return labels

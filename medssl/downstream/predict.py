@@ -30,13 +30,13 @@ class Prediction:
 def predict(model: Path, source: Path, out: Path, *, progress: Callable[[Prediction], None]) -> list[Prediction]:
     """Segment one scan, or every scan in a folder, into NIfTI label files in `out`.
 
-    A scan is a NIfTI file, a single DICOM file or a folder with the files of one series. A file that cannot be read costs that file,
-    with its reason. Raises UsageError when `source` holds nothing, CheckpointError when the model cannot be used, DataError
-    when nothing at all could be segmented.
+    A scan is a NIfTI file, a single DICOM file or a folder with the files of one series. A file that cannot be read
+    costs that file, with its reason. Raises UsageError when `source` holds nothing, CheckpointError when the model
+    cannot be used, DataError when nothing at all could be segmented.
     """
     network, facts = load_network(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device, memory_format=torch.channels_last_3d).eval()
+    network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
     inputs = find_inputs(source)
     out.mkdir(parents=True, exist_ok=True)
     results = []
@@ -65,7 +65,9 @@ def find_inputs(source: Path) -> list[Path]:
     if not files:
         raise UsageError(f"{source} holds no files. Give a NIfTI file, or a folder with scans.")
     nifti = [p for p in files if p.name.endswith((".nii", ".nii.gz"))]
-    series = sorted({p.parent for p in files if p not in set(nifti) and p.suffix.lower() not in {".json", ".txt", ".csv"}})
+    series = sorted(
+        {p.parent for p in files if p not in set(nifti) and p.suffix.lower() not in {".json", ".txt", ".csv"}}
+    )
     return nifti + series
 
 

@@ -58,7 +58,9 @@ class Segmentation(nn.Module):
         guess = logits.detach().argmax(dim=1, keepdim=True)
         wrong = (guess != label).float().flatten(1).mean(dim=1)
         pictures = {"scan": views["image"], "label": label, "prediction": guess} if not self.training else {}
-        return Step(loss=self.loss(logits, label), energy=wrong, terms={"wrong_voxels": wrong.mean()}, pictures=pictures)
+        return Step(
+            loss=self.loss(logits, label), energy=wrong, terms={"wrong_voxels": wrong.mean()}, pictures=pictures
+        )
 
     def after_step(self, step: int, total: int) -> None:
         """Nothing: no teacher, no queue."""
@@ -70,13 +72,13 @@ def predict_labels(
 ) -> Tensor:
     """(D, H, W) uint8 labels of a normalised (D, H, W) scan, by MONAI's sliding window with Gaussian weights.
 
-    outside: normalised value beyond the scan's edge, as in training. The window is the training patch: normalisation layers saw no
-    other size.
+    outside: normalised value beyond the scan's edge, as in training. The window is the training patch: normalisation
+    layers saw no other size.
     """
     from monai.inferers import SlidingWindowInferer
 
     inferer = SlidingWindowInferer(
         patch, sw_batch_size=4, overlap=overlap, mode="gaussian", padding_mode="constant", cval=outside
     )
-    logits = inferer(image[None, None], network)
+    logits: Tensor = inferer(image[None, None], network)
     return logits.argmax(dim=1)[0].to(torch.uint8)

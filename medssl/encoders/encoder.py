@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class EncoderDescription(BaseModel):
     """All that is needed to build an encoder again: it is stored beside its weights.
 
-    name: as in `--encoder`. in_channels: of the images. options: keyword arguments of the builder, resolved (no "auto").
+    name: as in `--encoder`. in_channels: of the images. options: keyword arguments of the builder, resolved (no
+    "auto").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,8 +33,8 @@ class Decoder(nn.Module):
 class Encoder(nn.Module):
     """Image to feature pyramid, finest first.
 
-    channels: features per level. strides: of each level relative to the image, per axis (D, H, W). Parameter names are those of the
-    MONAI network that it is a part of, so that weights can be handed over without renaming.
+    channels: features per level. strides: of each level relative to the image, per axis (D, H, W). Parameter names
+    are those of the MONAI network that it is a part of, so that weights can be handed over without renaming.
     """
 
     description: EncoderDescription

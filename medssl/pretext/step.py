@@ -10,11 +10,12 @@ from torch import Tensor
 class Step:
     """Loss of one batch and what a reviewer wants to see of it.
 
-    loss: scalar with gradient. energy: (B,) compatibility of each sample's pair, low for pairs that belong together, without
-    gradient. negative_energy: the same for pairs that do not belong together, where the task can say (shuffled pairs), else None.
-    trivial: the loss of the collapsed or trivial solution, to read the loss against; None where there is none.
-    terms: detached scalars by name, logged beside the loss. pictures: (B, 1, D, H, W) volumes in the order in which they are shown.
-    embeddings: (N, F) detached features that the collapse monitors read, where the task makes any.
+    loss: scalar with gradient. energy: (B,) compatibility of each sample's pair, low for pairs that belong together,
+    without gradient. negative_energy: the same for pairs that do not belong together, where the task can say
+    (shuffled pairs), else None. trivial: the loss of the collapsed or trivial solution, to read the loss against;
+    None where there is none. terms: detached scalars by name, logged beside the loss. pictures: (B, 1, D, H, W)
+    volumes in the order in which they are shown. embeddings: (N, F) detached features that the collapse monitors
+    read, where the task makes any.
     """
 
     loss: Tensor

@@ -14,7 +14,10 @@ from medssl.views.region import Region
 
 
 class TaskConfig(BaseModel):
-    """Settings of a task: frozen, unknown keys are errors. Give every field bounds, a default and a description with its unit."""
+    """Settings of a task: frozen, unknown keys are errors.
+
+    Give every field bounds, a default and a description with its unit.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,8 +25,9 @@ class TaskConfig(BaseModel):
 class PretextTask(nn.Module):
     """Views plus a loss over an encoder.
 
-    The host owns data, device, precision, optimiser, distribution, checkpoints, tracking and collapse monitors. A task owns what
-    is below. It draws random numbers from `region.draws` (or torch), never writes to its input, and neither logs nor moves to devices.
+    The host owns data, device, precision, optimiser, distribution, checkpoints, tracking and collapse monitors. A
+    task owns what is below. It draws random numbers from `region.draws` (or torch), never writes to its input, and
+    neither logs nor moves to devices.
     """
 
     name: ClassVar[str]
@@ -36,7 +40,10 @@ class PretextTask(nn.Module):
         self.config = config
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """Crops that `views` will ask for, given the patch size (D, H, W) of the run. Default: one plain patch, mirrored at random."""
+        """Crops that `views` will ask for, given the patch size (D, H, W) of the run.
+
+        Default: one plain patch, mirrored at random.
+        """
         return {"patch": Crop(size=patch, flip=(0.0, 0.0, 0.5))}
 
     @abstractmethod
@@ -45,7 +52,10 @@ class PretextTask(nn.Module):
 
     @abstractmethod
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss, energy and pictures of one batch. In eval mode it changes no state (queues, centres): pictures and scores are drawn so."""
+        """Loss, energy and pictures of one batch.
+
+        In eval mode it changes no state (queues, centres): pictures and scores are drawn so.
+        """
 
     def after_step(self, step: int, total: int) -> None:
         """Called once after each optimiser step: momentum teachers, queues."""

@@ -75,12 +75,16 @@ class _Frame:
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
         for value, text in x_ticks:
-            parts.append(f'<text x="{self.px(value):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{escape(text)}</text>')
+            parts.append(
+                f'<text x="{self.px(value):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{escape(text)}</text>'
+            )
         middle = (LEFT + WIDTH - RIGHT) / 2
         parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_title)}</text>')
         if y_title:
             up = (TOP + HEIGHT - BOTTOM) / 2
-            parts.append(f'<text transform="translate(13,{up}) rotate(-90)" text-anchor="middle">{escape(y_title)}</text>')
+            parts.append(
+                f'<text transform="translate(13,{up}) rotate(-90)" text-anchor="middle">{escape(y_title)}</text>'
+            )
         return parts
 
     def line(self, points: Sequence[Point], colour: int) -> str:
@@ -91,9 +95,8 @@ class _Frame:
         return f'<line class="c{colour % 6}" x1="{px}" x2="{px}" y1="{self.py(low):.1f}" y2="{self.py(high):.1f}"/>'
 
     def dot(self, x: float, y: float, colour: int, title: str) -> str:
-        return (
-            f'<circle class="c{colour % 6}" cx="{self.px(x):.1f}" cy="{self.py(y):.1f}" r="4"><title>{escape(title)}</title></circle>'
-        )
+        place = f'cx="{self.px(x):.1f}" cy="{self.py(y):.1f}" r="4"'
+        return f'<circle class="c{colour % 6}" {place}><title>{escape(title)}</title></circle>'
 
 
 def _nice(low: float, high: float) -> list[float]:

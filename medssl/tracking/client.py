@@ -37,13 +37,17 @@ def connect(store: TrackingStore) -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str, store: TrackingStore) -> str:
-    """Id of the experiment, made where it is missing; its artifacts lie beside the database, not in the working directory."""
+    """Id of the experiment, made where it is missing; its artifacts lie beside the database, not in the working
+    directory.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=store.artifacts and f"{store.artifacts}/{name}"))
+            return str(
+                client.create_experiment(name, artifact_location=store.artifacts and f"{store.artifacts}/{name}")
+            )
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another process was faster
             if found is None:

@@ -15,7 +15,10 @@ FEW_SEEDS, FEW_CASES, NEVER_LEARNED = 3, 20, 0.1
 
 @dataclass(frozen=True)
 class Line:
-    """One start at one label count. Dice in [0, 1]; gain: difference to scratch with its 95 % interval, None for scratch."""
+    """One start at one label count.
+
+    Dice in [0, 1]; gain: difference to scratch with its 95 % interval, None for scratch.
+    """
 
     labels: int
     init: str
@@ -48,7 +51,8 @@ def read_evidence(folder: Path) -> Evidence:
         return Evidence(lines, len({row["seed"] for row in rows}), len({row["case"] for row in rows}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} cannot be read ({type(error).__name__}). Call `medssl label-efficiency` again to complete the folder."
+            f"{path} cannot be read ({type(error).__name__}). "
+            "Call `medssl label-efficiency` again to complete the folder."
         ) from error
 
 
@@ -56,7 +60,9 @@ def _line(entry: dict[str, Any]) -> Line:
     gain = None
     if entry["difference"] is not None:
         gain = (entry["difference"], entry["difference_low"], entry["difference_high"])
-    return Line(entry["labels"], entry["init"], (entry["mean"], entry["low"], entry["high"]), gain, entry["class_means"])
+    return Line(
+        entry["labels"], entry["init"], (entry["mean"], entry["low"], entry["high"]), gain, entry["class_means"]
+    )
 
 
 def verdict(evidence: Evidence) -> str:
@@ -69,12 +75,16 @@ def _verdict_of(start: str, lines: Sequence[Line]) -> str:
     helps = [line for line in own if line.gain and line.gain[1] > 0]
     hurts = [line for line in own if line.gain and line.gain[2] < 0]
     if helps:
-        parts = [f"{points(line.gain[0])} at {line.labels} labels ({interval(line.gain)})" for line in helps if line.gain]
+        parts = [
+            f"{points(line.gain[0])} at {line.labels} labels ({interval(line.gain)})" for line in helps if line.gain
+        ]
         sentence = f"{start} beats scratch: {', '.join(parts)}."
     else:
         sentence = f"{start} shows no gain over scratch: every 95 % interval reaches zero."
     if hurts:
-        parts = [f"{points(line.gain[0])} at {line.labels} labels ({interval(line.gain)})" for line in hurts if line.gain]
+        parts = [
+            f"{points(line.gain[0])} at {line.labels} labels ({interval(line.gain)})" for line in hurts if line.gain
+        ]
         sentence += f" It is worse than scratch: {', '.join(parts)}."
     return sentence
 
@@ -83,13 +93,17 @@ def cautions(evidence: Evidence) -> list[str]:
     """What a reviewer should hold against the numbers."""
     found = []
     if evidence.seeds < FEW_SEEDS:
-        found.append(f"{evidence.seeds} seeds only: intervals cannot show how much the choice of labelled scans matters.")
+        found.append(
+            f"{evidence.seeds} seeds only: intervals cannot show how much the choice of labelled scans matters."
+        )
     if evidence.cases < FEW_CASES:
         found.append(f"{evidence.cases} test scans only.")
     for line in evidence.lines:
         for name, dice in line.classes.items():
             if math.isnan(dice) or dice < NEVER_LEARNED:
-                found.append(f"Class {name} was never learned from {line.init} at {line.labels} labels (Dice {dice:.2f}).")
+                found.append(
+                    f"Class {name} was never learned from {line.init} at {line.labels} labels (Dice {dice:.2f})."
+                )
         if line.gain and line.gain[1] <= 0 <= line.gain[2]:
             found.append(f"{line.init} at {line.labels} labels: the interval spans zero ({interval(line.gain)}).")
     return found

@@ -22,11 +22,14 @@ FAILURES_UNTIL_SAID = 3
 
 
 class Mirror:
-    """Context manager around a training. Nothing that goes wrong with MLflow reaches the training; it is said, counted and mended by
-    `medssl sync`.
+    """Context manager around a training.
+
+    Nothing that goes wrong with MLflow reaches the training; it is said, counted and mended by `medssl sync`.
     """
 
-    def __init__(self, run: Run, *, settings: TrackingConfig, every_s: float = EVERY_S, flush_s: float = FLUSH_S) -> None:
+    def __init__(
+        self, run: Run, *, settings: TrackingConfig, every_s: float = EVERY_S, flush_s: float = FLUSH_S
+    ) -> None:
         self._run, self._settings = run, settings
         self._every_s, self._flush_s = every_s, flush_s
         self._over = threading.Event()
@@ -65,10 +68,13 @@ class Mirror:
             if last:
                 replay.conclude()
                 self._complete = True
-        except Exception as error:  # noqa: BLE001 - whatever a database or a server throws must not stop the training
+        except Exception as error:
             self.failures += 1
             if self.failures == FAILURES_UNTIL_SAID:
-                self._say(f"MLflow cannot be reached ({type(error).__name__}). Training goes on; metrics are in the run folder.")
+                self._say(
+                    f"MLflow cannot be reached ({type(error).__name__}). "
+                    "Training goes on; metrics are in the run folder."
+                )
         return replay
 
     def _say(self, sentence: str) -> None:

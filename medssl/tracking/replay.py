@@ -24,7 +24,8 @@ BATCH = 1000  # the most metrics that MLflow takes at once
 PARAM_LIMIT = 6000
 # Settings that hold paths: of the hospital's disk, not of the experiment.
 PRIVATE_SETTINGS = {"cohort", "init", "plugins", "tracking.uri"}
-# How `MlflowClient.log_image` names files: KEY+step+STEP+timestamp+..., with '/' of the key as '~' or '#', '%' in older releases.
+# How `MlflowClient.log_image` names files: KEY+step+STEP+timestamp+..., with '/' of the key as '~' or '#', and '%' for
+# '+' in older releases.
 _LOGGED_IMAGE = re.compile(r"(.+)[+%]step[+%](\d+)[+%]timestamp")
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
@@ -32,8 +33,8 @@ STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "kil
 class Replay:
     """One run folder and its run in MLflow.
 
-    What MLflow has is asked once, per metric and picture; so that a replay after a crash, a resume or a lost server adds what
-    is missing and nothing twice.
+    What MLflow has is asked once, per metric and picture; so that a replay after a crash, a resume or a lost server
+    adds what is missing and nothing twice.
     """
 
     def __init__(self, run: Run, settings: TrackingConfig) -> None:
@@ -154,5 +155,3 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
             return False
         raise
     return True
-
-

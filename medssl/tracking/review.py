@@ -1,7 +1,7 @@
 """The review page: one self-contained HTML file on which somebody decides whether an encoder learned, and helps.
 
-It holds its pictures, charts and script itself and fetches nothing, so that it opens from a disk, in MLflow's sandboxed frame and
-years later.
+It holds its pictures, charts and script itself and fetches nothing, so that it opens from a disk, in MLflow's
+sandboxed frame and years later.
 """
 
 import base64
@@ -59,7 +59,9 @@ def _evidence_sections(folder: Path) -> Iterator[str]:
 
 
 def _examples(runs: Sequence[Run]) -> list[Run]:
-    """The first fine-tuning of each start at the lowest label count: what differs there differs for the reason that matters."""
+    """The first fine-tuning of each start at the lowest label count: what differs there differs for the reason that
+    matters.
+    """
     first: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: (int(run.config.get("labels", 0)), run.folder.name)):
         first.setdefault(run.folder.name.rsplit("-n", 1)[0], run)
@@ -112,14 +114,19 @@ def _pictures(pictures: Sequence[Picture]) -> str:
     parts = []
     for key in dict.fromkeys(picture.key for picture in pictures):
         own = [picture for picture in pictures if picture.key == key]
-        kept = own if len(own) <= MOST_STEPS else [own[round(i * (len(own) - 1) / (MOST_STEPS - 1))] for i in range(MOST_STEPS)]
+        kept = (
+            own
+            if len(own) <= MOST_STEPS
+            else [own[round(i * (len(own) - 1) / (MOST_STEPS - 1))] for i in range(MOST_STEPS)]
+        )
         images = "".join(
             f'<img data-step="{p.step}" alt="{escape(key)} at step {p.step}" src="data:image/png;base64,'
             f'{base64.b64encode(p.path.read_bytes()).decode()}"{"" if p is kept[-1] else " hidden"}>'
             for p in kept
         )
         slider = (
-            f'<label>step <output>{kept[-1].step}</output> <input type="range" min="0" max="{len(kept) - 1}" value="{len(kept) - 1}"></label>'
+            f"<label>step <output>{kept[-1].step}</output> "
+            f'<input type="range" min="0" max="{len(kept) - 1}" value="{len(kept) - 1}"></label>'
             if len(kept) > 1
             else f"<p>step {kept[-1].step}</p>"
         )

@@ -19,12 +19,14 @@ START_LIMIT_S = 120.0
 def start_server(folder: Path, *, host: str, port: int, allowed_hosts: str | None) -> subprocess.Popen[bytes]:
     """Start `mlflow server` over the workspace's database, in a process group of its own.
 
-    One worker and no job execution: 2 processes and 0.5 GB in place of 10 and 1.8 GB, and the job interface has no login
-    (CVE-2026-0545). Raises TrackingError when the workspace has no database.
+    One worker and no job execution: 2 processes and 0.5 GB in place of 10 and 1.8 GB, and the job interface has no
+    login (CVE-2026-0545). Raises TrackingError when the workspace has no database.
     """
     database = folder.absolute() / DATABASE
     if not database.exists():
-        raise TrackingError(f"{folder} has no {DATABASE}. Train something there first, or give the folder that holds your runs.")
+        raise TrackingError(
+            f"{folder} has no {DATABASE}. Train something there first, or give the folder that holds your runs."
+        )
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{database}"]
     command += ["--default-artifact-root", (database.parent / ARTIFACTS).as_uri()]
@@ -58,7 +60,9 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str, *, waiting: Ca
             waiting()
             time.sleep(0.5)
     stop_server(server)
-    raise TrackingError(f"The MLflow server did not answer at {url} within {START_LIMIT_S:.0f} s. See .mlflow-server.log.")
+    raise TrackingError(
+        f"The MLflow server did not answer at {url} within {START_LIMIT_S:.0f} s. See .mlflow-server.log."
+    )
 
 
 def stop_server(server: subprocess.Popen[bytes]) -> None:

@@ -26,7 +26,9 @@ def sync(run_folder: Path, *, uri: str | None = None, pictures: str = "auto") ->
 
     run = Run.open(run_folder)
     settings = TrackingConfig.model_validate(run.config.get("tracking", {}))
-    settings = settings.model_copy(update={"uri": uri or settings.uri, "pictures": pictures if pictures != "auto" else settings.pictures})
+    settings = settings.model_copy(
+        update={"uri": uri or settings.uri, "pictures": pictures if pictures != "auto" else settings.pictures}
+    )
     try:
         replay = Replay(run, settings)
         sent = replay.push()

@@ -16,7 +16,10 @@ LEVELS = 3  # RUN in a workspace, and RUN in EVIDENCE/runs in a workspace
 
 @dataclass(frozen=True)
 class TrackingStore:
-    """uri: of the tracking store. artifacts: where files go; None lets the server decide. local: on this machine's disk."""
+    """uri: of the tracking store.
+
+    artifacts: where files go; None lets the server decide. local: on this machine's disk.
+    """
 
     uri: str
     artifacts: str | None
@@ -26,8 +29,8 @@ class TrackingStore:
 def tracking_store(run_folder: Path, settings: TrackingConfig) -> TrackingStore:
     """The store that `settings`, else MLFLOW_TRACKING_URI, names; else the SQLite file of the run's workspace.
 
-    The workspace is the nearest folder above the run that has a database already, at most three levels up, else the run's parent.
-    Raises TrackingError for a file store, which MLflow no longer takes.
+    The workspace is the nearest folder above the run that has a database already, at most three levels up, else the
+    run's parent. Raises TrackingError for a file store, which MLflow no longer takes.
     """
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
@@ -51,9 +54,11 @@ def workspace_of(run_folder: Path) -> Path:
 
 
 def make_database(store: TrackingStore) -> None:
-    """Create the SQLite file where it is missing, under a lock: two processes that migrate one database at once break it.
+    """Create the SQLite file where it is missing, under a lock: two processes that migrate one database at once
+    break it.
 
-    A migrated template is kept in the user's cache, since MLflow takes 5 to 12 seconds for its migrations and a copy takes none.
+    A migrated template is kept in the user's cache, since MLflow takes 5 to 12 seconds for its migrations and a copy
+    takes none.
     """
     if not store.local:
         return

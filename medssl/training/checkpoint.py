@@ -1,7 +1,7 @@
 """Training state on disk, so that a killed training continues as if it had not been killed.
 
-Nothing random is stored: every step seeds itself from (seed, step). A checkpoint therefore holds the module with all its buffers (teacher,
-queue, centre), the optimiser and the number of steps done.
+Nothing random is stored: every step seeds itself from (seed, step). A checkpoint therefore holds the module with all
+its buffers (teacher, queue, centre), the optimiser and the number of steps done.
 """
 
 import os
@@ -52,13 +52,16 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises half a dozen kinds for a damaged file
+    except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}). Remove it to start again from step 0."
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{path} has checkpoint format {found}; this medssl reads {FORMAT}. Continue with the version that wrote it.")
+        raise CheckpointError(
+            f"{path} has checkpoint format {found}; this medssl reads {FORMAT}. "
+            "Continue with the version that wrote it."
+        )
     return state
 
 

@@ -19,7 +19,8 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request that the loop honours after the current step; a second SIGINT interrupts at once.
+    """Turn the first SIGINT or SIGTERM into a request that the loop honours after the current step; a second SIGINT
+    interrupts at once.
 
     Outside the main thread, where Python takes no handlers, signals keep their meaning.
     """

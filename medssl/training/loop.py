@@ -1,7 +1,7 @@
 """The training loop: pretraining and fine-tuning alike.
 
-From top to bottom: read a region batch, make views on the device, forward, backward, clip, step; now and then log, draw pictures,
-save. Every step seeds itself from (seed, step), so that a restart repeats nothing and misses nothing.
+From top to bottom: read a region batch, make views on the device, forward, backward, clip, step; now and then log,
+draw pictures, save. Every step seeds itself from (seed, step), so that a restart repeats nothing and misses nothing.
 """
 
 import math
@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
@@ -45,7 +45,10 @@ class Trainee(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """Everything one training needs. parts: modules with their share of the learning rate; a module in two parts belongs to the first."""
+    """Everything one training needs.
+
+    parts: modules with their share of the learning rate; a module in two parts belongs to the first.
+    """
 
     module: nn.Module
     plan: BatchPlan
@@ -56,14 +59,17 @@ class Training:
 
 
 def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, resume: bool = False) -> None:
-    """Train to the last step, writing metrics, pictures and checkpoints to `run`, on the processes that `fabric` has started.
+    """Train to the last step, writing metrics, pictures and checkpoints to `run`, on the processes that `fabric`
+    has started.
 
-    The trained module is `training.module` itself. Raises TrainingError when the loss is no longer finite, CheckpointError when
-    state cannot be written or read, DataError when a scan of the store cannot be read, KeyboardInterrupt after a checkpoint
-    when SIGINT or SIGTERM asked for a stop.
+    The trained module is `training.module` itself. Raises TrainingError when the loss is no longer finite,
+    CheckpointError when state cannot be written or read, DataError when a scan of the store cannot be read,
+    KeyboardInterrupt after a checkpoint when SIGINT or SIGTERM asked for a stop.
     """
     settings, total = training.loop, training.loop.steps
-    module = training.module.to(memory_format=torch.channels_last_3d)  # twice as fast in 3D convolutions on a CPU
+    # twice as fast in 3D convolutions on a CPU; torch's stubs do not know the argument
+    module = training.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    trainee = cast(Trainee, module)
     optimiser = make_optimiser([*training.parts, (module, 1.0)], training.optim)
     state = read_checkpoint(run.checkpoints) if resume else None
     first = restore(state, module=module, optimiser=optimiser) if state else 0
@@ -92,14 +98,14 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             region = Region.from_batch(batch, device=fabric.device, seed=settings.seed)
             seed_step(settings.seed, step, fabric.global_rank)
             with torch.no_grad():
-                views = training.module.views(region)
+                views = trainee.views(region)
             output: Step = model(views)
             fabric.backward(output.loss)
             norm = clip(fabric, model, optimiser, training.optim.clip_norm)
             set_learning_rate(optimiser, learning_rate(step, total, training.optim))
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            training.module.after_step(step, total)
+            trainee.after_step(step, total)
 
             done = step + 1
             if done % settings.log_every == 0 or done in (1, total):
@@ -114,7 +120,9 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
 
 
 def start_fabric(settings: LoopConfig) -> Fabric:
-    """Strategy, precision and processes for these settings; bf16 on GPUs that have it, 32 bits elsewhere, unless told."""
+    """Strategy, precision and processes for these settings; bf16 on GPUs that have it, 32 bits elsewhere, unless
+    told.
+    """
     precision = settings.precision
     if precision == "auto":
         precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
@@ -128,11 +136,14 @@ def start_fabric(settings: LoopConfig) -> Fabric:
 
 def clip(fabric: Fabric, model: nn.Module, optimiser: Optimizer, largest: float) -> Tensor:
     """Scale the gradient down to norm `largest`, where 0 clips nothing, and return the norm it had."""
-    return fabric.clip_gradients(model, optimiser, max_norm=largest or math.inf, error_if_nonfinite=False)
+    norm = fabric.clip_gradients(model, optimiser, max_norm=largest or math.inf, error_if_nonfinite=False)
+    return cast(Tensor, norm)
 
 
 def worker_count(settings: LoopConfig) -> int:
-    """Data workers: as asked; automatic means up to 4 beside a GPU and none without one, where they would take cores from the network."""
+    """Data workers: as asked; automatic means up to 4 beside a GPU and none without one, where they would take
+    cores from the network.
+    """
     if settings.workers != "auto":
         return int(settings.workers)
     return 4 if torch.cuda.is_available() else 0
@@ -149,7 +160,8 @@ def report(metrics: StepMetrics, done: int, *, run: Run, progress: Progress, fab
     if not math.isfinite(values["train/loss"]):
         raise TrainingError(
             f"The loss is {values['train/loss']} at step {done}. "
-            "Lower optim.lr, or use --set loop.precision=32-true if it was 16-mixed; the last checkpoint is from before."
+            "Lower optim.lr, or use --set loop.precision=32-true if it was 16-mixed. "
+            "The last checkpoint is from before."
         )
     if not fabric.is_global_zero:
         return

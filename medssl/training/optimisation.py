@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -15,7 +16,8 @@ def make_optimiser(parts: Iterable[tuple[nn.Module, float]], settings: OptimConf
     Vectors and scalars (norms, biases, mask tokens) are not decayed: decay of a norm's scale shrinks features without
     regularising anything (He et al. 2019, arXiv 1812.01187, section 3.1).
     """
-    groups, seen = [], set()
+    groups: list[dict[str, Any]] = []
+    seen: set[int] = set()
     for module, lr_share in parts:
         own = [p for p in module.parameters() if p.requires_grad and id(p) not in seen]
         seen.update(id(p) for p in own)
@@ -23,12 +25,16 @@ def make_optimiser(parts: Iterable[tuple[nn.Module, float]], settings: OptimConf
             params = [p for p in own if (p.ndim > 1) == decays]
             decay = settings.weight_decay if decays else 0.0
             if params:
-                groups.append({"params": params, "lr": settings.lr * lr_share, "lr_share": lr_share, "weight_decay": decay})
+                groups.append(
+                    {"params": params, "lr": settings.lr * lr_share, "lr_share": lr_share, "weight_decay": decay}
+                )
     return AdamW(groups, lr=settings.lr, betas=settings.betas)
 
 
 def learning_rate(step: int, total: int, settings: OptimConfig) -> float:
-    """Linear warm-up over `warmup_share` of the steps, then a cosine to `final_lr_share` of the peak; `step` counts from 0."""
+    """Linear warm-up over `warmup_share` of the steps, then a cosine to `final_lr_share` of the peak; `step` counts
+    from 0.
+    """
     warmup = max(1, round(settings.warmup_share * total))
     if step < warmup:
         return settings.lr * (step + 1) / warmup

@@ -15,8 +15,8 @@ VOXELS_ON_CPU = 40**3  # about a second per step of a small network on two cores
 def choose_patch(scans: Sequence[StoredVolume], asked: tuple[int, int, int] | str) -> tuple[int, int, int]:
     """Patch edges (D, H, W) in voxels, as asked or automatic.
 
-    Automatic: the median shape of the scans, each edge cut to a multiple of 16, the longest edge shortened until the patch fits
-    the device.
+    Automatic: the median shape of the scans, each edge cut to a multiple of 16, the longest edge shortened until the
+    patch fits the device.
     """
     if not isinstance(asked, str):
         return asked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,16 @@ from medssl.store.loader import RegionLoader
 from medssl.views.region import Region
 
 if TYPE_CHECKING:
-    from medssl.training.loop import Training
+    from medssl.training.loop import Trainee, Training
 
 CASES = 4
 
 
 def is_picture_step(done: int, total: int, every: int | str) -> bool:
-    """Whether to draw after `done` steps. Automatic: after step 1, at every power of two above 8, and at the end, about 12 in a long run."""
+    """Whether to draw after `done` steps.
+
+    Automatic: after step 1, at every power of two above 8, and at the end, about 12 in a long run.
+    """
     if done in (1, total):
         return True
     if every == "auto":
@@ -35,24 +38,28 @@ def is_picture_step(done: int, total: int, every: int | str) -> bool:
 def draw_pictures(training: Training, run: Run, *, step: int, fabric: Fabric) -> None:
     """Draw the pictures of the training's first batch as the module sees it now, and leave the module as it was.
 
-    The batch at step 0 is a pure function of the seed: the same crops, views and masks each time. Every rank computes it, since a
-    task may talk to the other ranks in its forward pass; rank 0 writes.
+    The batch at step 0 is a pure function of the seed: the same crops, views and masks each time. Every rank computes
+    it, since a task may talk to the other ranks in its forward pass; rank 0 writes.
     """
     module, seed = training.module, training.loop.seed
+    trainee = cast("Trainee", module)
     with RegionLoader(training.plan, workers=0, first_step=0, with_labels=training.with_labels) as loader:
         region = Region.from_batch(next(iter(loader)), device=fabric.device, seed=seed)
     was_training, rng = module.training, torch.get_rng_state()
     torch.manual_seed(int(generator(seed, 0, "torch/0").integers(2**62)))
     module.eval()
     try:
-        pictures = module(module.views(region)).pictures
+        pictures = module(trainee.views(region)).pictures
     finally:
         module.train(was_training)
         torch.set_rng_state(rng)
     if not pictures or not fabric.is_global_zero:
         return
     volumes = {name: as_array(volume[:CASES, 0]) for name, volume in pictures.items()}
-    rows = [{name: np.asarray(volume[i]) for name, volume in volumes.items()} for i in range(len(next(iter(volumes.values()))))]
+    rows = [
+        {name: np.asarray(volume[i]) for name, volume in volumes.items()}
+        for i in range(len(next(iter(volumes.values()))))
+    ]
     run.picture("views", step, contact_sheet(rows))
 
 

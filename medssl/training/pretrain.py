@@ -1,8 +1,9 @@
 """Pretraining: from a cohort and a task's name to an encoder in a run folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from medssl.encoders.weights import save_encoder
 from medssl.errors import DataError
 from medssl.plugins import LoadedTask, load_task, task_config
 from medssl.pretext.task import PretextTask
+from medssl.runs.record import Kind
 from medssl.runs.run import Run
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume, open_volume
@@ -73,7 +75,9 @@ def pretrain(
         training = Training(module=task, plan=plan, optim=config.optim, loop=config.loop)
         train(training, fabric=fabric, run=run, progress=progress or Silent(), resume=resume)
         if fabric.is_global_zero:
-            save_encoder(out, task.exported_encoder(), task.exported_decoder(), facts=facts | {"steps": config.loop.steps})
+            save_encoder(
+                out, task.exported_encoder(), task.exported_decoder(), facts=facts | {"steps": config.loop.steps}
+            )
     return out
 
 
@@ -108,9 +112,7 @@ def build_task(
     return loaded.cls(encoder, settings)
 
 
-def open_run(
-    out: Path, *, kind: str, config: BaseModel, facts: dict[str, object], resume: bool, writes: bool
-) -> Run:
+def open_run(out: Path, *, kind: Kind, config: BaseModel, facts: Mapping[str, Any], resume: bool, writes: bool) -> Run:
     """A new run, or the one to continue; ranks that do not write get a view of it."""
     if resume:
         run = Run.open(out)

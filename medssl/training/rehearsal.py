@@ -23,7 +23,10 @@ TIMED_STEPS = 5
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a few steps showed. views: name to shape, as (B, C, D, H, W). checkpoint_mb: parameters with two moments of the optimiser."""
+    """What a few steps showed.
+
+    views: name to shape, as (B, C, D, H, W). checkpoint_mb: parameters with two moments of the optimiser.
+    """
 
     scans: int
     patch: tuple[int, int, int]
@@ -46,7 +49,7 @@ def rehearse(config: PretrainConfig, *, plugin_files: Sequence[Path] = ()) -> Re
     loaded = load_task(str(config.task.get("name", "")), files=plugin_files)
     scans = pretraining_scans(Cohort.open(config.cohort), config.splits)
     patch = choose_patch(scans, config.patch)
-    task = build_task(config, loaded, scans=scans, patch=patch).to(memory_format=torch.channels_last_3d)
+    task = build_task(config, loaded, scans=scans, patch=patch)
     plan = BatchPlan(scans, task.crops(patch), batch_size=config.loop.batch_size, seed=config.loop.seed)
     fabric = start_fabric(config.loop)
     model, optimiser = fabric.setup(task, make_optimiser([(task, 1.0)], config.optim))

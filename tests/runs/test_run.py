@@ -98,9 +98,8 @@ def test_a_termination_signal_ends_the_run_as_killed(run):
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()
 
-    with pytest.raises(BaseException) as caught:
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
         body()
-    assert not isinstance(caught.value, AssertionError)
     assert Run.open(run.folder).status == "killed"
 
 

@@ -18,7 +18,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 
 def make_run(workspace: Path, name: str = "masked", steps: int = 30) -> Run:
-    config = {"cohort": f"/hospital/{SECRET}/cohort", "optim": {"lr": 0.001}, "tracking": SETTINGS.model_dump(mode="json")}
+    config = {
+        "cohort": f"/hospital/{SECRET}/cohort",
+        "optim": {"lr": 0.001},
+        "tracking": SETTINGS.model_dump(mode="json"),
+    }
     run = Run.create(workspace / name, kind="pretrain", config=config, facts={"task": "masked-volume"})
     log_steps(run, range(1, steps + 1))
     run.picture("case-01/views", 1, np.full((8, 8, 3), 100, np.uint8))

@@ -24,7 +24,9 @@ LOOP = LoopConfig(steps=12, batch_size=2, log_every=1, checkpoint_every=4, devic
 
 
 class Denoise(nn.Module):
-    """The smallest trainee with everything that has to survive a restart: weights, dropout, and a buffer that moves after each step."""
+    """The smallest trainee with everything that has to survive a restart: weights, dropout, and a buffer that moves
+    after each step.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +41,9 @@ class Denoise(nn.Module):
 
     def forward(self, views: dict[str, Tensor]) -> Step:
         error = (self.net(views["noisy"]) - views["clean"]).square().flatten(1).mean(1)
-        return Step(loss=error.mean(), energy=error.detach(), pictures={"scan": views["clean"], "noisy": views["noisy"]})
+        return Step(
+            loss=error.mean(), energy=error.detach(), pictures={"scan": views["clean"], "noisy": views["noisy"]}
+        )
 
     def after_step(self, step: int, total: int) -> None:
         self.seen += 1
@@ -62,7 +66,7 @@ def trained(folder: Path, scans) -> tuple[nn.Module, Run]:
     return module, run
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill between two steps."""
 
 
@@ -72,7 +76,7 @@ class KillAt(Silent):
 
     def step(self, step: int, **shown: float) -> None:
         if step == self.at:
-            raise Killed
+            raise KilledError
 
 
 def test_training_lowers_the_loss_and_leaves_metrics_pictures_and_a_checkpoint(tmp_path, ball_scans):
@@ -89,7 +93,7 @@ def test_a_training_killed_between_checkpoints_ends_with_the_same_bits(tmp_path,
     whole, whole_run = trained(tmp_path / "whole", ball_scans)
 
     broken, run = Denoise(), run_in(tmp_path / "broken")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(training_of(broken, ball_scans), fabric=start_fabric(LOOP), run=run, progress=KillAt(7))
     run.finish("failed")
     continued = Denoise()
@@ -101,7 +105,9 @@ def test_a_training_killed_between_checkpoints_ends_with_the_same_bits(tmp_path,
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, continued.state_dict()[name]), name
     shown = ("step", "train/loss", "train/lr", "train/grad_norm")
-    assert [[line[k] for k in shown] for line in run.metrics()] == [[line[k] for k in shown] for line in whole_run.metrics()]
+    assert [[line[k] for k in shown] for line in run.metrics()] == [
+        [line[k] for k in shown] for line in whole_run.metrics()
+    ]
 
 
 def test_a_termination_signal_saves_the_step_and_ends_the_run(tmp_path, ball_scans):
@@ -124,7 +130,12 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_do(tmp_path, ball_scans):
             return Step(loss=step.loss * float("nan"), energy=step.energy)
 
     with pytest.raises(TrainingError, match="loss is nan at step 1"):
-        train(training_of(Exploding(), ball_scans), fabric=start_fabric(LOOP), run=run_in(tmp_path / "r"), progress=Silent())
+        train(
+            training_of(Exploding(), ball_scans),
+            fabric=start_fabric(LOOP),
+            run=run_in(tmp_path / "r"),
+            progress=Silent(),
+        )
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, ball_scans):

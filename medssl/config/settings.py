@@ -71,6 +71,9 @@ class LoopConfig(Settings):
     )
     log_every: int = Field(default=10, ge=1, description="steps between two lines of metrics")
     checkpoint_every: int = Field(default=200, ge=1, description="steps between two checkpoints")
+    diagnose_every: PositiveInt | Auto = Field(
+        default="auto", description="steps between two looks for collapse in a pretraining; auto makes about twenty"
+    )
     pictures_every: PositiveInt | Auto = Field(
         default="auto", description="steps between two contact sheets; auto spreads about ten over the run"
     )
@@ -116,6 +119,10 @@ class PretrainConfig(Settings):
     encoder: EncoderChoice = Field(default=EncoderConfig(), description="the backbone")
     patch: PatchSize | Auto = Field(
         default="auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans"
+    )
+    select: Literal["last", "rankme", "lidar", "energy-gap"] = Field(
+        default="last",
+        description="which encoder outlives the run: the last, or the best diagnosed by a rule without labels",
     )
     splits: tuple[str, ...] = Field(default=("train",), min_length=1, description="splits of the cohort that are read")
     regions_per_scan: int = Field(

@@ -18,13 +18,16 @@ FORMAT = 1
 FILE_NAME = "last.ckpt"
 
 
-def save_checkpoint(folder: Path, *, module: nn.Module, optimiser: Optimizer, step: int) -> Path:
+def save_checkpoint(
+    folder: Path, *, module: nn.Module, optimiser: Optimizer, step: int, watch: dict[str, Any] | None = None
+) -> Path:
     """Write the state after `step` steps; a reader sees the old file or the new one, never a part.
 
     Raises CheckpointError when the disk is full or the folder cannot be written.
     """
     path = folder / FILE_NAME
     state = {"format": FORMAT, "step": step, "module": module.state_dict(), "optimiser": optimiser.state_dict()}
+    state["watch"] = watch
     partial = path.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)

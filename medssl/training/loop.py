@@ -5,6 +5,7 @@ draw pictures, save. Every step seeds itself from (seed, step), so that a restar
 """
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from medssl.training.metrics import StepMetrics
 from medssl.training.optimisation import learning_rate, make_optimiser, set_learning_rate
 from medssl.training.pictures import draw_pictures, is_picture_step
 from medssl.training.progress import Progress
+from medssl.training.watch import CollapseWatch
 from medssl.views.region import Region
 
 
@@ -47,7 +49,8 @@ class Trainee(Protocol):
 class Training:
     """Everything one training needs.
 
-    parts: modules with their share of the learning rate; a module in two parts belongs to the first.
+    parts: modules with their share of the learning rate; a module in two parts belongs to the first. watch: looks for
+    collapse, in a pretraining.
     """
 
     module: nn.Module
@@ -56,6 +59,7 @@ class Training:
     loop: LoopConfig
     with_labels: bool = False
     parts: Sequence[tuple[nn.Module, float]] = field(default=())
+    watch: CollapseWatch | None = None
 
 
 def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, resume: bool = False) -> None:
@@ -75,6 +79,11 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
     first = restore(state, module=module, optimiser=optimiser) if state else 0
     model, optimiser = fabric.setup(module, optimiser)
     metrics = StepMetrics(batch_size=settings.batch_size)
+    watch = training.watch if fabric.is_global_zero else None
+    if watch and state:
+        watch.load_state_dict(state["watch"])
+    elif watch:
+        watch.diagnose(0, run, device=fabric.device)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signal())
         loader = stack.enter_context(
@@ -111,10 +120,15 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             if done % settings.log_every == 0 or done in (1, total):
                 metrics.add(output, grad_norm=norm, lr=optimiser.param_groups[-1]["lr"])
                 report(metrics, done, run=run, progress=progress, fabric=fabric)
+                if watch:
+                    watch.observe(output)
+            if watch and watch.is_due(done, total):
+                watch.diagnose(done, run, device=fabric.device)
             if is_picture_step(done, total, settings.pictures_every):
                 draw_pictures(training, run, step=done, fabric=fabric)
             if fabric.is_global_zero and (done % settings.checkpoint_every == 0 or done == total or stop):
-                save_checkpoint(run.checkpoints, module=training.module, optimiser=optimiser, step=done)
+                seen = watch.state_dict() if watch else None
+                save_checkpoint(run.checkpoints, module=module, optimiser=optimiser, step=done, watch=seen)
             if stop:
                 raise KeyboardInterrupt(f"stopped by {stop.signal} after step {done}")
 
@@ -128,8 +142,9 @@ def start_fabric(settings: LoopConfig) -> Fabric:
         precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
     devices = settings.devices
     if devices == "auto" and not torch.cuda.is_available():
-        devices = 1
-    fabric = Fabric(accelerator="auto", devices=devices, precision=precision)
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as many processes as torchrun has started
+    strategy = "ddp" if isinstance(devices, int) and devices > 1 else "auto"
+    fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from medssl.archive.cohort import Cohort
 from medssl.config import PretrainConfig
 from medssl.encoders.build import build_encoder, check_patch, explain
-from medssl.encoders.weights import save_encoder
 from medssl.errors import DataError
 from medssl.plugins import LoadedTask, load_task, task_config
 from medssl.pretext.task import PretextTask
@@ -23,6 +22,7 @@ from medssl.training.checkpoint import read_checkpoint
 from medssl.training.loop import Training, start_fabric, train
 from medssl.training.patch import choose_patch
 from medssl.training.progress import Progress, Silent
+from medssl.training.watch import CollapseWatch
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Starts whatever watches a run (the MLflow mirror) and stops it when the run is over."""
@@ -72,12 +72,13 @@ def pretrain(
     run = open_run(out, kind="pretrain", config=config, facts=facts, resume=resume, writes=fabric.is_global_zero)
     fabric.barrier()
     with observe(run) if fabric.is_global_zero else nullcontext(), run.recording():
-        training = Training(module=task, plan=plan, optim=config.optim, loop=config.loop)
+        watch = CollapseWatch(
+            task, scans, patch=patch, seed=config.loop.seed, every=config.loop.diagnose_every, select=config.select
+        )
+        training = Training(module=task, plan=plan, optim=config.optim, loop=config.loop, watch=watch)
         train(training, fabric=fabric, run=run, progress=progress or Silent(), resume=resume)
         if fabric.is_global_zero:
-            save_encoder(
-                out, task.exported_encoder(), task.exported_decoder(), facts=facts | {"steps": config.loop.steps}
-            )
+            watch.save_chosen(run, facts=facts | {"steps": config.loop.steps})
     return out
 
 

@@ -1,0 +1,105 @@
+"""Is the encoder learning, or collapsing? Asked now and then during a pretraining, on the same images each time."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medssl.diagnostics.monitor import CollapseMonitor, Diagnosis
+from medssl.diagnostics.selection import Candidate, Choice, choose_checkpoint
+from medssl.encoders.weights import load_encoder, save_encoder
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.runs.run import Run
+from medssl.store.crops import Crop
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.store.volumes import StoredVolume
+from medssl.views.region import Region
+
+IMAGES = 16
+TIMES = 20  # diagnoses of a training, unless it says how often
+
+
+class CollapseWatch:
+    """Diagnoses the encoder that a task would export, and keeps candidates where one is to be chosen at the end.
+
+    The images are plain crops of the first scans of a seeded order: the same in every diagnosis and after a restart.
+    Lives on rank 0.
+    """
+
+    def __init__(
+        self,
+        task: PretextTask,
+        scans: Sequence[StoredVolume],
+        *,
+        patch: tuple[int, int, int],
+        seed: int,
+        every: int | str,
+        select: str = "last",
+    ) -> None:
+        """every: steps between diagnoses, or 'auto' for about 20 in a training. select: as in `choose_checkpoint`."""
+        self.task, self.select = task, select
+        self._every, self._seed = every, seed
+        self._plan = BatchPlan(scans, {"patch": Crop(size=patch)}, batch_size=min(IMAGES, 2 * len(scans)), seed=seed)
+        self._monitor = CollapseMonitor()
+        self._candidates: list[Candidate] = []
+        self._images: Tensor | None = None
+
+    def is_due(self, done: int, total: int) -> bool:
+        """Whether to diagnose after `done` steps: before the first, every so many, and after the last."""
+        every = max(1, total // TIMES) if isinstance(self._every, str) else self._every
+        return done in (0, total) or done % every == 0
+
+    def observe(self, output: Step) -> None:
+        """Take energies and embeddings of one step."""
+        self._monitor.observe(output)
+
+    def diagnose(self, done: int, run: Run, *, device: torch.device) -> Diagnosis:
+        """Measure, judge, and write both to the run; an alarm is also said in its log."""
+        encoder = self.task.exported_encoder()
+        was_training = encoder.training
+        with torch.no_grad():
+            diagnosis = self._monitor.evaluate(encoder, self._fixed_images(device))
+        encoder.train(was_training)
+        run.log(done, diagnosis.metrics)
+        run.update(health=str(diagnosis.verdict), verdict=diagnosis.verdict.as_dict())
+        if diagnosis.verdict.alarm:
+            run.note(f"step {done}: {diagnosis.verdict}")
+        if self.select != "last":
+            save_encoder(self._folder(run, done), encoder, self.task.exported_decoder(), facts={"step": done})
+            self._candidates.append(Candidate(done, diagnosis.metrics, diagnosis.verdict.alarm))
+        return diagnosis
+
+    def save_chosen(self, run: Run, *, facts: Mapping[str, Any]) -> Choice | None:
+        """Write the encoder that outlives the run: the last one, or the candidate that `select` prefers."""
+        if self.select == "last" or not self._candidates:
+            save_encoder(run.folder, self.task.exported_encoder(), self.task.exported_decoder(), facts=facts)
+            return None
+        choice = choose_checkpoint(self._candidates, select=self.select)
+        encoder, decoder = load_encoder(self._folder(run, choice.step))
+        save_encoder(run.folder, encoder, decoder, facts={**facts, "step": choice.step, "selected": choice.reason})
+        run.note(f"kept the encoder of step {choice.step}: {choice.reason}")
+        return choice
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: verdicts compare with earlier evaluations."""
+        candidates = [{"step": c.step, "metrics": dict(c.metrics), "alarm": c.alarm} for c in self._candidates]
+        return {"monitor": self._monitor.state_dict(), "candidates": candidates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the checkpoint left off."""
+        self._monitor.load_state_dict(state["monitor"])
+        self._candidates = [Candidate(**candidate) for candidate in state["candidates"]]
+
+    def _fixed_images(self, device: torch.device) -> Tensor:
+        if self._images is None:
+            with RegionLoader(self._plan, workers=0, first_step=0) as loader:
+                region = Region.from_batch(next(iter(loader)), device=device, seed=self._seed)
+            self._images = region.crop("patch")
+        return self._images
+
+    def _folder(self, run: Run, step: int) -> Path:
+        return run.checkpoints / f"candidate-{step:07d}"

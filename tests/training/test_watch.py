@@ -1,0 +1,97 @@
+"""The watch over a pretraining: an alarm when it collapses, silence when not, the same after a restart."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from medssl.config import LoopConfig, OptimConfig
+from medssl.encoders.build import build_encoder, describe
+from medssl.encoders.weights import encoder_record
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.runs.run import Run
+from medssl.store.plan import BatchPlan
+from medssl.training.loop import Training, start_fabric, train
+from medssl.training.progress import Silent
+from medssl.training.watch import CollapseWatch
+from medssl.views.region import Region
+
+PATCH = (16, 16, 16)
+LOOP = LoopConfig(steps=40, batch_size=2, log_every=1, checkpoint_every=20, diagnose_every=10, devices=1, workers=0)
+
+
+class Pulled(PretextTask):
+    """Pulls all features to one point (a collapse by design), or reconstructs (healthy)."""
+
+    name, family = "pulled", "test"
+
+    def __init__(self, *, collapses: bool) -> None:
+        torch.manual_seed(0)
+        super().__init__(build_encoder(describe("dynunet", preset="tiny", patch=PATCH)), None)
+        self.decoder = self.encoder.make_decoder(1)
+        self.collapses = collapses
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        return {"image": region.crop("patch")}
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        pyramid = self.encoder(views["image"])
+        guess = self.decoder(pyramid, views["image"])
+        target = torch.zeros_like(guess) if self.collapses else views["image"]
+        energy = (guess - target).square().flatten(1).mean(1)
+        pooled = torch.cat([level.flatten(2).mean(2) for level in pyramid], dim=1)
+        if self.collapses:
+            energy = energy + sum((level - 1).square().flatten(1).mean(1) for level in pyramid)
+        return Step(loss=energy.mean(), energy=energy.detach(), embeddings=pooled.detach())
+
+
+def pretrained(folder: Path, scans, *, collapses: bool, select: str = "last") -> tuple[PretextTask, Run]:
+    task = Pulled(collapses=collapses)
+    plan = BatchPlan(scans, task.crops(PATCH), batch_size=2, seed=0)
+    run = Run.create(folder, kind="pretrain", config={})
+    watch = CollapseWatch(task, scans, patch=PATCH, seed=0, every=LOOP.diagnose_every, select=select)
+    training = Training(task, plan, OptimConfig(lr=1e-1 if collapses else 1e-2, weight_decay=0.0), LOOP, watch=watch)
+    train(training, fabric=start_fabric(LOOP), run=run, progress=Silent())
+    watch.save_chosen(run, facts={})
+    return task, run
+
+
+def test_a_collapse_is_named_and_a_healthy_training_is_left_in_peace(tmp_path, ball_scans):
+    _, collapsed = pretrained(tmp_path / "collapsed", ball_scans, collapses=True)
+    _, healthy = pretrained(tmp_path / "healthy", ball_scans, collapses=False)
+    assert collapsed.facts["verdict"]["alarm"], collapsed.facts["health"]
+    assert "collapse" in collapsed.facts["health"]
+    assert not healthy.facts["verdict"]["alarm"], healthy.facts["health"]
+    assert "collapse" in collapsed.log_file.read_text()
+    diagnosed = [line["step"] for line in healthy.metrics() if "diagnostics/dense_rank" in line]
+    assert diagnosed == [0, 10, 20, 30, 40]
+
+
+def test_watching_changes_nothing_in_the_training(tmp_path, ball_scans):
+    watched, _ = pretrained(tmp_path / "watched", ball_scans, collapses=False)
+    task = Pulled(collapses=False)
+    plan = BatchPlan(ball_scans, task.crops(PATCH), batch_size=2, seed=0)
+    run = Run.create(tmp_path / "alone", kind="pretrain", config={})
+    optim = OptimConfig(lr=1e-2, weight_decay=0.0)
+    train(Training(task, plan, optim, LOOP), fabric=start_fabric(LOOP), run=run, progress=Silent())
+    for name, tensor in task.state_dict().items():
+        assert torch.equal(tensor, watched.state_dict()[name]), name
+
+
+def test_the_encoder_that_a_rule_prefers_is_kept(tmp_path, ball_scans):
+    _, run = pretrained(tmp_path / "run", ball_scans, collapses=False, select="rankme")
+    ranks = {
+        line["step"]: line["diagnostics/dense_rankme"] for line in run.metrics() if "diagnostics/dense_rankme" in line
+    }
+    best = max((step for step in ranks if step >= 10), key=lambda step: ranks[step])
+    assert encoder_record(run.folder).facts["step"] == best
+
+
+def test_a_checkpoint_carries_what_the_watch_has_seen(tmp_path, ball_scans):
+    task, run = pretrained(tmp_path / "run", ball_scans, collapses=False)
+    state = torch.load(run.checkpoints / "last.ckpt", weights_only=True)["watch"]
+    again = CollapseWatch(task, ball_scans, patch=PATCH, seed=0, every=10)
+    again.load_state_dict(state)
+    assert again.state_dict()["monitor"]["history"] == state["monitor"]["history"]
+    assert len(state["monitor"]["history"]) == 5

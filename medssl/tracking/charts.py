@@ -18,7 +18,7 @@ def dice_over_labels(evidence: Evidence) -> str:
     high = max(100 * line.dice[2] for line in evidence.lines)
     frame = _Frame((-0.4, len(counts) - 0.6), (math.floor(low - 1.0) * 1.0, math.ceil(high + 1.0) * 1.0))
     parts = frame.axes(
-        [(i, str(n)) for i, n in enumerate(counts)], x_title="labelled scans", y_title="Dice (points of 100)"
+        [(float(i), str(n)) for i, n in enumerate(counts)], x_title="labelled scans", y_title="Dice (points of 100)"
     )
     starts = evidence.starts
     for index, start in enumerate(starts):

@@ -29,3 +29,20 @@ def spherical_kmeans(
         )  # the first empty cluster takes the farthest vector
         centroids = F.normalize(torch.where(empty[:, None], spare[order], sums), dim=1)
     return centroids, (vectors @ centroids.T).argmax(dim=1)
+
+
+@torch.no_grad()
+def spread_start(vectors: Float[Tensor, "n f"], count: int) -> Float[Tensor, "k f"]:
+    """First centroids far from each other: k-means++ (Arthur and Vassilvitskii 2007) with the same draws every time.
+
+    Each is one of the vectors, taken with a chance proportional to its distance from the nearest one taken before.
+    """
+    draws = torch.rand(count, generator=torch.Generator().manual_seed(0)).to(vectors)
+    chosen = [vectors[0]]
+    distance = 1 - vectors @ chosen[0]
+    for draw in draws[1:]:
+        reached = distance.clamp(min=0).cumsum(0)
+        place = torch.searchsorted(reached, draw * reached[-1]).clamp(max=len(vectors) - 1)
+        chosen.append(vectors[place])
+        distance = torch.minimum(distance, 1 - vectors @ chosen[-1])
+    return torch.stack(chosen)

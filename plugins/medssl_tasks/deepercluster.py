@@ -19,7 +19,7 @@ from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.distillation import entropy
 from medssl.pretext.gather import gather
-from medssl.pretext.kmeans import spherical_kmeans
+from medssl.pretext.kmeans import spherical_kmeans, spread_start
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue
@@ -151,8 +151,8 @@ class DeeperCluster(PretextTask):
         self.weights.copy_(len(vectors) / (self.config.clusters * counts.clamp(min=1)))
 
     def _kmeans(self, vectors: Tensor, count: int) -> Tensor:
-        spread = torch.arange(count, device=vectors.device) * len(vectors) // count
-        centroids, _ = spherical_kmeans(vectors, vectors[spread], iterations=self.config.iterations)
+        start = spread_start(vectors, count)
+        centroids, _ = spherical_kmeans(vectors, start, iterations=self.config.iterations)
         return centroids
 
     @torch.no_grad()

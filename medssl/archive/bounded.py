@@ -50,7 +50,7 @@ class BoundedReader:
             if self._inflater is None:
                 return self._file.read(count)
             parts, missing = [], count
-            while missing and (part := self._inflate(missing)):
+            while missing and self._inflater and (part := self._inflate(self._inflater, missing)):
                 parts.append(part)
                 missing -= len(part)
             return b"".join(parts)
@@ -84,17 +84,17 @@ class BoundedReader:
             filled += len(part)
         return content
 
-    def _inflate(self, count: int) -> bytes:
+    def _inflate(self, inflater: "zlib._Decompress", count: int) -> bytes:
         """Between 1 and `count` bytes; none at the end of the last member."""
-        assert self._inflater is not None
         while True:
-            if self._inflater.eof:
-                rest = self._inflater.unused_data or self._file.read(_CHUNK)
+            if inflater.eof:
+                rest = inflater.unused_data or self._file.read(_CHUNK)
                 if not rest.startswith(b"\x1f\x8b\x08"):
                     return b""
-                self._inflater, self._pending = zlib.decompressobj(wbits=31), rest
-            compressed = self._pending or self._inflater.unconsumed_tail or self._file.read(_CHUNK)
+                self._inflater = inflater = zlib.decompressobj(wbits=31)
+                self._pending = rest
+            compressed = self._pending or inflater.unconsumed_tail or self._file.read(_CHUNK)
             self._pending = b""
-            part = self._inflater.decompress(compressed, count)
-            if part or (not compressed and not self._inflater.eof):
+            part = inflater.decompress(compressed, count)
+            if part or (not compressed and not inflater.eof):
                 return part

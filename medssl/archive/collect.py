@@ -37,6 +37,7 @@ def collect(
             pending: list[tuple[Path, Stamp]] = []
             for folder in walk(root, follow_symlinks=follow_symlinks, without=without):
                 met += len(folder.files)
+                index.put_files(_leaving(folder, index, home))
                 pending += [(folder.path / name, folder.files[name]) for name in _to_read(folder, index, root)]
                 while len(pending) >= PARCEL_FILES:
                     yield Parcel(home, tuple(pending[:PARCEL_FILES]), limits)
@@ -58,7 +59,7 @@ def _to_read(folder: Folder, index: Index, root: Path) -> list[str]:
     """Names of files that are new, changed, or worth another try; files that are gone are marked."""
     known = index.known(folder.path)
     if not root.is_file() and not folder.unreadable:
-        gone = [name for name in known if name not in folder.files]
+        gone = [name for name in known if name not in folder.files and name not in folder.leaving]
         if gone:
             index.mark_vanished(folder.path, gone)
     fresh = []
@@ -67,6 +68,19 @@ def _to_read(folder: Folder, index: Index, root: Path) -> list[str]:
         if stamp != folder.files[name] or reason in PASSING:
             fresh.append(name)
     return fresh
+
+
+def _leaving(folder: Folder, index: Index, home: Path) -> list[IndexedFile]:
+    """Links that lead out of their source, where they were not noted before."""
+    if not folder.leaving:
+        return []
+    known = index.known(folder.path)
+    finding = "the link leads out of its source"
+    return [
+        IndexedFile(folder.path / name, home, Stamp(0, 0), "other", Reason.SYMLINK_OUTSIDE_ROOT, finding, None, None)
+        for name in folder.leaving
+        if name not in known
+    ]
 
 
 def _one_by_one(done: Done[Parcel, list[IndexedFile]], workers: Workers) -> list[IndexedFile]:

@@ -6,13 +6,12 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medssl.archive import tags
-from medssl.archive.elements import Malformed, Short, Walker
+from medssl.archive.elements import Buffer, Malformed, Short, Walker
 from medssl.archive.limits import Limits
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rejection import Rejected
@@ -129,7 +128,7 @@ def _further(values: Values) -> int:
     return 0
 
 
-def _meta(data: bytes, position: int) -> tuple[int, Values]:
+def _meta(data: Buffer, position: int) -> tuple[int, Values]:
     """Where the dataset begins, and the meta information, empty where there is none."""
     if data[position : position + 2] != b"\x02\x00":
         return position, Values({})
@@ -154,7 +153,7 @@ def _guessed_syntax(data: bytes, position: int) -> str:
     raise Malformed("no dataset")
 
 
-def data_start(data: Any) -> int:
+def data_start(data: Buffer) -> int:
     """Where the dataset behind preamble and meta information begins."""
     return _meta(data, 132 if data[128:132] == b"DICM" else 0)[0]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medssl.errors import UsageError
+from medssl.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ def checked_sources(sources: Sequence[Path]) -> tuple[Path, ...]:
         roots.append(source.resolve())
     distinct = sorted(set(roots))
     return tuple(root for root in distinct if not any(other in root.parents for other in distinct))
+
+
+def check_not_empty(roots: Sequence[Path], *, follow_symlinks: bool) -> None:
+    """Raise DataError when no file at all lies under the sources."""
+    if not any(folder.files for root in roots for folder in walk(root, follow_symlinks=follow_symlinks)):
+        named = ", ".join(map(str, roots))
+        raise DataError(f"{named} holds no file. Check the path, and whether the disk with the archive is mounted.")
 
 
 def walk(root: Path, *, follow_symlinks: bool = False, without: Path | None = None) -> Iterator[Folder]:

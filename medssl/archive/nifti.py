@@ -9,6 +9,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -164,7 +165,7 @@ def _fields(start: bytes) -> _Fields:
 
 
 def _fields_1(start: bytes, endian: str) -> _Fields:
-    def take(form: str, offset: int) -> tuple[float, ...]:
+    def take(form: str, offset: int) -> tuple[Any, ...]:
         return struct.unpack_from(endian + form, start, offset)
 
     offset, slope, intercept = take("3f", 108)
@@ -186,7 +187,7 @@ def _fields_1(start: bytes, endian: str) -> _Fields:
 
 
 def _fields_2(start: bytes, endian: str) -> _Fields:
-    def take(form: str, offset: int) -> tuple[float, ...]:
+    def take(form: str, offset: int) -> tuple[Any, ...]:
         return struct.unpack_from(endian + form, start, offset)
 
     slope, intercept = take("2d", 176)
@@ -196,7 +197,7 @@ def _fields_2(start: bytes, endian: str) -> _Fields:
         tuple(map(int, take("8q", 16))),
         int(take("h", 12)[0]),
         take("8d", 104),
-        take("q", 168)[0],
+        float(take("q", 168)[0]),
         slope,
         intercept,
         int(take("i", 500)[0]) & 0xFF,

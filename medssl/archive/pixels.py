@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from medssl.archive.codecs import decode_frame
 from medssl.archive.dataset import data_start
-from medssl.archive.elements import Malformed, Short, Walker
+from medssl.archive.elements import Buffer, Malformed, Short, Walker
 from medssl.archive.limits import Limits
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
@@ -155,7 +155,7 @@ def _value_start(head: bytes, expected: int) -> int:
     return 8 if struct.unpack_from("<I", head, 4)[0] in lengths else 0
 
 
-def _pixel_element(data: Any, syntax: str) -> tuple[int, int]:
+def _pixel_element(data: Buffer, syntax: str) -> tuple[int, int]:
     """(first byte, length) of the value of the pixel element, by walking there from the front."""
     begin = data_start(data)
     explicit, little = syntax not in (IMPLICIT_LITTLE, GE_IMPLICIT), syntax != EXPLICIT_BIG
@@ -214,7 +214,7 @@ def _encapsulated(descriptor: int, layout: PixelFormat, frames: list[int]) -> di
     return found
 
 
-def _fragments(data: Any, position: int) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+def _fragments(data: Buffer, position: int) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
     """(basic offset table, [start, end) of each fragment). PS3.5 annex A.4. A missing end is forgiven, a cut fragment
     is not.
     """

@@ -43,12 +43,12 @@ _SINGLE_KEYS: tuple[Key, ...] = (
 )
 
 
-def sort_key(one: Slice) -> tuple[float | str, ...]:
+def sort_key(one: Slice) -> tuple[float | int | str, ...]:
     """Order of repeated slices at one position; missing numbers come first. Never used for space."""
     frame = one.frame
 
-    def number(value: float | None) -> float:
-        return float("-inf") if value is None else value
+    def number(value: float | int | None) -> float:
+        return float("-inf") if value is None else float(value)
 
     return (
         number(frame.temporal), number(frame.acquisition), number(frame.b_value), number(frame.trigger_ms),

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from medssl.archive.assemble import Rules
 from medssl.archive.cohort import COHORT, FORMAT, MANIFEST
 from medssl.archive.collect import collect
-from medssl.archive.discover import checked_sources
+from medssl.archive.discover import check_not_empty, checked_sources
 from medssl.archive.identity import Pseudonyms, key_file, open_key, passing_key
 from medssl.archive.index import PASSING, Index, open_index
 from medssl.archive.limits import Limits
@@ -87,6 +87,7 @@ def ingest(
     settings, progress = settings or IngestSettings(), progress or Silent()
     started_s = time.monotonic()
     roots = checked_sources([*sources, *([settings.labels] if settings.labels else [])])
+    check_not_empty(roots, follow_symlinks=settings.follow_symlinks)
     named_splits = read_splits_file(settings.splits) if settings.splits else {}
     with _opened(cohort, settings) as (index, pseudonyms), _workers(settings) as workers:
         settled = settle(index, _asked(settings, pseudonyms), named=frozenset(settings.model_fields_set))

@@ -1,0 +1,420 @@
+"""DICOM series with a known answer: what is accepted, split or left out, and where every voxel then lies."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from written_dicom import Series, oblique, random_voxels, save
+
+from medssl.archive.assemble import Rules
+from medssl.archive.discover import walk
+from medssl.archive.identity import Pseudonyms
+from medssl.archive.limits import Limits
+from medssl.archive.load import load_scan, load_source
+from medssl.archive.manifest import ManifestRow
+from medssl.archive.plan_dicom import plan_series
+from medssl.archive.rejection import Rejected
+from medssl.archive.rows import parse_row
+from medssl.archive.scan import scan_file
+from medssl.archive.sources import parse_source
+from medssl.errors import DataError
+from medssl.geometry import Volume
+
+LIMITS = Limits(field_of_view_mm=5.0)
+KEY = Pseudonyms(bytes(range(32)))
+
+
+def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
+    """Rows and sources of all series under a folder."""
+    files = [
+        scan_file(found.path / name, folder, stamp, limits=LIMITS)
+        for found in walk(folder)
+        for name, stamp in found.files.items()
+    ]
+    assert all(file.kind == "dicom" for file in files), [(file.path.name, file.reason, file.finding) for file in files]
+    chosen = Rules(**{"min_slices": 3, "limits": LIMITS} | rules)
+    return [
+        (parse_row(scan.row), scan.source)
+        for series in sorted({file.series for file in files})
+        for scan in plan_series(series, [file for file in files if file.series == series], KEY, chosen)
+    ]
+
+
+def accepted(folder: Path, **rules) -> list[tuple[ManifestRow, Volume]]:
+    return [
+        (row, load_source(parse_source(source), limits=LIMITS).volume)
+        for row, source in planned(folder, **rules)
+        if source is not None
+    ]
+
+
+def reasons(folder: Path, **rules) -> list[str]:
+    return sorted(row.reason for row, source in planned(folder, **rules) if source is None)
+
+
+def assert_is(volume: Volume, series: Series, slices: slice = slice(None)) -> None:
+    """The volume is the series' slices, voxel for voxel, or the same read from the other end."""
+    expected = series.physical[:, :, slices]
+    affine = series.affine_ras_mm @ np.array(
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, (slices.start or 0)], [0, 0, 0, 1.0]]
+    )
+    if float(series.step_mm @ np.cross(series.row, series.column)) < 0:
+        expected = expected[:, :, ::-1]
+        affine = affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, expected.shape[2] - 1], [0, 0, 0, 1.0]])
+    np.testing.assert_allclose(volume.voxels, expected, rtol=1e-6)
+    np.testing.assert_allclose(volume.affine_ras_mm, affine, atol=1e-4)
+
+
+def test_an_oblique_series_in_shuffled_files_is_one_scan_with_the_closed_form_affine(tmp_path):
+    series = Series(random_voxels())
+    paths = series.write(tmp_path / "s")
+    for path, number in zip(paths, np.random.default_rng(1).permutation(len(paths)), strict=True):
+        path.rename(tmp_path / "s" / f"x{number}.junk")
+    ((row, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+    assert volume.voxels.dtype == np.int16
+    assert (row.modality, row.shape, row.n_files, row.flags) == ("CT", (14, 11, 9), 9, ())
+
+
+def test_slices_written_from_the_far_end_are_the_same_scan(tmp_path):
+    series = Series(random_voxels())
+    series.step_mm = -series.step_mm
+    series.write(tmp_path / "s")
+    ((_, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+
+
+def test_the_manifest_depends_neither_on_file_names_nor_on_order(tmp_path):
+    series = Series(random_voxels())
+    paths = series.write(tmp_path / "a")
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    for number, path in enumerate(reversed(paths)):
+        (tmp_path / "b" / ("c" if number % 2 else "") / f"{number:03d}.dcm").write_bytes(path.read_bytes())
+    one, other = planned(tmp_path / "a"), planned(tmp_path / "b")
+    assert [row for row, _ in one] == [row for row, _ in other]
+
+
+def test_a_tilted_gantry_gives_the_exact_sheared_affine(tmp_path):
+    series = Series(random_voxels())
+    normal = np.cross(series.row, series.column)
+    series.step_mm = 4.0 * (np.cos(np.radians(18)) * normal + np.sin(np.radians(18)) * series.column)
+    series.write(tmp_path / "s")
+    ((row, volume),) = accepted(tmp_path)
+    assert row.flags == ("F_TILT",)
+    assert_is(volume, series)
+
+
+def test_too_much_tilt_a_sideways_jump_and_broken_directions_are_refused(tmp_path):
+    steep = Series(random_voxels())
+    steep.step_mm = 4.0 * (np.cross(steep.row, steep.column) + 0.9 * steep.column)
+    steep.write(tmp_path / "steep")
+    assert reasons(tmp_path / "steep") == ["TILT_TOO_LARGE"]
+
+    def jump(ds, k):
+        if k == 4:
+            shifted = np.array(ds.ImagePositionPatient, float) + 0.5 * series.row
+            ds.ImagePositionPatient = [f"{value:.9g}" for value in shifted]
+
+    series = Series(random_voxels())
+    series.write(tmp_path / "jump", jump)
+    assert reasons(tmp_path / "jump") == ["SLICE_SHIFT"]
+
+    crooked = Series(random_voxels())
+    crooked.column = crooked.column + 0.2 * crooked.row
+    crooked.write(tmp_path / "crooked")
+    assert reasons(tmp_path / "crooked") == ["BAD_GEOMETRY"]
+
+
+@pytest.mark.parametrize("dropped", [1, 4, 7])
+def test_a_missing_slice_leaves_the_longest_run_and_never_an_invented_slice(tmp_path, dropped):
+    series = Series(random_voxels((14, 11, 12)))
+    paths = series.write(tmp_path / "s")
+    paths[dropped].unlink()
+    ((row, volume),) = accepted(tmp_path)
+    run = slice(0, dropped) if dropped > 12 - dropped - 1 else slice(dropped + 1, 12)
+    assert_is(volume, series, run)
+    assert row.flags == ("F_TRIMMED",)
+    assert reasons(tmp_path) == ["MISSING_SLICES"]
+
+
+def test_a_missing_slice_that_leaves_no_run_rejects_the_series(tmp_path):
+    paths = Series(random_voxels((14, 11, 9))).write(tmp_path / "s")
+    paths[4].unlink()
+    assert reasons(tmp_path, min_slices=6) == ["MISSING_SLICES"]
+
+
+def test_a_missing_first_or_last_slice_goes_unnoticed_because_nothing_can_tell(tmp_path):
+    series = Series(random_voxels())
+    paths = series.write(tmp_path / "s")
+    paths[0].unlink()
+    ((row, volume),) = accepted(tmp_path)
+    assert_is(volume, series, slice(1, 9))
+    assert row.flags == ()
+
+
+def test_spacing_that_changes_on_the_way_is_split_into_even_runs(tmp_path):
+    """A head CT: thin slices through the base of the skull, thick ones above."""
+    series = Series(random_voxels((14, 11, 12)))
+    normal = np.cross(series.row, series.column)
+
+    def place(ds, k):
+        depth = 4.2 * k if k < 6 else 4.2 * 5 + 7.4 * (k - 5)
+        ds.ImagePositionPatient = [f"{value:.9g}" for value in series.origin_mm + depth * normal]
+
+    series.write(tmp_path / "s", place)
+    scans = accepted(tmp_path)
+    assert sorted(round(row.spacing_mm[2], 3) for row, _ in scans) == [4.2, 7.4]
+    assert sorted(row.shape[2] for row, _ in scans) == [6, 6]
+    assert all("F_SPLIT_SPACING" in row.flags for row, _ in scans)
+
+
+def test_irregular_spacing_is_refused(tmp_path):
+    series = Series(random_voxels((14, 11, 9)))
+    normal = np.cross(series.row, series.column)
+    depths = np.cumsum([0, 3.0, 4.1, 2.2, 5.3, 3.4, 4.8, 2.6, 3.7])
+
+    def place(ds, k):
+        ds.ImagePositionPatient = [f"{value:.9g}" for value in series.origin_mm + depths[k] * normal]
+
+    series.write(tmp_path / "s", place)
+    assert reasons(tmp_path) == ["UNEVEN_SPACING"]
+
+
+def test_rounded_positions_are_one_scan_with_the_mean_spacing(tmp_path):
+    series = Series(random_voxels((14, 11, 9)), row=np.array([1.0, 0, 0]), column=np.array([0, 1.0, 0]))
+    series.step_mm = np.array([0, 0, 6.95])
+
+    def rounded(ds, k):
+        ds.ImagePositionPatient = [f"{value:.1f}" for value in series.origin_mm + k * series.step_mm]
+
+    series.write(tmp_path / "s", rounded)
+    ((row, _),) = accepted(tmp_path)
+    assert row.flags == ("F_JITTER",)
+    assert row.spacing_mm[2] == pytest.approx(6.95, abs=0.02)
+
+
+def test_two_orientations_echoes_and_image_types_in_one_series_are_told_apart(tmp_path):
+    axial = Series(random_voxels(), modality="MR", slope=1.0, intercept=0.0)
+    sagittal = Series(
+        random_voxels(seed=1), row=np.array([0, 1.0, 0]), column=np.array([0, 0, -1.0]), modality="MR", intercept=0.0,
+        series_uid=axial.series_uid, study_uid=axial.study_uid,
+    )  # fmt: skip
+    axial.write(tmp_path / "axial")
+    sagittal.write(tmp_path / "sagittal")
+    for echo in (1, 2):
+        late = Series(
+            random_voxels(seed=echo + 1),
+            modality="MR",
+            intercept=0.0,
+            series_uid=axial.series_uid,
+            study_uid=axial.study_uid,
+        )
+
+        def edit(ds, k, echo=echo):
+            ds.EchoTime, ds.EchoNumbers = 5.0 * echo, echo
+            ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+
+        late.write(tmp_path / f"echo{echo}", edit)
+    scans = accepted(tmp_path)
+    assert len(scans) == 4
+    for series in (axial, sagittal):
+        assert any(
+            np.array_equal(volume.voxels, np.asarray(series.physical, volume.voxels.dtype))
+            or np.array_equal(volume.voxels[:, :, ::-1], series.physical)
+            for _, volume in scans
+        )
+    flags = {flag for row, _ in scans for flag in row.flags}
+    assert {"F_SPLIT_ORIENT", "F_SPLIT_TYPE", "F_SPLIT_ECHO"} <= flags
+
+
+@pytest.mark.parametrize("by", ["AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "InstanceNumber"])
+def test_a_time_series_is_paired_by_what_tells_its_volumes_apart(tmp_path, by):
+    volumes = [Series(random_voxels(seed=t), modality="MR", intercept=0.0) for t in range(3)]
+    for t, series in enumerate(volumes):
+        series.series_uid, series.study_uid = volumes[0].series_uid, volumes[0].study_uid
+
+        def edit(ds, k, t=t):
+            ds.InstanceNumber = (k * 3 + t + 1) if by == "InstanceNumber" else 1000 - 7 * k + 50 * t
+            if by != "InstanceNumber":
+                setattr(ds, by, t + 1)
+
+        series.write(tmp_path / f"t{t}", edit)
+    scans = accepted(tmp_path)
+    assert [row.n_volumes for row, _ in scans] == [3, 3, 3]
+    assert all("F_4D" in row.flags for row, _ in scans)
+    for series, (_, volume) in zip(volumes, scans, strict=True):
+        assert_is(volume, series)
+
+
+def test_an_aborted_time_series_keeps_its_complete_volumes(tmp_path):
+    first = Series(random_voxels(), modality="MR", intercept=0.0)
+    second = Series(
+        random_voxels(seed=1), modality="MR", intercept=0.0, series_uid=first.series_uid, study_uid=first.study_uid
+    )
+    first.write(tmp_path / "a")
+    for path in second.write(tmp_path / "b", lambda ds, k: setattr(ds, "AcquisitionNumber", 2))[5:]:
+        path.unlink()
+    ((row, volume),) = accepted(tmp_path)
+    assert_is(volume, first)
+    assert "F_RAGGED_4D" in row.flags
+    assert reasons(tmp_path) == ["INCOMPLETE_4D"]
+
+
+def test_volumes_beyond_the_limit_are_left_out_evenly(tmp_path):
+    first = Series(random_voxels((6, 5, 4)), modality="MR", intercept=0.0)
+    for t in range(7):
+        series = Series(
+            random_voxels((6, 5, 4), seed=t),
+            modality="MR",
+            intercept=0.0,
+            series_uid=first.series_uid,
+            study_uid=first.study_uid,
+        )
+        series.write(tmp_path / f"t{t}", lambda ds, k, t=t: setattr(ds, "AcquisitionNumber", t + 1))
+    kept = accepted(tmp_path, volumes_per_series=3)
+    for t, (_, volume) in zip((0, 3, 6), kept, strict=True):
+        np.testing.assert_array_equal(volume.voxels, random_voxels((6, 5, 4), seed=t))
+    assert reasons(tmp_path, volumes_per_series=3) == ["VOLUME_LIMIT"]
+
+
+def test_a_slice_under_two_uids_is_used_once_and_a_different_one_at_its_place_is_refused(tmp_path):
+    series = Series(random_voxels())
+    series.write(tmp_path / "s")
+    ds = series.dataset(4)
+    save(ds, tmp_path / "s" / "again")
+    ((row, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+    assert row.flags == ("F_DUP_POSITION",)
+    ds.PixelData = bytes(len(ds.PixelData))
+    save(ds, tmp_path / "s" / "again")
+    with pytest.raises(Rejected, match="DUPLICATE_POSITION"):
+        accepted(tmp_path)
+
+
+def test_the_same_instance_in_two_folders_is_used_once(tmp_path):
+    series = Series(random_voxels())
+    paths = series.write(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    for path in paths:
+        (tmp_path / "b" / path.name).write_bytes(path.read_bytes())
+    ((row, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+    assert row.flags == ("F_DUP_INSTANCE",)
+
+
+def test_one_instance_uid_on_two_different_slices_is_a_collision_of_both(tmp_path):
+    series = Series(random_voxels((14, 11, 12)))
+    uid = "1.2.3.99"
+    series.write(tmp_path / "s", lambda ds, k: setattr(ds, "SOPInstanceUID", uid) if k in (0, 11) else None)
+    ((_, volume),) = accepted(tmp_path)
+    assert_is(volume, series, slice(1, 11))
+    assert reasons(tmp_path) == ["SOP_UID_COLLISION"]
+
+
+def test_slope_and_intercept_of_each_slice_are_its_own(tmp_path):
+    series = Series(random_voxels(), modality="PT")
+
+    def edit(ds, k):
+        ds.RescaleSlope, ds.RescaleIntercept = 0.25 * (k + 1), 0.0
+
+    series.write(tmp_path / "s", edit)
+    ((row, volume),) = accepted(tmp_path)
+    np.testing.assert_allclose(volume.voxels, series.voxels * (0.25 * np.arange(1, 10)), rtol=1e-6)
+    assert row.flags == ("F_PER_SLICE_SCALE",)
+    assert row.modality == "PT"
+
+
+def test_padding_of_a_ct_becomes_air_and_of_an_mr_stays(tmp_path):
+    for modality, outside in (("CT", -1024.0), ("MR", 63.0)):
+        voxels = random_voxels()
+        voxels[:3] = 63
+        series = Series(voxels, modality=modality, intercept=-1000.0 if modality == "CT" else 0.0)
+
+        def edit(ds, k):
+            ds.add_new("PixelPaddingValue", "US", 63)
+
+        series.write(tmp_path / modality, edit)
+        ((_, volume),) = accepted(tmp_path / modality)
+        expected = np.where(series.voxels == 63, outside, series.physical)
+        np.testing.assert_array_equal(volume.voxels, expected)
+
+
+def test_a_modality_lookup_table_is_applied(tmp_path):
+    import pydicom
+
+    table = (np.arange(4096)[::-1] // 2).astype("<u2")
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [4096, 0, 16], "US"
+    item.add_new("LUTData", "OW", table.tobytes())
+    series = Series(random_voxels())
+
+    def edit(ds, k):
+        del ds.RescaleSlope, ds.RescaleIntercept
+        ds.ModalityLUTSequence = [item]
+
+    series.write(tmp_path / "s", edit)
+    ((row, volume),) = accepted(tmp_path)
+    np.testing.assert_array_equal(volume.voxels, table[series.voxels])
+    assert "F_MODALITY_LUT" in row.flags
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "LOCALIZER"]}, "LOCALIZER"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "PROJECTION IMAGE", "MIP"]}, "DERIVED"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "DERIVED"),
+        ({"BurnedInAnnotation": "YES"}, "BURNED_IN_RISK"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "COLOR"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "SECONDARY_CAPTURE"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1"}, "UNSUPPORTED_MODALITY"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11"}, "NOT_IMAGE_SOP"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "LABEL_OBJECT"),
+        ({"ImagePositionPatient": None}, "NO_GEOMETRY"),
+        ({"ImageOrientationPatient": None}, "NO_GEOMETRY"),
+        ({"PixelSpacing": None}, "NO_GEOMETRY"),
+        ({"PixelSpacing": [0.0, 1.0]}, "BAD_GEOMETRY"),
+        ({"PixelSpacing": [30.0, 30.0]}, "OUT_OF_RANGE"),
+        ({"RescaleSlope": 0}, "BAD_NUMBER"),
+        ({"BitsStored": 17}, "BAD_HEADER"),
+        ({"Rows": 999}, "TRUNCATED"),
+        ({"NumberOfFrames": 2, "Rows": 5}, "MULTIFRAME_NO_GEOMETRY"),
+    ],
+)
+def test_what_can_be_no_scan_has_its_reason(tmp_path, change, reason):
+    def edit(ds, k):
+        for name, value in change.items():
+            setattr(ds, name, value)
+
+    Series(random_voxels()).write(tmp_path / "s", edit)
+    assert reasons(tmp_path) == [reason]
+
+
+def test_derived_images_are_kept_when_asked_for(tmp_path):
+    Series(random_voxels()).write(tmp_path / "s", lambda ds, k: setattr(ds, "ImageType", ["DERIVED", "PRIMARY", "MIP"]))
+    assert len(accepted(tmp_path, include_derived=True)) == 1
+
+
+def test_a_ct_without_negative_values_or_intercept_is_flagged(tmp_path):
+    series = Series(random_voxels(), intercept=0.0)
+    series.write(tmp_path / "s")
+    ((_, source),) = planned(tmp_path)
+    assert "CT_NOT_HU" in load_source(parse_source(source), limits=LIMITS).flags
+
+
+def test_a_blank_patient_id_is_flagged_and_goes_by_study(tmp_path):
+    for name in ("a", "b"):
+        Series(random_voxels(seed=ord(name)), patient="ANONYMOUS").write(tmp_path / name)
+    rows = [row for row, _ in planned(tmp_path)]
+    assert all("PATIENT_ID_SUSPECT" in row.flags for row in rows)
+    assert len({row.patient_id for row in rows}) == 2
+
+
+def test_a_folder_with_one_series_is_loaded_for_prediction_and_two_are_an_error(tmp_path):
+    row, column = oblique()
+    series = Series(random_voxels((20, 15, 9)), row=row, column=column, row_spacing_mm=3.0, column_spacing_mm=3.0)
+    series.write(tmp_path / "s" / "one")
+    assert_is(load_scan(tmp_path / "s"), series)
+    Series(random_voxels((20, 15, 9), seed=1), row_spacing_mm=3.0, column_spacing_mm=3.0).write(tmp_path / "s" / "two")
+    with pytest.raises(DataError, match="holds 2 scans"):
+        load_scan(tmp_path / "s")

@@ -1,0 +1,177 @@
+"""Watches one pretraining.
+
+Every N steps the encoder sees the same fixed images, and a verdict says what the numbers mean.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medssl.diagnostics.energy import energy_gap
+from medssl.diagnostics.features import Features, extract_features
+from medssl.diagnostics.groups import lidar
+from medssl.diagnostics.spectrum import alpha_req, eigenvalues, participation_ratio, rankme
+from medssl.diagnostics.spread import alignment, relative_std, root_mean_square, uniformity
+from medssl.diagnostics.verdict import Verdict, judge
+from medssl.encoders.encoder import Encoder
+from medssl.pretext.step import Step
+
+PREFIX = "diagnostics/"
+MOST_KEPT = 1024  # energies and embeddings of the last steps
+FEWEST_EMBEDDINGS = 16
+MOST_UNIFORMITY = 512  # pairs grow with the square
+HISTORY = 64
+# Names in `Step.terms` that tasks use for what only they can know.
+TERMS = ("teacher_entropy", "prototypes_used", "active_units")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """metrics: finite numbers under `diagnostics/...`, ready for the run. verdict: what they mean."""
+
+    metrics: dict[str, float]
+    verdict: Verdict
+
+
+class CollapseMonitor:
+    """Call `observe` at logging steps and `evaluate` every N steps, first before any training; both on one rank.
+
+    Draws no random numbers and leaves no gradient, so that a training with it equals one without. `state_dict` goes
+    into the checkpoint, since verdicts compare with earlier evaluations.
+    """
+
+    def __init__(self, *, views_per_scan: int = 1) -> None:
+        """views_per_scan.
+
+        How many consecutive fixed images come from one scan; from 2 on, LiDAR and alignment are measured too.
+        """
+        self.views_per_scan = views_per_scan
+        self._history: list[dict[str, float]] = []
+        self._right: deque[float] = deque(maxlen=MOST_KEPT)
+        self._wrong: deque[float] = deque(maxlen=MOST_KEPT)
+        self._embeddings: list[Tensor] = []
+        self._steps: list[dict[str, float]] = []
+
+    def observe(self, step: Step) -> None:
+        """Keep what a batch says until the next evaluation: one batch alone is too few to judge."""
+        self._steps.append(_step_numbers(step))
+        if step.negative_energy is not None:
+            self._right.extend(step.energy.detach().flatten().tolist())
+            self._wrong.extend(step.negative_energy.detach().flatten().tolist())
+        if step.embeddings is not None and (
+            not self._embeddings or self._embeddings[0].shape[1] == step.embeddings.shape[1]
+        ):
+            self._embeddings.append(step.embeddings.detach().float().cpu())
+            while sum(map(len, self._embeddings[1:])) >= MOST_KEPT:
+                self._embeddings.pop(0)
+
+    def evaluate(
+        self, encoder: Encoder, fixed_images: Float[Tensor, "n c d h w"], step: Step | None = None
+    ) -> Diagnosis:
+        """Measure the encoder on fixed images and judge. step: that of the moment; it is observed too."""
+        if step is not None:
+            self.observe(step)
+        numbers = feature_numbers(extract_features(encoder, fixed_images), views_per_scan=self.views_per_scan)
+        numbers |= self._embedding_numbers() | self._energy_numbers() | _means(self._steps)
+        numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        self._history = [
+            *self._history[:1],
+            *self._history[1:][-HISTORY:],
+            numbers,
+        ]  # the first stays: it is the reference
+        self._right.clear()
+        self._wrong.clear()
+        self._embeddings.clear()
+        self._steps.clear()
+        return Diagnosis({f"{PREFIX}{name}": value for name, value in numbers.items()}, judge(self._history))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, for the checkpoint."""
+        kept = torch.cat(self._embeddings) if self._embeddings else None
+        return {
+            "history": self._history,
+            "right": list(self._right),
+            "wrong": list(self._wrong),
+            "embeddings": kept,
+            "steps": list(self._steps),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` left off."""
+        self._history = [dict(numbers) for numbers in state["history"]]
+        self._right, self._wrong = deque(state["right"], MOST_KEPT), deque(state["wrong"], MOST_KEPT)
+        self._embeddings = [state["embeddings"]] if state["embeddings"] is not None else []
+        self._steps = [dict(numbers) for numbers in state["steps"]]
+
+    def _embedding_numbers(self) -> dict[str, float]:
+        if sum(map(len, self._embeddings)) < FEWEST_EMBEDDINGS:
+            return {}
+        embeddings = torch.cat(self._embeddings)[-MOST_KEPT:]
+        return {
+            "embedding_std": relative_std(embeddings),
+            "embedding_rank": rankme(embeddings, centred=True),
+            "embedding_rank_share": rank_share(embeddings),
+            "embedding_uniformity": uniformity(embeddings[-MOST_UNIFORMITY:]),
+        }
+
+    def _energy_numbers(self) -> dict[str, float]:
+        if not self._right:
+            return {}
+        gap = energy_gap(torch.tensor(list(self._right)), torch.tensor(list(self._wrong)))
+        return {"energy_gap": gap.mean, "energy_auc": gap.auc, "energy_pairs": float(gap.pairs)}
+
+
+def feature_numbers(features: Features, *, views_per_scan: int = 1) -> dict[str, float]:
+    """Every measure of pooled and of dense features, by name."""
+    numbers: dict[str, float] = {}
+    for kind, values in (("pooled", features.pooled), ("dense", features.dense)):
+        spectrum = eigenvalues(values)
+        numbers |= {
+            f"{kind}_std": relative_std(values),
+            f"{kind}_rank": rankme(values, centred=True),
+            f"{kind}_rank_share": rank_share(values),
+            f"{kind}_rankme": rankme(values),
+            f"{kind}_participation": participation_ratio(spectrum),
+            f"{kind}_alpha": alpha_req(spectrum),
+            f"{kind}_rms": root_mean_square(values),
+        }
+    if views_per_scan > 1 and len(features.pooled) >= 2 * views_per_scan:
+        groups = features.pooled[: len(features.pooled) // views_per_scan * views_per_scan]
+        views = groups.view(-1, views_per_scan, groups.shape[1])  # (scans, views, F)
+        numbers["pooled_lidar"] = lidar(views)
+        numbers["pooled_alignment"] = alignment(views[:, 0], views[:, 1])
+    return numbers
+
+
+def rank_share(features: Float[Tensor, "n f"]) -> float:
+    """Centred effective rank as a share of the largest that N features of F channels can have."""
+    count, channels = features.shape
+    return rankme(features, centred=True) / max(1, min(count - 1, channels))
+
+
+def _step_numbers(step: Step) -> dict[str, float]:
+    """Loss, and the terms by which a task tells what only it can know: shares between 0 and 1."""
+    numbers = {"loss": float(step.loss.detach())}
+    terms = {name: float(step.terms[name].detach()) for name in TERMS if name in step.terms}
+    if "active_units" in terms:
+        numbers["active_units"] = terms["active_units"]
+    largest = step.trivial or 0.0  # ln K, the loss of a student that gives every prototype the same share
+    if "teacher_entropy" in terms and largest > 0:
+        numbers["teacher_entropy"] = terms["teacher_entropy"] / largest  # tasks log it in nats
+    if "prototypes_used" in terms:
+        # A batch of few crops cannot use more prototypes than it has crops.
+        reachable = min(1.0, math.log(2 * len(step.energy)) / largest) if largest > 0 else 1.0
+        numbers["prototypes_used"] = min(1.0, terms["prototypes_used"] / reachable) if reachable > 0 else 1.0
+    return numbers
+
+
+def _means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = {name for numbers in steps for name in numbers}
+    values = {name: [numbers[name] for numbers in steps if name in numbers] for name in sorted(names)}
+    return {name: sum(some) / len(some) for name, some in values.items()}

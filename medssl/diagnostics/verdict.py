@@ -1,0 +1,216 @@
+"""What the numbers mean, in words: the failure by name, with its evidence and the thresholds it was held against."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+VerdictName = Literal[
+    "healthy",
+    "first look",
+    "complete collapse",
+    "dimensional collapse",
+    "uniform teacher",
+    "one prototype",
+    "posterior collapse",
+    "diverging norm",
+    "loss up, rank up",
+]
+Numbers = Mapping[str, float]
+
+# Chen & He 2021 (SimSiam) read a collapse from the standard deviation on the sphere; 1 is isotropic. Pooled features of
+# untrained encoders begin near 0.03, so a collapse must also have fallen to a quarter of the first evaluation.
+LEAST_STD, LEAST_STD_SHARE = 0.05, 0.25
+# An energy that tells right from wrong pairs no better than a coin (design, reference/pretext_tasks.md section 6),
+# twice running.
+LEAST_AUC, FEWEST_PAIRS = 0.55, 32
+# Garrido et al. 2022 (RankMe); random features of an untrained encoder have the highest rank, so falling alone is no
+# alarm.
+LEAST_RANK_SHARE, LOW_RANK_SHARE, FALLS, FALL = 0.1, 0.3, 3, 0.95
+# Caron et al. 2021 (DINO) and its issues: entropy of the teacher as a share of ln K, and of its mean over samples.
+MOST_ENTROPY, LEAST_USAGE = 0.99, 0.1
+LEAST_ACTIVE = 0.05
+MOST_GROWTH = 10.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One number and what it was held against, e.g. ("energy_auc", 0.51, "below 0.55 twice running")."""
+
+    metric: str
+    value: float
+    threshold: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """alarm: whether something is wrong. sentence: what, with its figures, and what to do."""
+
+    name: VerdictName
+    alarm: bool
+    sentence: str
+    evidence: tuple[Evidence, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.sentence}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the run's record: plain JSON values."""
+        evidence = [{"metric": e.metric, "value": e.value, "threshold": e.threshold} for e in self.evidence]
+        return {"name": self.name, "alarm": self.alarm, "sentence": self.sentence, "evidence": evidence}
+
+
+def judge(history: Sequence[Numbers]) -> Verdict:
+    """Verdict on the last of the evaluations of one run, oldest first; each maps a metric's name to its value.
+
+    Metrics that a task does not have are left out, and their rules with them. The first evaluation is only what later
+    ones are held against: before training, nothing is a failure.
+    """
+    if len(history) < 2:
+        return Verdict("first look", alarm=False, sentence="later evaluations are held against this one.")
+    for rule in RULES:
+        verdict = rule(history)
+        if verdict is not None:
+            return verdict
+    return Verdict("healthy", alarm=False, sentence=_state(history[-1]))
+
+
+def _complete(history: Sequence[Numbers]) -> Verdict | None:
+    first, last = history[0], history[-1]
+    for metric in ("embedding_std", "dense_std"):
+        if metric in first and metric in last and last[metric] < min(LEAST_STD, LEAST_STD_SHARE * first[metric]):
+            return _alarm(
+                "complete collapse",
+                f"all features are becoming one: their spread fell from {first[metric]:.3f} to {last[metric]:.3f} "
+                "(1 is isotropic). Strengthen what keeps them apart (negatives, variance term, stop-gradient), or "
+                "lower optim.lr.",
+                evidence=(Evidence(metric, last[metric], f"below {LEAST_STD} and a quarter of the first"),),
+            )
+    recent = history[-2:]
+    if len(history) >= 3 and all(
+        h.get("energy_pairs", 0) >= FEWEST_PAIRS and h["energy_auc"] < LEAST_AUC for h in recent
+    ):
+        return _alarm(
+            "complete collapse",
+            f"the energy does not tell pairs that belong together from shuffled ones (AUC {last['energy_auc']:.2f}, "
+            "where 0.5 is chance). Look at the views: can the pair be told at all? Then lower optim.lr.",
+            evidence=tuple(Evidence("energy_auc", h["energy_auc"], f"below {LEAST_AUC} twice running") for h in recent),
+        )
+    return None
+
+
+def _dimensional(history: Sequence[Numbers]) -> Verdict | None:
+    first, last = history[0], history[-1]
+    for metric in ("embedding_rank_share", "dense_rank_share"):
+        if metric not in last or metric not in first:
+            continue
+        value = last[metric]
+        falling = value < LOW_RANK_SHARE and _fell(history, metric) and _moves(history, "loss", up=False)
+        if (value < LEAST_RANK_SHARE and value < 0.5 * first[metric]) or falling:
+            why = f"below {LEAST_RANK_SHARE}" if value < LEAST_RANK_SHARE else f"fell {FALLS} times running"
+            return _alarm(
+                "dimensional collapse",
+                f"the features use {value:.0%} of their dimensions ({first[metric]:.0%} at the first evaluation), "
+                "while the loss looks fine. Add a decorrelating term, enlarge the batch, or weaken the augmentation.",
+                evidence=(Evidence(metric, value, why),),
+            )
+    return None
+
+
+def _teacher(history: Sequence[Numbers]) -> Verdict | None:
+    last = history[-1]
+    entropy, usage = last.get("teacher_entropy"), last.get("prototypes_used")
+    if entropy is not None and entropy > MOST_ENTROPY:
+        return _alarm(
+            "uniform teacher",
+            f"the teacher gives every prototype the same share (entropy {entropy:.1%} of the largest), so there is "
+            "nothing to learn. Lower the teacher's temperature, or slow its centre down.",
+            evidence=(Evidence("teacher_entropy", entropy, f"above {MOST_ENTROPY}"),),
+        )
+    if usage is not None and usage < LEAST_USAGE:
+        return _alarm(
+            "one prototype",
+            f"nearly all samples go to one prototype (entropy of the mean {usage:.1%} of the largest), so the loss "
+            "falls for nothing. Strengthen centring or the equal-share constraint, or raise the teacher's temperature.",
+            evidence=(Evidence("prototypes_used", usage, f"below {LEAST_USAGE}"),),
+        )
+    return None
+
+
+def _posterior(history: Sequence[Numbers]) -> Verdict | None:
+    active = history[-1].get("active_units")
+    if active is None or active >= LEAST_ACTIVE or active > history[-2].get("active_units", 0.0):
+        return None
+    return _alarm(
+        "posterior collapse",
+        f"{active:.0%} of the latent numbers depend on the scan: the decoder ignores the code. Lower task.beta, or "
+        "raise it slowly from 0.",
+        evidence=(Evidence("active_units", active, f"below {LEAST_ACTIVE} and not rising"),),
+    )
+
+
+def _diverging(history: Sequence[Numbers]) -> Verdict | None:
+    first, last = history[0], history[-1]
+    for metric in ("dense_rms", "pooled_rms"):
+        if metric in first and last.get(metric, 0.0) > MOST_GROWTH * first[metric] > 0:
+            return _alarm(
+                "diverging norm",
+                f"features grew from {first[metric]:.2g} to {last[metric]:.2g}. Lower optim.lr, raise "
+                "optim.weight_decay, or clip gradients harder.",
+                evidence=(Evidence(metric, last[metric], f"above {MOST_GROWTH:.0f} times the first"),),
+            )
+    return None
+
+
+def _loss_up(history: Sequence[Numbers]) -> Verdict | None:
+    """A rising loss with rising rank is how predictive tasks look when they go well (ijepa issue 41)."""
+    metric = "embedding_rank_share" if "embedding_rank_share" in history[-1] else "dense_rank_share"
+    if not (_moves(history, "loss", up=True) and _moves(history, metric, up=True)):
+        return None
+    loss, rank = history[-1]["loss"], history[-1][metric]
+    return Verdict(
+        "loss up, rank up",
+        alarm=False,
+        sentence="the loss rises because the targets get richer, and so do the features. This is no failure.",
+        evidence=(Evidence("loss", loss, "rising"), Evidence(metric, rank, "rising")),
+    )
+
+
+# The first that applies is the verdict: the gravest first.
+RULES: tuple[Callable[[Sequence[Numbers]], Verdict | None], ...] = (
+    _complete,
+    _teacher,
+    _posterior,
+    _dimensional,
+    _diverging,
+    _loss_up,
+)
+
+
+def _values(history: Sequence[Numbers], metric: str) -> list[float]:
+    return [h[metric] for h in history[-FALLS - 1 :] if metric in h]
+
+
+def _fell(history: Sequence[Numbers], metric: str) -> bool:
+    values = _values(history, metric)
+    return len(values) > FALLS and all(b < FALL * a for a, b in pairwise(values))
+
+
+def _moves(history: Sequence[Numbers], metric: str, *, up: bool) -> bool:
+    """Whether a metric rose (fell) at each of the last evaluations."""
+    values = _values(history, metric)
+    return len(values) > FALLS and all((b > a) == up and a != b for a, b in pairwise(values))
+
+
+def _alarm(name: VerdictName, sentence: str, *, evidence: tuple[Evidence, ...]) -> Verdict:
+    return Verdict(name, alarm=True, sentence=sentence, evidence=evidence)
+
+
+def _state(last: Numbers) -> str:
+    words = []
+    if "energy_auc" in last:
+        words.append(f"right pairs have less energy than shuffled ones {last['energy_auc']:.0%} of the time")
+    for metric, what in (("embedding_rank_share", "embeddings"), ("dense_rank_share", "features of places")):
+        if metric in last:
+            words.append(f"{what} use {last[metric]:.0%} of their dimensions")
+    return f"{'; '.join(words)}." if words else "nothing speaks against it."

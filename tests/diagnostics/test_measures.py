@@ -1,0 +1,204 @@
+"""Every measure against closed forms, naive loops and scipy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu, ortho_group
+
+from medssl.diagnostics.energy import energy_gap
+from medssl.diagnostics.groups import lidar
+from medssl.diagnostics.latent import active_units, cross_entropy_split, teacher_entropy
+from medssl.diagnostics.spectrum import alpha_req, eigenvalues, participation_ratio, rankme
+from medssl.diagnostics.spread import alignment, feature_std, koleo, relative_std, root_mean_square, uniformity
+
+CONSTANT = torch.ones(32, 1) * torch.linspace(-1, 3, 768)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- effective rank
+
+
+def test_rankme_of_the_identity_is_its_size():
+    assert rankme(torch.eye(8)) == pytest.approx(8.0, abs=1e-4)
+
+
+def test_rankme_of_constant_rows_is_one():
+    assert rankme(CONSTANT) == pytest.approx(1.0, abs=2e-3)  # 1.0012 at 768 channels for epsilon 1e-7
+
+
+def test_rankme_of_three_equal_directions_is_three():
+    features = torch.zeros(30, 16)
+    features[:10, 0], features[10:20, 1], features[20:, 2] = 1.0, 1.0, 1.0
+    assert rankme(features) == pytest.approx(3.0, abs=1e-4)
+
+
+def test_rankme_agrees_with_its_formula_in_numpy():
+    features = normal(40, 12)
+    sigma = np.linalg.svd(features.double().numpy(), compute_uv=False)
+    share = sigma / sigma.sum() + 1e-7
+    assert rankme(features) == pytest.approx(math.exp(-(share * np.log(share)).sum()), rel=1e-9)
+
+
+def test_an_offset_hides_the_rank_unless_it_is_taken_away():
+    features = normal(2048, 64)
+    assert rankme(features) == pytest.approx(63.7, abs=0.2)
+    assert rankme(features + 10) == pytest.approx(12.2, abs=0.7)
+    assert rankme(features + 10, centred=True) == pytest.approx(rankme(features, centred=True), rel=1e-3)
+
+
+def test_rank_of_nothing_is_zero_and_not_nan():
+    assert rankme(torch.zeros(5, 4)) == 0.0
+    assert rankme(CONSTANT, centred=True) == 0.0
+    assert participation_ratio(eigenvalues(CONSTANT)) == 0.0
+    assert alpha_req(eigenvalues(CONSTANT)) == 0.0
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_alpha_of_a_power_law_is_its_exponent(exponent):
+    spectrum = torch.arange(1, 65, dtype=torch.float64) ** -exponent
+    assert alpha_req(spectrum) == pytest.approx(exponent, abs=1e-9)
+
+
+def test_alpha_of_features_with_a_power_law_covariance():
+    d = 32
+    rotation = torch.from_numpy(ortho_group.rvs(d, random_state=0)).float()
+    spectrum = torch.arange(1, d + 1).double() ** -1.0
+    # Columns of an orthogonal matrix give exactly the covariance that is asked for.
+    scores = torch.linalg.qr(normal(4 * d, d).double() - normal(4 * d, d).double().mean(0))[0]
+    scores = torch.linalg.qr(torch.cat([torch.ones(4 * d, 1).double(), scores], 1))[0][:, 1:] * math.sqrt(4 * d - 1)
+    features = (scores * spectrum.sqrt()) @ rotation.double()
+    torch.testing.assert_close(eigenvalues(features), spectrum, rtol=1e-6, atol=1e-9)
+    assert alpha_req(eigenvalues(features)) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_participation_ratio_counts_equal_directions():
+    assert participation_ratio(torch.tensor([2.0, 2.0, 2.0, 0.0])) == pytest.approx(3.0)
+    assert participation_ratio(torch.tensor([4.0, 2.0])) == pytest.approx(36 / 20)
+
+
+# --- spread on the sphere
+
+
+def test_feature_std_is_zero_when_collapsed_and_one_over_root_d_when_isotropic():
+    assert feature_std(CONSTANT) == pytest.approx(0.0, abs=1e-9)
+    assert feature_std(normal(4096, 64)) == pytest.approx(1 / 8, rel=0.01)
+    assert relative_std(normal(4096, 64)) == pytest.approx(1.0, rel=0.01)
+    assert feature_std(torch.zeros(4, 4)) == 0.0
+
+
+def test_uniformity_of_collapsed_antipodal_and_orthonormal_features():
+    assert uniformity(CONSTANT) == pytest.approx(0.0, abs=1e-9)
+    assert uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-8.0)
+    assert uniformity(torch.eye(6)) == pytest.approx(-4.0)
+    assert uniformity(normal(256, 512)) == pytest.approx(-3.985, abs=0.01)
+
+
+def test_uniformity_agrees_with_a_loop_over_pairs():
+    points = torch.nn.functional.normalize(normal(7, 3).double(), dim=1)
+    terms = [math.exp(-2 * float((points[i] - points[j]).square().sum())) for i in range(7) for j in range(i)]
+    assert uniformity(points.float()) == pytest.approx(math.log(sum(terms) / len(terms)), rel=1e-5)
+
+
+def test_alignment_is_zero_for_equal_two_for_orthogonal_four_for_opposite_pairs():
+    x = torch.eye(4)
+    assert alignment(x, 3 * x) == pytest.approx(0.0)
+    assert alignment(x, x.roll(1, 0)) == pytest.approx(2.0)
+    assert alignment(x, -x) == pytest.approx(4.0)
+
+
+def test_koleo_of_antipodal_orthonormal_and_identical_features():
+    assert koleo(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-math.log(2), abs=1e-6)
+    assert koleo(torch.eye(5)) == pytest.approx(-math.log(math.sqrt(2)), abs=1e-6)
+    assert koleo(torch.ones(4, 8)) == pytest.approx(17.08, abs=0.01)
+
+
+def test_root_mean_square():
+    assert root_mean_square(torch.tensor([[3.0, -4.0]])) == pytest.approx(math.sqrt(12.5))
+
+
+# --- energy
+
+
+def test_energy_gap_of_separated_and_of_equal_energies():
+    apart = energy_gap(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 4.0, 6.0]))
+    assert (apart.mean, apart.auc, apart.pairs) == (3.5, 1.0, 2)
+    assert energy_gap(torch.ones(3), torch.ones(5)).auc == 0.5
+    assert energy_gap(torch.full((2,), 9.0), torch.zeros(2)).auc == 0.0
+    with pytest.raises(ValueError, match="at least one pair"):
+        energy_gap(torch.zeros(0), torch.zeros(2))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9), st.lists(st.integers(-3, 3), min_size=1, max_size=9))
+def test_auc_agrees_with_the_mann_whitney_statistic_of_scipy(right, wrong):
+    gap = energy_gap(torch.tensor(right).float(), torch.tensor(wrong).float())
+    statistic = mannwhitneyu(wrong, right, method="asymptotic").statistic if len(set(right + wrong)) > 1 else None
+    expected = 0.5 if statistic is None else statistic / (len(right) * len(wrong))
+    assert gap.auc == pytest.approx(expected)
+
+
+# --- LiDAR
+
+
+def test_lidar_of_isotropic_groups_is_the_number_of_channels():
+    groups = normal(500, 1, 16) + 0.1 * normal(500, 8, 16, seed=1)
+    assert lidar(groups) == pytest.approx(15.66, abs=0.25)
+
+
+def test_lidar_of_a_one_dimensional_signal_is_one():
+    groups = torch.zeros(300, 6, 16)
+    groups[:, :, 0] += normal(300, 1)
+    groups += 0.01 * normal(300, 6, 16, seed=1)
+    assert lidar(groups) == pytest.approx(1.01, abs=0.05)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-5])
+def test_lidar_does_not_call_constant_features_perfect(noise):
+    assert lidar(torch.ones(100, 4, 64) + noise * normal(100, 4, 64)) == 0.0
+
+
+def test_lidar_does_not_call_noise_perfect():
+    assert lidar(normal(200, 4, 32)) == 0.0
+
+
+def test_lidar_is_blind_to_scale():
+    groups = normal(100, 1, 8) + 0.1 * normal(100, 4, 8, seed=1)
+    assert lidar(groups * 1000) == pytest.approx(lidar(groups), rel=1e-5)
+
+
+# --- codes and latents
+
+
+def test_teacher_entropy_of_uniform_one_prototype_and_healthy_teachers():
+    uniform = teacher_entropy(torch.full((6, 4), 0.25))
+    assert (uniform.each, uniform.overall) == (pytest.approx(1.0), pytest.approx(1.0))
+    one = teacher_entropy(torch.eye(4)[[2, 2, 2]])
+    assert (one.each, one.overall) == (pytest.approx(0.0), pytest.approx(0.0))
+    healthy = teacher_entropy(torch.eye(4))
+    assert (healthy.each, healthy.overall) == (pytest.approx(0.0), pytest.approx(1.0))
+
+
+def test_entropy_and_divergence_add_up_to_the_cross_entropy():
+    teacher, student = normal(9, 5).softmax(1), normal(9, 5, seed=1).softmax(1)
+    entropy, divergence = cross_entropy_split(teacher, student)
+    crossed = -(teacher.double() * student.double().log()).sum(1).mean()
+    assert entropy + divergence == pytest.approx(float(crossed))
+    assert divergence > 0
+    assert cross_entropy_split(teacher, teacher)[1] == pytest.approx(0.0, abs=1e-12)
+    assert cross_entropy_split(torch.full((2, 4096), 1 / 4096), torch.full((2, 4096), 1 / 4096))[0] == pytest.approx(
+        8.317766, abs=1e-5
+    )
+
+
+def test_active_units_counts_latents_that_vary():
+    means = torch.zeros(50, 4)
+    means[:, 0] = torch.linspace(-1, 1, 50)
+    means[:, 1] = 0.05 * torch.linspace(-1, 1, 50)
+    assert active_units(means) == 0.25

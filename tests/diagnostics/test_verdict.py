@@ -1,0 +1,93 @@
+"""Each failure has its name, and a healthy run has silence."""
+
+import json
+
+import pytest
+
+from medssl.diagnostics.verdict import judge
+
+START = {"loss": 2.0, "embedding_std": 0.8, "dense_std": 0.8, "embedding_rank_share": 0.9, "dense_rank_share": 0.95}
+START |= {"dense_rms": 0.7, "pooled_rms": 0.4}
+
+
+def run(*changes):
+    """A history that begins healthy and changes from evaluation to evaluation."""
+    return [START, *[START | change for change in changes]]
+
+
+@pytest.mark.parametrize(
+    ("history", "name"),
+    [
+        (run({"embedding_std": 0.02}), "complete collapse"),
+        (run({"dense_std": 0.01}), "complete collapse"),
+        (run(*[{"energy_auc": 0.5, "energy_pairs": 64.0}] * 2), "complete collapse"),
+        (run({"embedding_rank_share": 0.05}), "dimensional collapse"),
+        (run({"dense_rank_share": 0.04}), "dimensional collapse"),
+        (
+            run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.5, 1.9), (0.4, 1.7), (0.3, 1.5), (0.2, 1.2))]),
+            "dimensional collapse",
+        ),
+        (run({"teacher_entropy": 0.999}), "uniform teacher"),
+        (run({"teacher_entropy": 0.3, "prototypes_used": 0.02}), "one prototype"),
+        (run({"active_units": 0.01}, {"active_units": 0.01}), "posterior collapse"),
+        (run({"dense_rms": 9.0}), "diverging norm"),
+    ],
+)
+def test_each_failure_has_its_name_and_its_evidence(history, name):
+    verdict = judge(history)
+    assert verdict.name == name
+    assert verdict.alarm
+    assert verdict.evidence
+    for evidence in verdict.evidence:
+        assert history[-1][evidence.metric] == evidence.value
+        assert evidence.threshold
+    assert str(verdict).startswith(f"{name}: ")
+    assert json.loads(json.dumps(verdict.as_dict()))["name"] == name
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        run({}),
+        run({"embedding_std": 0.3, "loss": 1.0}),
+        # Pooled features of an untrained encoder begin near 0.03 and stay there: small, but not falling.
+        [START | {"embedding_std": 0.03}, START | {"embedding_std": 0.02}],
+        run(*[{"energy_auc": 0.5, "energy_pairs": 8.0}] * 3),  # too few pairs to judge
+        run({"energy_auc": 0.5, "energy_pairs": 64.0}, {"energy_auc": 0.8, "energy_pairs": 64.0}),
+        # Rank falls from that of random features while the loss falls: how every good training begins.
+        run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.9, 1.9), (0.8, 1.7), (0.7, 1.5), (0.6, 1.2))]),
+        run({"active_units": 0.0}, {"active_units": 0.04}),  # still waking up
+        run({"teacher_entropy": 0.5, "prototypes_used": 0.6}),
+        run({"dense_rms": 3.0}),
+    ],
+)
+def test_a_healthy_run_is_silent(history):
+    verdict = judge(history)
+    assert not verdict.alarm
+    assert verdict.name == "healthy"
+
+
+def test_the_first_evaluation_is_only_looked_at():
+    verdict = judge([{"embedding_std": 0.0, "dense_rank_share": 0.0}])
+    assert (verdict.name, verdict.alarm) == ("first look", False)
+
+
+def test_a_rising_loss_with_rising_rank_is_no_failure():
+    rising = [{"loss": 2.0 + 0.1 * i, "embedding_rank_share": 0.3 + 0.1 * i} for i in range(4)]
+    verdict = judge(run(*rising))
+    assert (verdict.name, verdict.alarm) == ("loss up, rank up", False)
+    assert "no failure" in verdict.sentence
+
+
+def test_the_gravest_failure_is_the_verdict():
+    assert judge(run({"embedding_std": 0.01, "embedding_rank_share": 0.01})).name == "complete collapse"
+
+
+def test_the_healthy_sentence_says_what_was_seen():
+    sentence = judge(run({"energy_auc": 0.93, "energy_pairs": 64.0})).sentence
+    assert "93%" in sentence
+    assert "90% of their dimensions" in sentence
+
+
+def test_metrics_that_a_task_does_not_have_are_no_matter():
+    assert judge([{"loss": 1.0}, {"loss": 0.5}]).name == "healthy"

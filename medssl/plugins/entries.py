@@ -3,12 +3,40 @@
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from typing import Literal
+from importlib.metadata import entry_points
+from typing import Any, Literal
 
 TASK_GROUP = "medssl"
 ENCODER_GROUP = "medssl.encoders"
 SWITCH = "MEDSSL_PLUGINS"
+
+
+@runtime_checkable
+class EntryPoint(Protocol):
+    """What is used of an entry point.
+
+    Not the standard library's class: once the backport `importlib_metadata` is imported, which MLflow does, entry
+    points are of its class.
+    """
+
+    @property
+    def name(self) -> str:
+        """Left of the '='."""
+
+    @property
+    def value(self) -> str:
+        """Right of it: a module, or a module and an attribute."""
+
+    @property
+    def dist(self) -> Any:
+        """The distribution that announces it, with name and version; None where that is unknown."""
+
+    def load(self) -> Any:
+        """Import it."""
+
+# importlib.metadata's, or the one of the importlib_metadata package: where something has imported that (MLflow does),
+# it takes over the search, and its entry points are of its own class.
+EntryPoint = Any
 
 
 @dataclass(frozen=True)

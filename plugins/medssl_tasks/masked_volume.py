@@ -5,17 +5,19 @@ encoder with a decoder.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder
+from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, block_moments, informative, scored_mean, voxel_error
+from medssl.pretext.sparse import DropsTokens, check_convolutional, encode_sparsely, filled
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.pretext.tiles import Edges, block_edges, volume_edges
@@ -39,6 +41,14 @@ class MaskedVolume(PretextTask):
             "from 4 to 16: smaller holes are filled by interpolation, larger ones leave nothing to infer them from.",
         )
         ratio: float = Field(default=0.6, gt=0.0, lt=1.0, description="Share of the blocks that is hidden.")
+        masking: Literal["input", "sparse", "drop-tokens"] = Field(
+            default="input",
+            description="How hidden voxels are kept from the encoder. input: they are set to the mean, for any "
+            "encoder. sparse: convolutions and normalisation leave them out, for convolutional "
+            "encoders; nothing of the holes' shape leaks into the features. drop-tokens: the encoder "
+            "never computes them, for ViT encoders that offer it. The last two need blocks that are "
+            "multiples of the encoder's coarsest stride; block=auto sees to it.",
+        )
         ignore_air: float = Field(
             default=0.03,
             ge=0.0,
@@ -57,7 +67,12 @@ class MaskedVolume(PretextTask):
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
+        self.step: Edges = (1, 1, 1) if config.masking == "input" else encoder.strides[-1]
+        _check_masking(encoder, config)
         self.decoder = encoder.make_decoder(1)
+        # what the decoder finds in place of hidden features; normal with 0.02 as in He et al. 2022
+        width = () if config.masking == "input" else encoder.channels
+        self.tokens = nn.ParameterList(0.02 * torch.randn(channels) for channels in width)
 
     def crops(self, patch: Edges) -> Mapping[str, Crop]:
         """One patch with mild random geometry."""
@@ -66,7 +81,7 @@ class MaskedVolume(PretextTask):
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `hidden` from the encoder; `scored`, what of it lies inside the scan and is no air."""
         target = region.crop("patch")
-        block = block_edges(self.config.block, target)
+        block = block_edges(self.config.block, target, step=self.step)
         hidden = block_mask(region.draws, "hidden", shape=volume_edges(target), block=block, ratio=self.config.ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
@@ -76,11 +91,11 @@ class MaskedVolume(PretextTask):
     def forward(self, views: dict[str, Tensor]) -> Step:
         """Squared error on the scored voxels: per sample its energy, on average the loss."""
         volume, hidden, scored = views["target"], views["hidden"], views["scored"]
-        block = block_edges(self.config.block, volume)
+        block = block_edges(self.config.block, volume, step=self.step)
         target, mean, deviation = self._normalised(volume, block)
         seen = volume.masked_fill(hidden, 0.0)  # 0 is the mean of a normalised scan
-        pyramid = self.encoder(seen)
-        guess = self.decoder(pyramid, seen)
+        pyramid = self._encoded(seen, hidden)
+        guess = self.decoder(filled(pyramid, ~hidden, self.tokens) if self.tokens else pyramid, seen)
         error = voxel_error(guess, target)
         energy = scored_mean(error, scored)
         per_block = block[0] * block[1] * block[2]
@@ -104,6 +119,15 @@ class MaskedVolume(PretextTask):
         """The decoder that reconstructed: fine-tuning starts from it."""
         return self.decoder
 
+    def _encoded(self, seen: Tensor, hidden: Tensor) -> list[Tensor]:
+        """The pyramid of what is visible."""
+        if self.config.masking == "sparse":
+            return encode_sparsely(self.encoder, seen, ~hidden)
+        if self.config.masking == "drop-tokens":
+            return cast(DropsTokens, self.encoder).encode_visible(seen, hidden)
+        pyramid: list[Tensor] = self.encoder(seen)
+        return pyramid
+
     def _normalised(self, volume: Tensor, block: Edges) -> tuple[Tensor, Tensor | float, Tensor | float]:
         """What is to be reconstructed, and the mean and deviation that turn it back into the volume."""
         if not self.config.normalise:
@@ -111,6 +135,25 @@ class MaskedVolume(PretextTask):
         mean, variance = block_moments(volume, block)
         deviation = (variance + 1e-6).sqrt()  # 1e-6: He et al. 2022, reference code
         return (volume - mean) / deviation, mean, deviation
+
+
+def _check_masking(encoder: Encoder, config: MaskedVolume.Config) -> None:
+    """Raise ConfigError where the encoder cannot leave out what is hidden in the way that was asked for."""
+    if config.masking == "input":
+        return
+    if config.masking == "sparse":
+        check_convolutional(encoder)
+    elif not isinstance(encoder, DropsTokens):
+        raise ConfigError(
+            f"task.masking is 'drop-tokens', but the encoder '{encoder.description.name}' has no `encode_visible` that "
+            "leaves tokens out. Use --set task.masking=input, or sparse with a convolutional encoder."
+        )
+    stride = encoder.strides[-1]
+    if config.block != "auto" and any(config.block % step for step in stride):
+        raise ConfigError(
+            f"task.block is {config.block}, but with task.masking={config.masking} it must be a multiple of the "
+            f"encoder's coarsest stride {list(stride)}. Use block=auto, or {max(stride)}."
+        )
 
 
 @hookimpl

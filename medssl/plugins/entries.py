@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 TASK_GROUP = "medssl"
 ENCODER_GROUP = "medssl.encoders"

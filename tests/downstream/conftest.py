@@ -1,0 +1,60 @@
+"""A small ingested cohort: oblique, anisotropic phantoms with two classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medssl.store.ingest import IngestSettings, ingest
+
+SHAPE = (20, 26, 18)
+
+
+def oblique_affine() -> np.ndarray:
+    """Rotated by 20 degrees about z and 10 about x, spacing 1.0 x 1.2 x 1.5 mm, left-right flipped."""
+    a, b = np.deg2rad(20), np.deg2rad(10)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ np.diag([-1.0, 1.2, 1.5])
+    affine[:3, 3] = [10.0, -20.0, 30.0]
+    return affine
+
+
+def write_phantom(folder: Path, number: int) -> None:
+    """images/case.nii.gz and labels/case.nii.gz: a bright box (1) beside a brighter one (2)."""
+    draw = np.random.default_rng(number)
+    x, y, z = draw.integers(3, 6, 3)
+    label = np.zeros(SHAPE, np.uint8)
+    label[x : x + 8, y : y + 8, z : z + 8] = 1
+    label[x : x + 8, y + 9 : y + 16, z : z + 8] = 2
+    scan = (100 + 150 * label + draw.normal(0, 10, SHAPE)).astype(np.int16)
+    for kind, array in (("images", scan), ("labels", label)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, oblique_affine()), folder / kind / f"case{number:02d}.nii.gz")
+
+
+@dataclass(frozen=True)
+class SmallArchive:
+    """scans: folder of images and labels. cohort: what ingest made of it; 8 training and 3 test scans, all labelled."""
+
+    scans: Path
+    cohort: Path
+
+
+@pytest.fixture(scope="session")
+def small_archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
+    folder = tmp_path_factory.mktemp("archive")
+    for number in range(11):
+        write_phantom(folder / "scans", number)
+    splits = folder / "splits.csv"
+    rows = [f"case{n:02d}.nii.gz,{'test' if n >= 8 else 'train'}" for n in range(11)]
+    splits.write_text("\n".join(["file,split", *rows]))
+    key = folder / "key"
+    key.write_text("ab" * 32)
+    key.chmod(0o600)
+    settings = IngestSettings(labels=folder / "scans" / "labels", splits=splits, key_file=key, workers=0, modality="MR")
+    ingest([folder / "scans" / "images"], folder / "cohort", settings=settings)
+    return SmallArchive(folder / "scans", folder / "cohort")

@@ -1,0 +1,166 @@
+"""From a cohort to an encoder, to a segmentation model, to labels on a scan's own grid."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from medssl.config import FinetuneConfig, LoopConfig, OptimConfig, PretrainConfig
+from medssl.downstream.finetune import finetune
+from medssl.downstream.label_efficiency import label_efficiency
+from medssl.downstream.predict import predict
+from medssl.encoders.weights import load_encoder, load_network
+from medssl.errors import CheckpointError, ConfigError, DataError, UsageError
+from medssl.runs.run import Run
+from medssl.training.pretrain import pretrain
+from medssl.training.progress import Silent
+from tests.downstream.conftest import SHAPE, SmallArchive, oblique_affine
+
+PATCH = (16, 16, 16)
+
+
+def loop(steps: int, seed: int = 0) -> LoopConfig:
+    return LoopConfig(steps=steps, batch_size=2, seed=seed, workers=0, devices=1, log_every=5, checkpoint_every=50)
+
+
+def finetuning(archive: SmallArchive, **changes) -> FinetuneConfig:
+    settings = {"cohort": archive.cohort, "init": "scratch", "labels": 3, "patch": PATCH, "loop": loop(2)}
+    return FinetuneConfig(**{**settings, "optim": OptimConfig(lr=1e-2), **changes})
+
+
+@pytest.fixture(scope="module")
+def encoder_run(small_archive, tmp_path_factory) -> Path:
+    config = PretrainConfig(
+        cohort=small_archive.cohort, task={"name": "masked-volume"}, patch=PATCH, loop=loop(6), splits=("train",)
+    )
+    return pretrain(config, tmp_path_factory.mktemp("runs") / "masked")
+
+
+@pytest.fixture(scope="module")
+def model_run(small_archive, encoder_run, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "model"
+    evaluation = finetune(finetuning(small_archive, init=str(encoder_run), labels=6, loop=loop(60)), out)
+    assert evaluation is not None
+    assert evaluation.mean() > 0.5, evaluation
+    return out
+
+
+def test_pretraining_leaves_an_encoder_a_decoder_and_the_facts(encoder_run, small_archive):
+    run = Run.open(encoder_run)
+    assert run.status == "finished"
+    assert run.facts["scans"] == 8
+    encoder, decoder = load_encoder(encoder_run)
+    assert decoder is not None
+    assert encoder.description.name == "dynunet"
+    assert {"train/loss", "train/lr", "energy/positive", "diagnostics/dense_rank"} <= {
+        key for line in run.metrics() for key in line
+    }
+
+
+def test_finetuning_starts_from_the_pretrained_weights_and_says_so(encoder_run, small_archive, tmp_path):
+    frozen = finetuning(small_archive, init=str(encoder_run), encoder_lr_share=0.0, loop=loop(2))
+    finetune(frozen, tmp_path / "run")
+    pretrained, _ = load_encoder(encoder_run)
+    network, _ = load_network(tmp_path / "run")
+    for name, tensor in pretrained.state_dict().items():
+        assert torch.equal(network.encoder.state_dict()[name], tensor), name
+    reports = Run.open(tmp_path / "run").facts["transfer"]
+    assert [report["what"] for report in reports] == ["encoder", "decoder"]
+    assert reports[0]["counts"]["matched"] == len(pretrained.state_dict())
+
+
+def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder_run, small_archive):
+    from medssl.archive.cohort import Cohort
+    from medssl.downstream.finetune import build_network
+    from medssl.downstream.labelled import training_scans
+
+    scans = training_scans(Cohort.open(small_archive.cohort), labels=3, seed=0)
+    heads = []
+    for init in ("scratch", str(encoder_run)):
+        network, _ = build_network(finetuning(small_archive, init=init), scans=scans, patch=PATCH, classes=3)
+        heads.append(network.decoder.state_dict()["output_block.conv.conv.weight"])
+    assert torch.equal(heads[0], heads[1])
+
+
+def test_more_labels_with_one_seed_contain_fewer(small_archive):
+    from medssl.archive.cohort import Cohort
+    from medssl.downstream.labelled import training_scans
+
+    cohort = Cohort.open(small_archive.cohort)
+    chosen = [{s.scan_id for s in training_scans(cohort, labels=n, seed=1)} for n in (2, 5)]
+    assert chosen[0] < chosen[1]
+    other = {s.scan_id for s in training_scans(cohort, labels=2, seed=2)}
+    assert len(other) == 2
+
+
+def test_predictions_lie_on_the_scans_own_oblique_grid(model_run, small_archive, tmp_path):
+    source = small_archive.scans / "images" / "case09.nii.gz"
+    (result,) = predict(model_run, source, tmp_path, progress=lambda _: None)
+    assert result.output is not None
+    labels = nib.load(result.output)
+    np.testing.assert_allclose(labels.affine, oblique_affine(), atol=1e-5)
+    assert labels.shape == SHAPE
+    guess = np.asarray(labels.dataobj)
+    reference = np.asarray(nib.load(small_archive.scans / "labels" / "case09.nii.gz").dataobj)
+    # flipped or shifted labels would fall to about chance
+    for value in (1, 2):
+        overlap = (
+            2 * ((guess == value) & (reference == value)).sum() / ((guess == value).sum() + (reference == value).sum())
+        )
+        assert overlap > 0.5
+
+
+def test_a_folder_is_predicted_file_by_file_and_a_bad_file_costs_that_file(model_run, small_archive, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    good = (small_archive.scans / "images" / "case10.nii.gz").read_bytes()
+    (folder / "good.nii.gz").write_bytes(good)
+    (folder / "cut.nii.gz").write_bytes(good[: len(good) // 2])
+    results = predict(model_run, folder, tmp_path / "out", progress=lambda _: None)
+    assert {r.source.name: r.output is not None for r in results} == {"cut.nii.gz": False, "good.nii.gz": True}
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good_labels.nii.gz"]
+    with pytest.raises(UsageError, match="does not exist"):
+        predict(model_run, tmp_path / "nowhere", tmp_path / "out2", progress=lambda _: None)
+
+
+def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finished_work(
+    encoder_run, small_archive, tmp_path
+):
+    config = finetuning(small_archive, loop=loop(2))
+    made: list[str] = []
+
+    def progress(title: str) -> Silent:
+        made.append(title)
+        return Silent()
+
+    comparisons = label_efficiency(config, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
+    assert [(c.labels, c.init) for c in comparisons] == [(2, "scratch"), (2, "masked")]
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "e" / "runs").glob("*/model.safetensors")}
+    assert len(before) == 4
+    again = label_efficiency(config, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert again == comparisons
+    rows = json.loads((tmp_path / "e" / "label_efficiency.json").read_text())["rows"]
+    assert len(rows) == 4 * 3
+    assert (tmp_path / "e" / "label_efficiency.png").stat().st_size > 10_000
+    other = config.model_copy(update={"augment": 0.5})
+    with pytest.raises(ConfigError, match="other settings"):
+        label_efficiency(other, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"labels": 50}, ConfigError, "the split 'train' has 8"),
+        ({"init": "/nowhere"}, CheckpointError, "encoder.json"),
+        ({"patch": (16, 16, 17)}, ConfigError, "W = 17"),
+        ({"cohort": Path("/nowhere")}, DataError, "no cohort"),
+    ],
+)
+def test_what_cannot_work_is_said_before_a_run_exists(small_archive, tmp_path, changes, error, says):
+    with pytest.raises(error, match=says):
+        finetune(finetuning(small_archive, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

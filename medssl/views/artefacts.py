@@ -9,7 +9,7 @@ from medssl.errors import ConfigError
 from medssl.randomness import Draws
 from medssl.views.batch import BatchTransform, Parameters, Range
 from medssl.views.contrast import intensity_range
-from medssl.views.fields import bias_field, gibbs_ringing, rician_noise
+from medssl.views.fields import bias_field, gaussian_noise, gibbs_ringing, rician_noise
 from medssl.views.filters import blur, low_resolution
 
 
@@ -24,15 +24,16 @@ class BatchRandGaussianNoise(BatchTransform):
         self.mean, self.std, self.sample_std = mean, std, sample_std
 
     def parameters(self, draws: Draws, stream: str, images: Tensor) -> Parameters:
-        """noise: (B, C, D, H, W)."""
-        field = draws.noise(f"{stream}/noise", tuple(images.shape[1:]))
+        """noise: (B, C, D, H, W) standard normal. std: (B,)."""
         lowest = 0.0 if self.sample_std else self.std
-        std = draws.uniform(f"{stream}/std", lowest, self.std).view(-1, 1, 1, 1, 1)
-        return {"noise": field.mul_(std).add_(self.mean)}
+        return {
+            "noise": draws.noise(f"{stream}/noise", tuple(images.shape[1:])),
+            "std": draws.uniform(f"{stream}/std", lowest, self.std),
+        }
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
-        return (images + parameters["noise"]).to(images.dtype)
+        return gaussian_noise(images, parameters["noise"], parameters["std"], mean=self.mean)
 
 
 class BatchRandRicianNoise(BatchTransform):

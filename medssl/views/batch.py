@@ -24,15 +24,26 @@ class BatchTransform(RandomizableTransform):  # type: ignore[misc]  # monai publ
 
     def __call__(self, images: Tensor, draws: Draws | None = None, name: str = "") -> Tensor:
         """A changed copy of (B, C, D, H, W) images. name: tells two transforms of one kind in one view apart."""
-        draws = draws or self.own_draws(images)
+        out = self.change(images, draws or self.own_draws(images), name, owned=False)
+        return images.clone() if out is images else out
+
+    def change(self, images: Tensor, draws: Draws, name: str, *, owned: bool) -> Tensor:
+        """The images with the change in those samples to which it happens; the same tensor where it happens to none.
+
+        owned: whether `images` may be written to, so that only the changed samples are copied.
+        """
         stream = f"{name}/{type(self).__name__}"
         rows = np.flatnonzero(draws.shares(f"{stream}/happens") < self.prob).tolist()
+        if not rows:
+            return images
+        # Neighbours are a view, any others a copy to work on.
+        where = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
+        chosen = images[where]
+        changed = self.apply(chosen, self.parameters(draws.of(rows), stream, chosen))
         if len(rows) == len(images):
-            return self.apply(images, self.parameters(draws, stream, images))
-        out = images.clone()
-        if rows:
-            chosen = images[rows]
-            out[rows] = self.apply(chosen, self.parameters(draws.of(rows), stream, chosen))
+            return changed
+        out = images if owned else images.clone()
+        out[where] = changed
         return out
 
     def own_draws(self, images: Tensor) -> Draws:
@@ -56,10 +67,11 @@ class BatchCompose:
 
     def __call__(self, images: Tensor, draws: Draws | None = None, name: str = "") -> Tensor:
         """A changed copy. name: of the view, so that two views of a region differ."""
-        out = images.clone()
+        out = images
         for position, transform in enumerate(self.transforms):
-            out = transform(out, draws, f"{name}/{position}")
-        return out
+            own = draws or transform.own_draws(images)
+            out = transform.change(out, own, f"{name}/{position}", owned=out is not images)
+        return images.clone() if out is images else out
 
 
 def around_zero(value: float | Range) -> Range:

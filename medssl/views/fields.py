@@ -13,6 +13,18 @@ from medssl.views.contrast import per_sample
 from medssl.views.filters import along_axis
 
 
+def gaussian_noise(
+    images: Float[Tensor, "b c d h w"],
+    field: Float[Tensor, "b c d h w"],
+    std: Float[Tensor, " b"],
+    *,
+    mean: float = 0.0,
+) -> Float[Tensor, "b c d h w"]:
+    """V + field * std + mean, field being standard normal."""
+    out = torch.addcmul(images.float(), field, per_sample(std, field))
+    return (out.add_(mean) if mean else out).to(images.dtype)
+
+
 def rician_noise(
     images: Float[Tensor, "b c d h w"],
     real: Float[Tensor, "b c d h w"],

@@ -13,6 +13,7 @@ from medssl.randomness import Draws
 from medssl.views.contrast import gamma as gamma
 from medssl.views.contrast import scale_and_shift as scale_and_shift
 from medssl.views.contrast import stretch_contrast as stretch_contrast
+from medssl.views.fields import gaussian_noise
 from medssl.views.filters import blur as blur
 from medssl.views.filters import low_resolution as low_resolution
 
@@ -53,7 +54,9 @@ class IntensityChain:
             index = STEPS.index(name)
             rows = np.flatnonzero(happens[:, index] < chance).tolist()
             if rows:
-                out[rows] = step(out[rows], size[rows, index], rows)
+                # Neighbours are a view, any others a copy to work on.
+                where = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
+                out[where] = step(out[where], size[rows, index], rows)
         return out
 
     def _brighten(self, images: Tensor, happens: Shares, size: Shares) -> Tensor:
@@ -66,8 +69,7 @@ class IntensityChain:
     def _spatial_steps(self, draws: Draws, view: str) -> list["_Step"]:
         def noise(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
             field = draws.of(rows).noise(f"{view}/noise", tuple(images.shape[1:]))
-            std = _on(images, size * NOISE_STD * self.strength).view(-1, 1, 1, 1, 1)
-            return field.mul_(std).add_(images).to(images.dtype)
+            return gaussian_noise(images, field, _on(images, size * NOISE_STD * self.strength))
 
         def soften(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
             low, high = BLUR_SIGMA_VOXELS

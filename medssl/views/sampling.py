@@ -12,18 +12,19 @@ Size = tuple[int, int, int]
 
 
 def coordinates(matrix: Float[Tensor, "b 3 4"], size: Size) -> list[Tensor]:
-    """Per axis d, h, w of the box a (B, D, H, W) tensor: where each patch voxel lies.
-
-    Built by broadcasting, three adds per axis.
-    """
-    steps = [torch.arange(n, device=matrix.device, dtype=matrix.dtype) for n in size]
-    views = [(1, -1, 1, 1), (1, 1, -1, 1), (1, 1, 1, -1)]
-    out = []
+    """Per axis d, h, w of the box a (B, D, H, W) tensor: where each patch voxel lies."""
+    out = matrix.new_empty((3, len(matrix), *size))
     for axis in range(3):
-        row = matrix[:, axis, :, None, None, None]  # (B, 4, 1, 1, 1)
-        along = [row[:, i] * step.view(view) for i, (step, view) in enumerate(zip(steps, views, strict=True))]
-        out.append(along[0] + (along[1] + (along[2] + row[:, 3])))
-    return out
+        _coordinates_into(out[axis], matrix[:, axis])
+    return list(out)
+
+
+def _coordinates_into(out: Float[Tensor, "b d h w"], row: Float[Tensor, "b 4"]) -> None:
+    """One row of the matrix times every patch voxel, by broadcasting: one pass over the patch."""
+    d, h, w = (torch.arange(n, device=row.device, dtype=row.dtype) for n in out.shape[1:])
+    by_d, by_h, by_w, shift = row[:, :, None, None, None].unbind(dim=1)
+    plane = by_h * h.view(1, 1, -1, 1) + (by_w * w + shift)
+    torch.add(plane, by_d * d.view(1, -1, 1, 1), out=out)
 
 
 def resample(
@@ -39,14 +40,17 @@ def resample(
 
     displacement: further shift of every patch voxel, in voxels of the volume along d, h, w.
     """
-    grid = torch.empty((len(matrix), *size, 3), device=volumes.device, dtype=volumes.dtype)
-    for axis, place in enumerate(coordinates(matrix, size)):
+    # grid_sample counts from -1 to 1 between the outer faces: the scaling goes into the matrix, not over every voxel.
+    half = torch.tensor(volumes.shape[2:], device=matrix.device, dtype=matrix.dtype).view(1, 3, 1) / 2
+    scaled = matrix / half
+    scaled[:, :, 3] += 0.5 / half[:, :, 0] - 1.0
+    # Axes apart while they are written (a third of the time), interleaved only as a view; named w, h, d.
+    grid = torch.empty((len(matrix), 3, *size), device=volumes.device, dtype=volumes.dtype)
+    for axis in range(3):
+        _coordinates_into(grid[:, 2 - axis], scaled[:, axis])
         if displacement is not None:
-            place = place + displacement[:, axis]
-        # grid_sample counts from -1 to 1 between the outer faces, and names the axes w, h, d.
-        length = volumes.shape[2 + axis]
-        torch.add(place.mul_(2.0 / length), 1.0 / length - 1.0, out=grid[..., 2 - axis])
-    return F.grid_sample(volumes, grid, mode=mode, padding_mode="zeros", align_corners=False)
+            grid[:, 2 - axis].addcmul_(displacement[:, axis], 1.0 / half[:, axis, :, None, None])
+    return F.grid_sample(volumes, grid.permute(0, 2, 3, 4, 1), mode=mode, padding_mode="zeros", align_corners=False)
 
 
 def window(volume: Tensor, matrix: Float[Tensor, "3 4"], size: Size, *, outside: Tensor) -> Tensor:

@@ -73,6 +73,50 @@ def show(
     typer.echo(f"\nUse it: medssl pretrain --cohort COHORT --task {name}{example} --out RUN")
 
 
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the task, such as masked-cubes.")],
+    package: Annotated[
+        bool, typer.Option("--package", help="A project that pip installs, with a test and CI.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
+) -> None:
+    """Write a working pretext task to start from: one file, or a project with --package.
+
+    Example: medssl plugins new masked-cubes
+    """
+    from medssl_cli.scaffold import write_file, write_package
+
+    if package:
+        project = write_package(name, out)
+        typer.echo(f"wrote {project}\nnext: pip install -e '{project}[test]' && medssl plugins check {name}")
+    else:
+        path = write_file(name, out)
+        typer.echo(f"wrote {path}\nnext: medssl plugins check {path}")
+        typer.echo(f"then: medssl pretrain --cohort COHORT --task {name} --plugin {path} --out RUN")
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Installed task, or Python file with tasks.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the task, such as ratio=0.5. Repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a pretext task to what medssl expects of every task: a tick or a cross each, with what to change.
+
+    Exit code 1 where something fails. Example: medssl plugins check masked_cubes.py
+    """
+    from medssl_cli.plugin_check import check_target, print_outcomes
+
+    outcomes = check_target(target, settings=settings or [])
+    failed = print_outcomes(outcomes, as_json=as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
 def _row(entry: "TaskEntry", kind: str, *, load: bool) -> dict[str, str]:
     from medssl.errors import MedsslError
     from medssl.plugins import load_encoder, load_task

@@ -255,7 +255,7 @@ def _check_axes(what: str, volume: Tensor, sizes: list[tuple[int, ...]]) -> None
         )
 
 
-def _check_step(step: Step, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
+def _check_step(step: Any, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
     _check_batch(step, batch=batch)
     for name, value in step.terms.items():
         if not isinstance(value, Tensor) or value.ndim:
@@ -273,7 +273,7 @@ def _check_step(step: Step, *, batch: int, sizes: list[tuple[int, ...]]) -> None
         raise PluginError("embeddings are no detached (N, F). Flatten and detach them.")
 
 
-def _check_batch(step: Step, *, batch: int) -> None:
+def _check_batch(step: Any, *, batch: int) -> None:
     if not isinstance(step, Step):
         raise PluginError(f"forward returns {type(step).__name__}. Return medssl.Step(loss=..., energy=...).")
     if step.loss.ndim:

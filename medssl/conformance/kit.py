@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,13 +29,19 @@ def checks_of(cls: type[PretextTask], *, options: Mapping[str, Any] | None = Non
     return {check.__name__: partial(check, bench) for check in (*CHECKS, two_ranks_equal_one)}
 
 
-def run_checks(cls: type[PretextTask], *, options: Mapping[str, Any] | None = None) -> Iterator[Outcome]:
-    """The outcome of every check, each as soon as it is known. The two processes of the last one run meanwhile."""
+def run_checks(
+    cls: type[PretextTask], *, options: Mapping[str, Any] | None = None, two_ranks: bool = True
+) -> Iterator[Outcome]:
+    """The outcome of every check, each as soon as it is known.
+
+    two_ranks: whether the check that needs two processes is made; they run while the others are.
+    """
     bench = Workbench(cls, options=options)
-    with TwoRanks(bench) as ranks:
+    with TwoRanks(bench) if two_ranks else nullcontext() as ranks:
         for check in CHECKS:
             yield _outcome(check, partial(check, bench))
-        yield _outcome(two_ranks_equal_one, ranks.compare)
+        if ranks:
+            yield _outcome(two_ranks_equal_one, ranks.compare)
 
 
 def _outcome(check: Check, run: Callable[[], None]) -> Outcome:

@@ -58,6 +58,7 @@ class TwoRanks:
 
     def compare(self) -> None:
         """Wait for both and compare. Raises PluginError where they do not equal one process, or each other."""
+        said = []
         for process in self._processes:
             try:
                 _, errors = process.communicate(timeout=LIMIT_S)
@@ -67,7 +68,13 @@ class TwoRanks:
                     "same gathers on every rank, and none where task.training is False."
                 ) from None
             if process.returncode:
-                raise PluginError(f"a step with two processes fails: {errors.strip().splitlines()[-1]}")
+                said.append((errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
+        if said:
+            # The one that lost its partner complains about the connection; what the partner said is the cause.
+            cause = next(
+                (line for line in said if "gloo" not in line.lower() and "connection" not in line.lower()), said[0]
+            )
+            raise PluginError(f"a step with two processes fails: {cause}")
         first, second = (torch.load(self._result(rank), weights_only=True) for rank in range(WORLD))
         alone = one_step(self.bench, rank=0, world=1)
         if alone["loss"] != one_step(self.bench, rank=0, world=1, reseed=1)["loss"]:

@@ -23,7 +23,7 @@ from medssl.store.volumes import StoredVolume, write_volume
 from medssl.views.region import Region
 
 # (D, H, W), all different, so that swapped axes show; multiples of 8.
-PATCH = (24, 32, 40)
+PATCH = (16, 24, 32)
 SCANS = 4
 SCAN_SHAPE = (72, 60, 52)  # (X, Y, Z)
 

@@ -24,7 +24,7 @@ def plugins(places: Places) -> list[Finding]:
             )
         else:
             findings += _task(entry.name, entry.origin)
-    findings += _unmet({entry.entry_point.dist.name for entry in entries if entry.entry_point.dist})
+    findings += unmet_requirements({entry.entry_point.dist.name for entry in entries if entry.entry_point.dist})
     if any(finding.status == "failed" for finding in findings):
         return findings
     names = ", ".join(entry.name for entry in entries if entry.status == "ok")
@@ -43,7 +43,7 @@ def _task(name: str, origin: str) -> list[Finding]:
     return []
 
 
-def _unmet(distributions: set[str]) -> list[Finding]:
+def unmet_requirements(distributions: set[str]) -> list[Finding]:
     """Plugins that ask for another version of medssl."""
     from importlib.metadata import requires, version
 

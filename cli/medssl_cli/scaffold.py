@@ -1,0 +1,84 @@
+"""Writing a new plugin from the templates that lie beside this file."""
+
+import keyword
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from string import Template
+
+from medssl.errors import UsageError
+from medssl.plugins import list_tasks
+
+TEMPLATES = Path(__file__).parent / "templates"
+NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
+
+# Template, and where it goes inside a package.
+PACKAGE = (
+    ("pyproject.toml.txt", "pyproject.toml"),
+    ("task.py.txt", "{module}.py"),
+    ("test_task.py.txt", "tests/test_{identifier}.py"),
+    ("README.md.txt", "README.md"),
+    ("ci.yml.txt", ".github/workflows/check.yml"),
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a task's name becomes elsewhere: `masked-cubes`, MaskedCubes, medssl-masked-cubes, medssl_masked_cubes."""
+
+    name: str
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The words that the templates ask for."""
+        identifier = self.name.replace("-", "_")
+        major, minor, *_ = version("medssl").split(".")
+        return {
+            "name": self.name,
+            "title": self.name.replace("-", " ").capitalize(),
+            "cls": "".join(part.capitalize() for part in self.name.split("-")),
+            "identifier": identifier,
+            "distribution": f"medssl-{self.name}",
+            "module": f"medssl_{identifier}",
+            "version": f"{major}.{minor}",
+            # Before 1.0 a minor release may change the interface.
+            "next_version": f"0.{int(minor) + 1}" if major == "0" else str(int(major) + 1),
+        }
+
+
+def write_file(name: str, folder: Path) -> Path:
+    """Write FOLDER/NAME.py, a working task, and return its path. Raises UsageError where it exists already."""
+    values = _names(name).values
+    path = folder / f"{values['identifier']}.py"
+    if path.exists():
+        raise UsageError(f"{path} exists. Choose another name, or another folder with --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(_filled("task.py.txt", values), encoding="utf-8")
+    return path
+
+
+def write_package(name: str, folder: Path) -> Path:
+    """Write FOLDER/medssl-NAME, a project that pip installs, with a test and CI. Raises UsageError where it exists."""
+    values = _names(name).values
+    project = folder / values["distribution"]
+    if project.exists():
+        raise UsageError(f"{project} exists. Choose another name, or another folder with --out.")
+    for template, place in PACKAGE:
+        path = project / place.format_map(values)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_filled(template, values), encoding="utf-8")
+    return project
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    return Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(values)
+
+
+def _names(name: str) -> Names:
+    if not NAME.match(name) or keyword.iskeyword(name):
+        raise UsageError(f"'{name}' is no name for a task. Use lower-case letters, digits and hyphens: masked-cubes.")
+    for entry in list_tasks():
+        if entry.name == name:
+            raise UsageError(f"There is a task '{name}' already, from {entry.origin}. Choose another name.")
+    return Names(name)

@@ -5,6 +5,7 @@
   + UsageError         the command cannot start as asked: missing path, folder not empty (exit code 2)
   + DataError          a file, scan, label or cohort cannot be used
   + PluginError        a pretext task cannot be found, loaded or told from another
+    + UnknownNameError no plugin has the name that was asked for (also a UsageError: exit code 2)
   + TrackingError      the tracking store cannot be written or read
   + CheckpointError    weights or training state do not fit, or cannot be read
   + TrainingError      training cannot go on: the loss is not finite
@@ -32,6 +33,10 @@ class DataError(MedsslError):
 
 class PluginError(MedsslError):
     """A pretext task cannot be found, loaded or told from another."""
+
+
+class UnknownNameError(PluginError, UsageError):
+    """No plugin has the name that was asked for."""
 
 
 class TrackingError(MedsslError):

@@ -29,7 +29,7 @@ def finetune(
     from medssl.config import FinetuneConfig, load_config
     from medssl.downstream.finetune import finetune as run_finetuning
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import observer, resumed_files
+    from medssl_cli.training import check_paths, observer, resumed_files
 
     flags: dict[str, Any] = {
         "cohort": cohort,
@@ -42,6 +42,7 @@ def finetune(
     given = {key: value for key, value in flags.items() if value is not None}
     files = [*resumed_files(out, resume=resume), *(config or [])]
     settings = load_config(FinetuneConfig, files=files, settings=set_ or [], flags=given)
+    check_paths(settings.cohort, *([] if settings.init == "scratch" else [Path(settings.init)]))
     evaluation = run_finetuning(
         settings,
         out,

@@ -72,6 +72,8 @@ def print_report(report: "IngestReport", cohort: Path | None) -> None:
     if report.examples:
         example = next(iter(report.examples.values()))[0]
         typer.echo(f"why one was left out: medssl archive explain {cohort} {example}")
+    if report.n_scans == 0:
+        return
     typer.echo(
         f"cohort: {cohort}\nnext: medssl pretrain --cohort {cohort} --task masked-volume --out runs/masked-volume"
     )

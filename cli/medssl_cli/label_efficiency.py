@@ -31,16 +31,18 @@ def label_efficiency(
     from medssl.downstream.label_efficiency import markdown_table
     from medssl.tracking.review import write_review
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import observer
+    from medssl_cli.training import check_paths, observer
 
     flags: dict[str, Any] = {"cohort": cohort, "loop.steps": steps}
     given = {key: value for key, value in flags.items() if value is not None}
     settings = load_config(
         FinetuneConfig, files=config or [], settings=set_ or [], flags={"init": "scratch", "labels": 1, **given}
     )
+    starts = named_runs(init)
+    check_paths(settings.cohort, *(Path(folder) for folder in starts.values()))
     comparisons = run_comparison(
         settings,
-        named_runs(init),
+        starts,
         label_counts(labels),
         seeds,
         out,

@@ -19,6 +19,9 @@ def predict(
     """
     from medssl.downstream.predict import Prediction
     from medssl.downstream.predict import predict as run_prediction
+    from medssl_cli.training import check_paths
+
+    check_paths(model, input_)
 
     def show(prediction: Prediction) -> None:
         if prediction.output:

@@ -32,7 +32,7 @@ def pretrain(
     from medssl.config import PretrainConfig, load_config
     from medssl.training.pretrain import pretrain as run_pretraining
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import observer, resumed_files
+    from medssl_cli.training import check_paths, observer, resumed_files
 
     flags: dict[str, Any] = {
         "cohort": cohort,
@@ -46,6 +46,7 @@ def pretrain(
     given = {key: value for key, value in flags.items() if value is not None}
     files = [*resumed_files(out, resume=resume), *(config or [])]
     settings = load_config(PretrainConfig, files=files, settings=set_ or [], flags=given)
+    check_paths(settings.cohort)
     if dry_run:
         from medssl_cli.dry_run import describe_pretraining
 

@@ -1,4 +1,4 @@
-"""What the training commands share: continuing a run, and the mirror beside it."""
+"""What the training commands share: paths that must exist, continuing a run, and the mirror beside it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ def resumed_files(out: Path, *, resume: bool) -> list[Path]:
     if not config.exists():
         raise UsageError(f"{out} holds no run to continue. Leave out --resume to start one.")
     return [config]
+
+
+def check_paths(*folders: Path) -> None:
+    """Raise UsageError for the first folder that was named and is not there."""
+    missing = next((folder for folder in folders if not folder.exists()), None)
+    if missing is not None:
+        raise UsageError(f"{missing} does not exist. Check the path.")
 
 
 def observer(settings: TrackingConfig) -> Observer:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from medssl.errors import PluginError
+from medssl.errors import PluginError, UnknownNameError
 from medssl.plugins.check import ENCODER_BASE, TASK_BASE, check_class
 from medssl.plugins.entries import SWITCH, TaskEntry, list_encoders, list_tasks, plugins_left_out
 from medssl.plugins.load import Plugin, import_entry, import_file, provided
@@ -167,4 +167,4 @@ def _unknown(
     lines = [f"No {kind.words} named '{name}'." + (f" Did you mean '{near[0]}'?" if near else "")]
     lines.append(f"Available: {', '.join(available) or 'none'}.")
     lines += [f"Note: {note}" for note in notes]
-    return PluginError("\n".join(lines))
+    return UnknownNameError("\n".join(lines))

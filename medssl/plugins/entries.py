@@ -34,10 +34,6 @@ class EntryPoint(Protocol):
     def load(self) -> Any:
         """Import it."""
 
-# importlib.metadata's, or the one of the importlib_metadata package: where something has imported that (MLflow does),
-# it takes over the search, and its entry points are of its own class.
-EntryPoint = Any
-
 
 @dataclass(frozen=True)
 class TaskEntry:

@@ -20,7 +20,7 @@ def gaussian_noise(
     *,
     mean: float = 0.0,
 ) -> Float[Tensor, "b c d h w"]:
-    """V + field * std + mean, field being standard normal."""
+    """The images with field * std + mean added, the field being standard normal."""
     out = torch.addcmul(images.float(), field, per_sample(std, field))
     return (out.add_(mean) if mean else out).to(images.dtype)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -20,11 +21,31 @@ Edges = tuple[int, int, int]
 PAIR = ("a", "b")
 
 
+class PairGeometry(PatchGeometry):
+    """More geometry than for a single patch, because telling it apart from content is what crops are compared for."""
+
+    rotation_deg: float = Field(
+        default=20.0,
+        ge=0.0,
+        le=180.0,
+        description="Largest angle about each axis, in degrees; the same in both directions.",
+    )
+    zoom: tuple[Annotated[float, Field(gt=0.1)], Annotated[float, Field(lt=10.0)]] = Field(
+        default=(0.8, 1.25), description="Smallest and largest magnification."
+    )
+    probability: float = Field(
+        default=0.8,
+        ge=0.0,
+        le=1.0,
+        description="Share of crops that are rotated and zoomed; the others are read voxel for voxel.",
+    )
+
+
 class PairConfig(TaskConfig):
     """How two crops of a pair differ, and how a crop becomes a vector."""
 
-    geometry: PatchGeometry = Field(
-        default=PatchGeometry(rotation_deg=20.0, zoom=(0.8, 1.25), probability=0.8),
+    geometry: PairGeometry = Field(
+        default=PairGeometry(),
         description="Random rotation, magnification and mirroring, drawn for each crop on its own.",
     )
     reach: float = Field(

@@ -103,7 +103,8 @@ def _only_visible(encoder: Encoder, visible: Tensor) -> Iterator[None]:
 
 def _norm_over_visible(module: Any, features: Tensor, mask: Tensor, *, groups: int) -> Tensor:
     """Instance or group normalisation with mean and biased variance over visible cells; zero elsewhere."""
-    grouped = features.to(mask.dtype if mask.dtype == torch.float64 else torch.float32).unflatten(1, (groups, -1))
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    grouped = wide.reshape(len(wide), groups, -1, *wide.shape[2:])  # (B, groups, C / groups, D, H, W)
     weight = mask.to(grouped.dtype).unsqueeze(1)  # (B, 1, 1, D, H, W)
     count = (weight.sum(dim=(2, 3, 4, 5), keepdim=True) * grouped.shape[2]).clamp_min(1.0)
     mean = (grouped * weight).sum(dim=(2, 3, 4, 5), keepdim=True) / count

@@ -1,0 +1,60 @@
+"""Every task on regions read from a store, with the default encoder, on cubic voxels and on thick slices."""
+
+import numpy as np
+import pytest
+import torch
+from stored_scans import noise, store_scan
+
+from medssl.encoders.build import build_encoder, describe
+from medssl.plugins import load_task, task_config
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.views.region import Region
+
+PATCH = (16, 32, 16)
+TASKS = {
+    "adversarial": {"width": 4},
+    "colorization": {},
+    "combine": {"tasks": [{"name": "rotation", "options": {"copies": 1}}, {"name": "vae"}]},
+    "denoising": {},
+    "jigsaw": {"grid": [1, 2, 1], "orders": 2},
+    "masked-volume": {"masking": "sparse"},
+    "patch-context": {},
+    "rotation": {"copies": 1},
+    "slice-order": {"slabs": 2},
+    "sparse-coding": {},
+    "vae": {"latents": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    shapes = [(50, 60, 40), (18, 34, 17)]  # the second is smaller than what most tasks read
+    return [
+        store_scan(folder, f"scan-{i}", (noise(shape, i) / 20 + 900).astype(np.int16)) for i, shape in enumerate(shapes)
+    ]
+
+
+def encoder(spacing_mm):
+    torch.manual_seed(0)
+    filters = [4, 8, 8]
+    return build_encoder(describe("dynunet", options={"filters": filters}, patch=PATCH, spacing_mm=spacing_mm))
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (4.0, 1.0, 1.0)], ids=["cubic", "thick slices"])
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_learns_from_stored_scans_with_the_default_encoder(scans, name, spacing_mm):
+    cls = load_task(name).cls
+    task = cls(encoder(spacing_mm), task_config(cls, TASKS[name]))
+    plan = BatchPlan(scans, task.crops(PATCH), batch_size=2, seed=0)
+    with RegionLoader(plan, workers=0, first_step=0) as loader:
+        region = Region.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=0)
+    with torch.no_grad():
+        views = task.views(region)
+    step = task(views)
+    step.loss.backward()
+    assert torch.isfinite(step.loss)
+    assert step.energy.shape == (2,)
+    assert all(weight.grad is not None for weight in task.parameters())
+    assert all(torch.isfinite(picture).all() for picture in step.pictures.values())

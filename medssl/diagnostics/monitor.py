@@ -24,7 +24,7 @@ from medssl.pretext.step import Step
 
 PREFIX = "diagnostics/"
 MOST_KEPT = 1024  # energies and embeddings of the last steps
-FEWEST_EMBEDDINGS = 16
+FEWEST_EMBEDDINGS, FEWEST_AT_START = 16, 4
 MOST_UNIFORMITY = 512  # pairs grow with the square
 HISTORY = 64
 # Names in `Step.terms` that tasks use for what only they can know.
@@ -47,16 +47,14 @@ class CollapseMonitor:
     """
 
     def __init__(self, *, views_per_scan: int = 1) -> None:
-        """views_per_scan.
-
-        How many consecutive fixed images come from one scan; from 2 on, LiDAR and alignment are measured too.
-        """
+        """views_per_scan: how many fixed images in a row show one scan; from 2 on, LiDAR and alignment are measured."""
         self.views_per_scan = views_per_scan
         self._history: list[dict[str, float]] = []
         self._right: deque[float] = deque(maxlen=MOST_KEPT)
         self._wrong: deque[float] = deque(maxlen=MOST_KEPT)
         self._embeddings: list[Tensor] = []
         self._steps: list[dict[str, float]] = []
+        self._start: dict[str, float] = {}
 
     def observe(self, step: Step) -> None:
         """Keep what a batch says until the next evaluation: one batch alone is too few to judge."""
@@ -68,6 +66,10 @@ class CollapseMonitor:
             not self._embeddings or self._embeddings[0].shape[1] == step.embeddings.shape[1]
         ):
             self._embeddings.append(step.embeddings.detach().float().cpu())
+            if not self._start and sum(map(len, self._embeddings)) >= FEWEST_AT_START:
+                # Of the first batch or two, before anything can have collapsed: what later ones are held against.
+                start = torch.cat(self._embeddings)
+                self._start = {"embedding_std": relative_std(start), "embedding_rank_share": rank_share(start)}
             while sum(map(len, self._embeddings[1:])) >= MOST_KEPT:
                 self._embeddings.pop(0)
 
@@ -80,11 +82,9 @@ class CollapseMonitor:
         numbers = feature_numbers(extract_features(encoder, fixed_images), views_per_scan=self.views_per_scan)
         numbers |= self._embedding_numbers() | self._energy_numbers() | _means(self._steps)
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
-        self._history = [
-            *self._history[:1],
-            *self._history[1:][-HISTORY:],
-            numbers,
-        ]  # the first stays: it is the reference
+        # The first evaluation stays: it is the reference. Made before training, it has no embeddings of its own.
+        reference = [self._start | first for first in self._history[:1]]
+        self._history = [*reference, *self._history[1:][-HISTORY:], numbers]
         self._right.clear()
         self._wrong.clear()
         self._embeddings.clear()
@@ -100,6 +100,7 @@ class CollapseMonitor:
             "wrong": list(self._wrong),
             "embeddings": kept,
             "steps": list(self._steps),
+            "start": self._start,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -108,6 +109,7 @@ class CollapseMonitor:
         self._right, self._wrong = deque(state["right"], MOST_KEPT), deque(state["wrong"], MOST_KEPT)
         self._embeddings = [state["embeddings"]] if state["embeddings"] is not None else []
         self._steps = [dict(numbers) for numbers in state["steps"]]
+        self._start = dict(state["start"])
 
     def _embedding_numbers(self) -> dict[str, float]:
         if sum(map(len, self._embeddings)) < FEWEST_EMBEDDINGS:

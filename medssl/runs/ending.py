@@ -12,6 +12,8 @@ from typing import Any
 
 from medssl.errors import MedsslError
 
+_OWN = {"medssl", "medssl_tasks", "medssl_cli"}
+
 
 class Terminated(SystemExit):
     """SIGTERM arrived: what SLURM, Docker and kill send first. Exits with 143, as shells expect."""
@@ -56,11 +58,16 @@ def describe(error: BaseException) -> str:
     Never the message, which may name files or patients.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "medssl" in frame.filename] or frames
+    own = [frame for frame in frames if _OWN & set(Path(frame.filename).parts)] or frames
     if not own:
         return type(error).__name__
-    place = Path(own[-1].filename)
-    return f"{type(error).__name__} in {'/'.join(place.parts[-3:])}:{own[-1].lineno}"
+    return f"{type(error).__name__} in {_place(Path(own[-1].filename))}:{own[-1].lineno}"
+
+
+def _place(file: Path) -> str:
+    """The file from its package on: what lies above may be somebody's home."""
+    packages = [number for number, part in enumerate(file.parts) if part in _OWN]
+    return "/".join(file.parts[packages[-1] :]) if packages else file.name
 
 
 @contextlib.contextmanager

@@ -19,6 +19,29 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [line for line, _ in _lines(path)]
 
 
+class MetricsTail:
+    """Reads a growing metrics.jsonl piece by piece, so that following a long run costs no more than what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = self._number = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole lines since the last call. DataError when one is damaged."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            raw = file.read()
+        whole = raw[: raw.rfind(b"\n") + 1].splitlines(keepends=True)
+        lines = [
+            parse_line(line, path=self._path, number=number)
+            for number, line in enumerate(whole, start=self._number + 1)
+        ]
+        self._offset, self._number = self._offset + sum(map(len, whole)), self._number + len(whole)
+        return lines
+
+
 def drop_metrics_beyond(path: Path, *, at_step: int) -> int:
     """Leaves only the whole lines of steps <= `at_step`, atomically; returns how many lines went."""
     if not path.exists():

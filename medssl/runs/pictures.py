@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
 from medssl.runs.slices import PLANES, focus_voxel, plane_slice
 from medssl.runs.tiles import colour_errors, colour_labels, fit, grey
 
@@ -47,7 +48,10 @@ def contact_sheet(
         raise ValueError(f"{len(rows)} rows need as many labels (got {len(names)}) and planes out of {PLANES}")
     strips = [strip for row, name in zip(rows, names, strict=True) for strip in _strips(row, name, window, planes)]
     side = max(tile_pixels, 16)
-    tiles = [{column: fit(tile, side) for column, tile in strip.tiles.items()} for strip in strips]
+    tiles = [
+        {column: fit(tile, side, longest=strip.longest[column]) for column, tile in strip.tiles.items()}
+        for strip in strips
+    ]
     return _compose(strips, tiles, columns)
 
 
@@ -55,11 +59,13 @@ def contact_sheet(
 class _Strip:
     """One line of the sheet.
 
-    A case in one plane. caption: lines of text beside it. tiles: per column (h, w, 3) uint8.
+    A case in one plane. caption: lines of text beside it. tiles: per column (h, w, 3) uint8. longest: per column the
+    longest edge over the planes shown, so that all planes of a case have one scale.
     """
 
     caption: tuple[str, ...]
     tiles: Mapping[str, Pixels]
+    longest: Mapping[str, int]
 
 
 def _columns(rows: Sequence[Mapping[str, Array]]) -> list[str]:
@@ -80,11 +86,14 @@ def _strips(
     low, high = window or _window(scan)
     focus = _focus(row, scan.shape)
     range_text = f"{low:.3g} … {high:.3g}"
+    longest = {
+        column: max(max(plane_slice(volume, plane, focus).shape) for plane in planes) for column, volume in row.items()
+    }
     strips = []
     for plane in planes:
         background = grey(plane_slice(scan, plane, focus), low, high)
         tiles = {column: _tile(column, volume, background, plane, focus, (low, high)) for column, volume in row.items()}
-        strips.append(_Strip((name, plane, range_text), tiles))
+        strips.append(_Strip((name, plane, range_text), tiles, longest))
     return strips
 
 

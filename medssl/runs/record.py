@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from medssl.errors import DataError, UsageError
 from medssl.runs.writing import write_atomically
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 Kind = Literal["pretrain", "finetune", "label-efficiency"]
 Status = Literal["running", "finished", "failed", "killed"]

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+
 from medssl.errors import DataError, UsageError
 from medssl.runs.claim import CLAIM_FILE, Claim
 from medssl.runs.ending import watch_the_end
@@ -216,6 +217,7 @@ class Run:
     def update(self, **facts: Any) -> None:
         """Adds to the facts in run.json, or replaces them key by key."""
         with self._lock:
+            self._refresh()
             self._write(facts={**self._record.facts, **_plain(facts)})
 
     def note(self, text: str) -> None:
@@ -226,7 +228,7 @@ class Run:
         """Shows that the training lives; cheap to call every step, written every 30 s. `log` calls it."""
         if time.monotonic() - self._last_beat_s >= HEARTBEAT_S:
             with self._lock:
-                self._write(heartbeat=now())
+                self._write()
 
     def finish(self, status: Status, *, reason: str | None = None) -> None:
         """Sets how the run ended and gives the folder back to other writers.
@@ -240,6 +242,7 @@ class Run:
             self._write(status=status, reason=reason, finished=moment, heartbeat=moment)
         if self._claim:
             self._claim.release()
+            self._claim = None
 
     @contextlib.contextmanager
     def recording(self) -> Iterator["Run"]:
@@ -250,9 +253,15 @@ class Run:
         with watch_the_end(self.finish, is_open=lambda: self.status == "running"):
             yield self
 
+    def _refresh(self) -> None:
+        """What others have written since; a training that holds the claim is the only one who writes."""
+        if not self._claim:
+            self._record = read_record(self.folder)
+
     def _write(self, **fields: Any) -> None:
-        """Callers hold the lock, or are the only ones who know this run."""
-        record = self._record.model_copy(update={"heartbeat": now(), **fields})
+        """Callers hold the lock, or are the only ones who know this run. Only the training itself is a sign of life."""
+        life = {"heartbeat": now()} if self._claim else {}
+        record = self._record.model_copy(update={**life, **fields})
         write_record(self.folder, record)
         self._record, self._last_beat_s = record, time.monotonic()
 

@@ -41,17 +41,17 @@ def colour_errors(cut: Array, largest: float) -> Pixels:
 def colour_labels(cut: Array, under: Pixels) -> Pixels:
     """(h, w, 3): `under` with every label in its colour; label n has the same colour in every sheet, 0 has none."""
     labels = cut.astype(np.int64)
-    colours = _LABELS[(labels - 1) % len(_LABELS)]
+    # A mask (bool) has a colour that only the seventh label shares: what was hidden is no class.
+    colours = _LABELS[(labels - 1) % len(_LABELS)] if cut.dtype != np.bool_ else _LABELS[-1]
     mixed = np.rint(under * (1 - _LABEL_OPACITY) + colours * _LABEL_OPACITY).astype(np.uint8)
     return np.where((labels != 0)[..., None], mixed, under)
 
 
-def fit(tile: Pixels, side: int) -> Pixels:
-    """The tile with its longest edge as near to `side` as whole numbers allow.
+def fit(tile: Pixels, side: int, *, longest: int) -> Pixels:
+    """The tile at the scale that brings an edge of `longest` pixels as near to `side` as whole numbers allow.
 
     Small tiles are enlarged by repeating pixels, so that voxels stay visible; large ones are averaged down to `side`.
     """
-    longest = max(tile.shape[:2])
     if longest <= side:
         factor = side // longest
         return tile.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medssl.config import TrackingConfig
-from medssl.runs.metrics import STEP, TIME
+from medssl.runs.metrics import STEP, TIME, MetricsTail
 from medssl.runs.run import Run
+from medssl.tracking.card import NOTE, run_card
 from medssl.tracking.client import connect, experiment_id
+from medssl.tracking.entries import log_data, log_weights
+from medssl.tracking.naming import flat_settings, metric_name, picture_name, plain_tags
 from medssl.tracking.workspace import tracking_store
 
 if TYPE_CHECKING:
@@ -21,9 +25,11 @@ if TYPE_CHECKING:
 
 RUN_ID = "mlflow_run_id"
 BATCH = 1000  # the most metrics that MLflow takes at once
-PARAM_LIMIT = 6000
-# Settings that hold paths: of the hospital's disk, not of the experiment.
-PRIVATE_SETTINGS = {"cohort", "init", "plugins", "tracking.uri"}
+PARAM_BATCH = 100
+# Charts of MLflow freeze at some 10,000 points a line (mlflow#9779): beyond 1000, ever fewer are sent; the file
+# has all.
+DENSE_POINTS = 1000
+RUN_TAG = "medssl.run"
 # How `MlflowClient.log_image` names files: KEY+step+STEP+timestamp+..., with '/' of the key as '~' or '#', and '%' for
 # '+' in older releases.
 _LOGGED_IMAGE = re.compile(r"(.+)[+%]step[+%](\d+)[+%]timestamp")
@@ -45,64 +51,97 @@ class Replay:
         self.sends_pictures = settings.pictures == "on" or (settings.pictures == "auto" and self.store.local)
         self.mlflow_run_id = self._find_or_create(settings.experiment)
         self._last_step = self._steps_in_mlflow()
+        self._tail = MetricsTail(run.metrics_file)
+        self._seen: Counter[str] = Counter()
+        self._unsent: list[Metric] = []
+        self._latest: dict[str, Metric] = {}
         self._pictures = self._pictures_in_mlflow()
 
     def push(self) -> int:
         """Send what is new; the number of metric values and pictures sent."""
+        self._read_metrics()
         sent = self._push_metrics()
         if self.sends_pictures:
             sent += self._push_pictures()
         return sent
 
-    def conclude(self) -> None:
-        """Set status and tags as run.json has them now."""
-        record = Run.open(self.run.folder).record
-        for key, value in _tags(record.facts, status=record.status, resumes=len(record.resumes)).items():
+    def conclude(self) -> int:
+        """Set status, tags, card and entries as the folder has them now; the number of metric values sent.
+
+        The table of runs shows the value of the largest step, so every metric's last one is sent, thinned out or not.
+        """
+        self._unsent += [m for m in self._latest.values() if m.step > self._last_step.get(m.key, -1)]
+        sent = self._push_metrics()
+        run = Run.open(self.run.folder)
+        for key, value in (_tags(run) | {NOTE: run_card(run)}).items():
             self.client.set_tag(self.mlflow_run_id, key, value)
+        log_data(self.client, run, self.mlflow_run_id)
+        log_weights(self.client, run, self.mlflow_run_id)
+        record = run.record
         if record.status == "running":
             self.client.update_run(self.mlflow_run_id, status="RUNNING")
         else:
-            self.client.set_terminated(self.mlflow_run_id, status=STATUS[record.status])
+            ended = int((record.finished or record.heartbeat).timestamp() * 1000)
+            self.client.set_terminated(self.mlflow_run_id, status=STATUS[record.status], end_time=ended)
+        return sent
 
     def _find_or_create(self, experiment: str) -> str:
         known = self.run.facts.get(RUN_ID)
-        if known and _exists(self.client, str(known)):
-            self.client.update_run(str(known), status="RUNNING")
-            return str(known)
-        record = self.run.record
+        run_id = str(known) if known and _exists(self.client, str(known)) else self._find_by_tag(experiment)
+        if run_id is None:
+            run_id = self._create(experiment)
+        else:
+            self.client.update_run(run_id, status="RUNNING")
+        self._log_settings(run_id)
+        if run_id != known:
+            self.run.update(**{RUN_ID: run_id})
+        return run_id
+
+    def _find_by_tag(self, experiment: str) -> str | None:
+        """A run that was made but not noted in run.json: the process died in between, or another store was used."""
+        experiments = [experiment_id(self.client, experiment, self.store)]
+        found = self.client.search_runs(experiments, f"tags.`{RUN_TAG}` = '{self.run.id}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _create(self, experiment: str) -> str:
         created = self.client.create_run(
             experiment_id(self.client, experiment, self.store),
             run_name=self.run.folder.name,
-            start_time=int(record.started.timestamp() * 1000),
-            tags=_tags(record.facts, status=record.status, resumes=len(record.resumes)) | {"medssl.run": record.id},
+            start_time=int(self.run.record.started.timestamp() * 1000),
+            tags=_tags(self.run) | {RUN_TAG: self.run.id},
         )
+        return str(created.info.run_id)
+
+    def _log_settings(self, run_id: str) -> None:
+        """Settings that MLflow lacks; it refuses to change one, and config.yaml has those of the last resume."""
         from mlflow.entities import Param
 
-        params = [Param(key, value[:PARAM_LIMIT]) for key, value in flat_settings(self.run.config)]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(created.info.run_id, params=params[start : start + 100])
-        run_id = str(created.info.run_id)
-        self.run.update(**{RUN_ID: run_id})
-        return run_id
+        known = self.client.get_run(run_id).data.params
+        params = [Param(key, value) for key, value in dict(flat_settings(self.run.config)).items() if key not in known]
+        for start in range(0, len(params), PARAM_BATCH):
+            self.client.log_batch(run_id, params=params[start : start + PARAM_BATCH])
 
     def _steps_in_mlflow(self) -> dict[str, int]:
         known = self.client.get_run(self.mlflow_run_id).data.metrics
         return {key: max(m.step for m in self.client.get_metric_history(self.mlflow_run_id, key)) for key in known}
 
-    def _push_metrics(self) -> int:
-        from mlflow.entities import Metric
+    def _read_metrics(self) -> None:
+        for line in self._tail.read():
+            for metric in _values(line):
+                number = self._seen[metric.key]
+                self._seen[metric.key] += 1
+                self._latest[metric.key] = metric
+                if is_kept(number):
+                    self._unsent.append(metric)
 
-        new: list[Metric] = []
-        for line in self.run.metrics():
-            step, moment = int(line[STEP]), int(line[TIME] * 1000)
-            for key, value in line.items():
-                if key not in (STEP, TIME) and step > self._last_step.get(key, -1):
-                    new.append(Metric(key, float(value), moment, step))
+    def _push_metrics(self) -> int:
+        new = [metric for metric in self._unsent if metric.step > self._last_step.get(metric.key, -1)]
         for start in range(0, len(new), BATCH):
             part = new[start : start + BATCH]
             self.client.log_batch(self.mlflow_run_id, metrics=part)
             for metric in part:
                 self._last_step[metric.key] = max(metric.step, self._last_step.get(metric.key, -1))
+        self._unsent.clear()
         return len(new)
 
     def _pictures_in_mlflow(self) -> set[tuple[str, int]]:
@@ -115,33 +154,40 @@ class Replay:
 
         sent = 0
         for picture in self.run.pictures():
-            name = (picture.key, picture.step)
+            name = (picture_name(picture.key), picture.step)
             if name not in self._pictures:
                 with Image.open(picture.path) as image:
                     pixels = np.asarray(image.convert("RGB"))
-                self.client.log_image(self.mlflow_run_id, pixels, key=picture.key, step=picture.step)
+                self.client.log_image(self.mlflow_run_id, pixels, key=name[0], step=name[1])
                 self._pictures.add(name)
                 sent += 1
         return sent
 
 
-def flat_settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`optim.lr` and its value as text, without the settings that hold paths."""
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if name in PRIVATE_SETTINGS:
-            continue
-        if isinstance(value, Mapping) and value:
-            yield from flat_settings(value, f"{name}.")
-        else:
-            yield name, str(value)
+def is_kept(number: int) -> bool:
+    """Whether the value with this number (from 0) is sent: each of the first 1000, then 250 for every doubling."""
+    if number < DENSE_POINTS:
+        return True
+    doublings = (number // DENSE_POINTS).bit_length() - 1
+    return number % (4 << doublings) == 0
 
 
-def _tags(facts: Mapping[str, Any], *, status: str, resumes: int) -> dict[str, str]:
-    plain = {f"medssl.{key}": str(value) for key, value in facts.items() if isinstance(value, str | int | float | bool)}
-    plain.pop(f"medssl.{RUN_ID}", None)
-    parent = {"mlflow.parentRunId": str(facts["mlflow_parent"])} if "mlflow_parent" in facts else {}
-    return {"medssl.status": status, "medssl.resumes": str(resumes)} | plain | parent
+def _values(line: Mapping[str, Any]) -> Iterator[Metric]:
+    from mlflow.entities import Metric
+
+    for key, value in line.items():
+        if key not in (STEP, TIME):
+            yield Metric(metric_name(key), float(value), int(line[TIME] * 1000), int(line[STEP]))
+
+
+def _tags(run: Run) -> dict[str, str]:
+    facts, record = run.facts, run.record
+    parent = {"mlflow.parentRunId": str(facts.pop("mlflow_parent"))} if "mlflow_parent" in facts else {}
+    facts.pop(RUN_ID, None)
+    about = {"medssl.kind": run.kind, "medssl.status": run.status, "medssl.resumes": str(len(record.resumes))}
+    # Safe to send: the class of the error and a place in a package, see medssl.runs.ending.
+    reason = {"medssl.reason": record.reason} if record.reason else {}
+    return plain_tags(facts) | about | reason | parent
 
 
 def _exists(client: MlflowClient, run_id: str) -> bool:

@@ -31,8 +31,7 @@ def sync(run_folder: Path, *, uri: str | None = None, pictures: str = "auto") ->
     )
     try:
         replay = Replay(run, settings)
-        sent = replay.push()
-        replay.conclude()
+        sent = replay.push() + replay.conclude()
     except MedsslError:
         raise
     except Exception as error:  # MLflow, SQLAlchemy and requests share no base class

@@ -1,0 +1,30 @@
+"""The review card: a few lines of Markdown on the run's page in MLflow."""
+
+from medssl.runs.run import Run
+
+NOTE = "mlflow.note.content"
+_PREFIXES = ("test/", "probe/")
+
+
+def run_card(run: Run) -> str:
+    """How the run stands, its verdict, its scores, and where the whole evidence lies; no path and no name."""
+    facts, record = run.facts, run.record
+    task = facts.get("task") or facts.get("init") or ""
+    lines = [f"**{record.kind}{f' ({task})' if task else ''}: {record.status}**"]
+    if "health" in facts:
+        lines += ["", str(facts["health"])]
+    latest = {key: value for line in run.metrics() for key, value in line.items()}
+    scores = {key: value for key, value in latest.items() if key.startswith(_PREFIXES)}
+    if scores:
+        lines += ["", "| score | value |", "| --- | --- |"]
+        lines += [f"| {key} | {value:.3f} |" for key, value in scores.items()]
+    rows = []
+    if record.resumes:
+        rows.append(f"- resumed after steps {', '.join(map(str, record.resumes))}")
+    if "cohort_digest" in facts:
+        rows.append(f"- data: {facts.get('scans', '?')} scans, digest {facts['cohort_digest']}")
+    if record.code.get("dirty"):
+        rows.append("- caution: medssl's source was changed since its commit")
+    if "review" in facts:
+        rows.append(f"- review: {facts['review']}. {facts.get('reviewer_note', '')}".rstrip())
+    return "\n".join([*lines, "", *rows, "", "All evidence: `medssl review RUN` writes review.html in the run folder."])

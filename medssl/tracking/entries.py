@@ -1,0 +1,93 @@
+"""What a run leaves in MLflow beyond its curves: the data it read, and its weights as an entry that can be ranked."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medssl.runs.run import Run
+from medssl.tracking.naming import NAME_LIMIT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+DATASET = "cohort"
+_DIGEST_LIMIT = 36
+_SCORE = "test/dice"
+
+
+def log_data(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
+    """Enters the cohort as an input of the run: its digest and how many scans were read, never where they lie.
+
+    MLflow keeps one entry per name and digest, whose profile the first run would set for all; so the counts are tags of
+    this run's input. A second call adds nothing.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = run.facts.get("cohort_digest")
+    if not digest:
+        return
+    tags = [InputTag("mlflow.data.context", run.kind)]
+    if "scans" in run.facts:
+        tags.append(InputTag("scans", str(run.facts["scans"])))
+    if "labelled_scans" in run.facts:
+        tags.append(InputTag("labelled_scans", str(len(run.facts["labelled_scans"]))))
+    data = Dataset(DATASET, str(digest)[:_DIGEST_LIMIT], "medssl", "{}")
+    client.log_inputs(mlflow_run_id, datasets=[DatasetInput(data, tags)])
+
+
+def log_weights(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
+    """Enters the weights of a finished run as a LoggedModel with their SHA-256 and, where there is one, their test
+    Dice.
+
+    The file stays in the run folder. A second call finds the entry and adds nothing.
+    """
+    weights = next((path for path in (run.model_weights, run.encoder_weights) if path.exists()), None)
+    if run.status != "finished" or weights is None:
+        return
+    experiment = client.get_run(mlflow_run_id).info.experiment_id
+    digest = sha256(weights)
+    found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{mlflow_run_id}'")
+    known = next((entry for entry in found if entry.tags.get("medssl.sha256") == digest), None)
+    if known and known.status == "READY":
+        return
+    # An entry that a killed process left half-made is completed.
+    entry = known or client.create_logged_model(
+        experiment,
+        name=_entry_name(run),
+        source_run_id=mlflow_run_id,
+        tags={"medssl.sha256": digest, "medssl.file": weights.name, "medssl.run": run.id},
+        model_type=weights.stem,
+    )
+    _log_score(client, run, mlflow_run_id, entry)
+    client.finalize_logged_model(entry.model_id, "READY")
+
+
+def _log_score(client: MlflowClient, run: Run, mlflow_run_id: str, entry: LoggedModel) -> None:
+    scored = [line for line in run.metrics() if _SCORE in line]
+    if scored:
+        digest = run.facts.get("cohort_digest")
+        of_data = {"dataset_name": DATASET, "dataset_digest": str(digest)[:_DIGEST_LIMIT]} if digest else {}
+        last = scored[-1]
+        client.log_metric(
+            mlflow_run_id,
+            _SCORE,
+            float(last[_SCORE]),
+            timestamp=int(last["time"] * 1000),
+            step=int(last["step"]),
+            model_id=entry.model_id,
+            **of_data,
+        )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry_name(run: Run) -> str:
+    # MLflow refuses these in names of models; the folder's name is the user's.
+    return "".join("-" if letter in "/:.%\"'" else letter for letter in run.folder.name)[:NAME_LIMIT]

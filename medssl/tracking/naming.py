@@ -1,0 +1,55 @@
+"""What may leave the run folder for MLflow, and under which names MLflow takes it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# MLflow's limits (mlflow.utils.validation, mlflow.utils.name_utils): one name or value beyond them fails its
+# whole batch.
+NAME_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6000, 8000
+# Settings that hold paths by their meaning; any other value that could be a path stays behind as well.
+PRIVATE_SETTINGS = {"cohort", "init", "plugins", "tracking.uri"}
+# Where a reviewer writes freely ("and/or"), having been told that it goes to MLflow as it is.
+_FREE_TEXT = {"reviewer_note"}
+
+
+def metric_name(key: str) -> str:
+    """The name under which MLflow takes a metric; a plugin's terms may be called anything."""
+    return _inside(re.sub(r"[^0-9A-Za-z_\-. :/]", "_", key))
+
+
+def picture_name(key: str) -> str:
+    """The name under which MLflow takes a picture."""
+    return _inside(re.sub(r"[^0-9A-Za-z_\-. /]", "_", key))
+
+
+def _inside(key: str) -> str:
+    # MLflow refuses names that would resolve to another when read as a path.
+    return "/".join(part for part in key.split("/") if part.strip() and part not in (".", ".."))[:NAME_LIMIT] or "_"
+
+
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """`optim.lr` and its value as text, without anything that is or could be a path."""
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in PRIVATE_SETTINGS:
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from flat_settings(value, f"{name}.")
+        elif not could_be_path(str(value)):
+            yield metric_name(name), str(value)[:PARAM_LIMIT]
+
+
+def plain_tags(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Scalar facts as `medssl.<name>`, without anything that could be a path."""
+    scalars = {key: str(value) for key, value in facts.items() if isinstance(value, str | int | float | bool)}
+    return {
+        f"medssl.{metric_name(key)}"[:NAME_LIMIT]: value[:TAG_LIMIT]
+        for key, value in scalars.items()
+        if key in _FREE_TEXT or not could_be_path(value)
+    }
+
+
+def could_be_path(text: str) -> bool:
+    """Whether a text holds a separator of folders: file names of hospitals carry names and numbers of patients."""
+    return "/" in text or "\\" in text or text.startswith("~")

@@ -1,0 +1,152 @@
+"""The mirror after kills, beside other writers, with names that MLflow refuses, and with weights to rank."""
+
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl.config import TrackingConfig
+from medssl.errors import TrackingError
+from medssl.runs.run import Run
+from medssl.tracking.client import quiet_mlflow
+from medssl.tracking.sync import sync
+
+SECRET = "DOE-JOHN-19700101"
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """One database for the whole file: the first contact with one is slow."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+def make_run(workspace: Path, name: str, **facts: object) -> Run:
+    config = {"tracking": TrackingConfig().model_dump(mode="json"), "optim": {"lr": 0.001}}
+    run = Run.create(workspace / name, kind="finetune", config=config, facts={"cohort_digest": "abc123", **facts})
+    run.log(1, {"train/loss": 1.0})
+    return run
+
+
+def client(workspace: Path):
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{workspace / 'mlflow.db'}")
+
+
+def test_a_plugin_may_call_its_terms_and_pictures_anything(workspace):
+    run = make_run(workspace, "odd")
+    run.log(2, {"loss (kl) @ 50%": 0.5, "train/loss": 0.9, "nan": float("nan")})
+    run.picture("case:01/vue énergie", 2, np.zeros((4, 4, 3), np.uint8))
+    run.finish("finished")
+    report = sync(run.folder)
+    found = client(workspace).get_run(report.mlflow_run_id).data.metrics
+    assert found["loss _kl_ _ 50_"] == 0.5
+    assert found["train/loss"] == 0.9
+    assert sync(run.folder).sent == 0
+
+
+def test_weights_are_entries_ranked_by_dice_on_the_data_they_were_tested_on(workspace):
+    for name, dice in (("worse", 0.6), ("better", 0.8)):
+        run = make_run(workspace, name, scans=200)
+        run.model_weights.write_bytes(name.encode())
+        run.log(2, {"test/dice": dice})
+        run.finish("finished")
+        report = sync(run.folder)
+        assert sync(run.folder).sent == 0
+    found = client(workspace)
+    experiment = found.get_experiment_by_name("medssl").experiment_id
+    ranked = found.search_logged_models(
+        [experiment], order_by=[{"field_name": "metrics.test/dice", "ascending": False, "dataset_name": "cohort"}]
+    )
+    assert [entry.name for entry in ranked][:2] == ["better", "worse"]
+    assert ranked[0].tags["medssl.sha256"] == hashlib.sha256(b"better").hexdigest()
+    assert str(ranked[0].status) == "READY"
+    (data,) = found.get_run(report.mlflow_run_id).inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("cohort", "abc123")
+    assert {tag.key: tag.value for tag in data.tags}["scans"] == "200"
+    assert "0.800" in found.get_run(report.mlflow_run_id).data.tags["mlflow.note.content"]
+
+
+def test_a_run_whose_mlflow_id_was_not_noted_is_found_again(workspace):
+    run = make_run(workspace, "unnoted")
+    run.finish("finished")
+    first = sync(run.folder)
+    Run.open(run.folder).update(mlflow_run_id=None)
+    assert sync(run.folder).mlflow_run_id == first.mlflow_run_id
+
+
+TRAINING = """
+import sys, time
+from pathlib import Path
+from medssl.config import TrackingConfig
+from medssl.runs.run import Run
+from medssl.tracking.mirror import Mirror
+settings = TrackingConfig()
+run = Run.create(Path(sys.argv[1]), kind="pretrain", config={"tracking": settings.model_dump(mode="json")})
+with Mirror(run, settings=settings, every_s=0.05), run.recording():
+    for step in range(1, 100000):
+        run.log(step, {"train/loss": 1.0 / step})
+        time.sleep(0.002)
+"""
+
+
+def test_a_kill_in_the_middle_costs_nothing_that_was_logged(workspace):
+    folder = workspace / "killed"
+    training = subprocess.Popen([sys.executable, "-c", TRAINING, str(folder)], env=os.environ)
+    try:
+        wait_for(lambda: (folder / "run.json").exists() and "mlflow_run_id" in Run.open(folder).facts)
+        time.sleep(0.3)
+    finally:
+        training.send_signal(signal.SIGKILL)
+        training.wait()
+    lines = Run.open(folder).metrics()
+    report = sync(folder)
+    history = client(workspace).get_metric_history(report.mlflow_run_id, "train/loss")
+    steps = sorted(metric.step for metric in history)
+    assert steps == sorted(set(steps))
+    # Beyond 1000 lines the mirror thins out; a killed run's last line is always there.
+    assert steps[:1000] == [line["step"] for line in lines][:1000]
+    assert steps[-1] == lines[-1]["step"]
+    assert sync(folder).sent == 0
+
+
+def wait_for(condition, *, limit_s: float = 120.0) -> None:
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until, "took too long"
+        time.sleep(0.05)
+
+
+def test_a_locked_database_is_an_error_that_says_what_to_do_and_mends_itself(workspace, monkeypatch):
+    run = make_run(workspace, "locked")
+    run.finish("finished")
+    sync(run.folder)
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    holder = sqlite3.connect(workspace / "mlflow.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(TrackingError, match="call this again"):
+            sync(run.folder)
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+    assert sync(run.folder).sent == 0
+
+
+def test_several_processes_may_meet_on_a_fresh_workspace(tmp_path):
+    for number in range(3):
+        make_run(tmp_path, f"run{number}").finish("finished")
+    code = "import sys; from pathlib import Path; from medssl.tracking.sync import sync; sync(Path(sys.argv[1]))"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / f"run{number}")]) for number in range(3)]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    found = client(tmp_path)
+    assert len(found.search_runs([found.get_experiment_by_name("medssl").experiment_id])) == 3

@@ -1,0 +1,57 @@
+"""Nothing that could name a patient leaves the run folder, and no name of a plugin can block its mirror."""
+
+import pytest
+
+from medssl.tracking.naming import could_be_path, flat_settings, metric_name, picture_name, plain_tags
+from medssl.tracking.replay import is_kept
+
+
+@pytest.mark.parametrize(
+    "key", ["train/loss", "loss (kl) @ 50%", "énergie", "/a//b/", "../../etc", "a/./b", "x" * 400, "", "  "]
+)
+def test_every_name_is_one_that_mlflow_takes(key):
+    from mlflow.utils.validation import _validate_metric_name  # the rule itself, not a copy of it
+
+    _validate_metric_name(metric_name(key))
+    assert len(metric_name(key)) <= 250
+
+
+def test_good_names_stay_as_they_are():
+    assert metric_name("collapse/feature_std") == "collapse/feature_std"
+    assert picture_name("case-01/views") == "case-01/views"
+    assert picture_name("case:01/views") == "case_01/views"
+
+
+def test_settings_become_text_without_anything_that_could_be_a_path():
+    config = {
+        "cohort": "DOE_JOHN",
+        "optim": {"lr": 0.001},
+        "task": {"name": "mine", "template": "/hospital/DOE_JOHN.nii"},
+        "plugins": ["DOE_JOHN.py"],
+        "extra": ["C:\\scans\\DOE_JOHN"],
+        "home": "~doe",
+    }
+    assert dict(flat_settings(config)) == {"optim.lr": "0.001", "task.name": "mine"}
+
+
+def test_tags_hold_scalars_only_and_what_the_reviewer_wrote():
+    facts = {
+        "task": "mine",
+        "task_origin": "/home/doe/mine.py",
+        "patch": [8, 8, 8],
+        "reviewer_note": "and/or",
+        "scans": 4,
+    }
+    assert plain_tags(facts) == {"medssl.task": "mine", "medssl.reviewer_note": "and/or", "medssl.scans": "4"}
+
+
+@pytest.mark.parametrize("text", ["a/b", "a\\b", "~x"])
+def test_text_with_folders_could_be_a_path(text):
+    assert could_be_path(text)
+    assert not could_be_path("masked-volume 0.6")
+
+
+def test_long_runs_are_thinned_out_to_what_charts_can_draw():
+    kept = [number for number in range(16_000) if is_kept(number)]
+    assert kept[:1000] == list(range(1000))
+    assert len(kept) == 1000 + 4 * 250

@@ -31,7 +31,7 @@ def pretrain(
     """
     from medssl.config import PretrainConfig, load_config
     from medssl.training.pretrain import pretrain as run_pretraining
-    from medssl_cli.progress import TrainingProgress
+    from medssl_cli.progress import TrainingProgress, own_rank
     from medssl_cli.training import check_paths, observer, resumed_files
 
     flags: dict[str, Any] = {
@@ -60,5 +60,7 @@ def pretrain(
         progress=TrainingProgress(settings.task["name"]),
         observe=observer(settings.tracking),
     )
+    if own_rank() > 0:
+        return
     typer.echo(f"encoder: {out}")
     typer.echo(f"next: medssl finetune --cohort {settings.cohort} --init {out} --labels 10 --out {out}-finetuned")

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
 from medssl.training.loop import Training, start_fabric, train
 from medssl.training.patch import choose_patch
-from medssl.training.pretrain import Observer, no_observer, open_run
+from medssl.training.pretrain import Observer, no_observer, open_run, recorded
 from medssl.training.progress import Progress, Silent
 
 SCRATCH = "scratch"
@@ -64,10 +63,9 @@ def finetune(
         "transfer": [report.as_dict() for report in reports],
     }
     fabric = start_fabric(config.loop)
-    run = open_run(out, kind="finetune", config=config, facts=facts, resume=resume, writes=fabric.is_global_zero)
-    fabric.barrier()
-    with observe(run) if fabric.is_global_zero else nullcontext(), run.recording():
-        for report in reports:
+    run = open_run(out, kind="finetune", config=config, facts=facts, resume=resume, fabric=fabric)
+    with recorded(run, observe=observe, fabric=fabric):
+        for report in reports if fabric.is_global_zero else ():
             run.note(str(report))
         training = Training(
             module=module,

@@ -171,7 +171,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 def report(metrics: StepMetrics, done: int, *, run: Run, progress: Progress, fabric: Fabric) -> None:
     """Write the metrics of the last steps and show them; raises TrainingError when the loss is not finite."""
-    values = metrics.collect()
+    values = metrics.collect(fabric)
     if not math.isfinite(values["train/loss"]):
         raise TrainingError(
             f"The loss is {values['train/loss']} at step {done}. "

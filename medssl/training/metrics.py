@@ -1,8 +1,10 @@
 """Numbers of the last few steps, held on the device until they are logged."""
 
 import time
+from typing import cast
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from medssl.pretext.step import Step
@@ -40,9 +42,13 @@ class StepMetrics:
             values["collapse/feature_std"] = unit.std(dim=0).mean() * unit.shape[1] ** 0.5
         self._values = values
 
-    def collect(self) -> dict[str, float]:
-        """The numbers by name, with speed since the last call; starts anew."""
-        values = {name: float(value) for name, value in self._values.items()}
+    def collect(self, fabric: Fabric) -> dict[str, float]:
+        """The numbers by name, as means over all ranks, with speed since the last call; starts anew."""
+        numbers = torch.stack(
+            [torch.as_tensor(v, dtype=torch.float64, device=fabric.device) for v in self._values.values()]
+        )
+        means = cast(Tensor, fabric.all_reduce(numbers, reduce_op="mean")).tolist()
+        values = dict(zip(self._values, means, strict=True))
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         values["train/volumes_per_s"] = self._steps * self._batch_size / elapsed
         values["train/data_wait_share"] = min(1.0, self._waited_s / elapsed)

@@ -1,11 +1,12 @@
 """Pretraining: from a cohort and a task's name to an encoder in a run folder."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from pydantic import BaseModel
 
 from medssl.archive.cohort import Cohort
@@ -69,9 +70,8 @@ def pretrain(
         "cohort_digest": cohort.digest,
     }
     fabric = start_fabric(config.loop)
-    run = open_run(out, kind="pretrain", config=config, facts=facts, resume=resume, writes=fabric.is_global_zero)
-    fabric.barrier()
-    with observe(run) if fabric.is_global_zero else nullcontext(), run.recording():
+    run = open_run(out, kind="pretrain", config=config, facts=facts, resume=resume, fabric=fabric)
+    with recorded(run, observe=observe, fabric=fabric):
         watch = CollapseWatch(
             task, scans, patch=patch, seed=config.loop.seed, every=config.loop.diagnose_every, select=config.select
         )
@@ -80,6 +80,16 @@ def pretrain(
         if fabric.is_global_zero:
             watch.save_chosen(run, facts=facts | {"steps": config.loop.steps})
     return out
+
+
+@contextmanager
+def recorded(run: Run, *, observe: Observer, fabric: Fabric) -> Iterator[None]:
+    """Set the run's status when the block ends, while somebody may watch; on rank 0, the only one that writes."""
+    if not fabric.is_global_zero:
+        yield
+        return
+    with observe(run), run.recording():
+        yield
 
 
 def pretraining_scans(cohort: Cohort, splits: Sequence[str]) -> list[StoredVolume]:
@@ -113,14 +123,15 @@ def build_task(
     return loaded.cls(encoder, settings)
 
 
-def open_run(out: Path, *, kind: Kind, config: BaseModel, facts: Mapping[str, Any], resume: bool, writes: bool) -> Run:
-    """A new run, or the one to continue; ranks that do not write get a view of it."""
-    if resume:
-        run = Run.open(out)
-        if not writes:
-            return run
-        state = read_checkpoint(run.checkpoints)
-        return Run.resume(out, at_step=int(state["step"]) if state else 0)
-    if not writes:
-        return Run.open(out)
-    return Run.create(out, kind=kind, config=config.model_dump(mode="json"), facts=facts)
+def open_run(
+    out: Path, *, kind: Kind, config: BaseModel, facts: Mapping[str, Any], resume: bool, fabric: Fabric
+) -> Run:
+    """A new run, or the one to continue. Rank 0 writes it; the others get a view once it is there."""
+    run = None
+    if fabric.is_global_zero and resume:
+        state = read_checkpoint(Run.open(out).checkpoints)
+        run = Run.resume(out, at_step=int(state["step"]) if state else 0)
+    elif fabric.is_global_zero:
+        run = Run.create(out, kind=kind, config=config.model_dump(mode="json"), facts=facts)
+    fabric.barrier()
+    return run or Run.open(out)

@@ -1,0 +1,155 @@
+"""Rank the scans of a cohort by the energy that a trained pretext task gives them: an archive's outliers come out
+on top.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medssl.archive.cohort import Cohort
+from medssl.config import PretrainConfig
+from medssl.encoders.build import build_encoder
+from medssl.encoders.encoder import EncoderDescription
+from medssl.errors import CheckpointError, DataError, UsageError
+from medssl.plugins import load_task, task_config
+from medssl.pretext.task import PretextTask
+from medssl.runs.run import Run
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.store.volumes import StoredVolume, open_volume
+from medssl.training.checkpoint import read_checkpoint
+from medssl.views.region import Region
+
+SEED = 0
+MAD_TO_STD = 1.4826  # of a normal distribution
+
+
+@dataclass(frozen=True)
+class ScanEnergy:
+    """One scan. energy: mean over its regions, in the task's units. spread: standard deviation over them.
+
+    surprise: distance of the energy from the cohort's median, in robust standard deviations; 3 and more deserves a
+    look.
+    """
+
+    scan_id: str
+    modality: str | None
+    energy: float
+    spread: float
+    surprise: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def score_scans(
+    run_folder: Path,
+    cohort_folder: Path,
+    *,
+    regions: int = 4,
+    plugin_files: Sequence[Path] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ScanEnergy]:
+    """Every accepted scan of a cohort, the most surprising first, by the pretext task of a finished pretraining.
+
+    regions: read per scan, at places that depend on nothing but their number. The task runs in evaluation mode.
+    Raises UsageError for a run that is no pretraining, CheckpointError where its state cannot be used, DataError for
+    a cohort without scans.
+    """
+    run = Run.open(run_folder)
+    if run.kind != "pretrain":
+        raise UsageError(
+            f"{run_folder} is a run of the kind '{run.kind}'. Scans are scored by a run of `medssl pretrain`."
+        )
+    cohort = Cohort.open(cohort_folder)
+    modalities = {row.scan_id: row.modality for row in cohort.accepted()}
+    if not modalities:
+        raise DataError(f"{cohort_folder} has no accepted scan. Look at its manifest, or ingest again.")
+    config = PretrainConfig.model_validate(run.config)
+    task = trained_task(run, config, plugin_files=plugin_files)
+    d, h, w = run.facts["patch"]
+    scans = [open_volume(cohort.store, scan_id) for scan_id in modalities]
+    energies = region_energies(
+        task, scans, patch=(d, h, w), regions=regions, batch_size=config.loop.batch_size, progress=progress
+    )
+    return ranked(energies, modalities)
+
+
+def trained_task(run: Run, config: PretrainConfig, *, plugin_files: Sequence[Path] = ()) -> PretextTask:
+    """The task of a run with the weights of its last checkpoint, in evaluation mode, on the GPU where there is one."""
+    state = read_checkpoint(run.checkpoints)
+    if state is None or "encoder" not in run.facts:
+        raise CheckpointError(
+            f"{run.folder} has no checkpoint to score with. Finish the training: add --resume to its command."
+        )
+    loaded = load_task(str(config.task.get("name", "")), files=plugin_files)
+    encoder = build_encoder(EncoderDescription.model_validate(run.facts["encoder"]))
+    task = loaded.cls(encoder, task_config(loaded.cls, config.task))
+    try:
+        task.load_state_dict(state["module"])
+    except RuntimeError as wrong:
+        reason = str(wrong).strip().splitlines()[0]
+        raise CheckpointError(
+            f"the checkpoint of {run.folder} does not fit the task '{loaded.name}' that is installed now: {reason} "
+            f"The run was made with {run.facts.get('task_origin', 'another version')}: install that."
+        ) from wrong
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return task.to(device).eval()
+
+
+def region_energies(
+    task: PretextTask,
+    scans: Sequence[StoredVolume],
+    *,
+    patch: tuple[int, int, int],
+    regions: int,
+    batch_size: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, list[float]]:
+    """Energies of `regions` regions of each scan, by scan id.
+
+    A task that compares samples sees different scans in a batch.
+    """
+    size = max(2, batch_size)
+    plan = BatchPlan(scans, task.crops(patch), batch_size=size, seed=SEED)
+    total = len(scans) * regions
+    device = next(task.parameters()).device
+    energies: dict[str, list[float]] = defaultdict(list)
+    with RegionLoader(plan, workers=0, first_step=0) as loader, torch.random.fork_rng(devices=[]):
+        for step, batch in zip(range(math.ceil(total / size)), loader, strict=False):
+            torch.manual_seed(SEED + step)  # tasks may draw from torch
+            region = Region.from_batch(batch, device=device, seed=SEED)
+            with torch.no_grad():
+                found = task(task.views(region)).energy.float().cpu().tolist()
+            # The last batch reaches into the next round of the scans.
+            for number, scan_id, energy in zip(region.numbers, region.scan_ids, found, strict=True):
+                if number < total:
+                    energies[scan_id].append(energy)
+            progress(min(total, (step + 1) * size), total)
+    return dict(energies)
+
+
+def ranked(energies: Mapping[str, list[float]], modalities: Mapping[str, str | None]) -> list[ScanEnergy]:
+    """Scans by falling energy; each is held against the median of its own modality, where there are at least five
+    of it.
+    """
+    means = {scan_id: float(np.mean(values)) for scan_id, values in energies.items()}
+    groups: dict[str | None, list[float]] = defaultdict(list)
+    for scan_id, mean in means.items():
+        groups[modalities.get(scan_id)].append(mean)
+    out = []
+    for scan_id, mean in means.items():
+        own = groups[modalities.get(scan_id)]
+        peers = np.array(own if len(own) >= 5 else list(means.values()))
+        middle = float(np.median(peers))
+        width = MAD_TO_STD * float(np.median(np.abs(peers - middle)))
+        surprise = (mean - middle) / width if width > 0 else 0.0
+        out.append(ScanEnergy(scan_id, modalities.get(scan_id), mean, float(np.std(energies[scan_id])), surprise))
+    return sorted(out, key=lambda scan: (-scan.surprise, -scan.energy, scan.scan_id))

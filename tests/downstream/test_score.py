@@ -1,0 +1,131 @@
+"""Scans that do not look like the others come out on top."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from medssl.config import LoopConfig, PretrainConfig
+from medssl.downstream.score import ranked, region_energies, score_scans
+from medssl.encoders.encoder import Encoder, EncoderDescription
+from medssl.errors import CheckpointError, UsageError
+from medssl.geometry import Volume
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask
+from medssl.runs.run import Run
+from medssl.store.policy import StorePolicy
+from medssl.store.volumes import write_volume
+from medssl.training.pretrain import pretrain
+from medssl_cli.score import score
+
+PATCH = (8, 8, 8)
+
+
+class Grain(PretextTask):
+    """Energy is the roughness of a patch: neighbours along D that differ."""
+
+    name, family = "grain", "test"
+
+    def views(self, region):
+        return {"patch": region.crop("patch")}
+
+    def forward(self, views):
+        energy = views["patch"].diff(dim=2).abs().flatten(1).mean(1)
+        return Step(loss=energy.mean(), energy=energy)
+
+
+class Nothing(Encoder):
+    description = EncoderDescription(name="nothing")
+    channels, strides = (1,), ((1, 1, 1),)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image):
+        return [image]
+
+    def make_decoder(self, out_channels):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def ramps(tmp_path):
+    """Five smooth scans and, as the third, one of noise."""
+    draw = np.random.default_rng(0)
+    scans = []
+    for number in range(6):
+        voxels = np.add.outer(np.linspace(0, 100, 14), np.linspace(0, 50, 12))[:, :, None] + np.linspace(0, 30, 10)
+        voxels = voxels + draw.normal(0, 60 if number == 2 else 1, voxels.shape)
+        volume = Volume(voxels.astype(np.float32), np.eye(4))
+        scans.append(write_volume(tmp_path, f"scan{number}", volume, modality="MR", policy=StorePolicy()))
+    return scans
+
+
+def test_the_odd_scan_is_first_and_every_scan_is_read_equally_often(ramps):
+    energies = region_energies(Grain(Nothing(), None), ramps, patch=PATCH, regions=3, batch_size=4)
+    assert {scan: len(values) for scan, values in energies.items()} == {f"scan{n}": 3 for n in range(6)}
+    ranking = ranked(energies, dict.fromkeys(energies, "MR"))
+    assert ranking[0].scan_id == "scan2"
+    assert ranking[0].surprise > 3 > ranking[1].surprise
+    again = region_energies(Grain(Nothing(), None), ramps, patch=PATCH, regions=3, batch_size=4)
+    assert again == energies
+
+
+def test_surprise_is_measured_within_a_modality():
+    energies = {f"ct{n}": [1.0 + 0.01 * n] for n in range(5)} | {f"mr{n}": [9.0 + 0.1 * n] for n in range(5)}
+    energies["ct_odd"] = [2.0]
+    modalities = {scan: "CT" if scan.startswith("ct") else "MR" for scan in energies}
+    ranking = ranked(energies, modalities)
+    assert ranking[0].scan_id == "ct_odd"
+    median, mad = np.median([1.0, 1.01, 1.02, 1.03, 1.04, 2.0]), 0.015
+    assert ranking[0].surprise == pytest.approx((2.0 - median) / (1.4826 * mad))
+
+
+def test_equal_energies_surprise_nobody():
+    assert [scan.surprise for scan in ranked({"a": [1.0], "b": [1.0]}, {"a": "MR", "b": "MR"})] == [0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def encoder_run(small_archive, tmp_path_factory):
+    loop = LoopConfig(steps=2, batch_size=2, workers=0, devices=1)
+    config = PretrainConfig(
+        cohort=small_archive.cohort,
+        task={"name": "masked-volume"},
+        patch=(16, 16, 16),
+        encoder={"name": "dynunet", "preset": "tiny"},
+        loop=loop,
+        splits=("train",),
+    )
+    return pretrain(config, tmp_path_factory.mktemp("runs") / "masked")
+
+
+def test_a_finished_run_scores_a_cohort_from_the_command_line(encoder_run, small_archive, tmp_path):
+    app = typer.Typer()
+    app.command()(score)
+    table = tmp_path / "ranking.csv"
+    common = ["--run", str(encoder_run), "--cohort", str(small_archive.cohort), "--regions", "1"]
+    result = CliRunner().invoke(app, [*common, "--top", "3", "--out", str(table)])
+    assert result.exit_code == 0, result.output
+    assert f"Ranking: {table}" in result.output
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 11
+    surprises = [float(row["surprise"]) for row in rows]
+    assert surprises == sorted(surprises, reverse=True)
+    assert not any("case" in row["scan_id"] for row in rows)  # pseudonyms only
+    as_json = CliRunner().invoke(app, [*common, "--json"])
+    assert [row["scan_id"] for row in json.loads(as_json.output)] == [row["scan_id"] for row in rows]
+
+
+def test_a_run_that_cannot_score_is_one_sentence(encoder_run, small_archive, tmp_path):
+    Run.create(tmp_path / "fine", kind="finetune", config={}).finish("finished")
+    with pytest.raises(UsageError, match="scored by a run of `medssl pretrain`"):
+        score_scans(tmp_path / "fine", small_archive.cohort)
+    begun = Run.create(tmp_path / "begun", kind="pretrain", config=Run.open(encoder_run).config)
+    begun.finish("failed")
+    with pytest.raises(CheckpointError, match="has no checkpoint to score with"):
+        score_scans(tmp_path / "begun", small_archive.cohort)

@@ -1,0 +1,80 @@
+"""The demo, at a size that takes seconds: every step is taken, said, and not taken twice."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from medssl.errors import UsageError
+from medssl.runs.run import Run
+from medssl_cli.demo import DemoSize, run_demo
+from medssl_cli.main import app
+
+SMALL = DemoSize(
+    dicom_patients=1,
+    nifti_cases=12,
+    shape=(20, 18, 16),
+    patch=(16, 16, 16),
+    pretrain_steps=2,
+    finetune_steps=2,
+    labels=(1, 2),
+    seeds=2,
+    workers=0,
+)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """(folder, review page) of a demo that went through."""
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    return folder, run_demo(folder, SMALL)
+
+
+def test_the_demo_ends_with_a_review_page_that_compares_the_two_starts(first):
+    folder, page = first
+    assert page == folder / "evidence" / "review.html"
+    assert "scratch" in page.read_text()
+    content = json.loads((folder / "evidence" / "label_efficiency.json").read_text())
+    compared = {(line["labels"], line["init"]) for line in content["summary"]}
+    assert compared == {(n, start) for n in (1, 2) for start in ("scratch", "pretrained")}
+
+
+def test_the_demo_leaves_finished_runs_that_mlflow_knows(first):
+    folder, _ = first
+    runs = [Run.open(path.parent) for path in sorted(folder.rglob("run.json"))]
+    assert len(runs) == 1 + 2 * 2 * 2
+    assert {run.status for run in runs} == {"finished"}
+    assert (folder / "mlflow.db").exists()
+    assert not list(folder.glob("*/mlflow.db"))
+
+
+def test_a_second_call_does_nothing_again_and_shows_the_same(first, capsys):
+    folder, page = first
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix in {".b2nd", ".safetensors"}}
+    assert run_demo(folder, SMALL) == page
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix in {".b2nd", ".safetensors"}}
+    assert before == after
+    printed = capsys.readouterr().out
+    assert [int(number) for number in re.findall(r"^(\d)/4", printed, flags=re.MULTILINE)] == [1, 2, 3, 4]
+    assert printed.splitlines()[-2:] == [f"review: {page}", f"MLflow: medssl ui {folder}"]
+
+
+def test_a_demo_that_was_interrupted_is_completed(tmp_path, first):
+    import shutil
+
+    folder = tmp_path / "demo"
+    shutil.copytree(first[0], folder)
+    shutil.rmtree(folder / "evidence")
+    (folder / "archive").rename(folder / "archive.partial")
+    assert run_demo(folder, SMALL).exists()
+    assert not (folder / "archive.partial").exists()
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("words")
+    with pytest.raises(UsageError, match="is not empty and holds no such demo"):
+        run_demo(tmp_path, SMALL)
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from medssl.store.crops import Crop
 
+Magnification = Annotated[float, Field(gt=0.1, lt=10.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -24,7 +25,7 @@ class PatchGeometry(BaseModel):
         le=180.0,
         description="Largest angle about each axis, in degrees; the same in both directions.",
     )
-    zoom: tuple[Annotated[float, Field(gt=0.1)], Annotated[float, Field(lt=10.0)]] = Field(
+    zoom: tuple[Magnification, Magnification] = Field(
         default=(0.85, 1.2), description="Smallest and largest magnification."
     )
     probability: float = Field(
@@ -33,6 +34,13 @@ class PatchGeometry(BaseModel):
         le=1.0,
         description="Share of patches that are rotated and zoomed; the others are read voxel for voxel.",
     )
+
+    @field_validator("zoom")
+    @classmethod
+    def _ordered(cls, zoom: tuple[float, float]) -> tuple[float, float]:
+        if zoom[0] > zoom[1]:
+            raise ValueError(f"zoom is {list(zoom)}; give the smaller magnification first")
+        return zoom
 
     def crop(self, size: tuple[int, int, int]) -> Crop:
         """A patch of `size` (D, H, W) voxels with this geometry."""

@@ -152,7 +152,16 @@ def test_the_decoder_that_reconstructed_is_the_one_that_is_exported():
     assert subject.exported_decoder() is subject.decoder
 
 
-@pytest.mark.parametrize("settings", [{"ratio": 1.0}, {"block": 1}, {"blocks": 4}, {"geometry": {"zoom": (0.0, 1.0)}}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ratio": 1.0},
+        {"block": 1},
+        {"blocks": 4},
+        {"geometry": {"zoom": (0.0, 1.0)}},
+        {"geometry": {"zoom": (1.2, 0.8)}},
+    ],
+)
 def test_settings_out_of_range_or_misspelt_are_refused(settings):
     with pytest.raises(ValidationError):
         MaskedVolume.Config(**settings)

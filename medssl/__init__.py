@@ -15,13 +15,19 @@ _PLACES = {
     "EncoderDescription": "medssl.encoders.encoder",
     "Field": "pydantic",
     "IntensityChain": "medssl.views.intensity",
+    "PerSample": "medssl.views.adapter",
     "PretextTask": "medssl.pretext.task",
+    "Queue": "medssl.pretext.queue",
     "Region": "medssl.views.region",
     "Step": "medssl.pretext.step",
     "TaskConfig": "medssl.pretext.task",
+    "Teacher": "medssl.pretext.momentum",
+    "VectorHead": "medssl.pretext.heads",
     "VoxelHead": "medssl.pretext.heads",
     "block_mask": "medssl.views.masks",
+    "gather": "medssl.pretext.gather",
     "hookimpl": "medssl.hookspecs",
+    "pooled": "medssl.pretext.heads",
 }
 
 if TYPE_CHECKING:
@@ -29,11 +35,15 @@ if TYPE_CHECKING:
 
     from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
     from medssl.hookspecs import hookimpl
-    from medssl.pretext.heads import VoxelHead
+    from medssl.pretext.gather import gather
+    from medssl.pretext.heads import VectorHead, VoxelHead, pooled
+    from medssl.pretext.momentum import Teacher
+    from medssl.pretext.queue import Queue
     from medssl.pretext.step import Step
     from medssl.pretext.task import PretextTask, TaskConfig
     from medssl.randomness import Draws
     from medssl.store.crops import Crop
+    from medssl.views.adapter import PerSample
     from medssl.views.intensity import IntensityChain
     from medssl.views.masks import block_mask
     from medssl.views.region import Region
@@ -46,13 +56,19 @@ __all__ = [
     "EncoderDescription",
     "Field",
     "IntensityChain",
+    "PerSample",
     "PretextTask",
+    "Queue",
     "Region",
     "Step",
     "TaskConfig",
+    "Teacher",
+    "VectorHead",
     "VoxelHead",
     "block_mask",
+    "gather",
     "hookimpl",
+    "pooled",
 ]
 
 

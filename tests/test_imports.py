@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md), read from the source; and what must stay light, seen in a process of its own."""
+"""Who may import whom (docs/architecture.md), read from the source; and what must stay light, seen in a process."""
 
 import ast
 import subprocess

@@ -110,7 +110,7 @@ def _merge(given: Given, tree: Mapping[str, Any], *, source: str, prefix: str = 
 
 
 def _put(given: Given, key: str, value: Any, *, source: str) -> None:
-    """Set one value; what stood under or over it gives way, but for a word that stood for a whole group: it is its name."""
+    """Set one value; what stood under or over it gives way, but for a word that stood for a whole group: its name."""
     *groups, last = key.split(".")
     place = given.tree
     for depth, group in enumerate(groups, start=1):

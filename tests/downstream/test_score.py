@@ -62,7 +62,7 @@ def ramps(tmp_path):
         voxels = np.add.outer(np.linspace(0, 100, 14), np.linspace(0, 50, 12))[:, :, None] + np.linspace(0, 30, 10)
         voxels = voxels + draw.normal(0, 60 if number == 2 else 1, voxels.shape)
         volume = Volume(voxels.astype(np.float32), np.eye(4))
-        scans.append(write_volume(tmp_path, f"scan{number}", volume, modality="MR", policy=StorePolicy()))
+        scans.append(write_volume(tmp_path, f"scan{number}", volume, modality="MR", label=None, policy=StorePolicy()))
     return scans
 
 
@@ -112,7 +112,7 @@ def test_a_finished_run_scores_a_cohort_from_the_command_line(encoder_run, small
     result = CliRunner().invoke(app, [*common, "--top", "3", "--out", str(table)])
     assert result.exit_code == 0, result.output
     assert f"Ranking: {table}" in result.output
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 11
     surprises = [float(row["surprise"]) for row in rows]
     assert surprises == sorted(surprises, reverse=True)

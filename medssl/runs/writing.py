@@ -47,7 +47,8 @@ def append_line(path: Path, line: str) -> None:
             while written < len(content):
                 written += file.write(content[written:])
         except OSError:
-            file.truncate(before)
+            with contextlib.suppress(OSError):
+                file.truncate(before)
             raise
 
 

@@ -1,11 +1,14 @@
 """`medssl sync`: send to MLflow what a run folder has and MLflow lacks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.config import TrackingConfig
 from medssl.errors import MedsslError, TrackingError
 from medssl.runs.run import Run
+from medssl.tracking.evidence import FILE_NAME
 
 
 @dataclass(frozen=True)
@@ -18,20 +21,45 @@ class SyncReport:
 
 
 def sync(run_folder: Path, *, uri: str | None = None, pictures: str = "auto") -> SyncReport:
-    """Replay a run; a second call sends nothing. uri: another store than the run's settings name.
+    """Replay a run, or a label-efficiency folder with all its runs; a second call sends nothing.
 
-    Raises UsageError when the folder is no run, TrackingError when the store cannot be written.
+    uri: another store than the run's settings name. Raises UsageError when the folder is neither, TrackingError when
+    the store cannot be written.
     """
-    from medssl.tracking.replay import Replay
-
+    if (run_folder / FILE_NAME).exists() and not (run_folder / "run.json").exists():
+        return _sync_comparison(run_folder, uri=uri, pictures=pictures)
     run = Run.open(run_folder)
-    settings = TrackingConfig.model_validate(run.config.get("tracking", {}))
-    settings = settings.model_copy(
-        update={"uri": uri or settings.uri, "pictures": pictures if pictures != "auto" else settings.pictures}
-    )
-    try:
+    settings = _settings(run, uri=uri, pictures=pictures)
+    with _say_what_failed(settings):
+        from medssl.tracking.replay import Replay
+
         replay = Replay(run, settings)
         sent = replay.push() + replay.conclude()
+    return SyncReport(sent, replay.mlflow_run_id, replay.store.uri)
+
+
+def _sync_comparison(folder: Path, *, uri: str | None, pictures: str) -> SyncReport:
+    from medssl.tracking.comparison import fine_tunings, push_comparison
+
+    children = fine_tunings(folder)
+    sent = sum(sync(child.folder, uri=uri, pictures=pictures).sent for child in children)
+    settings = _settings(children[0], uri=uri, pictures=pictures)
+    with _say_what_failed(settings):
+        more, parent, store = push_comparison(folder, children, settings)
+    return SyncReport(sent + more, parent, store.uri)
+
+
+def _settings(run: Run, *, uri: str | None, pictures: str) -> TrackingConfig:
+    settings = TrackingConfig.model_validate(run.config.get("tracking", {}))
+    return settings.model_copy(
+        update={"uri": uri or settings.uri, "pictures": pictures if pictures != "auto" else settings.pictures}
+    )
+
+
+@contextmanager
+def _say_what_failed(settings: TrackingConfig) -> Iterator[None]:
+    try:
+        yield
     except MedsslError:
         raise
     except Exception as error:  # MLflow, SQLAlchemy and requests share no base class
@@ -39,4 +67,3 @@ def sync(run_folder: Path, *, uri: str | None = None, pictures: str = "auto") ->
             f"The tracking store {settings.uri or 'of this workspace'} cannot be written ({type(error).__name__}). "
             "See that it is reachable and not locked, then call this again."
         ) from error
-    return SyncReport(sent, replay.mlflow_run_id, replay.store.uri)

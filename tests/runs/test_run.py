@@ -2,13 +2,19 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
 from medssl.errors import DataError, UsageError
+from medssl.runs.ending import describe
+from medssl.runs.metrics import MetricsTail
 from medssl.runs.run import Run
 
 CONFIG = {"optim": {"lr": 1e-3}, "patch": [8, 16, 12]}
@@ -118,3 +124,49 @@ def test_the_record_names_neither_user_nor_machine(run, monkeypatch):
     assert os.uname().nodename not in json.loads(content).values()
     assert f'"{os.uname().nodename}"' not in content
     assert os.path.expanduser("~") not in content
+
+
+def test_adding_a_fact_to_a_dead_run_is_no_sign_of_life(run):
+    before = run.record.heartbeat
+    other = Run.open(run.folder)
+    run.finish("killed")
+    ended = Run.open(run.folder).record
+    other.update(review="rejected")
+    found = Run.open(run.folder)
+    assert (found.status, found.record.heartbeat) == ("killed", ended.heartbeat)
+    assert found.record.heartbeat >= before
+    assert found.facts["review"] == "rejected"
+
+
+def test_two_processes_do_not_write_one_run(run):
+    code = "import sys, pathlib; from medssl.runs.run import Run; Run.resume(pathlib.Path(sys.argv[1]), at_step=0)"
+    second = subprocess.run([sys.executable, "-c", code, str(run.folder)], capture_output=True, text=True, check=False)
+    assert "is being written by another process" in second.stderr
+    run.finish("killed")
+    assert subprocess.run([sys.executable, "-c", code, str(run.folder)], check=False).returncode == 0
+
+
+def test_the_tail_hands_out_each_whole_line_once(run):
+    tail = MetricsTail(run.metrics_file)
+    assert tail.read() == []
+    run.log(1, {"a": 1.0})
+    with run.metrics_file.open("a") as file:
+        file.write('{"step": 2, ')
+    assert [line["step"] for line in tail.read()] == [1]
+    with run.metrics_file.open("a") as file:
+        file.write('"time": 3.0, "a": 2.0}\n')
+    assert [line["step"] for line in tail.read()] == [2]
+    assert tail.read() == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, on which every write finds the disk full")
+def test_a_full_disk_is_said_with_the_folder_and_what_to_do(run):
+    run.metrics_file.symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"disk .* is full .* Free some space .* --resume"):
+        run.log(1, {"train/loss": 1.0})
+
+
+def test_an_error_is_described_without_its_message_and_without_the_folders_above_the_package():
+    with pytest.raises(UsageError) as caught:
+        Run.open(Path("/home/DOE_JOHN/scan"))
+    assert re.fullmatch(r"UsageError in medssl/runs/record\.py:\d+", describe(caught.value))

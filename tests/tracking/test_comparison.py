@@ -1,0 +1,77 @@
+"""A label-efficiency folder in MLflow: curves over the number of labelled scans, with the fine-tunings below them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medssl.errors import UsageError
+from medssl.runs.run import Run
+from medssl.tracking.client import quiet_mlflow
+from medssl.tracking.sync import sync
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+def summary(labels: int, init: str, mean: float, difference: float | None) -> dict[str, object]:
+    low, high = (None, None) if difference is None else (difference - 0.01, difference + 0.01)
+    return {
+        "labels": labels,
+        "init": init,
+        "mean": mean,
+        "low": mean - 0.02,
+        "high": mean + 0.02,
+        "difference": difference,
+        "difference_low": low,
+        "difference_high": high,
+        "class_means": {"1": mean + 0.1, "2": mean - 0.1},
+    }
+
+
+def write(folder: Path, labels: list[int]) -> None:
+    lines = [summary(n, "scratch", 0.5, None) for n in labels] + [summary(n, "masked", 0.54, 0.04) for n in labels]
+    rows = [{"seed": 0, "case": "a"}, {"seed": 1, "case": "b"}]
+    folder.mkdir(exist_ok=True)
+    (folder / "label_efficiency.json").write_text(json.dumps({"rows": rows, "summary": lines}))
+
+
+def parents_and_children(workspace: Path):
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{next(workspace.rglob('mlflow.db'))}")
+    runs = client.search_runs([client.get_experiment_by_name("medssl").experiment_id])
+    is_parent = [run.data.tags["medssl.kind"] == "label-efficiency" for run in runs]
+    parents = [run for run, is_one in zip(runs, is_parent, strict=True) if is_one]
+    return client, parents, [run for run, is_one in zip(runs, is_parent, strict=True) if not is_one]
+
+
+def test_the_curve_runs_over_labels_and_the_fine_tunings_lie_below_it(tmp_path):
+    folder = tmp_path / "evidence"
+    write(folder, [3, 5])
+    for name in ("scratch-n3-s0", "masked-n3-s0"):
+        run = Run.create(folder / "runs" / name, kind="finetune", config={})
+        run.log(1, {"train/loss": 1.0})
+        run.finish("finished")
+    assert sync(folder).sent > 0
+    assert sync(folder).sent == 0
+    client, (parent,), children = parents_and_children(tmp_path)
+    curve = client.get_metric_history(parent.info.run_id, "label_efficiency/dice/masked")
+    assert sorted((point.step, point.value) for point in curve) == [(3, 0.54), (5, 0.54)]
+    gain = client.get_metric_history(parent.info.run_id, "label_efficiency/gain_low/masked")
+    assert sorted((point.step, point.value) for point in gain) == [(3, pytest.approx(0.03)), (5, pytest.approx(0.03))]
+    assert [child.data.tags["mlflow.parentRunId"] for child in children] == [parent.info.run_id] * 2
+    assert parent.info.status == "FINISHED"
+    assert "masked beats scratch" in parent.data.tags["mlflow.note.content"]
+
+    write(folder, [3, 5, 10])
+    sync(folder)
+    _, (later,), children = parents_and_children(tmp_path)
+    assert later.info.run_id != parent.info.run_id
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {later.info.run_id}
+
+
+def test_a_comparison_without_runs_is_said(tmp_path):
+    write(tmp_path / "evidence", [3])
+    with pytest.raises(UsageError, match="holds no runs"):
+        sync(tmp_path / "evidence")

@@ -36,14 +36,13 @@ class BatchTransform(RandomizableTransform):  # type: ignore[misc]  # monai publ
         rows = np.flatnonzero(draws.shares(f"{stream}/happens") < self.prob).tolist()
         if not rows:
             return images
-        # Neighbours are a view, any others a copy to work on.
-        where = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
-        chosen = images[where]
-        changed = self.apply(chosen, self.parameters(draws.of(rows), stream, chosen))
         if len(rows) == len(images):
-            return changed
+            return self.apply(images, self.parameters(draws, stream, images))
         out = images if owned else images.clone()
-        out[where] = changed
+        for group in together(rows, images):
+            # Neighbours are a view, any others a copy to work on.
+            where = slice(group[0], group[-1] + 1) if group[-1] - group[0] + 1 == len(group) else group
+            out[where] = self.apply(out[where], self.parameters(draws.of(group), stream, out[where]))
         return out
 
     def own_draws(self, images: Tensor) -> Draws:
@@ -72,6 +71,16 @@ class BatchCompose:
             own = draws or transform.own_draws(images)
             out = transform.change(out, own, f"{name}/{position}", owned=out is not images)
         return images.clone() if out is images else out
+
+
+def together(rows: list[int], images: Tensor) -> list[list[int]]:
+    """Chosen samples in groups that are computed at once: all on a GPU; runs of neighbours on a CPU, where copies
+    cost more than calls.
+    """
+    if images.device.type != "cpu":
+        return [rows]
+    starts = [i for i, row in enumerate(rows) if i == 0 or row != rows[i - 1] + 1]
+    return [rows[a:b] for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)]
 
 
 def around_zero(value: float | Range) -> Range:

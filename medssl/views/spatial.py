@@ -10,7 +10,6 @@ from medssl.errors import ConfigError
 from medssl.randomness import Draws
 from medssl.views.affine import about_the_middle, affine_matrix, elastic_displacement, warp
 from medssl.views.batch import BatchTransform, Parameters, Range, around_zero
-from medssl.views.contrast import intensity_range
 
 Ranges = Sequence[float | Range]
 
@@ -77,8 +76,8 @@ class BatchRandAffine(BatchTransform):
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """The images after one linear resample."""
-        darkest, _ = intensity_range(images)
-        return self._warp(images, parameters, labels=False, outside=darkest.flatten())
+        darkest = images.amin(dim=(1, 2, 3, 4))
+        return self._warp(images, parameters, labels=False, outside=darkest)
 
     def apply_to_labels(self, labels: Tensor, parameters: Parameters) -> Tensor:
         """(B, 1, D, H, W) labels after the same geometry: nearest voxels, 0 beyond the edge."""

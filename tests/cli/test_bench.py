@@ -1,0 +1,63 @@
+"""`medssl bench`: the parts of a step, on a small cohort."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from medssl.archive.limits import Limits
+from medssl.store.ingest import IngestSettings, ingest
+from medssl.training.timing import _advice
+from medssl_cli.main import app
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "scans").mkdir()
+    for i in range(3):
+        voxels = np.random.default_rng(i).integers(1, 900, (20, 22, 24)).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1.0, 1.5, 1.0])), folder / "scans" / f"scan-{i}.nii.gz")
+    settings = IngestSettings(
+        workers=0,
+        min_slices=3,
+        limits=Limits(field_of_view_mm=5.0),
+        key_file=folder / "key",
+        modality="MR",
+        fractions=(1.0, 0.0, 0.0),
+    )
+    ingest([folder / "scans"], folder / "cohort", settings=settings)
+    return folder / "cohort"
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["bench", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_without_a_task_it_times_reading_and_cutting(cohort):
+    facts = json.loads(run("--cohort", str(cohort), "--steps", "2", "--batch-size", "2", "--workers", "0", "--json"))
+    assert set(facts["parts_ms"]) == {"wait", "copy", "views"}
+    assert set(facts["in_workers_ms"]) == {"read", "decode"}
+    assert facts["step_ms"] == pytest.approx(sum(facts["parts_ms"].values()))
+    assert facts["samples_per_s"] == pytest.approx(2000 / facts["step_ms"])
+
+
+def test_with_a_task_it_times_the_whole_step_and_says_what_would_help(cohort):
+    text = run(
+        "--cohort", str(cohort), "--task", "masked-volume", "--steps", "1", "--batch-size", "2", "--workers", "0"
+    )
+    for part in ("wait", "copy", "views", "forward", "backward", "optimiser", "samples per second", "read", "decode"):
+        assert part in text
+
+
+def test_the_advice_fits_the_figures():
+    parts = {"wait": 50.0, "copy": 1.0, "views": 1.0, "forward": 40.0}
+    assert "loop.workers=2" in _advice(parts, {"read": 1.0, "decode": 9.0}, 0.5, 0)[0]
+    assert "faster disk" in _advice(parts, {"read": 9.0, "decode": 1.0}, 0.5, 2)[0]
+    assert "at least 3 workers" in _advice(parts, {"read": 20.0, "decode": 80.0}, 0.5, 1)[0]
+    assert "keeps up" in _advice({**parts, "wait": 0.1}, {"read": 1.0, "decode": 9.0}, 0.001, 4)[0]
+    assert "augmentation" in _advice({**parts, "wait": 0.1, "views": 60.0}, {"read": 1.0, "decode": 9.0}, 0.001, 4)[0]

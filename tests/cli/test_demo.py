@@ -8,8 +8,12 @@ from typer.testing import CliRunner
 
 from medssl.errors import UsageError
 from medssl.runs.run import Run
+from medssl.tracking.sync import sync
 from medssl_cli.demo import DemoSize, run_demo
 from medssl_cli.main import app
+
+# MLflow's own warnings.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 SMALL = DemoSize(
     dicom_patients=1,
@@ -46,6 +50,7 @@ def test_the_demo_leaves_finished_runs_that_mlflow_knows(first):
     assert len(runs) == 1 + 2 * 2 * 2
     assert {run.status for run in runs} == {"finished"}
     assert (folder / "mlflow.db").exists()
+    assert [sync(run.folder).sent for run in runs] == [0] * len(runs)
     assert not list(folder.glob("*/mlflow.db"))
 
 

@@ -18,10 +18,7 @@ def write_plain(source: Source, folder: Path) -> list[str]:
 
     `medssl finetune --init FOLDER` reads the folder as it reads a run.
     """
-    facts = dict(source.facts)
-    if source.network is not None:
-        facts["network"] = source.network.model_dump(mode="json")
-    save_encoder(folder, source.encoder, source.decoder, facts=facts)
+    save_encoder(folder, source.encoder, source.decoder, facts=source.public_facts)
     again, _ = load_encoder(folder)
     check_forward_equality(source.encoder, again, source.test_image(), tolerance=0.0)
     if source.encoder.description.name not in TARGETS:

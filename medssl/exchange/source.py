@@ -13,6 +13,22 @@ from medssl.encoders.topology import Triple
 from medssl.encoders.weights import encoder_record, load_encoder, load_network
 from medssl.errors import CheckpointError, UsageError
 
+# Facts of a run that may travel with its weights: none of them names a scan, not even by its pseudonym.
+PUBLIC_FACTS = (
+    "task",
+    "task_origin",
+    "task_family",
+    "init",
+    "steps",
+    "step",
+    "selected",
+    "patch",
+    "scans",
+    "cohort_digest",
+    "store_policy",
+    "modality",
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -53,6 +69,15 @@ class Source:
     def modality(self) -> str | None:
         """Of the scans, where the run says so."""
         return self.network.modality if self.network is not None else self.facts.get("modality")
+
+    @property
+    def public_facts(self) -> dict[str, Any]:
+        """What may leave with the weights; of a fine-tuned model also labels, patch and preprocessing."""
+        facts = {key: self.facts[key] for key in PUBLIC_FACTS if key in self.facts}
+        if self.network is not None:
+            named = type(self.network).model_fields
+            facts["network"] = self.network.model_dump(mode="json", include=set(named))
+        return facts
 
     @property
     def label_names(self) -> dict[int, str]:

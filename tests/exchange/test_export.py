@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from small_networks import SIZES, encoder_of
 from typer.testing import CliRunner
 
-from medssl.encoders.weights import load_encoder
+from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.errors import CheckpointError, ConfigError, UsageError
 from medssl.exchange.export import FORMATS, export
 from medssl.exchange.source import open_source
@@ -61,6 +61,17 @@ def test_a_fine_tuned_model_keeps_its_labels(finetuned, tmp_path):
     facts = json.loads((out / "network.json").read_text())
     assert facts["label_names"] == {"0": "background", "1": "anterior", "2": "posterior"}
     assert facts["spacing_mm"] == [2.0, 1.5, 1.0]  # of D, H, W = Z, Y, X
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_no_scan_is_named_in_an_export_not_even_by_its_pseudonym(finetuned, tmp_path, form):
+    run, _ = finetuned(labelled_scans=["4f2ac0ffee"], transfer=[], init="pretrained", steps=7)
+    out = export(run, tmp_path / "out", form=form).folder
+    for path in out.rglob("*"):
+        assert path.is_dir() or b"4f2ac0ffee" not in path.read_bytes()
+    if form == "safetensors":
+        facts = encoder_record(out).facts
+        assert (facts["init"], facts["steps"], facts["network"]["overlap"]) == ("pretrained", 7, 0.25)
 
 
 @pytest.mark.parametrize(

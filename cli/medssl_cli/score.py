@@ -1,0 +1,58 @@
+"""`medssl score`: which scans of a cohort a trained task finds odd."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from medssl.downstream.score import ScanEnergy
+
+LOOK_FROM = 3.0
+
+
+def score(
+    run: Annotated[Path, typer.Option(help="Run folder of `medssl pretrain`.")],
+    cohort: Annotated[Path, typer.Option(help="Cohort made by `medssl ingest`; not necessarily that of the run.")],
+    regions: Annotated[int, typer.Option(min=1, max=1000, help="Regions to read of each scan.")] = 4,
+    top: Annotated[int, typer.Option(min=1, help="Lines to show.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="CSV file for the whole ranking.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="File with the run's task. Repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: every scan.")] = False,
+) -> None:
+    """Rank scans by energy, the oddest first: wrong modality, cut field of view, artefacts.
+
+    Example: medssl score --run runs/masked --cohort cohort --top 10
+    """
+    from medssl.downstream.score import score_scans
+    from medssl.errors import UsageError
+
+    if out is not None and out.exists():
+        raise UsageError(f"{out} exists. Choose another file with --out.")
+    scans = score_scans(run, cohort, regions=regions, plugin_files=plugin or [])
+    if out is not None:
+        _write(scans, out)
+    if as_json:
+        typer.echo(json.dumps([scan.as_dict() for scan in scans], indent=1))
+        return
+    typer.echo(f"{'scan':<24} {'modality':<9} {'energy':>10} {'surprise':>9}")
+    for scan in scans[:top]:
+        mark = "  <- look" if scan.surprise >= LOOK_FROM else ""
+        typer.echo(f"{scan.scan_id:<24} {scan.modality or '':<9} {scan.energy:>10.4g} {scan.surprise:>9.2f}{mark}")
+    odd = sum(scan.surprise >= LOOK_FROM for scan in scans)
+    typer.echo(f"{odd} of {len(scans)} scans are {LOOK_FROM:.0f} robust standard deviations or more above the median.")
+    if out is not None:
+        typer.echo(f"Ranking: {out}")
+
+
+def _write(scans: "list[ScanEnergy]", out: Path) -> None:
+    import csv
+
+    part = out.with_name(f".{out.name}.part")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("w", newline="") as file:
+        rows = csv.DictWriter(file, fieldnames=list(scans[0].as_dict()))
+        rows.writeheader()
+        rows.writerows(scan.as_dict() for scan in scans)
+    part.replace(out)

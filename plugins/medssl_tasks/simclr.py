@@ -2,19 +2,21 @@
 
 The pooled part is Chen et al. 2020 (arXiv 2002.05709). It trains the finest levels little, and those are what
 segmentation needs; the local part, after Goncharov et al. 2023 (vox2vec, arXiv 2307.14725), compares the features of
-all levels at points that lie in both crops.
+all levels at points that lie in both crops. With `local_from: decoder` the points are described by a decoder, as the
+local stage of Chaitanya et al. 2020 (arXiv 2006.10511) has it.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.encoders.encoder import Encoder
+from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.gather import gather, rank, world_size
@@ -65,6 +67,11 @@ class SimCLR(PretextTask):
             description="Weight of the loss between points, which trains the fine levels that segmentation needs; 0 "
             "is plain SimCLR.",
         )
+        local_from: Literal["encoder", "decoder"] = Field(
+            default="encoder",
+            description="What describes a point: the features of all levels of the encoder, or a decoder, which is "
+            "then trained too and handed to fine-tuning; that takes about twice the time per step.",
+        )
         local_points: int = Field(
             default=128, ge=8, le=1024, description="Points per pair that are compared with each other."
         )
@@ -82,9 +89,13 @@ class SimCLR(PretextTask):
         super().__init__(encoder, config)
         inputs = pooled_channels(encoder, config.pooled_levels)
         self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm)
-        self.project_local = None
+        self.project_local, self.decoder = None, None
         if config.local_weight > 0:
-            self.project_local = Projection(sum(encoder.channels), config.features, hidden=config.hidden // 4)
+            described = sum(encoder.channels)
+            if config.local_from == "decoder":
+                described = encoder.channels[0]
+                self.decoder = encoder.make_decoder(described)
+            self.project_local = Projection(described, config.features, hidden=config.hidden // 4)
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """A pair of crops that overlap."""
@@ -104,12 +115,14 @@ class SimCLR(PretextTask):
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """What `compare` needs of these samples; no sample looks at another."""
-        pyramid = self.encoder(torch.cat([views["a"], views["b"]]))
+        images = torch.cat([views["a"], views["b"]])
+        pyramid = self.encoder(images)
         out = named_chunks(self.project(pooled_levels(pyramid, self.config.pooled_levels)), PAIR)
         if self.project_local is not None:
             depth, height, width = views["a"].shape[2:]
             points = torch.cat([views["points_a"], views["points_b"]])
-            local = self.project_local(features_at(pyramid, points, (depth, height, width)))
+            levels = pyramid if self.decoder is None else [self.decoder(pyramid, images)]
+            local = self.project_local(features_at(levels, points, (depth, height, width)))
             out |= named_chunks(local, PAIR, "local_") | {name: views[name] for name in ("points_scan", "points_valid")}
         return out
 
@@ -130,6 +143,10 @@ class SimCLR(PretextTask):
             trivial += self.config.local_weight * math.log(self.config.local_points)
             terms["local"] = local
         return pair_step(loss, a, b, trivial=trivial, terms=terms)
+
+    def exported_decoder(self) -> Decoder | None:
+        """The decoder that described the points, where one did."""
+        return self.decoder
 
     def _local(self, embeddings: dict[str, Tensor]) -> Tensor:
         return point_contrast(

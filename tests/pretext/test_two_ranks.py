@@ -13,6 +13,8 @@ from joint_world import CASES, in_double, make, region, store_phantoms
 from rank_of_two import STEPS, run
 
 HERE = Path(__file__).parent
+# Tasks whose later steps depend on what they remember of earlier ones: queues, teachers, centres, clusters.
+WITH_STATE = ("moco", "byol", "swav", "deepercluster", "dino", "jepa")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,8 @@ def outcome(tmp_path_factory):
     batches = {}
     for case in CASES:
         task = make(case)
-        batches[case] = [in_double(task.views(region(task, scans, step=step))) for step in range(STEPS)]
+        steps = STEPS if case.split()[0] in WITH_STATE else 1
+        batches[case] = [in_double(task.views(region(task, scans, step=step))) for step in range(steps)]
     torch.save(batches, folder / "batches.pt")
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", str(HERE / "rank_of_two.py")]
@@ -31,7 +34,7 @@ def outcome(tmp_path_factory):
         subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
         for rank in (0, 1)
     ]
-    errors = [rank.communicate(timeout=200)[1] for rank in ranks]
+    errors = [rank.communicate(timeout=280)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], errors[0][-2000:] + errors[1][-2000:]
     alone = {case: run(case, batches[case], None) for case in CASES}
     return alone, torch.load(folder / "rank0.pt"), torch.load(folder / "rank1.pt")
@@ -40,8 +43,7 @@ def outcome(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_of_two_ranks_are_those_of_one_process(case, outcome):
     alone, *ranks = (each[case] for each in outcome)
-    for step in range(STEPS):
-        expected = alone["gradients"][step]
+    for step, expected in enumerate(alone["gradients"]):
         assert expected.norm() > 0
         for rank in ranks:
             got = rank["gradients"][step]

@@ -30,6 +30,7 @@ CROPS = {"small_crops": 2}
 # Every task, and every setting that changes what is computed: (task, settings)
 CASES = {
     "simclr": (SimCLR, {**HEAD, "local_points": 16}),
+    "simclr with a decoder": (SimCLR, {**HEAD, "local_points": 16, "local_from": "decoder"}),
     "simclr without points": (SimCLR, {**HEAD, "local_weight": 0.0}),
     "simclr with batch norm": (SimCLR, {**HEAD, "local_points": 16, "norm": "batch"}),
     "moco": (MoCo, {**HEAD, "queue": 20}),

@@ -1,12 +1,15 @@
 """The losses of simclr against closed forms and naive loops, and what its local part makes of an overlap."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from joint_world import PATCH, make, region, store_phantoms
 from torch import Tensor
 from torch.nn import functional as F
 
+from medssl.pretext.projection import features_at
 from medssl_tasks.simclr import nt_xent, point_contrast
 
 DOUBLE = torch.float64
@@ -105,3 +108,19 @@ def test_points_that_are_all_neighbours_have_a_finite_gradient() -> None:
     ).sum().backward()
     assert a.grad is not None
     assert torch.isfinite(a.grad).all()
+
+
+def test_points_of_a_pair_show_the_same_place_of_the_scan(tmp_path: Path) -> None:
+    """Read from both crops at matching points, an image that was only moved, turned and scaled has the same values."""
+    task = make("simclr", intensity=0.0, local_points=64)
+    views = task.views(region(task, store_phantoms(tmp_path, 3)))
+    assert views["points_valid"].all()
+    values = [features_at([views[name]], views[f"points_{name}"], PATCH)[..., 0] for name in ("a", "b")]
+    assert torch.corrcoef(torch.stack([value.flatten() for value in values]))[0, 1] > 0.97
+    shifted = values[1].roll(1, dims=1)
+    assert torch.corrcoef(torch.stack([values[0].flatten(), shifted.flatten()]))[0, 1] < 0.7
+
+
+def test_a_decoder_is_handed_over_only_where_it_describes_the_points() -> None:
+    assert make("simclr").exported_decoder() is None
+    assert make("simclr with a decoder").exported_decoder() is not None

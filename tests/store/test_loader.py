@@ -148,3 +148,11 @@ def test_descriptors_and_memory_are_given_back(plan):
         time.sleep(0.05)
         open_after = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), member.process.pid)]
         assert np.subtract(open_after, open_before).max() <= 1
+
+
+def test_pinning_ahead_in_a_thread_keeps_order_and_bytes(plan, monkeypatch):
+    alone = batches(plan, 5)
+    monkeypatch.setattr(RegionBatch, "pinned", lambda batch: batch)  # there may be no GPU to pin for
+    with RegionLoader(plan, workers=2, first_step=0, with_labels=True) as loader:
+        loader.pin = True
+        assert all(same(a, b) for a, b in zip(alone, loader, strict=False))

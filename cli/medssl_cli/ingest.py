@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from medssl.archive.report import IngestReport
+    from medssl.store.ingest import IngestSettings
 
 
 def ingest(
@@ -41,26 +42,27 @@ def ingest(
     from medssl.store.ingest import ingest as run_ingest
     from medssl_cli.ingest_display import LiveProgress, print_report
 
-    given = _given(
+    given = given_options(
         labels=labels, splits=splits, modality=modality, min_slices=min_slices, volumes_per_series=volumes_per_series,
         key_file=key_file, seed=seed, workers=workers, include_derived=include_derived or None,
         follow_symlinks=follow_symlinks or None, dry_run=dry_run or None,
     )  # fmt: skip
     with LiveProgress() as progress:
-        report = run_ingest(source, out, settings=_settings(given), progress=progress)
+        report = run_ingest(source, out, settings=ingest_settings(given), progress=progress)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:
         print_report(report, None if dry_run else out)
-    _finish(report)
+    finish(report)
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def given_options(**options: Any) -> dict[str, Any]:
     """Options that somebody gave."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _settings(given: dict[str, Any]) -> Any:
+def ingest_settings(given: dict[str, Any]) -> "IngestSettings":
+    """Settings of ingest from options. Raises ConfigError with the option that is wrong."""
     from pydantic import ValidationError
 
     from medssl.errors import ConfigError
@@ -74,7 +76,8 @@ def _settings(given: dict[str, Any]) -> Any:
         raise ConfigError(f"{place}: {problem['msg']}, got {problem['input']!r}. See medssl ingest --help.") from error
 
 
-def _finish(report: "IngestReport") -> None:
+def finish(report: "IngestReport") -> None:
+    """Exit with 1 when no scan was accepted."""
     if report.n_scans == 0:
         typer.echo(
             "Error: no scan was accepted. The reasons are counted above; docs/archive.md explains each.", err=True

@@ -50,6 +50,22 @@ class LiveProgress:
 
 def print_report(report: "IngestReport", cohort: Path | None) -> None:
     """Counts per verdict, and what comes next. Shows pseudonyms only."""
+    print_table(report)
+    if cohort is None:
+        typer.echo("dry run: nothing was written")
+        return
+    if report.examples:
+        example = next(iter(report.examples.values()))[0]
+        typer.echo(f"why one was left out: medssl archive explain {cohort} {example}")
+    if report.n_scans == 0:
+        return
+    typer.echo(
+        f"cohort: {cohort}\nnext: medssl pretrain --cohort {cohort} --task masked-volume --out runs/masked-volume"
+    )
+
+
+def print_table(report: "IngestReport") -> None:
+    """Counts per verdict."""
     from rich.console import Console
     from rich.table import Table
 
@@ -66,17 +82,6 @@ def print_report(report: "IngestReport", cohort: Path | None) -> None:
     for code, count in report.flags.items():
         table.add_row(code, str(count), Flag(code).meaning, style="dim")
     Console().print(table)
-    if cohort is None:
-        typer.echo("dry run: nothing was written")
-        return
-    if report.examples:
-        example = next(iter(report.examples.values()))[0]
-        typer.echo(f"why one was left out: medssl archive explain {cohort} {example}")
-    if report.n_scans == 0:
-        return
-    typer.echo(
-        f"cohort: {cohort}\nnext: medssl pretrain --cohort {cohort} --task masked-volume --out runs/masked-volume"
-    )
 
 
 def _bars() -> "Progress":

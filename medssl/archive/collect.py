@@ -21,7 +21,7 @@ def collect(
     *,
     limits: Limits,
     follow_symlinks: bool,
-    without: Path,
+    without: Path | None,
     seen: Callable[[int, int], None],
 ) -> int:
     """Bring the index up to date with the files under `roots`; returns how many files there are.

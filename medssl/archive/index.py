@@ -252,6 +252,25 @@ def open_index(folder: Path) -> Iterator[Index]:
             connection.close()
 
 
+@contextmanager
+def read_index(folder: Path) -> Iterator[Index]:
+    """The index in a cohort's private folder, for looking only. Raises DataError when it is missing or damaged."""
+    path = folder / "index.sqlite"
+    if not path.is_file():
+        raise DataError(
+            f"{folder} holds no private index. Run this where the cohort was ingested; the index never leaves."
+        )
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        connection.execute("SELECT COUNT(*) FROM facts")
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path} is damaged ({error}). Restore it from a copy, or ingest into a new folder.") from error
+    try:
+        yield Index(connection)
+    finally:
+        connection.close()
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     # The journal of WAL mode takes the mode of the database file, so nothing of it is readable by others.
     connection = sqlite3.connect(path)

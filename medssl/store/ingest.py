@@ -10,10 +10,11 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,6 +39,8 @@ from medssl.errors import UsageError
 from medssl.store.intake import Intake, take_in
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import image_path, label_path
+
+T = TypeVar("T")
 
 # Files that were never meant to be scans: counted, but no row each.
 _NO_ROW = frozenset({Reason.NOT_DICOM, Reason.DICOMDIR})
@@ -86,6 +89,67 @@ def ingest(
     """
     settings, progress = settings or IngestSettings(), progress or Silent()
     started_s = time.monotonic()
+    with prepared(sources, None if settings.dry_run else cohort, settings, progress) as ready:
+        for scan_id in ready.removed:
+            _take_out(cohort, scan_id)
+        n_loaded = 0 if settings.dry_run else _store(ready, cohort, settings, progress)
+        tally = Tally()
+        rows = tally.watch(ready.rows(tally))
+        if settings.dry_run:
+            Counter(row.status for row in rows)
+        else:
+            _write(cohort, rows, ready)
+        return tally.report(n_files=ready.n_files, n_loaded=n_loaded, elapsed_s=time.monotonic() - started_s)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Sources whose headers were read and whose scans were planned. removed: ids of scans that are no more."""
+
+    index: Index
+    pseudonyms: Pseudonyms
+    workers: Workers
+    settled: Settled
+    splitter: Splitter
+    label_names: dict[int, str]
+    removed: list[str]
+    n_files: int
+
+    def rows(self, tally: Tally) -> Iterator[ManifestRow]:
+        """Rows of all scans, then of files that were left out by themselves; what has no row is noted in `tally`."""
+        yield from scan_rows(self.index, self.pseudonyms, self.splitter)
+        for file in self.index.rejected_files():
+            if file.reason in _NO_ROW:
+                tally.note(file.reason, 1)
+            else:
+                row = rejected_file_row(file, self.pseudonyms)
+                yield replace(row, split=self.splitter(row.patient_id))
+
+    def run(
+        self,
+        function: Callable[[T], Outcome],
+        tasks: Callable[[list[str]], Iterator[T]],
+        scan_ids: list[str],
+        timeout_s: float,
+    ) -> Iterator[tuple[T, Outcome]]:
+        """What loading each scan came to, as it comes.
+
+        A scan whose worker died gets a second chance: the first death may have been another one's memory.
+        """
+        again: list[T] = []
+        for last in (False, True):
+            for done in self.workers.run(function, again if last else tasks(scan_ids), timeout_s=timeout_s):
+                if done.failure and not last:
+                    again.append(done.task)
+                    continue
+                yield done.task, done.result or Outcome.of(done.failure or Rejected(Reason.DECODER_CRASH, "no answer"))
+
+
+@contextmanager
+def prepared(
+    sources: Sequence[Path], cohort: Path | None, settings: IngestSettings, progress: Progress
+) -> Iterator[Prepared]:
+    """Read what is new under the sources and plan its scans. cohort: None leaves nothing behind."""
     roots = checked_sources([*sources, *([settings.labels] if settings.labels else [])])
     check_not_empty(roots, follow_symlinks=settings.follow_symlinks)
     named_splits = read_splits_file(settings.splits) if settings.splits else {}
@@ -97,27 +161,21 @@ def ingest(
             workers,
             limits=settings.limits,
             follow_symlinks=settings.follow_symlinks,
-            without=cohort.resolve(),
+            without=cohort.resolve() if cohort else None,
             seen=lambda met, read: progress.step("reading headers", read, None, f"{met} files met"),
         )
-        label_names = _plan(index, pseudonyms, settings, cohort)
+        label_names, removed = _plan(index, pseudonyms, settings)
         splitter = settled.splitter(pseudonyms, overrides(index, named_splits, settings.splits))
-        n_loaded = 0 if settings.dry_run else _store(index, cohort, settings, settled, workers, progress)
-        tally = Tally()
-        rows = tally.watch(_all_rows(index, pseudonyms, splitter, tally))
-        if settings.dry_run:
-            Counter(row.status for row in rows)
-        else:
-            _write(cohort, rows, settled, label_names)
-        return tally.report(n_files=n_files, n_loaded=n_loaded, elapsed_s=time.monotonic() - started_s)
+        yield Prepared(index, pseudonyms, workers, settled, splitter, label_names, removed, n_files)
 
 
 @contextmanager
-def _opened(cohort: Path, settings: IngestSettings) -> Iterator[tuple[Index, Pseudonyms]]:
-    """Index and pseudonyms of a cohort; for a dry run, ones that leave nothing behind."""
-    if settings.dry_run:
+def _opened(cohort: Path | None, settings: IngestSettings) -> Iterator[tuple[Index, Pseudonyms]]:
+    """Index and pseudonyms of a cohort; without one, an index that is gone afterwards."""
+    if cohort is None:
+        pseudonyms = passing_key() if settings.dry_run else open_key(key_file(settings.key_file))
         with tempfile.TemporaryDirectory() as folder, open_index(Path(folder, "private")) as index:
-            yield index, passing_key()
+            yield index, pseudonyms
         return
     private = cohort / "private"
     if cohort.exists() and not cohort.is_dir():
@@ -138,8 +196,8 @@ def _asked(settings: IngestSettings, pseudonyms: Pseudonyms) -> Settled:
     return Settled(pseudonyms.key_id, settings.seed, settings.fractions, settings.policy.model_dump(mode="json"))
 
 
-def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings, cohort: Path) -> dict[int, str]:
-    """Plan what is new or changed; forget scans that are no more. Returns the label names."""
+def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings) -> tuple[dict[int, str], list[str]]:
+    """Plan what is new or changed. Returns the label names, and the ids of scans that are no more."""
     roots: list[str] = json.loads(index.fact("label_roots") or "[]")
     if settings.labels and os.fspath(settings.labels.resolve()) not in roots:
         roots.append(os.fspath(settings.labels.resolve()))
@@ -149,17 +207,14 @@ def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings, cohort
     if index.fact("rules") != repr(rules):
         index.make_all_dirty()
         index.put_fact("rules", repr(rules))
-    for scan_id in [*plan.removed, *plan_dicom(index, pseudonyms, rules)]:
-        _take_out(cohort, scan_id)
-    return plan.label_names
+    return plan.label_names, [*plan.removed, *plan_dicom(index, pseudonyms, rules)]
 
 
-def _store(
-    index: Index, cohort: Path, settings: IngestSettings, settled: Settled, workers: Workers, progress: Progress
-) -> int:
+def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Progress) -> int:
     """Load and store every planned scan that is not in the store yet; returns how many were loaded."""
+    index = ready.index
     waiting = _waiting(index, cohort)
-    policy = StorePolicy.model_validate(settled.policy)
+    policy = StorePolicy.model_validate(ready.settled.policy)
 
     def tasks(scan_ids: list[str]) -> Iterator[Intake]:
         for scan_id in scan_ids:
@@ -169,20 +224,13 @@ def _store(
                 yield Intake(scan_id, scan.source, modality, cohort / "store", policy, settings.limits)
 
     counts: Counter[str] = Counter()
-    again: list[str] = []
-    # A scan whose worker died gets a second chance: the first death may have been another one's memory.
-    for last, scan_ids in ((False, waiting), (True, again)):
-        for done in workers.run(take_in, tasks(scan_ids), timeout_s=settings.limits.scan_seconds):
-            if done.failure and not last:
-                again.append(done.task.scan_id)
-                continue
-            outcome = done.result or Outcome.of(done.failure or Rejected(Reason.DECODER_CRASH, "no answer"))
-            if outcome.reason:
-                _take_out(cohort, done.task.scan_id)
-            index.put_outcome(done.task.scan_id, outcome.text())
-            counts[str(outcome.reason or "stored")] += 1
-            note = ", ".join(f"{count} {word}" for word, count in counts.most_common(4))
-            progress.step("storing scans", counts.total(), len(waiting), note)
+    for task, outcome in ready.run(take_in, tasks, waiting, settings.limits.scan_seconds):
+        if outcome.reason:
+            _take_out(cohort, task.scan_id)
+        index.put_outcome(task.scan_id, outcome.text())
+        counts[str(outcome.reason or "stored")] += 1
+        note = ", ".join(f"{count} {word}" for word, count in counts.most_common(4))
+        progress.step("storing scans", counts.total(), len(waiting), note)
     for scan_id in duplicates(index):
         _take_out(cohort, scan_id)
     return len(waiting)
@@ -204,24 +252,13 @@ def _waiting(index: Index, cohort: Path) -> list[str]:
     return waiting
 
 
-def _all_rows(index: Index, pseudonyms: Pseudonyms, splitter: Splitter, tally: Tally) -> Iterator[ManifestRow]:
-    """Rows of all scans, then of files that were left out by themselves."""
-    yield from scan_rows(index, pseudonyms, splitter)
-    for file in index.rejected_files():
-        if file.reason in _NO_ROW:
-            tally.note(file.reason, 1)
-        else:
-            row = rejected_file_row(file, pseudonyms)
-            yield replace(row, split=splitter(row.patient_id))
-
-
-def _write(cohort: Path, rows: Iterator[ManifestRow], settled: Settled, label_names: dict[int, str]) -> None:
+def _write(cohort: Path, rows: Iterator[ManifestRow], ready: Prepared) -> None:
     """The manifest, then cohort.json, each replaced only when it is complete."""
     from importlib.metadata import version
 
     (cohort / "store").mkdir(exist_ok=True)
     write_manifest(cohort / MANIFEST, rows)
-    facts = {"format": FORMAT, "medssl": version("medssl"), **asdict(settled), "label_names": label_names}
+    facts = {"format": FORMAT, "medssl": version("medssl"), **asdict(ready.settled), "label_names": ready.label_names}
     partial = cohort / f".{COHORT}.partial"
     partial.write_text(json.dumps(facts, indent=2) + "\n")
     partial.replace(cohort / COHORT)

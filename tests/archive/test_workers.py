@@ -35,15 +35,15 @@ def test_death_and_endless_work_cost_their_own_task_only():
 
 def test_memory_of_a_worker_is_bounded():
     with Workers(1, worker_bytes=4 * GIGABYTE) as workers, pytest.raises(MemoryError):
-        list(workers.run(behave, [5], timeout_s=30))
+        list(workers.run(behave, [5], timeout_s=30.0))
 
 
 def test_a_bug_keeps_its_own_exception():
     with Workers(1, worker_bytes=4 * GIGABYTE) as workers, pytest.raises(ZeroDivisionError):
-        list(workers.run(fail, [1], timeout_s=30))
+        list(workers.run(fail, [1], timeout_s=30.0))
 
 
 def test_no_workers_means_this_process():
     with Workers(0, worker_bytes=GIGABYTE) as workers:
-        assert [one.result for one in workers.run(os.getpid.__class__, [], timeout_s=1)] == []
-        assert [one.result for one in workers.run(behave, [3], timeout_s=1)] == [9]
+        assert [one.result for one in workers.run(os.getpid.__class__, [], timeout_s=1.0)] == []
+        assert [one.result for one in workers.run(behave, [3], timeout_s=1.0)] == [9]

@@ -20,13 +20,20 @@ def runs(
 
     Example: medssl runs runs
     """
-    from medssl.errors import UsageError
+    from medssl.errors import DataError, UsageError
     from medssl.runs.run import Run
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder. Give the folder that holds your runs.")
-    found = [Run.open(path.parent) for path in sorted(folder.rglob("run.json"))]
-    entries = [describe(run, below=folder) for run in sorted(found, key=lambda run: run.record.started)]
+    found: list[tuple[str, dict[str, Any]]] = []
+    for path in sorted(folder.rglob("run.json")):
+        try:
+            run = Run.open(path.parent)
+            found.append((run.record.started.isoformat(), describe(run, below=folder)))
+        except DataError as error:
+            # One damaged run hides none of the others.
+            typer.echo(str(error), err=True)
+    entries = [entry for _, entry in sorted(found, key=lambda item: item[0])]
     if as_json:
         typer.echo(json.dumps(entries, indent=1))
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from medssl.config import TrackingConfig
+from medssl.errors import MedsslError
 from medssl.runs.run import Run
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ class Mirror:
         self.failures = 0
 
     def __enter__(self) -> Mirror:
+        # Here and not in the thread: of two threads that import large packages at once, one can be handed a half-made
+        # module, and the other one is the training.
+        self._import_mlflow()
         self._thread.start()
         return self
 
@@ -48,6 +53,17 @@ class Mirror:
         self._thread.join(self._flush_s)
         if not self._complete:
             self._say(f"MLflow does not have all of this run. Send the rest with: medssl sync {self._run.folder}")
+
+    def _import_mlflow(self) -> None:
+        try:
+            from medssl.tracking.client import quiet_mlflow
+
+            quiet_mlflow()
+            import mlflow.tracking  # noqa: F401
+
+            import medssl.tracking.replay  # noqa: F401
+        except Exception as error:  # a broken installation of MLflow must not stop the training
+            self._count(error)
 
     def _work(self) -> None:
         replay: Replay | None = None
@@ -60,23 +76,27 @@ class Mirror:
                 self._over.wait(self._every_s)
 
     def _attempt(self, replay: Replay | None, *, last: bool) -> Replay | None:
-        from medssl.tracking.replay import Replay
-
         try:
+            from medssl.tracking.replay import Replay
+
             replay = replay or Replay(self._run, self._settings)
             replay.push()
             if last:
                 replay.conclude()
                 self._complete = True
-        except Exception as error:
-            self.failures += 1
-            if self.failures == FAILURES_UNTIL_SAID:
-                self._say(
-                    f"MLflow cannot be reached ({type(error).__name__}). "
-                    "Training goes on; metrics are in the run folder."
-                )
+        except Exception as error:  # whatever a database or a server throws must not stop the training
+            self._count(error)
         return replay
+
+    def _count(self, error: Exception) -> None:
+        self.failures += 1
+        if self.failures == FAILURES_UNTIL_SAID:
+            self._say(
+                f"MLflow cannot be reached ({type(error).__name__}). Training goes on; metrics are in the run folder."
+            )
 
     def _say(self, sentence: str) -> None:
         log.warning(sentence)
-        self._run.note(sentence)
+        # A full disk is the training's to report.
+        with contextlib.suppress(MedsslError):
+            self._run.note(sentence)

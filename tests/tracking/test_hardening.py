@@ -1,6 +1,7 @@
 """The mirror after kills, beside other writers, with names that MLflow refuses, and with weights to rank."""
 
 import hashlib
+import json
 import os
 import signal
 import sqlite3
@@ -16,7 +17,9 @@ from medssl.config import TrackingConfig
 from medssl.errors import TrackingError
 from medssl.runs.run import Run
 from medssl.tracking.client import quiet_mlflow
+from medssl.tracking.mirror import Mirror
 from medssl.tracking.sync import sync
+from medssl_cli.runs import runs
 
 SECRET = "DOE-JOHN-19700101"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -150,3 +153,48 @@ def test_several_processes_may_meet_on_a_fresh_workspace(tmp_path):
     assert [writer.wait(120) for writer in writers] == [0, 0, 0]
     found = client(tmp_path)
     assert len(found.search_runs([found.get_experiment_by_name("medssl").experiment_id])) == 3
+
+
+def test_nothing_planted_in_settings_facts_or_errors_reaches_mlflow(tmp_path):
+    path = f"/hospital/{SECRET}/scan.nii.gz"
+    config = {
+        "cohort": path,
+        "init": SECRET,
+        "task": {"name": "mine", "template": path, "deep": {"list": [path]}},
+        "tracking": TrackingConfig().model_dump(mode="json"),
+    }
+    facts = {"task_origin": path, "labelled_scans": [path], "transfer": [{"what": path}], "cohort_digest": "abc"}
+    run = Run.create(tmp_path / "run", kind="finetune", config=config, facts=facts)
+
+    def train() -> None:
+        with run.recording():
+            run.log(1, {"train/loss": 1.0})
+            raise ValueError(f"{path} is damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        train()
+    sync(run.folder)
+    written = [file for file in tmp_path.rglob("*") if file.is_file() and run.folder not in file.parents]
+    assert (tmp_path / "mlflow.db") in written
+    for file in [*written, run.log_file, run.metrics_file]:
+        assert not file.exists() or SECRET.encode() not in file.read_bytes(), file
+    assert SECRET not in str(Run.open(run.folder).record.reason)
+
+
+def test_a_broken_mlflow_does_not_stop_the_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    run = make_run(tmp_path, "run")
+    with Mirror(run, settings=TrackingConfig(), every_s=0.01, flush_s=10.0) as mirror, run.recording():
+        run.log(2, {"train/loss": 0.5})
+    assert mirror.failures > 0
+    assert Run.open(run.folder).status == "finished"
+
+
+def test_a_damaged_run_hides_none_of_the_others(tmp_path, capsys):
+    make_run(tmp_path, "good")
+    make_run(tmp_path, "bad")
+    (tmp_path / "bad" / "run.json").write_text("{")
+    runs(tmp_path, as_json=True)
+    said = capsys.readouterr()
+    assert [entry["run"] for entry in json.loads(said.out)] == ["good"]
+    assert "damaged" in said.err

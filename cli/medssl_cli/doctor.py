@@ -53,13 +53,14 @@ def doctor(
 
 
 def _checks() -> "dict[str, Callable[[Places], list[Finding]]]":
-    from medssl_cli.checkup import contents, machine
+    from medssl_cli.checkup import contents, machine, tracking
 
     return {
         "versions": machine.versions,
         "gpu": machine.accelerators,
         "codecs": machine.codecs,
         "disk": machine.disks,
+        "tracking": tracking.tracking,
         "plugins": contents.plugins,
         "runs": contents.runs,
         "cohort": contents.cohort,

@@ -1,18 +1,27 @@
 """`medssl doctor`: what is wrong is said with what to do, and one broken check stops no other."""
 
 import json
+import os
+import sqlite3
 from collections import namedtuple
+from contextlib import closing
 
 import nibabel
 import numpy as np
+import pytest
 import torch
 from installed_plugins import task_source
 from typer.testing import CliRunner
 
 from medssl.runs.run import Run
-from medssl_cli.checkup import contents, machine
+from medssl.tracking.client import connect
+from medssl.tracking.workspace import TrackingStore
+from medssl_cli.checkup import contents, machine, tracking
 from medssl_cli.checkup.finding import Places
 from medssl_cli.main import app
+
+# MLflow's own.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -25,7 +34,15 @@ def doctor(*arguments: object, code: int = 0) -> str:
 
 def test_on_this_machine_every_check_runs_and_says_so(tmp_path):
     findings = json.loads(doctor("--json", "--out", tmp_path / "runs"))
-    assert {finding["check"] for finding in findings} >= {"versions", "gpu", "codecs", "disk", "plugins", "runs"}
+    assert {finding["check"] for finding in findings} >= {
+        "versions",
+        "gpu",
+        "codecs",
+        "disk",
+        "tracking",
+        "plugins",
+        "runs",
+    }
     assert [finding for finding in findings if finding["status"] == "failed"] == []
 
 
@@ -113,9 +130,12 @@ def test_every_volume_of_a_cohort_is_read_against_its_checksum(tmp_path, monkeyp
     (tmp_path / "scans").mkdir()
     for seed in range(2):
         voxels = np.random.default_rng(seed).integers(0, 900, (28, 24, 20)).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "scans" / f"scan-{seed}.nii.gz")
+        path = tmp_path / "scans" / f"scan-{seed}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+        os.utime(path, (1e9, 1e9))  # ingest leaves alone what is still being written
     ingest = ["ingest", str(tmp_path / "scans"), "--out", str(tmp_path / "cohort")]
-    assert CliRunner().invoke(app, ingest).exit_code == 0
+    result = CliRunner().invoke(app, ingest)
+    assert result.exit_code == 0, result.output
     assert "✓ cohort: 2 scans of 2 rows, every checksum right" in doctor(
         "--out", tmp_path, "--cohort", tmp_path / "cohort"
     )
@@ -124,3 +144,29 @@ def test_every_volume_of_a_cohort_is_read_against_its_checksum(tmp_path, monkeyp
     content[len(content) // 2] ^= 0xFF
     stored.write_bytes(content)
     assert "✗ cohort: " in doctor("--out", tmp_path, "--cohort", tmp_path / "cohort", code=1)
+
+
+def test_the_tracking_store_is_written_read_and_left_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (finding,) = tracking.tracking(Places(out=tmp_path / "runs"))
+    assert finding.status == "ok", finding.text
+    assert "will be made by the first run" in finding.text
+    assert not (tmp_path / "runs").exists()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    connect(TrackingStore(uri, tmp_path.as_uri(), local=True))
+    (finding,) = tracking.tracking(Places(out=tmp_path, tracking_uri=uri))
+    assert (finding.status, finding.text) == ("ok", f"{uri}: one run written, read back and deleted")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'old'")
+    (finding,) = tracking.tracking(Places(out=tmp_path, tracking_uri=uri))
+    assert "schema of another MLflow (old" in finding.text
+    assert finding.fix.endswith(f"mlflow db upgrade {uri}")
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    (finding,) = tracking.tracking(Places(out=tmp_path, tracking_uri=uri))
+    assert "is no tracking database" in finding.text
+
+
+def test_a_server_that_is_not_there_is_a_cross(tmp_path):
+    (finding,) = tracking.tracking(Places(out=tmp_path, tracking_uri="http://127.0.0.1:9"))
+    assert finding.status == "failed"
+    assert "http://127.0.0.1:9 cannot be written and read" in finding.text

@@ -1,0 +1,73 @@
+"""The tracking store: one run written, read back and deleted; the schema of its database."""
+
+import math
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medssl_cli.checkup.finding import Finding, Places
+
+if TYPE_CHECKING:
+    from medssl.tracking.workspace import TrackingStore
+
+EXPERIMENT = "medssl doctor"
+
+
+def tracking(places: Places) -> list[Finding]:
+    """MLflow round trip: one run is written, read back and deleted. Where no store exists yet, in a temporary one."""
+    from medssl.config import TrackingConfig
+    from medssl.tracking.workspace import tracking_store
+
+    store = tracking_store(places.out / "run", TrackingConfig(uri=places.tracking_uri))
+    with tempfile.TemporaryDirectory(prefix="medssl-doctor-") as folder:
+        fresh = tracking_store(Path(folder) / "run", TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db"))
+        if store.local and not _database(store).exists():
+            return [_round_trip(fresh, f"MLflow works; {store.uri} will be made by the first run")]
+        findings = _schema(store, fresh) if store.local else []
+        return findings or [_round_trip(store, store.uri)]
+
+
+def _round_trip(store: "TrackingStore", text: str) -> Finding:
+    from medssl.tracking.client import connect, experiment_id
+
+    try:
+        client = connect(store)
+        run = client.create_run(experiment_id(client, EXPERIMENT, store)).info.run_id
+        client.log_metric(run, "check", math.pi)
+        read = client.get_run(run).data.metrics.get("check")
+        client.delete_run(run)
+    except Exception as error:  # MLflow, SQLAlchemy and requests share no base class
+        problem = f"{store.uri} cannot be written and read ({type(error).__name__}: {str(error).splitlines()[0]})"
+        return Finding("tracking", "failed", problem, "Start the server, or name another store with tracking.uri.")
+    if read is None or not math.isclose(read, math.pi):
+        return Finding("tracking", "failed", f"{store.uri} returned {read} for {math.pi}", "Name another tracking.uri.")
+    return Finding("tracking", "ok", f"{text}: one run written, read back and deleted")
+
+
+def _schema(store: "TrackingStore", fresh: "TrackingStore") -> list[Finding]:
+    """A database that an older or newer MLflow made."""
+    from medssl.tracking.client import quiet_mlflow
+    from medssl.tracking.workspace import make_database
+
+    quiet_mlflow()
+    make_database(fresh)
+    try:
+        found, wanted = _version(_database(store)), _version(_database(fresh))
+    except sqlite3.DatabaseError as error:
+        text = f"{_database(store)} is no tracking database ({error})"
+        return [Finding("tracking", "failed", text, "Move it away: medssl sync RUN writes the runs anew.")]
+    if found != wanted:
+        text = f"{_database(store)} has the schema of another MLflow ({found}, this one has {wanted})"
+        return [Finding("tracking", "failed", text, f"Copy the file, then: mlflow db upgrade {store.uri}")]
+    return []
+
+
+def _version(database: Path) -> Any:
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+
+
+def _database(store: "TrackingStore") -> Path:
+    return Path(store.uri.removeprefix("sqlite:///"))

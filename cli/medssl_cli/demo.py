@@ -37,7 +37,7 @@ class DemoSize:
     shape: tuple[int, int, int] = (48, 40, 36)
     patch: tuple[int, int, int] = (32, 32, 32)
     pretrain_steps: int = 400
-    finetune_steps: int = 240
+    finetune_steps: int = 200
     labels: tuple[int, ...] = (2, 6)
     seeds: int = 2
     workers: int | None = None

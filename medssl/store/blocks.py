@@ -75,16 +75,29 @@ def open_blocks(path: Path, scan_id: str) -> Any:
         raise damaged(scan_id, path, error) from error
 
 
-def read_box(path: Path, scan_id: str, start: tuple[int, int, int], stop: tuple[int, int, int]) -> npt.NDArray[Any]:
+def read_box(
+    path: Path,
+    scan_id: str,
+    start: tuple[int, int, int],
+    stop: tuple[int, int, int],
+    *,
+    out: npt.NDArray[Any] | None = None,
+) -> npt.NDArray[Any]:
     """The voxels in [start, stop), unpacking only the blocks that the box touches.
 
+    out: contiguous array of the box's shape and the file's type, which is filled and returned: no copy on the way.
     Raises DataError that names the scan.
     """
     stored = open_blocks(path, scan_id)
+    shape = tuple(b - a for a, b in zip(start, stop, strict=True))
+    within = all(0 <= a < b <= n for a, b, n in zip(start, stop, stored.shape, strict=True))
     try:
-        return np.asarray(stored[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+        if out is None or not within or out.shape != shape or out.dtype != stored.dtype or not out.flags.c_contiguous:
+            return np.asarray(stored[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+        stored.get_slice_numpy(out, (start, stop))
     except (OSError, RuntimeError, ValueError) as error:
         raise damaged(scan_id, path, error) from error
+    return out
 
 
 def read_facts(path: Path, scan_id: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

@@ -59,15 +59,18 @@ class StoredVolume:
         x, y, z = spacing_mm(self.affine_ras_mm)
         return z, y, x
 
-    def read(self, start: Index, stop: Index) -> npt.NDArray[np.int16]:
-        """Stored voxels (d, h, w) of the box [start, stop). Raises DataError when the file is missing or damaged."""
-        return self._box(image_path(self.folder, self.scan_id), start, stop, np.dtype(np.int16))
+    def read(self, start: Index, stop: Index, *, out: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int16]:
+        """Stored voxels (d, h, w) of the box [start, stop). Raises DataError when the file is missing or damaged.
+
+        out: array of that shape to read into, which is then what is returned where it is contiguous.
+        """
+        return self._box(image_path(self.folder, self.scan_id), start, stop, np.dtype(np.int16), out)
 
     def read_label(self, start: Index, stop: Index) -> npt.NDArray[np.uint8]:
         """Label values (d, h, w) of the box [start, stop). Raises DataError where the scan has no label."""
         if not self.has_label:
             raise DataError(f"scan {self.scan_id} has no label in the store. Ingest the cohort again with --labels.")
-        return self._box(label_path(self.folder, self.scan_id), start, stop, np.dtype(np.uint8))
+        return self._box(label_path(self.folder, self.scan_id), start, stop, np.dtype(np.uint8), None)
 
     def normalised(self) -> "Tensor":
         """The whole scan, (D, H, W) float32 on the CPU, on the scale that networks see."""
@@ -76,8 +79,10 @@ class StoredVolume:
         voxels = self.read((0, 0, 0), self.shape).astype(np.float32)
         return torch.from_numpy(self.normalisation.apply(voxels * np.float32(self.scale) + np.float32(self.offset)))
 
-    def _box(self, path: Path, start: Index, stop: Index, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
-        voxels = read_box(path, self.scan_id, start, stop)
+    def _box(
+        self, path: Path, start: Index, stop: Index, dtype: "np.dtype[Any]", out: npt.NDArray[Any] | None
+    ) -> npt.NDArray[Any]:
+        voxels = read_box(path, self.scan_id, start, stop, out=out)
         if voxels.shape != tuple(b - a for a, b in zip(start, stop, strict=True)) or voxels.dtype != dtype:
             raise damaged(self.scan_id, path, f"it holds {voxels.dtype} voxels of another shape than recorded")
         return voxels

@@ -80,7 +80,10 @@ def read_batch(
     for row, (sample, scan) in enumerate(zip(order.samples, order.scans, strict=True)):
         reading(scan.scan_id)
         d, h, w = (b - a for a, b in zip(sample.start, sample.stop, strict=True))
-        voxels[row, 0, :d, :h, :w] = scan.read(sample.start, sample.stop)
+        place = voxels[row, 0, :d, :h, :w]
+        box = scan.read(sample.start, sample.stop, out=place)
+        if box is not place:
+            place[...] = box
         if labels is not None:
             labels[row, 0, :d, :h, :w] = scan.read_label(sample.start, sample.stop)
 
@@ -102,7 +105,8 @@ def anonymous_memory(size: int) -> tuple[int, mmap.mmap]:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, size)
-    return descriptor, mmap.mmap(descriptor, size)
+    # Linux makes all pages ready in one go, which costs less than one interruption for each of thousands.
+    return descriptor, mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
 
 
 def serve(descriptor: int) -> None:

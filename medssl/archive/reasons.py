@@ -49,16 +49,6 @@ class Reason(_Code):
         "A symbolic link leads out of the source folder.",
         "Name the folder it leads to as a source of its own.",
     )
-    ARCHIVE_UNSAFE = (
-        "ARCHIVE_UNSAFE",
-        "A member of a zip or tar has an absolute path, '..', or is a link.",
-        "Unpack it by hand after looking at it.",
-    )
-    ARCHIVE_BOMB = (
-        "ARCHIVE_BOMB",
-        "A zip, tar or gzip inflates beyond the limits.",
-        "Unpack it by hand after looking at it, or raise limits.member_bytes.",
-    )
     DEFLATE_LIMIT = (
         "DEFLATE_LIMIT",
         "A deflated DICOM file inflates beyond the limits.",
@@ -273,7 +263,6 @@ class Flag(_Code):
     F_TOLERANT_PARSE = "F_TOLERANT_PARSE", "The header breaks the standard; the tolerant parser read it.", "-"
     F_DUP_INSTANCE = "F_DUP_INSTANCE", "The same instance lies in several files; one is used.", "-"
     F_DUP_POSITION = "F_DUP_POSITION", "Slices with the same content share a position; one is used.", "-"
-    F_CHARSET = "F_CHARSET", "A text could not be decoded in its declared character set.", "-"
     F_SPLIT_ORIENT = "F_SPLIT_ORIENT", "The series was split by orientation.", "-"
     F_SPLIT_DIM = "F_SPLIT_DIM", "The series was split by matrix or pixel size.", "-"
     F_SPLIT_TYPE = "F_SPLIT_TYPE", "The series was split by image type (magnitude, phase, original, derived).", "-"

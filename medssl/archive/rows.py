@@ -1,15 +1,21 @@
 """Manifest rows from the index: what was planned, what loading came to, and the split."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from medssl.archive.identity import Pseudonyms
 from medssl.archive.index import Index, IndexedScan
 from medssl.archive.manifest import ManifestRow, Split
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rejection import Rejected
+
+_SIBLING_OVERLAP = 0.7
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,11 @@ def parse_row(text: str) -> ManifestRow:
 def scan_rows(index: Index, pseudonyms: Pseudonyms, split: Callable[[str], Split]) -> Iterator[ManifestRow]:
     """Rows of all scans, final: outcome, duplicates and split applied; a row of its own for each label left out."""
     kept = _representatives(index)
+    siblings = _reconstruction_siblings(index)
     for scan in index.scans():
         planned = parse_row(scan.row)
+        if scan.scan_id in siblings:
+            planned = replace(planned, flags=(*planned.flags, Flag.F_RECON_SIBLING))
         row = replace(planned, split=split(planned.patient_id))
         outcome = parse_outcome(scan.outcome) if scan.outcome else None
         yield _final(row, scan, outcome, kept)
@@ -115,3 +124,39 @@ def _representatives(index: Index) -> dict[str, str]:
             candidate = (not outcome.labels, scan.scan_id)
             best[outcome.content_hash] = min(candidate, best.get(outcome.content_hash, candidate))
     return {digest: scan_id for digest, (_, scan_id) in best.items()}
+
+
+def _reconstruction_siblings(index: Index) -> set[str]:
+    """Ids of CT scans that cover the same part of a patient in one study as a scan of another series.
+
+    Bone and soft kernel, thick and thin: for a pretext task they are positives, for a split they must stay together,
+    which they do
+    because the split goes by patient.
+    """
+    studies: dict[str, list[tuple[str, str, npt.NDArray[np.float64]]]] = {}
+    for scan in index.scans():
+        row = parse_row(scan.row)
+        if row.modality == "CT" and row.accepted and row.shape and row.affine_ras_mm:
+            studies.setdefault(row.study_id, []).append((row.scan_id, row.series_id, _box(row)))
+    found: set[str] = set()
+    for scans in studies.values():
+        for number, (scan_id, series_id, box) in enumerate(scans):
+            for other_id, other_series, other_box in scans[number + 1 :]:
+                if series_id != other_series and _overlap(box, other_box) >= _SIBLING_OVERLAP:
+                    found |= {scan_id, other_id}
+    return found
+
+
+def _box(row: ManifestRow) -> npt.NDArray[np.float64]:
+    """(2, 3): lowest and highest RAS mm of a scan's corners."""
+    affine = np.array(row.affine_ras_mm).reshape(4, 4)
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in row.shape or ()))))
+    places = corners @ affine[:3, :3].T + affine[:3, 3]
+    return np.stack([places.min(axis=0), places.max(axis=0)])
+
+
+def _overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Volume that two boxes share over the volume of both together."""
+    shared = np.clip(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0, None).prod()
+    together = (a[1] - a[0]).prod() + (b[1] - b[0]).prod() - shared
+    return float(shared / together) if together else 0.0

@@ -50,11 +50,16 @@ def _draw_slice(axes: Any, stored: StoredVolume, row: ManifestRow) -> None:
     start[coarsest] = stored.shape[coarsest] // 2
     stop[coarsest] = start[coarsest] + 1
     voxels = stored.read((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).take(0, axis=coarsest)
-    image: npt.NDArray[np.float32] = voxels.astype(np.float32) * stored.scale + stored.offset
-    low, high = np.percentile(image, (1, 99))
+    image: npt.NDArray[np.float32] = np.asarray(voxels.astype(np.float32) * stored.scale + stored.offset)
+    darkest, brightest = (float(value) for value in np.percentile(image, (1, 99)))
     tall, wide = (edge for axis, edge in enumerate(stored.spacing_mm) if axis != coarsest)
     axes.imshow(
-        image[::-1], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=tall / wide, interpolation="nearest"
+        image[::-1],
+        cmap="gray",
+        vmin=darkest,
+        vmax=max(brightest, darkest + 1e-6),
+        aspect=tall / wide,
+        interpolation="nearest",
     )
     axes.set_title(f"{row.scan_id[:8]} {row.modality}", fontsize=7)
     axes.set_axis_off()

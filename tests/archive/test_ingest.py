@@ -334,3 +334,56 @@ def test_a_scan_that_is_too_large_for_its_worker_costs_itself_only(tmp_path, run
     report = run_ingest(root, workers=1, limits=limits)
     assert report.n_scans == 3
     assert report.reasons == {"TOO_LARGE": 1}
+
+
+def test_two_reconstructions_of_one_ct_are_flagged_as_siblings(tmp_path, run_ingest):
+    thin = Series(random_voxels((14, 11, 18)))
+    thin.step_mm = thin.step_mm / 2
+    thick = Series(random_voxels((14, 11, 9), seed=1), study_uid=thin.study_uid)
+    thick.write(tmp_path / "a" / "thick")
+    thin.write(tmp_path / "a" / "thin")
+    elsewhere = Series(random_voxels(seed=2), study_uid=thin.study_uid, origin_mm=np.array([400.0, 0.0, 0.0]))
+    elsewhere.write(tmp_path / "a" / "elsewhere")
+    report = run_ingest(tmp_path / "a")
+    assert report.n_scans == 3
+    assert report.flags == {"F_RECON_SIBLING": 2}
+
+
+def test_a_killed_ingest_is_continued_to_the_same_manifest(tmp_path, run_ingest, key_file):
+    """kill -9 at several moments of a run in a process of its own."""
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    root = tmp_path / "a"
+    for patient in range(4):
+        Series(
+            random_voxels((14, 11, 9), seed=patient),
+            patient=f"P{patient}",
+            study_uid=f"1.2.{patient}",
+            series_uid=f"1.3.{patient}",
+        ).write(root / f"{patient}")
+    labelled_folder(root / "n")
+    run_ingest(root, out=tmp_path / "whole")
+    expected = Cohort.open(tmp_path / "whole").digest
+    command = (
+        "from pathlib import Path; from medssl.store.ingest import *; from medssl.archive.limits "
+        "import Limits; print('go', flush=True); "
+        f"ingest([Path({str(root)!r})], Path({str(tmp_path / 'killed')!r}), "
+        "settings=IngestSettings(workers=0, min_slices=3, "
+        f"limits=Limits(field_of_view_mm=5.0), key_file=Path({str(key_file)!r})))"
+    )
+    for delay_s in (0.02, 0.08, 0.2):
+        process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"go\n"
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    run_ingest(root, out=tmp_path / "killed")
+    cohort = Cohort.open(tmp_path / "killed")
+    assert cohort.digest == expected
+    for row in cohort.accepted():
+        assert open_volume(cohort.store, row.scan_id).has_label == row.labelled
+    assert {path.name.split(".")[0] for path in cohort.store.iterdir()} == {row.scan_id for row in cohort.accepted()}

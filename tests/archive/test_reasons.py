@@ -22,7 +22,9 @@ def test_every_flag_is_in_the_guide_word_for_word(flag):
 
 def test_the_guide_names_no_code_that_does_not_exist():
     known = {*Reason.__members__, *Flag.__members__}
-    rows = [line.split("`")[1] for line in GUIDE.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()]
+    rows = [
+        line.split("`")[1] for line in GUIDE.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()
+    ]
     assert [code for code in rows if code not in known] == []
 
 

@@ -1,0 +1,104 @@
+"""The commands around an archive: exit codes, key sentences, and that no name is printed."""
+
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+from written_dicom import Series, random_voxels
+
+from medssl.archive.manifest import read_manifest
+from medssl_cli.main import app
+
+
+@pytest.fixture
+def medssl(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDSSL_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words, code=0):
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """One tilted CT, one derived MR and one text file, in folders that name people."""
+    ct = Series(random_voxels((26, 22, 12)), patient="HN7734421")
+    normal = np.cross(ct.row, ct.column)
+    ct.step_mm = 4.0 * (np.cos(0.3) * normal + np.sin(0.3) * ct.column)
+    ct.write(tmp_path / "archive" / "Qvortrup_Xenobia")
+    mr = Series(random_voxels((26, 22, 12), seed=1), modality="MR", intercept=0.0, patient="HN7734421")
+    mr.write(tmp_path / "archive" / "mr", lambda ds, k: setattr(ds, "ImageType", ["DERIVED", "PRIMARY", "MIP"]))
+    (tmp_path / "archive" / "README.txt").write_text("hello")
+    return tmp_path / "archive"
+
+
+def test_ingest_report_and_explain_tell_the_same_story(tmp_path, medssl, archive):
+    out = tmp_path / "cohort"
+    shown = medssl("ingest", archive, "--out", out, "--workers", 0).output
+    assert "DERIVED" in shown
+    assert "next: medssl pretrain" in shown
+    facts = json.loads(medssl("archive", "report", out, "--json", "--no-picture").stdout)
+    assert (facts["accepted"], facts["reasons"], facts["gains"]) == (1, {"DERIVED": 1}, {"--include-derived": 1})
+    example = facts["examples"]["DERIVED"][0]
+    told = medssl("archive", "explain", out, example).output
+    assert "DERIVED" in told
+    assert "--include-derived" in told
+    accepted = json.loads(medssl("archive", "explain", out, "IM0003", "--json").stdout)
+    assert {one["verdict"] for one in accepted} == {"accepted", "DERIVED"}
+    assert any("F_TILT" in flag for one in accepted for flag in one["flags"])
+    assert "NOT_DICOM" in medssl("archive", "explain", out, "README.txt").output
+    assert "knows no file" in medssl("archive", "explain", out, "nobody.dcm", code=1).output
+    for text in (shown, told, json.dumps(accepted)):
+        assert "Xenobia" not in text
+        assert "HN7734421" not in text
+    assert "Xenobia" in medssl("archive", "explain", out, "IM0003", "--show-paths").output
+
+
+def test_the_report_draws_a_picture_in_the_private_folder(tmp_path, medssl, archive):
+    medssl("ingest", archive, "--out", tmp_path / "cohort", "--workers", 0)
+    assert "overview.png" in medssl("archive", "report", tmp_path / "cohort").output
+    assert (tmp_path / "cohort" / "private" / "overview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_convert_writes_the_exact_sheared_affine_and_nothing_that_names_anybody(tmp_path, medssl, archive):
+    out, manifest = tmp_path / "nifti", tmp_path / "m.parquet"
+    medssl("convert", archive, "--out", out, "--manifest", manifest, "--workers", 0)
+    (path,) = out.iterdir()
+    image = nibabel.load(path)
+    (row,) = [row for row in read_manifest(manifest) if row.accepted]
+    assert path.name == f"{row.scan_id}.nii.gz"
+    np.testing.assert_allclose(image.affine, np.reshape(row.affine_ras_mm, (4, 4)), atol=1e-4)
+    assert int(image.header["qform_code"]) == 0
+    assert int(image.header["sform_code"]) == 1
+    assert bytes(image.header["descrip"]).strip(b"\0") == b""
+    data = path.read_bytes()
+    assert data[3] & 8 == 0, "the gzip header holds a file name"
+    assert data[4:8] == b"\0\0\0\0", "the gzip header holds a time"
+    medssl("convert", archive, "--out", out, "--workers", 0, code=2)
+
+
+@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="dcm2niix is not on the path; pip install dcm2niix")
+def test_verify_agrees_with_dcm2niix_on_an_upright_series(tmp_path, medssl):
+    Series(random_voxels((26, 22, 12)), modality="MR", intercept=0.0).write(tmp_path / "a")
+    assert "1 of 1 series agree" in medssl("archive", "verify", tmp_path / "a").output
+
+
+def test_wrong_use_is_one_sentence_and_exit_code_2(tmp_path, medssl, archive):
+    assert "does not exist" in medssl("ingest", tmp_path / "no", "--out", tmp_path / "c", code=2).output
+    assert "known" in medssl("archive", "verify", archive, "--against", "magic", code=2).output
+    assert "no cohort" in medssl("archive", "report", archive, code=1).output
+
+
+def test_an_ingest_without_any_scan_fails_and_says_why(tmp_path, medssl):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "notes.txt").write_text("nothing here")
+    result = medssl("ingest", tmp_path / "a", "--out", tmp_path / "c", "--workers", 0, code=1)
+    assert "NOT_DICOM" in result.output
+    assert "no scan was accepted" in result.output

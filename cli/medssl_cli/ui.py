@@ -21,7 +21,7 @@ def ui(
     from rich.console import Console
 
     from medssl.errors import UsageError
-    from medssl.tracking.server import start_server, stop_server, wait_until_healthy
+    from medssl.tracking.server import link_to_runs, start_server, stop_server, wait_until_healthy
 
     if host not in LOCAL and not allowed_hosts:
         raise UsageError(
@@ -33,7 +33,7 @@ def ui(
     try:
         with Console(stderr=True).status("starting MLflow"):
             wait_until_healthy(server, url, waiting=lambda: None)
-        typer.echo(f"MLflow: {url}  (Ctrl-C stops it)")
+        typer.echo(f"MLflow: {link_to_runs(url)}  (Ctrl-C stops it)")
         server.wait()
     finally:
         stop_server(server)

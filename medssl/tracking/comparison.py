@@ -43,7 +43,7 @@ def push_comparison(folder: Path, children: Sequence[Run], settings: TrackingCon
     store = tracking_store(children[0].folder, settings)
     client = connect(store)
     experiment = experiment_id(client, settings.experiment, store)
-    parent, is_new = _parent(client, experiment, children[0].id, digest, name=folder.name)
+    parent, is_new = _parent(client, experiment, children[0], digest, name=folder.name)
     sent = _fill(client, parent, evidence, moment_ms=_ended_ms(children)) if is_new else 0
     for child in children:
         for found in client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{child.id}'"):
@@ -51,10 +51,10 @@ def push_comparison(folder: Path, children: Sequence[Run], settings: TrackingCon
     return sent, parent, store
 
 
-def _parent(client: MlflowClient, experiment: str, first: str, digest: str, *, name: str) -> tuple[str, bool]:
+def _parent(client: MlflowClient, experiment: str, first: Run, digest: str, *, name: str) -> tuple[str, bool]:
     """Id of the parent run with this content, and whether it is new; older contents are deleted."""
     known = ""
-    for found in client.search_runs([experiment], f"tags.`{COMPARISON_TAG}` = '{first}'"):
+    for found in client.search_runs([experiment], f"tags.`{COMPARISON_TAG}` = '{first.id}'"):
         # A parent that was not finished was left half-made by a process that died.
         if found.data.tags.get(DIGEST_TAG) == digest and found.info.status == "FINISHED":
             known = str(found.info.run_id)
@@ -62,8 +62,9 @@ def _parent(client: MlflowClient, experiment: str, first: str, digest: str, *, n
             client.delete_run(found.info.run_id)
     if known:
         return known, False
-    tags = {COMPARISON_TAG: first, DIGEST_TAG: digest, "medssl.kind": "label-efficiency"}
-    return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id), True
+    tags = {COMPARISON_TAG: first.id, DIGEST_TAG: digest, "medssl.kind": "label-efficiency"}
+    started_ms = int(first.record.started.timestamp() * 1000)
+    return str(client.create_run(experiment, start_time=started_ms, run_name=name, tags=tags).info.run_id), True
 
 
 def _fill(client: MlflowClient, parent: str, evidence: Evidence, *, moment_ms: int) -> int:

@@ -1,5 +1,6 @@
 """MLflow's own server on this machine, for looking at a workspace."""
 
+import json
 import os
 import signal
 import subprocess
@@ -63,6 +64,26 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str, *, waiting: Ca
     raise TrackingError(
         f"The MLflow server did not answer at {url} within {START_LIMIT_S:.0f} s. See .mlflow-server.log."
     )
+
+
+def link_to_runs(url: str) -> str:
+    """Address of the table of runs: of the experiment, where there is one, else of the list of experiments.
+
+    MLflow opens on its pages for language models, on which no run is to be seen, unless the address says otherwise.
+    """
+    question = urllib.request.Request(
+        f"{url}/api/2.0/mlflow/experiments/search",
+        data=json.dumps({"max_results": 100}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(question, timeout=10) as answer:
+            found = json.load(answer).get("experiments", [])
+    except (OSError, ValueError):
+        found = []
+    own = [experiment["experiment_id"] for experiment in found if experiment["experiment_id"] != "0"]
+    page = f"experiments/{own[0]}/runs" if len(own) == 1 else "experiments"
+    return f"{url}/#/{page}?workflowType=machine_learning"
 
 
 def stop_server(server: subprocess.Popen[bytes]) -> None:

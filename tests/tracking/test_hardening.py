@@ -129,6 +129,7 @@ def wait_for(condition, *, limit_s: float = 120.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow  # MLflow itself waits 20 s for the lock
 def test_a_locked_database_is_an_error_that_says_what_to_do_and_mends_itself(workspace, monkeypatch):
     run = make_run(workspace, "locked")
     run.finish("finished")

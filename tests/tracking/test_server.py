@@ -1,0 +1,41 @@
+"""MLflow's server: only for this machine unless hosts are named, and its link leads to the runs."""
+
+import io
+import json
+import urllib.request
+
+import pytest
+
+from medssl.errors import TrackingError, UsageError
+from medssl.tracking.server import link_to_runs, start_server
+from medssl_cli.ui import ui
+
+URL = "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize(
+    ("ids", "page"), [(["0", "7"], "experiments/7/runs"), (["0"], "experiments"), (["7", "8"], "experiments")]
+)
+def test_the_link_leads_to_the_runs_and_not_to_the_pages_for_language_models(monkeypatch, ids, page):
+    answer = json.dumps({"experiments": [{"experiment_id": number} for number in ids]}).encode()
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: io.BytesIO(answer))
+    assert link_to_runs(URL) == f"{URL}/#/{page}?workflowType=machine_learning"
+
+
+def test_a_server_that_does_not_say_still_has_a_link(monkeypatch):
+    def refuse(request: object, timeout: float) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    assert link_to_runs(URL) == f"{URL}/#/experiments?workflowType=machine_learning"
+
+
+def test_other_machines_are_let_in_only_by_name(tmp_path):
+    with pytest.raises(UsageError, match="--allowed-hosts"):
+        ui(tmp_path, host="0.0.0.0", port=5000, allowed_hosts=None)
+
+
+def test_a_folder_without_a_database_is_said(tmp_path):
+    with pytest.raises(TrackingError, match=r"no mlflow\.db"):
+        start_server(tmp_path, host="127.0.0.1", port=5000, allowed_hosts=None)
+    assert list(tmp_path.iterdir()) == []

@@ -71,7 +71,7 @@ class Combine(PretextTask):
         return {
             f"{name}/{key}": view
             for name, task in self._tasks()
-            for key, view in task.views(cast(Region, PartOfRegion(region, name))).items()
+            for key, view in task.views(PartOfRegion(region, name)).items()
         }
 
     def forward(self, views: dict[str, Tensor]) -> Step:
@@ -119,9 +119,9 @@ class Combine(PretextTask):
         return weight / step.trivial if self.config.relative and step.trivial else weight
 
 
-class PartOfRegion:
+class PartOfRegion(Region):
     """A region as one task of a combination sees it: its own crops by their own names, and its own stream of random
-    numbers.
+    numbers. Voxels stay with the whole region, which every call is passed on to.
     """
 
     def __init__(self, region: Region, name: str) -> None:
@@ -146,6 +146,10 @@ class PartOfRegion:
     def matrix(self, name: str) -> Tensor:
         """As `Region.matrix`."""
         return self._region.matrix(f"{self._name}/{name}")
+
+    def between(self, name: str, other: str) -> Tensor:
+        """As `Region.between`."""
+        return self._region.between(f"{self._name}/{name}", f"{self._name}/{other}")
 
     def size(self, name: str) -> tuple[int, int, int]:
         """As `Region.size`."""

@@ -34,7 +34,7 @@ def test_check_finds_what_is_wrong_with_the_options_of_the_task(tmp_path):
 def test_check_names_a_task_that_is_not_there(tmp_path):
     path = tmp_path / "pretrain.yaml"
     path.write_text("cohort: x\ntask: masked-volum\n")
-    assert "Did you mean 'masked-volume'?" in medssl("config", "check", path, code=1)
+    assert "Did you mean 'masked-volume'?" in medssl("config", "check", path, code=2)
 
 
 def test_a_file_for_another_command_is_refused_key_by_key(tmp_path):
@@ -63,4 +63,4 @@ def test_a_task_is_shown_with_its_settings(tmp_path):
     assert "Share of the blocks that is hidden." in text
     settings = json.loads(medssl("plugins", "show", "masked-volume", "--json"))["settings"]
     assert settings[1]["key"] == "task.ratio"
-    assert "Did you mean 'masked-volume'?" in medssl("plugins", "show", "masked-volumes", code=1)
+    assert "Did you mean 'masked-volume'?" in medssl("plugins", "show", "masked-volumes", code=2)

@@ -64,21 +64,22 @@ def describe(run: Run, *, below: Path) -> dict[str, Any]:
 
 
 def _print(entries: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    """Aligned plain lines, the path last: a path that a narrow table would cut can be copied."""
+    head = ("kind", "from", "status", "steps", "loss", "test Dice", "started (UTC)", "run")
+    rows = [head, *(_cells(entry) for entry in entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
-    table = Table()
-    for title in ("run", "kind", "from", "status", "steps", "loss", "test Dice", "started (UTC)"):
-        table.add_column(title)
-    for entry in entries:
-        table.add_row(
-            entry["run"],
-            entry["kind"],
-            str(entry["task"] or ""),
-            entry["status"],
-            f"{entry['steps']}/{entry['total']}",
-            "" if entry["loss"] is None else f"{entry['loss']:.4g}",
-            "" if entry["dice"] is None else f"{entry['dice']:.3f}",
-            entry["started"][:16].replace("T", " "),
-        )
-    Console().print(table)
+
+def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        entry["kind"],
+        str(entry["task"] or ""),
+        entry["status"],
+        f"{entry['steps']}/{entry['total']}",
+        "" if entry["loss"] is None else f"{entry['loss']:.4g}",
+        "" if entry["dice"] is None else f"{entry['dice']:.3f}",
+        entry["started"][:16].replace("T", " "),
+        entry["run"],
+    )

@@ -21,6 +21,7 @@ def ui(
     from rich.console import Console
 
     from medssl.errors import UsageError
+    from medssl.runs.ending import sigterm_as_exception
     from medssl.tracking.server import link_to_runs, start_server, stop_server, wait_until_healthy
 
     if host not in LOCAL and not allowed_hosts:
@@ -30,10 +31,12 @@ def ui(
         )
     url = f"http://{host}:{port}"
     server = start_server(folder, host=host, port=port, allowed_hosts=allowed_hosts)
-    try:
-        with Console(stderr=True).status("starting MLflow"):
-            wait_until_healthy(server, url, waiting=lambda: None)
-        typer.echo(f"MLflow: {link_to_runs(url)}  (Ctrl-C stops it)")
-        server.wait()
-    finally:
-        stop_server(server)
+    # Without this, `kill` would end the command and leave the server running behind it.
+    with sigterm_as_exception():
+        try:
+            with Console(stderr=True).status("starting MLflow"):
+                wait_until_healthy(server, url, waiting=lambda: None)
+            typer.echo(f"MLflow: {link_to_runs(url)}  (Ctrl-C stops it)")
+            server.wait()
+        finally:
+            stop_server(server)

@@ -28,7 +28,7 @@ def watch_the_end(finish: Callable[..., None], *, is_open: Callable[[], bool]) -
 
     Whatever was raised goes on.
     """
-    with _sigterm_as_exception():
+    with sigterm_as_exception():
         try:
             yield
         except (KeyboardInterrupt, Terminated) as stop:
@@ -71,7 +71,8 @@ def _place(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
+def sigterm_as_exception() -> Iterator[None]:
+    """SIGTERM raises `Terminated` inside the block, so that what was begun is also ended."""
     # Only the main thread may set handlers; elsewhere SIGTERM stays as it was.
     if threading.current_thread() is not threading.main_thread():
         yield

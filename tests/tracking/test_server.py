@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import urllib.request
 
 import pytest
@@ -39,3 +43,18 @@ def test_a_folder_without_a_database_is_said(tmp_path):
     with pytest.raises(TrackingError, match=r"no mlflow\.db"):
         start_server(tmp_path, host="127.0.0.1", port=5000, allowed_hosts=None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_of_the_command_ends_the_server_too(tmp_path, monkeypatch):
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    monkeypatch.setattr("medssl.tracking.server.start_server", lambda *args, **kwargs: sleeper)
+
+    def killed(*args: object, **kwargs: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr("medssl.tracking.server.wait_until_healthy", killed)
+    with pytest.raises(SystemExit) as caught:
+        ui(tmp_path, host="127.0.0.1", port=5000, allowed_hosts=None)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert sleeper.poll() is not None

@@ -34,8 +34,10 @@ class StepMetrics:
         values["energy/positive"] = output.energy.detach().float().mean()
         if output.negative_energy is not None:
             values["energy/negative"] = output.negative_energy.detach().float().mean()
-        if output.trivial:
-            values["train/loss_over_trivial"] = output.loss.detach() / output.trivial
+        # a task whose trivial loss depends on the batch reports it among its terms
+        trivial = output.trivial or output.terms.get("trivial")
+        if trivial is not None:
+            values["train/loss_over_trivial"] = output.loss.detach() / torch.as_tensor(trivial).clamp_min(1e-12)
         if output.embeddings is not None and len(output.embeddings) > 1:
             unit = torch.nn.functional.normalize(output.embeddings.detach().float(), dim=1)
             # sqrt(d) * std: 1 for isotropic features, 0 when all collapse to one (Chen & He 2021, arXiv 2011.10566)

@@ -1,5 +1,6 @@
 """Pretraining: from a cohort and a task's name to an encoder in a run folder."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -67,6 +68,8 @@ def pretrain(
         "encoder": task.encoder.description.model_dump(mode="json"),
         "patch": list(patch),
         "scans": len(scans),
+        "modality": Counter(scan.modality for scan in scans).most_common(1)[0][0],
+        "store_policy": dict(cohort.policy),
         "cohort_digest": cohort.digest,
     }
     fabric = start_fabric(config.loop)

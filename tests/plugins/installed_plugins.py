@@ -1,5 +1,6 @@
 """Distributions with plugins, laid down as pip would, so that tests meet real metadata."""
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -29,8 +30,15 @@ def task_source(task: str, cls: str = "Task") -> str:
     return TASK.format(task=task, cls=cls)
 
 
+def forget_plugins() -> None:
+    """Drop the modules that an earlier test laid down, which have the same names."""
+    for module in [name for name in sys.modules if name.startswith(("medssl_p1", "medssl_p2", "medssl_broken"))]:
+        del sys.modules[module]
+
+
 def installer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """install(distribution, {entry name: module text}, ...) makes modules importable and known to the metadata."""
+    forget_plugins()
     site = folder / "site-packages"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))

@@ -1,0 +1,122 @@
+"""`medssl plugins new` and `check`: the plugin author's road, from nothing to ticks and crosses."""
+
+import ast
+import json
+import time
+import tomllib
+
+import pytest
+from installed_plugins import task_source
+from typer.testing import CliRunner
+
+from medssl_cli.main import app
+
+HOOK = "import medssl\n@medssl.hookimpl\ndef "
+
+
+def medssl(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "120"})
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def without_the_second_process(monkeypatch):
+    """The kit without its one check that starts processes; one test below has it."""
+    from medssl.conformance import kit
+
+    run_checks = kit.run_checks
+    monkeypatch.setattr(
+        "medssl.testing.run_checks", lambda cls, options: run_checks(cls, options=options, two_ranks=False)
+    )
+
+
+def test_a_new_task_has_at_most_thirty_lines_and_passes_every_check_in_seconds(tmp_path):
+    assert f"wrote {tmp_path}/masked_cubes.py" in medssl("plugins", "new", "masked-cubes", "--out", tmp_path)
+    lines = [line for line in (tmp_path / "masked_cubes.py").read_text().splitlines() if line.strip()]
+    assert len(lines) <= 30
+    started = time.process_time()
+    output = medssl("plugins", "check", tmp_path / "masked_cubes.py")
+    assert time.process_time() - started < 15
+    assert "✗" not in output
+    assert "14 of 14 checks passed." in output
+
+
+def test_a_new_package_is_complete_and_states_the_medssl_it_was_written_for(tmp_path):
+    medssl("plugins", "new", "masked-cubes", "--package", "--out", tmp_path)
+    project = tmp_path / "medssl-masked-cubes"
+    files = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
+    assert files == {
+        "pyproject.toml",
+        "medssl_masked_cubes.py",
+        "tests/test_masked_cubes.py",
+        "README.md",
+        ".github/workflows/check.yml",
+    }
+    facts = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    assert facts["entry-points"]["medssl"] == {"masked-cubes": "medssl_masked_cubes"}
+    assert facts["dependencies"] == ["medssl>=0.1,<0.2"]
+    for path in project.rglob("*.py"):
+        ast.parse(path.read_text())
+    assert "${" not in "".join((project / file).read_text() for file in files)
+
+
+def test_a_name_that_is_none_or_taken_is_refused_and_nothing_is_overwritten(tmp_path):
+    assert "is no name for a task" in medssl("plugins", "new", "Masked Cubes", "--out", tmp_path, code=2)
+    assert "There is a task 'simclr' already" in medssl("plugins", "new", "simclr", "--out", tmp_path, code=2)
+    medssl("plugins", "new", "mine", "--out", tmp_path)
+    assert "exists" in medssl("plugins", "new", "mine", "--out", tmp_path, code=2)
+    medssl("plugins", "new", "mine", "--package", "--out", tmp_path)
+    assert "exists" in medssl("plugins", "new", "mine", "--package", "--out", tmp_path, code=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("import does_not_exist\n", "failed to load (ModuleNotFoundError"),
+        (
+            "import medssl\n@medssl.hookimpl\ndef medssl_pretext_task(): return []\n",
+            "Did you mean 'medssl_pretext_tasks'",
+        ),
+        (f"{HOOK}medssl_pretext_tasks(): return []\n", "returns no task"),
+    ],
+)
+def test_a_file_that_does_not_load_is_a_cross_with_the_reason(tmp_path, text, sentence):
+    path = tmp_path / "task.py"
+    path.write_text(text)
+    output = medssl("plugins", "check", path, code=1)
+    assert "✗ The file loads" in output
+    assert sentence in output
+
+
+@pytest.mark.usefixtures("without_the_second_process")
+def test_a_fault_is_a_cross_with_what_to_change_and_the_other_checks_still_run(tmp_path):
+    medssl("plugins", "new", "mine", "--out", tmp_path)
+    path = tmp_path / "mine.py"
+    path.write_text(path.read_text().replace("masked_fill(", "masked_fill_("))
+    lines = {line["title"]: line["problem"] for line in json.loads(medssl("plugins", "check", path, "--json", code=1))}
+    assert "in place" in lines["`forward` writes to none of its views."]
+    assert sum(problem is None for problem in lines.values()) >= 10
+
+
+@pytest.mark.usefixtures("without_the_second_process")
+def test_settings_of_the_task_can_be_given_and_are_checked(tmp_path):
+    medssl("plugins", "new", "mine", "--out", tmp_path)
+    path = tmp_path / "mine.py"
+    assert "did you mean 'task.ratio'" in medssl("plugins", "check", path, "--set", "raito=0.3", code=2)
+    assert "13 of 13" in medssl("plugins", "check", path, "--set", "ratio=0.3")
+
+
+@pytest.mark.usefixtures("without_the_second_process")
+def test_an_installed_plugin_is_held_to_its_metadata_too(install):
+    site = install("medssl-p1", {"entry-name": task_source("entry-name")})
+    metadata = site / "medssl_p1-0.1.dist-info" / "METADATA"
+    metadata.write_text(f"{metadata.read_text()}Requires-Dist: medssl>=7\n")
+    output = medssl("plugins", "check", "entry-name", code=1)
+    assert "✓ The plugin loads" in output
+    assert "medssl-p1 needs medssl>=7" in output
+    assert "✓ The entry point has the name of its task." in output
+
+
+def test_a_name_that_does_not_exist_brings_the_nearest():
+    assert "Did you mean 'simclr'?" in medssl("plugins", "check", "simcr", code=2)

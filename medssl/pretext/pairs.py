@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import Magnification, PatchGeometry
 from medssl.pretext.projection import Norm, pooled_levels
 from medssl.pretext.step import Step
 from medssl.pretext.task import TaskConfig
@@ -30,7 +29,7 @@ class PairGeometry(PatchGeometry):
         le=180.0,
         description="Largest angle about each axis, in degrees; the same in both directions.",
     )
-    zoom: tuple[Annotated[float, Field(gt=0.1)], Annotated[float, Field(lt=10.0)]] = Field(
+    zoom: tuple[Magnification, Magnification] = Field(
         default=(0.8, 1.25), description="Smallest and largest magnification."
     )
     probability: float = Field(

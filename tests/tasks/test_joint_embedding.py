@@ -23,40 +23,57 @@ def scans(tmp_path_factory):
     return store_phantoms(tmp_path_factory.mktemp("store"), 4)
 
 
+@pytest.fixture(scope="module")
+def views_of(scans):
+    """Views of a case's four samples at a step, made once; whoever changes them takes a copy of the dict."""
+    known = {}
+
+    def views(case, step=0):
+        if (case, step) not in known:
+            known[case, step] = make(case).views(region(make(case), scans, step=step))
+        return dict(known[case, step])
+
+    return views
+
+
 @pytest.fixture(params=CASES)
 def case(request):
     return request.param
 
 
-def test_thirty_steps_end_clearly_below_the_trivial_loss(case, scans):
-    task = make(case)
-    views, optimiser = task.views(region(task, scans)), adam(task)
+@pytest.fixture(scope="module", params=CASES)
+def learned(request, views_of):
+    """(case, task, views, losses) after thirty steps on one batch."""
+    task = make(request.param)
+    views, optimiser = views_of(request.param), adam(task)
     losses = [take_step(task, views, optimiser, step=step, total=30) for step in range(30)]
+    return request.param, task, views, losses
+
+
+def test_thirty_steps_end_clearly_below_the_trivial_loss(learned):
+    case, task, views, losses = learned
     trivial = task(views).trivial
     assert trivial is not None
     assert losses[-1] < (LEARNED.get(case, 0.7) * trivial if trivial > 0 else -0.25)
 
 
-def test_pairs_that_belong_together_have_the_lower_energy_once_learned(case, scans):
-    task = make(case)
-    views, optimiser = task.views(region(task, scans)), adam(task)
-    for step in range(30):
-        take_step(task, views, optimiser, step=step, total=30)
+def test_pairs_that_belong_together_have_the_lower_energy_once_learned(learned):
+    _, task, views, _ = learned
     seen = task.eval()(views)
     assert seen.energy.shape == seen.negative_energy.shape == (4,)
     assert seen.energy.mean() < seen.negative_energy.mean()
 
 
-def test_every_weight_that_learns_gets_a_gradient(case, scans):
+def test_every_weight_that_learns_gets_a_gradient(case, views_of):
     task = make(case)
-    task(task.views(region(task, scans))).loss.backward()
+    task(views_of(case)).loss.backward()
     assert [n for n, weight in task.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
-def test_a_saved_task_goes_on_as_if_it_had_not_stopped(case, scans):
+def test_a_saved_task_goes_on_as_if_it_had_not_stopped(case, views_of):
     task = make(case)
     optimiser = adam(task)
-    batches = [task.views(region(task, scans, step=step)) for step in range(5)]
+    batches = [views_of(case, step) for step in range(5)]
     for step in range(3):
         take_step(task, batches[step], optimiser, step=step, total=5)
     saved = copy.deepcopy((task.state_dict(), optimiser.state_dict()))
@@ -71,10 +88,10 @@ def test_a_saved_task_goes_on_as_if_it_had_not_stopped(case, scans):
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in task.state_dict().items())
 
 
-def test_evaluation_leaves_every_state_as_it_was(case, scans):
+def test_evaluation_leaves_every_state_as_it_was(case, views_of):
     task = make(case).eval()
     before = copy.deepcopy(task.state_dict())
-    task(task.views(region(task, scans)))
+    task(views_of(case))
     task.after_step(0, 10**9)
     after = task.state_dict()
     frozen = ("vectors", "written", "mean", "moved", "centroids", "weights")
@@ -83,9 +100,8 @@ def test_evaluation_leaves_every_state_as_it_was(case, scans):
 
 @pytest.mark.parametrize("precision", ["32 bits", "bf16"])
 @pytest.mark.parametrize("kind", ["zeros", "identical", "enormous"])
-def test_loss_and_gradient_are_finite_on_degenerate_input(case, kind, precision, scans):
-    task = make(case)
-    views = task.views(region(task, scans))
+def test_loss_and_gradient_are_finite_on_degenerate_input(case, kind, precision, views_of):
+    task, views = make(case), views_of(case)
     for name in [n for n, view in views.items() if view.ndim == 5 and view.is_floating_point()]:
         view = views[name]
         views[name] = {
@@ -100,9 +116,8 @@ def test_loss_and_gradient_are_finite_on_degenerate_input(case, kind, precision,
     assert torch.isfinite(gradient(task)).all()
 
 
-def test_steps_carry_what_a_reviewer_sees(case, scans):
-    task = make(case)
-    views = task.views(region(task, scans))
+def test_steps_carry_what_a_reviewer_sees(case, views_of):
+    task, views = make(case), views_of(case)
     step = task(views)
     assert step.pictures
     assert all(p.ndim == 5 and p.shape[:2] == (4, 1) and not p.requires_grad for p in step.pictures.values())
@@ -136,13 +151,13 @@ def test_views_depend_on_seed_and_sample_alone(case, scans):
 
 
 @pytest.mark.parametrize("case", COMPARING)
-def test_the_gradient_of_chunks_is_that_of_the_batch(case, scans):
+def test_the_gradient_of_chunks_is_that_of_the_batch(case, views_of):
     task = make(case, norm="layer").double()
-    views = in_double(task.views(region(task, scans)))
+    views = in_double(views_of(case))
     twin = copy.deepcopy(task)
     whole = task(views)
     whole.loss.backward()
-    cached = backward_in_chunks(twin, views, chunk=1)
+    cached = backward_in_chunks(twin, views, chunk=2)
     assert cached.loss.item() == pytest.approx(whole.loss.item(), rel=1e-12)
     expected, got = gradient(task), gradient(twin)
     assert (got - expected).norm() < 1e-12 * expected.norm()

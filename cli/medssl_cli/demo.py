@@ -60,7 +60,9 @@ def run_demo(out: Path, size: DemoSize) -> Path:
 
     What an earlier, interrupted call finished is not done again. Raises UsageError when `out` holds something else.
     """
+    from medssl.config import TrackingConfig
     from medssl.tracking.review import write_review
+    from medssl_cli.training import share_comparison
 
     started_s = time.monotonic()
     claim(out, size)
@@ -72,6 +74,7 @@ def run_demo(out: Path, size: DemoSize) -> Path:
     pretrained = pretrain_encoder(cohort, out / "pretrained", size)
     typer.echo(f"4/4 fine-tune: from scratch and from the encoder, {size.seeds} seeds each")
     comparisons = compare_starts(cohort, pretrained, out / "evidence", size)
+    share_comparison(out / "evidence", TrackingConfig())
     page = write_review(out / "evidence")
     for line in summary(comparisons, seconds=time.monotonic() - started_s):
         typer.echo(line)
@@ -162,7 +165,7 @@ def compare_starts(cohort: Path, pretrained: Path, out: Path, size: DemoSize) ->
         size.seeds,
         out,
         progress=lambda title: TrainingProgress(label=f"    {title}"),
-        observe=observer(config.tracking),
+        observe=observer(config.tracking, beside=out),
     )
 
 

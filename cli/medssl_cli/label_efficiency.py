@@ -31,7 +31,7 @@ def label_efficiency(
     from medssl.downstream.label_efficiency import markdown_table
     from medssl.tracking.review import write_review
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import check_paths, observer
+    from medssl_cli.training import check_paths, observer, share_comparison
 
     flags: dict[str, Any] = {"cohort": cohort, "loop.steps": steps}
     given = {key: value for key, value in flags.items() if value is not None}
@@ -47,9 +47,10 @@ def label_efficiency(
         seeds,
         out,
         progress=TrainingProgress,
-        observe=observer(settings.tracking),
+        observe=observer(settings.tracking, beside=out),
     )
     typer.echo(markdown_table(comparisons))
+    share_comparison(out, settings.tracking)
     typer.echo(f"review: {write_review(out)}")
 
 

@@ -36,8 +36,8 @@ class DemoSize:
     nifti_cases: int = 24
     shape: tuple[int, int, int] = (48, 40, 36)
     patch: tuple[int, int, int] = (32, 32, 32)
-    pretrain_steps: int = 400
-    finetune_steps: int = 200
+    pretrain_steps: int = 300
+    finetune_steps: int = 160
     labels: tuple[int, ...] = (2, 6)
     seeds: int = 2
     workers: int | None = None

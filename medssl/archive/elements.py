@@ -1,28 +1,54 @@
 """Walking the elements of a DICOM dataset in memory: values of the wanted tags, everything else stepped over.
 
-DICOM PS3.5 section 7. Bounded in depth and in the number of elements; nothing is decoded. A dataset that breaks the
+DICOM PS3.5 section 7. Bounded in depth, and in length by the bytes at hand; nothing is decoded. A dataset that breaks
+the
 standard raises `Malformed`, one that goes on behind the bytes at hand raises `Short`.
 """
 
 import mmap
 import struct
-from typing import TypeAlias
+from collections.abc import Callable
+from functools import cache
+from typing import Literal, TypeAlias
 
 Buffer: TypeAlias = bytes | mmap.mmap
 Elements: TypeAlias = dict[int, "bytes | list[Elements]"]
 
 MOST_DEPTH = 16
-MOST_ELEMENTS = 20_000
-MOST_NESTED = 2_000_000
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 _UNDEFINED = 0xFFFFFFFF
 _NOTHING: frozenset[int] = frozenset()
 _ITEM_ENDS = (b"\xfe\xff\x0d\xe0", b"\xff\xfe\xe0\x0d")
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LAST_IN_ITEM = _ITEM_END - 1
 _SHORT_VR_WORDS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
 _LONG_VR_WORDS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV"
-_SHORT_VRS, _LONG_VRS = frozenset(_SHORT_VR_WORDS.split()), frozenset(_LONG_VR_WORDS.split())
+
+Reader = Callable[[Buffer, int], tuple[int, ...]]
+
+
+def _numbers(words: bytes, endian: Literal["little", "big"]) -> frozenset[int]:
+    return frozenset(int.from_bytes(word, endian) for word in words.split())
+
+
+def _readers(
+    sign: str, endian: Literal["little", "big"]
+) -> tuple[Reader, Reader, Reader, frozenset[int], frozenset[int]]:
+    """(head of an explicit element, head of an implicit one or of an item, a length, short VRs, long VRs) in one byte
+    order.
+    """
+    head, pair, long = (struct.Struct(sign + form).unpack_from for form in ("HHHH", "HHI", "I"))
+    return head, pair, long, _numbers(_SHORT_VR_WORDS, endian), _numbers(_LONG_VR_WORDS, endian)
+
+
+_READERS = {True: _readers("<", "little"), False: _readers(">", "big")}
+_UNKNOWN = {True: int.from_bytes(b"UN", "little"), False: int.from_bytes(b"UN", "big")}
+
+
+@cache
+def _with_pixels(values: frozenset[int], sequences: frozenset[int]) -> frozenset[int]:
+    return values | sequences | PIXEL_DATA
 
 
 class Malformed(Exception):  # noqa: N818 - never leaves the scan layer
@@ -64,11 +90,11 @@ class Walker:
         self.values, self.sequences = values, sequences
         self.found: Elements = {}
         self.pixel_tag = 0
-        self._nested = 0
-        endian = "<" if little else ">"
-        self._head = struct.Struct(endian + ("HH2sH" if explicit else "HHI")).unpack_from
-        self._pair = struct.Struct(endian + "HHI").unpack_from
-        self._long = struct.Struct(endian + "I").unpack_from
+        self._wanted = _with_pixels(values, sequences)
+        # The VR is read as a number in either byte order's own set: comparing bytes costs more.
+        self._head, self._pair, self._long, self._short_vrs, self._long_vrs = _READERS[little]
+        if not explicit:
+            self._head = self._pair
 
     def walk(self, stop: int, *, complete: bool) -> None:
         """Read top-level elements up to the first tag above `stop`, or pixel data, before which `position` stays.
@@ -89,63 +115,64 @@ class Walker:
     def _elements(self, position: int, end: int, into: Elements | None, stop: int, depth: int) -> int:
         """Read elements from `position`; returns where it stopped: at `end` or behind it, or at an end of item.
 
-        One loop for all levels, without a call per element: a header scan is nothing but this.
+        One loop for all levels, with one set look-up for an element that nobody wants: a header scan is nothing but
+        this.
         """
-        data, explicit, head = self.data, self.explicit, self._head
-        values, sequences = (self.values, self.sequences) if into is not None else (_NOTHING, _NOTHING)
-        count, most = 0, MOST_NESTED if depth else MOST_ELEMENTS
+        data, head, explicit, short_vrs = self.data, self._head, self.explicit, self._short_vrs
+        wanted = self._wanted if into is not None else _NOTHING
         while position + 8 <= end:
-            if not depth:
-                self.position = position
-            value = position + 8
-            vr = b""
             if explicit:
                 group, element, vr, length = head(data, position)
-                if vr not in _SHORT_VRS:
-                    if group == 0xFFFE:
-                        length = self._pair(data, position)[2]
-                    elif vr not in _LONG_VRS:
-                        raise Malformed(f"an unknown value representation at byte {position}")
-                    elif value + 4 > end:
-                        raise Short(value + 4)
-                    else:
-                        length = self._long(data, value)[0]
-                        value += 4
+                value = position + 8
+                if vr not in short_vrs:
+                    value, length = self._long_form(position, group, vr, end)
             else:
                 group, element, length = head(data, position)
+                vr, value = 0, position + 8
             tag = group << 16 | element
-            if not depth and (tag > stop or tag in PIXEL_DATA):
-                self.pixel_tag = tag if tag in PIXEL_DATA else 0
-                return position
-            elif tag == _ITEM_END:
-                return value
-            count += 1
-            if count > most or self._nested > MOST_NESTED:
-                raise Malformed(f"more than {most} elements", too_deep=True)
-            if length == _UNDEFINED or tag in sequences:
-                keep = into if tag in sequences else None
+            if tag <= stop and tag not in wanted and length != _UNDEFINED:
+                position = value + length
+                continue
+            if tag > stop or (not depth and tag in PIXEL_DATA):
+                if depth and tag == _ITEM_END:
+                    return value
+                if not depth:
+                    self.position, self.pixel_tag = position, tag if tag in PIXEL_DATA else 0
+                    return position
+            if length == _UNDEFINED or tag in self.sequences:
+                keep = into if tag in self.sequences else None
                 position = self._sequence(tag, vr, value, length, end, keep, depth + 1)
                 continue
             position = value + length
-            if tag in values and into is not None:
+            if tag in self.values and into is not None:
                 if position > end:
                     raise Short(position)
                 into[tag] = data[value:position]
-        self._nested += count if depth else 0
         if not depth:
             self.position = position
         return position
 
+    def _long_form(self, position: int, group: int, vr: int, end: int) -> tuple[int, int]:
+        """(offset of the value, its length) of an element whose VR takes the long form, or of an item's delimiter."""
+        if group == 0xFFFE:
+            return position + 8, int(self._pair(self.data, position)[2])
+        if vr not in self._long_vrs:
+            self.position = position
+            raise Malformed(f"an unknown value representation at byte {position}")
+        if position + 12 > end:
+            raise Short(position + 12)
+        return position + 12, int(self._long(self.data, position + 8)[0])
+
     def _sequence(
-        self, tag: int, vr: bytes, position: int, length: int, end: int, into: Elements | None, depth: int
+        self, tag: int, vr: int, position: int, length: int, end: int, into: Elements | None, depth: int
     ) -> int:
         """Step through the items of a sequence, keeping them where `into` is given; returns where it ends."""
         if depth > MOST_DEPTH:
             raise Malformed(f"sequences nested deeper than {MOST_DEPTH}", too_deep=True)
-        if vr == b"UN" and self.explicit:
+        if vr == _UNKNOWN[self.little] and self.explicit:
             # PS3.5 6.2.2: an unknown sequence of undefined length is written in implicit syntax, whatever surrounds it.
             inner = Walker(self.data, position, explicit=False, little=True)
-            return inner._sequence(tag, b"", position, length, end, None, depth)
+            return inner._sequence(tag, 0, position, length, end, None, depth)
         stop = end if length == _UNDEFINED else position + length
         if stop > end:
             raise Short(stop)
@@ -164,7 +191,6 @@ class Walker:
             position = self._item(position, size, stop, item, depth)
             if item is not None:
                 items.append(item)
-            self._nested += 1
         if length == _UNDEFINED:
             raise Short(stop + 1)
         return stop
@@ -172,13 +198,13 @@ class Walker:
     def _item(self, position: int, size: int, end: int, into: Elements | None, depth: int) -> int:
         """Elements of one item; returns where it ends. An unwanted item of known size is jumped over."""
         if size == _UNDEFINED:
-            position = self._elements(position, end, into, 0, depth)
+            position = self._elements(position, end, into, _LAST_IN_ITEM, depth)
             if position + 8 > end and self.data[position - 8 : position - 4] not in _ITEM_ENDS:
                 raise Short(end + 1)
             return position
         end_of_item = position + size
         if end_of_item > end:
             raise Short(end_of_item)
-        if into is not None and self._elements(position, end_of_item, into, 0, depth) > end_of_item:
+        if into is not None and self._elements(position, end_of_item, into, _LAST_IN_ITEM, depth) > end_of_item:
             raise Malformed(f"an element that is longer than its item, at byte {position}")
         return end_of_item

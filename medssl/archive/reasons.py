@@ -56,7 +56,7 @@ class Reason(_Code):
     )
     TOO_DEEP = (
         "TOO_DEEP",
-        "Sequences are nested deeper than any scanner nests them, or have absurdly many elements.",
+        "Sequences are nested deeper than any scanner nests them.",
         "Export the file again; treat it as hostile until then.",
     )
     HEADER_LIMIT = (

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from medssl.archive.syntaxes import EXPLICIT_BIG, GE_IMPLICIT
 
+# Made once: json.dumps makes an encoder for every call that asks for other separators.
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
 Vector = tuple[float, float, float]
 
 
@@ -97,7 +100,7 @@ class Record(NamedTuple):
 
 def record_json(record: Record) -> str:
     """A record as it lies in the index."""
-    return json.dumps(record, separators=(",", ":"))
+    return _ENCODE(record)
 
 
 def parse_record(text: str) -> Record:

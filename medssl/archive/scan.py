@@ -37,7 +37,7 @@ def scan_parcel(parcel: Parcel) -> list[IndexedFile]:
 
 def scan_file(path: Path, root: Path, stamp: Stamp, *, limits: Limits) -> IndexedFile:
     """What one file is: its kind, its header as a record, or the reason why it is left out."""
-    if path.name == "dataset.json":
+    if os.fspath(path).endswith("/dataset.json"):
         return IndexedFile(path, root, stamp, "dataset", None, "", None, None)
     try:
         return _scanned(path, root, stamp, limits)

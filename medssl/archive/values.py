@@ -19,14 +19,15 @@ class Values:
 
     def raw(self, tag: int) -> bytes:
         """Bytes of a value; none where it is absent."""
-        value = self.elements.get(tag)
+        value = self.elements.get(tag, b"")
         return value if isinstance(value, bytes) else b""
 
     def text(self, tag: int) -> str:
         """Text without padding. Latin-1 keeps every byte, so that equal bytes stay equal whatever their character
         set.
         """
-        return self.raw(tag).decode("latin-1").strip(" \0")
+        raw = self.raw(tag)
+        return raw.decode("latin-1").strip(" \0") if raw else ""
 
     def words(self, tag: int) -> tuple[str, ...]:
         """The values of a multi-valued text."""
@@ -48,6 +49,8 @@ class Values:
 
     def decimal(self, tag: int) -> float | None:
         """The first number of a decimal string; None where it is absent or no number: for values nothing rests on."""
+        if tag not in self.elements:
+            return None
         try:
             numbers = self.decimals(tag)
         except Rejected:
@@ -85,6 +88,8 @@ class Values:
 
     def doubles(self, tag: int) -> tuple[float, ...]:
         """All 64-bit floats."""
+        if tag not in self.elements:
+            return ()
         raw = self.raw(tag)
         return struct.unpack_from(f"{self._endian}{len(raw) // 8}d", raw)
 

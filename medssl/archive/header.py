@@ -39,8 +39,8 @@ def record_of(dataset: Dataset, size: int) -> Record:
     try:
         _judge(values, record)
         frames, flags, grid = frames_of(values, record)
-        record = record._replace(frames=frames, flags=(*record.flags, *flags), grid=grid)
-        return _placed(record, size)
+        n_bytes = _pixel_bytes(record, size)
+        return record._replace(frames=frames, flags=(*record.flags, *flags), grid=grid, pixel_bytes=n_bytes)
     except Rejected as rejected:
         return record._replace(verdict=rejected.reason, finding=rejected.finding)
 
@@ -110,17 +110,17 @@ def _judge_pixels(record: Record) -> None:
         raise Rejected(Reason.BAD_HEADER, f"high bit {record.high_bit} does not fit {record.bits_stored} bits")
 
 
-def _placed(record: Record, size: int) -> Record:
-    """The record with the bytes of its native pixels, which must be there."""
+def _pixel_bytes(record: Record, size: int) -> int:
+    """Bytes of native pixels, which must be there; 0 where they are compressed."""
     if CODECS[record.syntax] != "native":
-        return record
+        return 0
     expected = record.rows * record.columns * record.n_frames * record.bits_allocated // 8
     available = size - max(record.pixel_at, 0)
     if expected > available:
         raise Rejected(
             Reason.TRUNCATED, f"{expected} bytes of pixels cannot lie in the {available} bytes behind the header"
         )
-    return record._replace(pixel_bytes=expected)
+    return expected
 
 
 def _padding(values: Values) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@ patient.
 """
 
 import re
+from functools import lru_cache
 
 # DICOM PS3.3 C.7.3.1.1.1, those that can hold volumes or are common companions.
 _MODALITY_WORDS = """
@@ -81,18 +82,21 @@ umr_780 umr_790 uct_760 uct_780 uct_530 umi_550 umi_780 oasis echelon airis scen
 _MODELS = frozenset(_MODEL_WORDS.split())
 
 
+@lru_cache(maxsize=1024)
 def modality_word(text: str) -> str:
     """A modality code of DICOM, or 'unknown'."""
     word = text.strip().upper()
     return word if word in _MODALITIES else "unknown"
 
 
+@lru_cache(maxsize=1024)
 def body_part_word(text: str) -> str:
     """A coarse body part, 'unknown' where none is given, 'other' for unlisted text."""
     word = re.sub(r"[^a-z]", "", text.lower())
     return _BODY_PARTS.get(word, "other") if word else "unknown"
 
 
+@lru_cache(maxsize=1024)
 def manufacturer_word(text: str) -> str:
     """A known manufacturer, 'unknown' where none is given, 'other' for unlisted text."""
     lower = text.lower()
@@ -100,6 +104,7 @@ def manufacturer_word(text: str) -> str:
     return known or ("other" if lower.strip() else "unknown")
 
 
+@lru_cache(maxsize=1024)
 def model_word(text: str) -> str:
     """A known model, 'unknown' where none is given, 'other' for unlisted text."""
     word = re.sub(r"\s+", "_", text.strip().lower())

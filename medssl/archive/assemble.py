@@ -10,7 +10,7 @@ import numpy as np
 
 from medssl.archive.kinds import is_derived, is_localizer
 from medssl.archive.limits import Limits
-from medssl.archive.partition import partition, split_by_repetition
+from medssl.archive.partition import partition, split_by_acquisition, split_by_repetition
 from medssl.archive.quality import check_geometry
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.record import Record
@@ -158,6 +158,11 @@ def _scans_of(group: list[Slice], flags: tuple[Flag, ...], rules: Rules, left_ou
             parts = [_scans_of(part, (*flags, Flag.F_SPLIT_ACQ), rules, left_out) for part in by_repetition]
             return [scan for part in parts for scan in part]
     runs, flag, why = runs_of(np.array(depths), min_slices=rules.min_slices)
+    uneven = why is not None and why.reason is Reason.UNEVEN_SPACING
+    acquisitions = split_by_acquisition(placed, len(depths), uneven=uneven)
+    if acquisitions:
+        parts = [_scans_of(part, (*flags, Flag.F_SPLIT_ACQ), rules, left_out) for part in acquisitions]
+        return [scan for part in parts for scan in part]
     inside = {place for run in runs for place in range(run.start, run.stop)}
     outside = [one for one in placed if one.place not in inside]
     if why is not None and outside:

@@ -38,6 +38,22 @@ def split_by_repetition(group: Group) -> list[Group]:
     return _cluster(group, lambda a, b: _near(a.frame.repetition_ms, b.frame.repetition_ms, relative=_RELATIVE))
 
 
+def split_by_acquisition(placed: Group, n_places: int, *, uneven: bool) -> list[Group]:
+    """Groups by acquisition number where two acquisitions overlap or interleave in space; none where that is not so.
+
+    Overlap: positions collide, and no acquisition covers all of them; where one does, the others are further time
+    points.
+    Interleaved: all positions together are uneven.
+    """
+    numbers = {one.frame.acquisition for one in placed}
+    if len(numbers) < 2:
+        return []
+    groups = _exact(lambda one: one.frame.acquisition)(placed)
+    covered = [len({one.place for one in group}) for group in groups]
+    collide = n_places < len(placed) and all(count == len(group) for count, group in zip(covered, groups, strict=True))
+    return groups if (collide or uneven) and max(covered) < n_places else []
+
+
 def _canonical(one: Slice) -> tuple[str, int, str]:
     return one.record.instance, one.frame.number if one.frame.tile < 0 else one.frame.tile, one.record.syntax
 

@@ -1,68 +1,14 @@
 """DICOM series with a known answer: what is accepted, split or left out, and where every voxel then lies."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from planned_scans import LIMITS, accepted, assert_is, planned, reasons
 from written_dicom import Series, oblique, random_voxels, save
 
-from medssl.archive.assemble import Rules
-from medssl.archive.discover import walk
-from medssl.archive.identity import Pseudonyms
-from medssl.archive.limits import Limits
 from medssl.archive.load import load_scan, load_source
-from medssl.archive.manifest import ManifestRow
-from medssl.archive.plan_dicom import plan_series
 from medssl.archive.rejection import Rejected
-from medssl.archive.rows import parse_row
-from medssl.archive.scan import scan_file
 from medssl.archive.sources import parse_source
 from medssl.errors import DataError
-from medssl.geometry import Volume
-
-LIMITS = Limits(field_of_view_mm=5.0)
-KEY = Pseudonyms(bytes(range(32)))
-
-
-def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
-    """Rows and sources of all series under a folder."""
-    files = [
-        scan_file(found.path / name, folder, stamp, limits=LIMITS)
-        for found in walk(folder)
-        for name, stamp in found.files.items()
-    ]
-    assert all(file.kind == "dicom" for file in files), [(file.path.name, file.reason, file.finding) for file in files]
-    chosen = Rules(**{"min_slices": 3, "limits": LIMITS} | rules)
-    return [
-        (parse_row(scan.row), scan.source)
-        for series in sorted({file.series for file in files})
-        for scan in plan_series(series, [file for file in files if file.series == series], KEY, chosen)
-    ]
-
-
-def accepted(folder: Path, **rules) -> list[tuple[ManifestRow, Volume]]:
-    return [
-        (row, load_source(parse_source(source), limits=LIMITS).volume)
-        for row, source in planned(folder, **rules)
-        if source is not None
-    ]
-
-
-def reasons(folder: Path, **rules) -> list[str]:
-    return sorted(row.reason for row, source in planned(folder, **rules) if source is None)
-
-
-def assert_is(volume: Volume, series: Series, slices: slice = slice(None)) -> None:
-    """The volume is the series' slices, voxel for voxel, or the same read from the other end."""
-    expected = series.physical[:, :, slices]
-    affine = series.affine_ras_mm @ np.array(
-        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, (slices.start or 0)], [0, 0, 0, 1.0]]
-    )
-    if float(series.step_mm @ np.cross(series.row, series.column)) < 0:
-        expected = expected[:, :, ::-1]
-        affine = affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, expected.shape[2] - 1], [0, 0, 0, 1.0]])
-    np.testing.assert_allclose(volume.voxels, expected, rtol=1e-6)
-    np.testing.assert_allclose(volume.affine_ras_mm, affine, atol=1e-4)
 
 
 def test_an_oblique_series_in_shuffled_files_is_one_scan_with_the_closed_form_affine(tmp_path):
@@ -418,3 +364,21 @@ def test_a_folder_with_one_series_is_loaded_for_prediction_and_two_are_an_error(
     Series(random_voxels((20, 15, 9), seed=1), row_spacing_mm=3.0, column_spacing_mm=3.0).write(tmp_path / "s" / "two")
     with pytest.raises(DataError, match="holds 2 scans"):
         load_scan(tmp_path / "s")
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_two_acquisitions_that_overlap_or_interleave_are_two_scans(tmp_path, interleaved):
+    first = Series(random_voxels((14, 11, 9)))
+    second = Series(random_voxels((14, 11, 9), seed=1), series_uid=first.series_uid, study_uid=first.study_uid)
+    further_mm = 1.7 * np.cross(first.row, first.column) if interleaved else 6 * first.step_mm
+    second.origin_mm = first.origin_mm + further_mm
+    first.write(tmp_path / "a")
+    second.write(tmp_path / "b", lambda ds, k: setattr(ds, "AcquisitionNumber", 2))
+    scans = accepted(tmp_path)
+    assert len(scans) == 2
+    for series, (row, volume) in zip((first, second), scans, strict=True):
+        assert "F_SPLIT_ACQ" in row.flags
+        assert row.n_volumes == 1
+        matches = [other for _, other in scans if np.array_equal(other.voxels, series.physical)]
+        assert_is(matches[0], series)
+        assert volume.shape == (14, 11, 9)

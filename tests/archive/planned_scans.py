@@ -1,0 +1,62 @@
+"""The three layers in a row, for tests: a folder of DICOM files to rows, sources and volumes."""
+
+from pathlib import Path
+
+import numpy as np
+from written_dicom import Series
+
+from medssl.archive.assemble import Rules
+from medssl.archive.discover import walk
+from medssl.archive.identity import Pseudonyms
+from medssl.archive.limits import Limits
+from medssl.archive.load import load_source
+from medssl.archive.manifest import ManifestRow
+from medssl.archive.plan_dicom import plan_series
+from medssl.archive.rows import parse_row
+from medssl.archive.scan import scan_file
+from medssl.archive.sources import parse_source
+from medssl.geometry import Volume
+
+LIMITS = Limits(field_of_view_mm=5.0)
+KEY = Pseudonyms(bytes(range(32)))
+
+
+def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
+    """Rows and sources of all series under a folder."""
+    files = [
+        scan_file(found.path / name, folder, stamp, limits=LIMITS)
+        for found in walk(folder)
+        for name, stamp in found.files.items()
+    ]
+    assert all(file.kind == "dicom" for file in files), [(file.path.name, file.reason, file.finding) for file in files]
+    chosen = Rules(**{"min_slices": 3, "limits": LIMITS} | rules)
+    return [
+        (parse_row(scan.row), scan.source)
+        for series in sorted({file.series for file in files})
+        for scan in plan_series(series, [file for file in files if file.series == series], KEY, chosen)
+    ]
+
+
+def accepted(folder: Path, **rules) -> list[tuple[ManifestRow, Volume]]:
+    return [
+        (row, load_source(parse_source(source), limits=LIMITS).volume)
+        for row, source in planned(folder, **rules)
+        if source is not None
+    ]
+
+
+def reasons(folder: Path, **rules) -> list[str]:
+    return sorted(row.reason for row, source in planned(folder, **rules) if source is None)
+
+
+def assert_is(volume: Volume, series: Series, slices: slice = slice(None)) -> None:
+    """The volume is the series' slices, voxel for voxel, or the same read from the other end."""
+    expected = series.physical[:, :, slices]
+    affine = series.affine_ras_mm @ np.array(
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, (slices.start or 0)], [0, 0, 0, 1.0]]
+    )
+    if float(series.step_mm @ np.cross(series.row, series.column)) < 0:
+        expected = expected[:, :, ::-1]
+        affine = affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, expected.shape[2] - 1], [0, 0, 0, 1.0]])
+    np.testing.assert_allclose(volume.voxels, expected, rtol=1e-6)
+    np.testing.assert_allclose(volume.affine_ras_mm, affine, atol=1e-4)

@@ -1,0 +1,136 @@
+"""The same series in other clothes: enhanced, in a grid, re-encoded, stripped; always the same scan."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planned_scans import accepted, assert_is
+from written_dicom import Series, random_voxels, save
+
+
+def enhanced(series: Series, tmp_path: Path) -> None:
+    """The series as one enhanced multi-frame object, geometry per frame, frames in scrambled order."""
+    import pydicom
+    from pydicom.sequence import Sequence
+
+    def holding(**values):
+        item = pydicom.Dataset()
+        for name, value in values.items():
+            setattr(item, name, value)
+        return Sequence([item])
+
+    whole = series.dataset(0)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
+        delattr(whole, name)
+    whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    whole.SharedFunctionalGroupsSequence = holding(
+        PlaneOrientationSequence=holding(ImageOrientationPatient=series.dataset(0).ImageOrientationPatient),
+        PixelMeasuresSequence=holding(PixelSpacing=series.dataset(0).PixelSpacing, SliceThickness=4.0),
+        PixelValueTransformationSequence=holding(RescaleSlope=series.slope, RescaleIntercept=series.intercept),
+    )
+    order = np.random.default_rng(5).permutation(series.voxels.shape[2])
+    frames = []
+    for k in order:
+        item = pydicom.Dataset()
+        item.PlanePositionSequence = holding(ImagePositionPatient=series.dataset(int(k)).ImagePositionPatient)
+        frames.append(item)
+    whole.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    whole.NumberOfFrames = len(order)
+    whole.PixelData = b"".join(series.dataset(int(k)).PixelData for k in order)
+    tmp_path.mkdir()
+    save(whole, tmp_path / "enhanced")
+
+
+def test_an_enhanced_object_is_the_scan_that_its_classic_export_is(tmp_path):
+    series = Series(random_voxels())
+    series.write(tmp_path / "classic")
+    enhanced(series, tmp_path / "enhanced")
+    ((classic_row, classic),) = accepted(tmp_path / "classic")
+    ((row, volume),) = accepted(tmp_path / "enhanced")
+    assert_is(volume, series)
+    np.testing.assert_array_equal(volume.voxels, classic.voxels)
+    assert (row.shape, row.affine_ras_mm, row.modality) == (classic_row.shape, classic_row.affine_ras_mm, "CT")
+
+
+def test_a_uih_grid_is_cut_into_slices_at_their_own_positions(tmp_path):
+    import pydicom
+
+    series = Series(random_voxels((6, 5, 7)), modality="MR", intercept=0.0)
+    ds = series.dataset(0)
+    grid = np.zeros((3 * 5, 3 * 6), np.uint16)
+    tiles = []
+    for k in range(7):
+        down, right = divmod(k, 3)
+        grid[5 * down : 5 * down + 5, 6 * right : 6 * right + 6] = series.voxels[:, :, k].T
+        item = pydicom.Dataset()
+        item.ImagePositionPatient = series.dataset(k).ImagePositionPatient
+        tiles.append(item)
+    ds.Manufacturer, ds.ImageType = "UIH", ["ORIGINAL", "PRIMARY", "M", "VFRAME"]
+    ds.Rows, ds.Columns, ds.PixelData = *grid.shape, grid.tobytes()
+    ds.add_new(0x00650010, "LO", "Image Private Header")
+    ds.add_new(0x00651050, "DS", "7")
+    ds.add_new(0x00651051, "SQ", tiles)
+    (tmp_path / "s").mkdir()
+    save(ds, tmp_path / "s" / "grid")
+    ((row, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+    assert row.flags == ("F_UIH_GRID",)
+    assert row.n_files == 1
+
+
+@pytest.mark.parametrize("syntax", ["rle", "jpeg2000", "jpegls", "lossless", "deflated", "implicit", "big"])
+def test_a_re_encoded_series_is_the_same_scan(tmp_path, syntax):
+    import imagecodecs
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import UID
+
+    series = Series(random_voxels((14, 11, 5)))
+    uids = {
+        "rle": "1.2.840.10008.1.2.5", "jpeg2000": "1.2.840.10008.1.2.4.90", "jpegls": "1.2.840.10008.1.2.4.80",
+        "lossless": "1.2.840.10008.1.2.4.70",
+        "deflated": "1.2.840.10008.1.2.1.99", "implicit": "1.2.840.10008.1.2", "big": "1.2.840.10008.1.2.2",
+    }  # fmt: skip
+    encoders = {
+        "jpeg2000": lambda plane: imagecodecs.jpeg2k_encode(plane, reversible=True, codecformat="j2k"),
+        "jpegls": imagecodecs.jpegls_encode,
+        "lossless": lambda plane: imagecodecs.jpeg8_encode(plane, lossless=True, bitspersample=16),
+    }
+    (tmp_path / "s").mkdir()
+    for k in range(5):
+        ds = series.dataset(k)
+        plane = np.ascontiguousarray(series.voxels[:, :, k].T)
+        if syntax == "rle":
+            ds.compress(UID(uids["rle"]), encoding_plugin="pydicom", generate_instance_uid=False)
+        elif syntax in encoders:
+            ds.PixelData = encapsulate([encoders[syntax](plane)])
+            ds["PixelData"].is_undefined_length = True
+        elif syntax == "big":
+            ds.PixelData = plane.astype(">u2").tobytes()
+        ds.file_meta.TransferSyntaxUID = uids[syntax]
+        ds.save_as(
+            tmp_path / "s" / str(k),
+            enforce_file_format=True,
+            implicit_vr=syntax == "implicit",
+            little_endian=syntax != "big",
+        )
+    ((_, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+
+
+def test_a_file_without_preamble_or_meta_information_is_read(tmp_path):
+    series = Series(random_voxels())
+    for path in series.write(tmp_path / "s"):
+        data = path.read_bytes()
+        start = data.index(b"\x08\x00\x08\x00CS")
+        path.write_bytes(data[start:])
+    ((row, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+    assert row.flags == ("F_NO_PREAMBLE",)
+
+
+def test_bytes_behind_the_pixels_do_no_harm(tmp_path):
+    series = Series(random_voxels())
+    for path in series.write(tmp_path / "s", lambda ds, k: ds.add_new(0xFFFCFFFC, "OB", b"\0" * 126)):
+        assert path.read_bytes()[-126:] == b"\0" * 126
+    ((_, volume),) = accepted(tmp_path)
+    assert_is(volume, series)

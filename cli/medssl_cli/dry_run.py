@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from medssl.config import PretrainConfig
 
 
-def describe_pretraining(settings: PretrainConfig, *, plugin_files: Sequence[Path]) -> None:
+def describe_pretraining(settings: PretrainConfig) -> None:
     """Print the resolved settings, and what a few steps say about the whole."""
     import typer
 
@@ -19,7 +16,7 @@ def describe_pretraining(settings: PretrainConfig, *, plugin_files: Sequence[Pat
     from medssl.training.rehearsal import rehearse
 
     typer.echo(dump_config(settings))
-    seen = rehearse(settings, plugin_files=plugin_files)
+    seen = rehearse(settings)
     for name, shape in seen.views.items():
         typer.echo(f"view {name}: (B, C, D, H, W) = {shape}" if len(shape) == 5 else f"view {name}: {shape}")
     trivial = f", trivial {seen.trivial:.4g}" if seen.trivial else ""

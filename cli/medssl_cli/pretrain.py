@@ -42,6 +42,7 @@ def pretrain(
         "loop.batch_size": batch_size,
         "loop.seed": seed,
         "loop.devices": devices,
+        "plugins": [path.absolute() for path in plugin] if plugin else None,
     }
     given = {key: value for key, value in flags.items() if value is not None}
     files = [*resumed_files(out, resume=resume), *(config or [])]
@@ -50,13 +51,12 @@ def pretrain(
     if dry_run:
         from medssl_cli.dry_run import describe_pretraining
 
-        describe_pretraining(settings, plugin_files=plugin or [])
+        describe_pretraining(settings)
         return
     run_pretraining(
         settings,
         out,
         resume=resume,
-        plugin_files=plugin or [],
         progress=TrainingProgress(settings.task["name"]),
         observe=observer(settings.tracking),
     )

@@ -73,7 +73,7 @@ def score_scans(
     if not modalities:
         raise DataError(f"{cohort_folder} has no accepted scan. Look at its manifest, or ingest again.")
     config = PretrainConfig.model_validate(run.config)
-    task = trained_task(run, config, plugin_files=plugin_files)
+    task = trained_task(run, config, plugin_files=[*config.plugins, *plugin_files])
     d, h, w = run.facts["patch"]
     scans = [open_volume(cohort.store, scan_id) for scan_id in modalities]
     energies = region_energies(

@@ -25,7 +25,7 @@ def benchmark(config: PretrainConfig, *, with_task: bool, steps: int, plugin_fil
     patch = choose_patch(scans, config.patch)
     task = None
     if with_task:
-        loaded = load_task(str(config.task["name"]), files=plugin_files)
+        loaded = load_task(str(config.task["name"]), files=[*config.plugins, *plugin_files])
         task = build_task(config, loaded, scans=scans, patch=patch)
     crops = {"patch": Crop(size=patch, flip=(0.0, 0.0, 0.5))} if task is None else task.crops(patch)
     plan = BatchPlan(

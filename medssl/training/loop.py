@@ -143,8 +143,9 @@ def start_fabric(settings: LoopConfig) -> Fabric:
     devices = settings.devices
     if devices == "auto" and not torch.cuda.is_available():
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as many processes as torchrun has started
-    strategy = "ddp" if isinstance(devices, int) and devices > 1 else "auto"
-    fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=precision)
+    machines = int(os.environ.get("GROUP_WORLD_SIZE") or os.environ.get("SLURM_NNODES") or 1)  # of torchrun, or SLURM
+    strategy = "ddp" if machines > 1 or (isinstance(devices, int) and devices > 1) else "auto"
+    fabric = Fabric(accelerator="auto", devices=devices, num_nodes=machines, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
 

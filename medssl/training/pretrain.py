@@ -40,7 +40,6 @@ def pretrain(
     out: Path,
     *,
     resume: bool = False,
-    plugin_files: Sequence[Path] = (),
     progress: Progress | None = None,
     observe: Observer = no_observer,
 ) -> Path:
@@ -49,7 +48,7 @@ def pretrain(
     Raises DataError when the cohort has no scans in `config.splits`, UsageError when `out` is taken, ConfigError and
     PluginError for settings and tasks, and what `train` raises.
     """
-    loaded = load_task(str(config.task.get("name", "")), files=plugin_files)
+    loaded = load_task(str(config.task.get("name", "")), files=config.plugins)
     cohort = Cohort.open(config.cohort)
     scans = pretraining_scans(cohort, config.splits)
     patch = choose_patch(scans, config.patch)

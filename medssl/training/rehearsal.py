@@ -1,9 +1,8 @@
 """A pretraining tried for a few steps, to say what the whole would take before it is started."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -41,12 +40,12 @@ class Rehearsal:
     peak_gpu_gb: float | None
 
 
-def rehearse(config: PretrainConfig, *, plugin_files: Sequence[Path] = ()) -> Rehearsal:
+def rehearse(config: PretrainConfig) -> Rehearsal:
     """Run a few steps of `config` and throw the result away; nothing is written.
 
     Raises what `pretrain` raises before its first step.
     """
-    loaded = load_task(str(config.task.get("name", "")), files=plugin_files)
+    loaded = load_task(str(config.task.get("name", "")), files=config.plugins)
     scans = pretraining_scans(Cohort.open(config.cohort), config.splits)
     patch = choose_patch(scans, config.patch)
     task = build_task(config, loaded, scans=scans, patch=patch)

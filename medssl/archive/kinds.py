@@ -7,7 +7,7 @@ _LOCALIZER = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM"})
 _PHASE_WORDS = """
 P PHASE R REAL I IMAGINARY PHASE_MAP PHASE_IMAGE PHASEMAP VELOCITY VELOCITY_MAP FIELD_MAP B0 B0_MAP B1 B1_MAP
 PHASECONTRAST FREQUENCY
-FIELDMAPHZ REAL_IMAGE IMAGINARY_IMAGE
+FIELDMAPHZ REAL_IMAGE IMAGINARY_IMAGE P_FFE R_FFE I_FFE P_SE R_SE I_SE P_IR R_IR I_IR P_PCA
 """
 _MAP_WORDS = """
 ADC ADC_UNSPECIFIED FA FRACTIONAL_ANISOTROPY EADC EXP_ADC CBF CBV MTT TTP TMAX RCBF RCBV PERFUSION_MAP DIFFUSION_ANISO
@@ -42,8 +42,3 @@ def is_derived(image_type: tuple[str, ...]) -> bool:
     """
     words = words_of(image_type)
     return bool(_DERIVED & words) or {"DERIVED", "SECONDARY"} <= words
-
-
-def is_single_view(image_type: tuple[str, ...]) -> bool:
-    """Whether the words name a phase, real or imaginary part."""
-    return bool(_PHASE & words_of(image_type))

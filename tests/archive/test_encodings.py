@@ -134,3 +134,27 @@ def test_bytes_behind_the_pixels_do_no_harm(tmp_path):
         assert path.read_bytes()[-126:] == b"\0" * 126
     ((_, volume),) = accepted(tmp_path)
     assert_is(volume, series)
+
+
+def test_philips_magnitude_and_phase_in_one_series_are_two_scans(tmp_path):
+    """Same positions, same instance numbers, told apart by image type alone, each with a scale of its own."""
+    magnitude = Series(random_voxels(), modality="MR", slope=2.0, intercept=0.0)
+    phase = Series(
+        random_voxels(seed=1),
+        modality="MR",
+        slope=0.25,
+        intercept=-500.0,
+        series_uid=magnitude.series_uid,
+        study_uid=magnitude.study_uid,
+    )
+    magnitude.write(
+        tmp_path / "s", lambda ds, k: setattr(ds, "ImageType", ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"])
+    )
+    phase.write(
+        tmp_path / "s", lambda ds, k: setattr(ds, "ImageType", ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"])
+    )
+    ((_, volume),) = accepted(tmp_path)
+    assert_is(volume, magnitude)
+    both = accepted(tmp_path, include_derived=True)
+    assert [row.n_volumes for row, _ in both] == [1, 1]
+    assert_is(next(volume for _, volume in both if volume.voxels.min() < 0), phase)

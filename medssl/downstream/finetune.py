@@ -1,7 +1,6 @@
 """Fine-tuning: a segmentation network from few labelled scans, from scratch or from a pretrained encoder."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +16,12 @@ from medssl.encoders.network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, transfer
 from medssl.encoders.weights import load_encoder, read_description, save_network
 from medssl.runs.run import Run
+from medssl.runs.writing import write_atomically
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
 from medssl.training.loop import Training, start_fabric, train
 from medssl.training.patch import choose_patch
-from medssl.training.pretrain import Observer, no_observer, open_run, recorded
+from medssl.training.pretrain import Observer, most_common_modality, no_observer, open_run, recorded
 from medssl.training.progress import Progress, Silent
 
 SCRATCH = "scratch"
@@ -147,13 +147,8 @@ def score(
         run.note("The split 'test' has no labelled scan, so nothing was evaluated.")
         return None
     evaluation = evaluate(network, scans, labels=labels, patch=patch, overlap=config.overlap, device=device)
-    (run.folder / "evaluation.json").write_text(json.dumps(evaluation.as_dict(names), indent=1))
+    write_atomically(run.folder / "evaluation.json", json.dumps(evaluation.as_dict(names), indent=1).encode())
     metrics = {"test/dice": evaluation.mean()}
     metrics |= {f"test/dice_{names[label]}": evaluation.class_mean(label) for label in labels}
     run.log(config.loop.steps, {key.replace(" ", "_"): value for key, value in metrics.items()})
     return evaluation
-
-
-def most_common_modality(scans: Sequence[StoredVolume]) -> str:
-    """What `predict` takes a scan to be that does not say so itself."""
-    return Counter(scan.modality for scan in scans).most_common(1)[0][0]

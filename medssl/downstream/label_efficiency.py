@@ -16,6 +16,7 @@ from medssl.downstream.finetune import SCRATCH, finetune
 from medssl.downstream.intervals import paired_interval
 from medssl.errors import ConfigError, DataError
 from medssl.runs.run import Run
+from medssl.runs.writing import write_atomically
 from medssl.training.pretrain import Observer, no_observer
 from medssl.training.progress import Progress
 
@@ -158,8 +159,8 @@ def write_results(out: Path, scores: Sequence[Score], comparisons: Sequence[Comp
     from medssl.downstream.label_plot import plot_comparisons
 
     content: dict[str, Any] = {"rows": [asdict(s) for s in scores], "summary": [asdict(c) for c in comparisons]}
-    (out / FILE_NAME).write_text(json.dumps(content, indent=1))
-    (out / "label_efficiency.md").write_text(markdown_table(comparisons))
+    write_atomically(out / FILE_NAME, json.dumps(content, indent=1).encode())
+    write_atomically(out / "label_efficiency.md", markdown_table(comparisons).encode())
     plot_comparisons(comparisons, out / "label_efficiency.png")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from medssl.archive.load import load_scan
+from medssl.archive.nifti_write import write_nifti
 from medssl.downstream.segmentation import predict_labels
 from medssl.encoders.network import SegmentationNetwork
 from medssl.encoders.records import NetworkFacts
@@ -98,18 +99,5 @@ def predict_one(
         outside=normalisation.outside,
     )
     on_native = to_native_grid(labels.cpu().numpy(), stored.affine_ras_mm, native, nearest=True)
-    write_labels(output, on_native, native)
+    write_nifti(output, Volume(on_native.astype(np.uint8), native.affine_ras_mm))
     return output
-
-
-def write_labels(path: Path, labels: np.ndarray, native: Volume) -> None:
-    """NIfTI of (X, Y, Z) labels with the scan's affine as sform and qform; appears whole or not at all."""
-    import nibabel as nib
-
-    image = nib.Nifti1Image(labels.astype(np.uint8), native.affine_ras_mm)
-    image.set_sform(native.affine_ras_mm, code=1)
-    image.set_qform(native.affine_ras_mm, code=1)
-    image.header.set_xyzt_units("mm")
-    partial = path.with_name(f".part-{path.name}")
-    nib.save(image, partial)
-    partial.replace(path)

@@ -9,10 +9,9 @@ from medssl.archive.cohort import Cohort
 from medssl.config import PretrainConfig
 from medssl.plugins import load_task
 from medssl.store.crops import Crop
-from medssl.store.plan import BatchPlan
 from medssl.training.loop import worker_count
 from medssl.training.patch import choose_patch
-from medssl.training.pretrain import build_task, pretraining_scans
+from medssl.training.pretrain import build_task, make_plan, pretraining_scans
 from medssl.training.timing import StepTiming, time_steps
 
 
@@ -28,12 +27,6 @@ def benchmark(config: PretrainConfig, *, with_task: bool, steps: int, plugin_fil
         loaded = load_task(str(config.task["name"]), files=[*config.plugins, *plugin_files])
         task = build_task(config, loaded, scans=scans, patch=patch)
     crops = {"patch": Crop(size=patch, flip=(0.0, 0.0, 0.5))} if task is None else task.crops(patch)
-    plan = BatchPlan(
-        scans,
-        crops,
-        batch_size=config.loop.batch_size,
-        seed=config.loop.seed,
-        regions_per_scan=config.regions_per_scan,
-    )
+    plan = make_plan(config, scans, crops)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return time_steps(plan, task, optim=config.optim, workers=worker_count(config.loop), steps=steps, device=device)

@@ -18,6 +18,7 @@ from medssl.plugins import LoadedTask, load_task, task_config
 from medssl.pretext.task import PretextTask
 from medssl.runs.record import Kind
 from medssl.runs.run import Run
+from medssl.store.crops import Crop
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume, open_volume
 from medssl.training.checkpoint import read_checkpoint
@@ -53,13 +54,7 @@ def pretrain(
     scans = pretraining_scans(cohort, config.splits)
     patch = choose_patch(scans, config.patch)
     task = build_task(config, loaded, scans=scans, patch=patch)
-    plan = BatchPlan(
-        scans,
-        task.crops(patch),
-        batch_size=config.loop.batch_size,
-        seed=config.loop.seed,
-        regions_per_scan=config.regions_per_scan,
-    )
+    plan = make_plan(config, scans, task.crops(patch))
     facts = {
         "task": loaded.cls.name,
         "task_origin": loaded.origin,
@@ -67,7 +62,7 @@ def pretrain(
         "encoder": task.encoder.description.model_dump(mode="json"),
         "patch": list(patch),
         "scans": len(scans),
-        "modality": Counter(scan.modality for scan in scans).most_common(1)[0][0],
+        "modality": most_common_modality(scans),
         "store_policy": dict(cohort.policy),
         "cohort_digest": cohort.digest,
     }
@@ -103,6 +98,22 @@ def pretraining_scans(cohort: Cohort, splits: Sequence[str]) -> list[StoredVolum
             "Look at `medssl archive report`, or choose others with --set splits."
         )
     return [open_volume(cohort.store, row.scan_id) for row in rows]
+
+
+def make_plan(config: PretrainConfig, scans: Sequence[StoredVolume], crops: Mapping[str, Crop]) -> BatchPlan:
+    """The stream of samples that these settings ask for."""
+    return BatchPlan(
+        scans,
+        crops,
+        batch_size=config.loop.batch_size,
+        seed=config.loop.seed,
+        regions_per_scan=config.regions_per_scan,
+    )
+
+
+def most_common_modality(scans: Sequence[StoredVolume]) -> str:
+    """What a scan that does not say so itself is taken to be, where these weights are used."""
+    return Counter(scan.modality for scan in scans).most_common(1)[0][0]
 
 
 def build_task(

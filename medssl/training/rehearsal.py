@@ -10,11 +10,10 @@ from medssl.archive.cohort import Cohort
 from medssl.config import PretrainConfig
 from medssl.plugins import load_task
 from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.training.loop import seed_step, start_fabric, worker_count
 from medssl.training.optimisation import make_optimiser
 from medssl.training.patch import choose_patch
-from medssl.training.pretrain import build_task, pretraining_scans
+from medssl.training.pretrain import build_task, make_plan, pretraining_scans
 from medssl.views.region import Region
 
 TIMED_STEPS = 5
@@ -49,7 +48,7 @@ def rehearse(config: PretrainConfig) -> Rehearsal:
     scans = pretraining_scans(Cohort.open(config.cohort), config.splits)
     patch = choose_patch(scans, config.patch)
     task = build_task(config, loaded, scans=scans, patch=patch)
-    plan = BatchPlan(scans, task.crops(patch), batch_size=config.loop.batch_size, seed=config.loop.seed)
+    plan = make_plan(config, scans, task.crops(patch))
     fabric = start_fabric(config.loop)
     model, optimiser = fabric.setup(task, make_optimiser([(task, 1.0)], config.optim))
     times, first = [], None

@@ -22,6 +22,8 @@ from medssl.archive.syntaxes import (
     EXPLICIT_LITTLE,
     GE_IMPLICIT,
     IMPLICIT_LITTLE,
+    LABEL_MAP,
+    LABELS,
     SEGMENTATION,
 )
 from medssl.archive.values import Values
@@ -44,16 +46,31 @@ class Dataset:
     flags: tuple[Flag, ...]
 
 
-def read_dataset(read: Callable[[int], bytes], start: bytes, size: int, limits: Limits) -> Dataset:
+@dataclass(frozen=True)
+class Wanted:
+    """Which elements are kept. last: up to which tag a dataset is walked, by what it says up to group 0028; 0: no
+    further.
+    """
+
+    values: frozenset[int]
+    sequences: frozenset[int]
+    last: Callable[[Values], int]
+
+
+def read_dataset(
+    read: Callable[[int], bytes], start: bytes, size: int, limits: Limits, wanted: Wanted | None = None
+) -> Dataset:
     """Wanted elements of a file of `size` bytes; `read(n)` gives its first n bytes, `start` is what was read before.
 
-    Raises Rejected: BAD_HEADER, HEADER_LIMIT, TOO_DEEP, DEFLATE_LIMIT, TRUNCATED.
+    wanted: those of an image where it is left out. Raises Rejected: BAD_HEADER, HEADER_LIMIT, TOO_DEEP, DEFLATE_LIMIT,
+    TRUNCATED.
     """
+    wanted = wanted or _IMAGE
     data = start
     while True:
         complete = len(data) >= size
         try:
-            return _parse(data, complete=complete, limits=limits)
+            return _parse(data, complete=complete, limits=limits, wanted=wanted)
         except Short as short:
             if complete:
                 raise Rejected(
@@ -68,7 +85,7 @@ def read_dataset(read: Callable[[int], bytes], start: bytes, size: int, limits: 
             raise Rejected(reason, f"the header has {malformed}") from malformed
 
 
-def _parse(data: bytes, *, complete: bool, limits: Limits) -> Dataset:
+def _parse(data: bytes, *, complete: bool, limits: Limits, wanted: Wanted) -> Dataset:
     flags: list[Flag] = []
     if data[128:132] == b"DICM":
         position, meta = _meta(data, 132)
@@ -77,23 +94,26 @@ def _parse(data: bytes, *, complete: bool, limits: Limits) -> Dataset:
         position, meta = _meta(data, 0)
     syntax = meta.text(tags.SYNTAX) or _guessed_syntax(data, position)
     if syntax == DEFLATED:
-        return _parse_deflated(_inflated(data, position, limits), meta, limits=limits, flags=tuple(flags))
+        content = _inflated(data, position, limits)
+        return _parse_deflated(content, meta, limits=limits, flags=tuple(flags), wanted=wanted)
     explicit, little = syntax not in (IMPLICIT_LITTLE, GE_IMPLICIT), syntax != EXPLICIT_BIG
     try:
-        walker = _walk(data, position, explicit=explicit, little=little, complete=complete)
+        walker = _walk(data, position, explicit=explicit, little=little, complete=complete, wanted=wanted)
     except Malformed as malformed:
         if malformed.too_deep:
             raise
         # Declared explicit but written implicit, or the other way round: seen from converters (ingest.md 1a).
-        walker = _walk(data, position, explicit=not explicit, little=little, complete=complete)
+        walker = _walk(data, position, explicit=not explicit, little=little, complete=complete, wanted=wanted)
         flags.append(Flag.F_TOLERANT_PARSE)
     pixel_at = walker.position if walker.pixel_tag else -1
     return Dataset(Values(walker.found, little), meta, syntax, pixel_at, tuple(flags))
 
 
-def _parse_deflated(content: bytes, meta: Values, *, limits: Limits, flags: tuple[Flag, ...]) -> Dataset:
+def _parse_deflated(
+    content: bytes, meta: Values, *, limits: Limits, flags: tuple[Flag, ...], wanted: Wanted
+) -> Dataset:
     try:
-        walker = _walk(content, 0, explicit=True, little=True, complete=False)
+        walker = _walk(content, 0, explicit=True, little=True, complete=False, wanted=wanted)
     except Short as short:
         if len(content) >= limits.header_bytes:
             raise Rejected(
@@ -103,11 +123,11 @@ def _parse_deflated(content: bytes, meta: Values, *, limits: Limits, flags: tupl
     return Dataset(Values(walker.found), meta, DEFLATED, -1, flags)
 
 
-def _walk(data: bytes, position: int, *, explicit: bool, little: bool, complete: bool) -> Walker:
+def _walk(data: bytes, position: int, *, explicit: bool, little: bool, complete: bool, wanted: Wanted) -> Walker:
     """Elements as far as this kind of object needs them."""
-    walker = Walker(data, position, explicit=explicit, little=little, values=tags.VALUES, sequences=tags.SEQUENCES)
+    walker = Walker(data, position, explicit=explicit, little=little, values=wanted.values, sequences=wanted.sequences)
     walker.walk(tags.LAST_OF_PLAIN, complete=complete)
-    further = _further(Values(walker.found, little))
+    further = wanted.last(Values(walker.found, little))
     if further and not walker.pixel_tag:
         walker.walk(further, complete=complete)
     return walker
@@ -116,6 +136,8 @@ def _walk(data: bytes, position: int, *, explicit: bool, little: bool, complete:
 def _further(values: Values) -> int:
     """The last group of an object that says more behind its image description; 0 where nothing more is needed."""
     sop_class = values.text(tags.SOP_CLASS)
+    if sop_class in LABELS:
+        return 0  # what else they say is read by label_record.py
     if sop_class in ENHANCED or values.integer(tags.FRAMES) not in (None, 0, 1) or not values.raw(tags.ROWS):
         return tags.LAST_OF_FRAMES
     if values.text(tags.MODALITY) == "PT":
@@ -126,6 +148,9 @@ def _further(values: Values) -> int:
     if "MOSAIC" in values.words(tags.IMAGE_TYPE):
         return tags.LAST_OF_CSA
     return 0
+
+
+_IMAGE = Wanted(tags.VALUES, tags.SEQUENCES, _further)
 
 
 def _meta(data: Buffer, position: int) -> tuple[int, Values]:
@@ -177,7 +202,7 @@ def _inflated(data: bytes, position: int, limits: Limits) -> bytes:
 
 def _has_frames(data: bytes) -> bool:
     """Whether the bytes so far are those of a multi-frame object, whose header may be long."""
-    return any(uid.encode() in data[:FIRST_BYTES] for uid in (*ENHANCED, SEGMENTATION))
+    return any(uid.encode() in data[:FIRST_BYTES] for uid in (*ENHANCED, SEGMENTATION, LABEL_MAP))
 
 
 def read_lut(path: str, *, limits: Limits) -> tuple[int, npt.NDArray[np.uint16]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def bench(
     cohort: Annotated[Path, typer.Option(help="Cohort made by `medssl ingest`.")],
     task: Annotated[str | None, typer.Option(help="Pretext task to train; without one only data are read.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="dynunet, segresnet or swin-unetr.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="dynunet, segresnet, swin-unetr or vit.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Regions per step.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read scans; 0 reads in the loop.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a few to warm up.")] = 20,

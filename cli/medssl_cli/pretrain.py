@@ -10,7 +10,7 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Run folder to write; with --resume, the run to continue.")],
     cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest`.")] = None,
     task: Annotated[str | None, typer.Option(help="Pretext task; `medssl plugins list` names them.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="dynunet, segresnet or swin-unetr.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="dynunet, segresnet, swin-unetr or vit.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Regions per step, over all devices.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,

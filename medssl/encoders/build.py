@@ -20,6 +20,7 @@ ENCODERS: Mapping[str, tuple[str, str]] = {
     "dynunet": ("medssl.encoders.dynunet", "DynUNetEncoder"),
     "segresnet": ("medssl.encoders.segresnet", "SegResNetEncoder"),
     "swin-unetr": ("medssl.encoders.swin_unetr", "SwinUNETREncoder"),
+    "vit": ("medssl.encoders.vit", "ViTEncoder"),
 }
 
 AUTO = "auto"

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from medssl.encoders.tensors import write_json
+from medssl.errors import ConfigError
 from medssl.exchange.bundle_configs import inference_config, metadata, train_config
 from medssl.exchange.monai import monai_network
 from medssl.exchange.source import Source
@@ -20,8 +21,16 @@ LICENCE = (
 def write_bundle(source: Source, folder: Path) -> list[str]:
     """Write the bundle and return notes for the user.
 
-    Model.pt is a bare state dict that `network_def` loads strictly.
+    Model.pt is a bare state dict that `network_def` loads strictly. Raises ConfigError for a network
+    that MONAI has not.
     """
+    only = source.only_size
+    if source.network is not None and only is not None and source.network.patch != only:
+        raise ConfigError(
+            f"the model was fine-tuned on patches of {list(source.network.patch)} voxels, and MONAI's UNETR, built for "
+            f"the pretraining's {list(only)}, takes no other. Fine-tune with --set patch={list(only)}, or export it "
+            "with --format safetensors."
+        )
     network, reports = monai_network(source)
     out_channels = source.decoder.out_channels if source.decoder is not None else 1
     (folder / "models").mkdir(parents=True)

@@ -23,7 +23,7 @@ def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:
     """configs/metadata.json, with every key that the bundle specification requires."""
     encoder = source.encoder
     steps = encoder.divisor
-    shape = [f"{step}*n" for step in steps]
+    shape: list[Any] = [f"{step}*n" for step in steps] if source.only_size is None else list(source.only_size)
     image = {
         "type": "image",
         "format": "magnitude",
@@ -81,7 +81,7 @@ def inference_config(source: Source, *, out_channels: int) -> dict[str, Any]:
         "preprocessing": _compose([*_reading(source, keys), *_padding(source, segments)]),
         "dataset": {"_target_": "Dataset", "data": "$[{'image': f} for f in @files]", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
-        "inferer": _window(source) if segments else {"_target_": "SimpleInferer"},
+        "inferer": _window(source),
         "postprocessing": _compose(post),
         "evaluator": {
             "_target_": "SupervisedEvaluator",
@@ -103,7 +103,7 @@ def train_config(source: Source, *, out_channels: int) -> dict[str, Any]:
     Fine-tune on images/*.nii.gz and labels/*.nii.gz of the same names, from the exported weights.
     """
     keys = ["image", "label"]
-    patch = list(source.patch or [2 * step for step in source.encoder.divisor])
+    patch = list(source.only_size or source.patch or [2 * step for step in source.encoder.divisor])
     crop = {
         "_target_": "RandCropByPosNegLabeld",
         "keys": keys,
@@ -187,13 +187,18 @@ def _padding(source: Source, segments: bool) -> list[dict[str, Any]]:
     # Outside CT the window begins within the scan's own range, so its darkest voxel has that value.
     lowest = (CT_LOW_HU - CT_MEAN_HU) / CT_STD_HU
     air = {"mode": "constant", "value": lowest} if source.modality == "CT" else {"mode": "minimum"}
-    if segments and source.patch is not None:
-        return [{"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(source.patch), **air}]
+    smallest = source.patch if segments else source.only_size
+    if smallest is not None:
+        return [{"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(smallest), **air}]
     return [{"_target_": "DivisiblePadd", "keys": ["image"], "k": list(source.encoder.divisor), **air}]
 
 
 def _window(source: Source) -> dict[str, Any]:
     facts = source.network
+    if facts is None and source.only_size is not None:
+        # MONAI's UNETR knows places on one grid of tokens only: features come window by window.
+        window = {"roi_size": list(source.only_size), "sw_batch_size": 4, "overlap": 0.0}
+        return {"_target_": "SlidingWindowInferer", **window}
     if facts is None:
         return {"_target_": "SimpleInferer"}
     return {

@@ -45,17 +45,33 @@ TARGETS = {
         "medssl.encoders.swin_unetr",
         "$lambda image: @network_def.swinViT(image)[-1]",
     ),
+    "vit": Target(
+        "monai.networks.nets.UNETR",
+        "medssl.encoders.vit",
+        "$lambda image: @network_def.proj_feat(@network_def.vit(image)[0])",
+    ),
 }
 
 
 def monai_target(description: EncoderDescription) -> Target:
     """The MONAI class of an encoder. Raises ConfigError for an encoder that MONAI does not have."""
-    if description.name not in TARGETS:
+    reason = not_in_monai(description)
+    if reason is not None:
         raise ConfigError(
-            f"encoder '{description.name}' is no network of MONAI, so it cannot be exported for MONAI or nnU-Net. "
-            "Export it with --format safetensors."
+            f"{reason}, so it cannot be exported for MONAI or nnU-Net. Export it with --format safetensors."
         )
     return TARGETS[description.name]
+
+
+def not_in_monai(description: EncoderDescription) -> str | None:
+    """Why MONAI has no such network, in words; None where it has."""
+    if description.name not in TARGETS:
+        return f"encoder '{description.name}' is no network of MONAI"
+    if description.name == "vit":
+        from medssl.encoders.vit import ViTOptions, unlike_monai
+
+        return unlike_monai(ViTOptions.model_validate(description.options))
+    return None
 
 
 def monai_arguments(description: EncoderDescription, out_channels: int) -> dict[str, Any]:

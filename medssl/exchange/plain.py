@@ -9,7 +9,7 @@ from typing import Any
 from medssl.encoders.tensors import plain_state, write_json, write_tensors
 from medssl.encoders.transfer import check_forward_equality
 from medssl.encoders.weights import load_encoder, save_encoder
-from medssl.exchange.monai import TARGETS, monai_arguments, monai_network, monai_target
+from medssl.exchange.monai import TARGETS, monai_arguments, monai_network, monai_target, not_in_monai
 from medssl.exchange.source import Source
 
 
@@ -23,6 +23,9 @@ def write_plain(source: Source, folder: Path) -> list[str]:
     check_forward_equality(source.encoder, again, source.test_image(), tolerance=0.0)
     if source.encoder.description.name not in TARGETS:
         return ["The encoder comes from a plugin: whoever loads the weights needs that plugin."]
+    reason = not_in_monai(source.encoder.description)
+    if reason is not None:
+        return [f"{reason}: whoever loads the weights needs medssl."]
     write_json(folder / "network.json", _network(source))
     notes = []
     if source.decoder is not None:

@@ -53,6 +53,12 @@ class Source:
         )
 
     @property
+    def only_size(self) -> Triple | None:
+        """(D, H, W) voxels of the one image that MONAI's own network takes (UNETR); None where it takes others too."""
+        fixed = self.encoder.description.options.get("img_size") if self.encoder.description.name == "vit" else None
+        return (fixed[0], fixed[1], fixed[2]) if fixed else None
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float] | None:
         """Spacing of D, H, W in mm to which every scan was resampled; None where scans kept their own."""
         policy = (self.network.store_policy if self.network else self.facts.get("store_policy")) or {}
@@ -85,10 +91,10 @@ class Source:
         return {0: "background", **self.network.label_names} if self.network is not None else {}
 
     def test_image(self) -> Tensor:
-        """(2, C, D, H, W) noise of the smallest size that the encoder takes; for checks of the forward pass."""
+        """(2, C, D, H, W) noise of the smallest size that every form of the network takes; for checks."""
         d, h, w = self.encoder.divisor
         generator = torch.Generator().manual_seed(0)
-        shape = (2, self.encoder.description.in_channels, d, 2 * h, 2 * w)
+        shape = (2, self.encoder.description.in_channels, *(self.only_size or (d, 2 * h, 2 * w)))
         return torch.randn(shape, generator=generator)
 
 

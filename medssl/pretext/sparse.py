@@ -28,7 +28,7 @@ class DropsTokens(Protocol):
     def encode_visible(self, image: Tensor, hidden: Tensor) -> list[Tensor]:
         """The pyramid of `image` (B, C, D, H, W) from tokens that hold no `hidden` voxel (B, 1, D, H, W), bool.
 
-        Every sample hides equally many tokens. Cells of the hidden ones hold anything; the task fills them.
+        Samples may hide different numbers. Cells of the hidden ones hold anything; the task fills them.
         """
 
 

@@ -18,6 +18,7 @@ from medssl.pretext.heads import pooled
 from medssl.pretext.momentum import AutoMomentum, Teacher, momentum_at
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import in_full
+from medssl.pretext.sparse import DropsTokens
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.randomness import Draws
@@ -86,7 +87,9 @@ class JEPA(PretextTask):
         """Huber loss between predicted and normalised features: mean over hidden places, samples and levels."""
         patch, hidden, count = views["patch"], views["hidden"], len(self.predictors)
         seen = patch.masked_fill(hidden, 0.0)  # 0 is the mean of a normalised scan
-        context = self.encoder(seen)
+        # An encoder of tokens never computes what is hidden (Assran et al. 2023, section 3).
+        encoder = self.encoder
+        context = encoder.encode_visible(seen, hidden) if isinstance(encoder, DropsTokens) else encoder(seen)
         energies, unrelated, ignorant, errors = [], [], [], []
         for predict, level, teacher in zip(
             self.predictors, context[-count:], self.teacher(patch)[-count:], strict=True

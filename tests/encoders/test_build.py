@@ -10,11 +10,11 @@ from medssl.encoders.build import build_encoder, describe, encoder_names
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.errors import ConfigError, PluginError
 
-PATCHES = {"dynunet": (16, 24, 16), "segresnet": (16, 24, 16), "swin-unetr": (32, 64, 32)}
+PATCHES = {"dynunet": (16, 24, 16), "segresnet": (16, 24, 16), "swin-unetr": (32, 64, 32), "vit": (16, 24, 16)}
 
 
 def test_the_default_comes_first():
-    assert encoder_names() == ("dynunet", "segresnet", "swin-unetr")
+    assert encoder_names() == ("dynunet", "segresnet", "swin-unetr", "vit")
 
 
 @pytest.mark.parametrize("name", encoder_names())

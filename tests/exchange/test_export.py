@@ -31,7 +31,8 @@ def test_safetensors_load_strictly_into_monais_own_class(pretrained, tmp_path, n
     assert all(key.startswith("skip_layers.") for key in missing)
     image = torch.randn(2, 1, *SIZES[name][1])
     with torch.no_grad():
-        assert torch.equal(network.eval()(image), decoder.eval()(encoder.eval()(image), image))
+        ours, rounding = decoder.eval()(encoder.eval()(image), image), 1e-5 if name == "vit" else 0.0
+        assert torch.allclose(network.eval()(image), ours, rtol=rounding, atol=rounding)
 
 
 def test_the_readme_of_the_export_runs_as_it_stands(pretrained, tmp_path, monkeypatch):
@@ -103,6 +104,22 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(pretrained, 
     with pytest.raises(CheckpointError, match="has not finished"):
         export(empty, out, form="nnunet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "run"]
+
+
+def test_a_vit_that_is_not_monais_unetr_leaves_as_safetensors_and_says_why(pretrained, finetuned, tmp_path):
+    run, encoder, _ = pretrained("vit", patch_size=8)
+    with pytest.raises(
+        ConfigError, match="UNETR has tokens of 16 voxels and 12 blocks, and this 'vit' has tokens of 8"
+    ):
+        export(run, tmp_path / "bundle", form="monai-bundle")
+    done = export(run, tmp_path / "plain", form="safetensors")
+    assert "whoever loads the weights needs medssl" in done.notes[0]
+    again, decoder = load_encoder(done.folder)
+    assert again.description == encoder.description
+    assert decoder is not None
+    model, _ = finetuned("vit", patch=[32, 32, 48])
+    with pytest.raises(ConfigError, match=r"Fine-tune with --set patch=\[16, 32, 48\]"):
+        export(model, tmp_path / "bundle", form="monai-bundle")
 
 
 def test_a_taken_folder_is_left_alone(pretrained, tmp_path):

@@ -17,6 +17,8 @@ def describe_pretraining(settings: PretrainConfig) -> None:
 
     typer.echo(dump_config(settings))
     seen = rehearse(settings)
+    for name, why in seen.auto.items():
+        typer.echo(f"{name} is auto: {why}")
     for name, shape in seen.views.items():
         typer.echo(f"view {name}: (B, C, D, H, W) = {shape}" if len(shape) == 5 else f"view {name}: {shape}")
     trivial = f", trivial {seen.trivial:.4g}" if seen.trivial else ""

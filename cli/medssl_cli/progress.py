@@ -76,6 +76,15 @@ class TrainingProgress:
             self._print(self._unprinted)
             self._unprinted = ""
 
+    def say(self, line: str) -> None:
+        """A line that stays, above the live one where there is one."""
+        if self._silent:
+            return
+        if self._live is not None:
+            self._live.console.print(f"{self._label}: {line}", markup=False, highlight=False)
+        else:
+            self._print(f"{self._label}: {line}")
+
     def close(self, last_line: str) -> None:
         """Training is over, done or not; `last_line` is the path that the next command needs."""
         if self._silent:

@@ -10,6 +10,7 @@ from medssl.config.settings import (
     LoopConfig,
     OptimConfig,
     PretrainConfig,
+    ProbeConfig,
     TrackingConfig,
 )
 from medssl.config.yaml_text import dump_config
@@ -20,6 +21,7 @@ __all__ = [
     "LoopConfig",
     "OptimConfig",
     "PretrainConfig",
+    "ProbeConfig",
     "Resolved",
     "SettingRow",
     "TrackingConfig",

@@ -6,7 +6,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -83,7 +83,7 @@ class EncoderConfig(Settings):
     """The backbone."""
 
     name: str = Field(
-        default="dynunet", min_length=1, description="dynunet, segresnet, swin-unetr, or one from a plugin"
+        default="dynunet", min_length=1, description="dynunet, segresnet, swin-unetr, vit, or one from a plugin"
     )
     preset: str = Field(
         default="auto", min_length=1, description="size of the network; auto fits it to patch and spacing"
@@ -94,6 +94,27 @@ class EncoderConfig(Settings):
 
 
 EncoderChoice = Annotated[EncoderConfig, BeforeValidator(_named)]
+
+
+class ProbeConfig(Settings):
+    """A look at a few labels during a pretraining. What is learnt does not depend on it."""
+
+    labels: int = Field(
+        default=0,
+        ge=0,
+        description="labelled scans of the training split on which a linear probe is fitted and scored in turn, 2 or "
+        "more; 0 is no probe. The encoder never learns from it, and the test split is never read",
+    )
+    every: PositiveInt | Auto = Field(
+        default="auto", description="steps between two probes; auto makes about ten in a training"
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _two_halves(cls, labels: int) -> int:
+        if labels == 1:
+            raise ValueError("a probe is fitted on one half of the scans and scored on the other; give 2 or more")
+        return labels
 
 
 class TrackingConfig(Settings):
@@ -128,6 +149,13 @@ class PretrainConfig(Settings):
     regions_per_scan: int = Field(
         default=1, ge=1, description="regions cut from a scan each time it is opened; more are cheaper and less varied"
     )
+    gradient_cache: int = Field(
+        default=0,
+        ge=0,
+        description="patches that a device embeds at a time while the loss sees the whole batch, for tasks that "
+        "compare across it: the same gradient in less memory and a third more time; 0 takes the batch at once",
+    )
+    probe: ProbeConfig = Field(default=ProbeConfig(), description="a linear probe on a few labelled scans")
     optim: OptimConfig = Field(default=OptimConfig(), description="the optimiser")
     loop: LoopConfig = Field(default=LoopConfig(), description="length, size and device")
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="the mirror in MLflow")

@@ -5,7 +5,7 @@ Every N steps the encoder sees the same fixed images, and a verdict says what th
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,15 @@ MOST_KEPT = 1024  # energies and embeddings of the last steps
 FEWEST_EMBEDDINGS, FEWEST_AT_START = 16, 4
 MOST_UNIFORMITY = 512  # pairs grow with the square
 HISTORY = 64
-# Names in `Step.terms` that tasks use for what only they can know.
-TERMS = ("teacher_entropy", "prototypes_used", "active_units")
+# Names in `Step.terms` that tasks use for what only they can know, all of them shares between 0 and 1; what we call it;
+# and which is the worst where several parts of a combined task say it.
+TERMS: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
+    "teacher_entropy_share": ("teacher_entropy", max),
+    "prototypes_used": ("prototypes_used", min),
+    "clusters_used": ("prototypes_used", min),
+    "active_units": ("active_units", min),
+    "used_atoms": ("used_atoms", min),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,10 @@ class CollapseMonitor:
     """
 
     def __init__(self, *, views_per_scan: int = 1) -> None:
-        """views_per_scan: how many fixed images in a row show one scan; from 2 on, LiDAR and alignment are measured."""
+        """views_per_scan: how many fixed images in a row show one scan; from 2 on, LiDAR and alignment are measured.
+
+        All else is measured on the first view of each scan, and so does not depend on how many there are.
+        """
         self.views_per_scan = views_per_scan
         self._history: list[dict[str, float]] = []
         self._right: deque[float] = deque(maxlen=MOST_KEPT)
@@ -79,7 +89,8 @@ class CollapseMonitor:
         """Measure the encoder on fixed images and judge. step: that of the moment; it is observed too."""
         if step is not None:
             self.observe(step)
-        numbers = feature_numbers(extract_features(encoder, fixed_images), views_per_scan=self.views_per_scan)
+        views = [extract_features(encoder, fixed_images[k :: self.views_per_scan]) for k in range(self.views_per_scan)]
+        numbers = feature_numbers(views[0]) | view_numbers([view.pooled for view in views])
         numbers |= self._embedding_numbers() | self._energy_numbers() | _means(self._steps)
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         # The first evaluation stays: it is the reference. Made before training, it has no embeddings of its own.
@@ -129,7 +140,7 @@ class CollapseMonitor:
         return {"energy_gap": gap.mean, "energy_auc": gap.auc, "energy_pairs": float(gap.pairs)}
 
 
-def feature_numbers(features: Features, *, views_per_scan: int = 1) -> dict[str, float]:
+def feature_numbers(features: Features) -> dict[str, float]:
     """Every measure of pooled and of dense features, by name."""
     numbers: dict[str, float] = {}
     for kind, values in (("pooled", features.pooled), ("dense", features.dense)):
@@ -143,12 +154,14 @@ def feature_numbers(features: Features, *, views_per_scan: int = 1) -> dict[str,
             f"{kind}_alpha": alpha_req(spectrum),
             f"{kind}_rms": root_mean_square(values),
         }
-    if views_per_scan > 1 and len(features.pooled) >= 2 * views_per_scan:
-        groups = features.pooled[: len(features.pooled) // views_per_scan * views_per_scan]
-        views = groups.view(-1, views_per_scan, groups.shape[1])  # (scans, views, F)
-        numbers["pooled_lidar"] = lidar(views)
-        numbers["pooled_alignment"] = alignment(views[:, 0], views[:, 1])
     return numbers
+
+
+def view_numbers(views: Sequence[Float[Tensor, "scans f"]]) -> dict[str, float]:
+    """What only several views of the same scans tell; nothing for one view or one scan."""
+    if len(views) < 2 or len(views[0]) < 2:
+        return {}
+    return {"pooled_lidar": lidar(torch.stack(list(views), dim=1)), "pooled_alignment": alignment(views[0], views[1])}
 
 
 def rank_share(features: Float[Tensor, "n f"]) -> float:
@@ -158,18 +171,19 @@ def rank_share(features: Float[Tensor, "n f"]) -> float:
 
 
 def _step_numbers(step: Step) -> dict[str, float]:
-    """Loss, and the terms by which a task tells what only it can know: shares between 0 and 1."""
+    """Loss, also over that of the trivial solution, and the terms by which a task tells what only it can know."""
     numbers = {"loss": float(step.loss.detach())}
-    terms = {name: float(step.terms[name].detach()) for name in TERMS if name in step.terms}
-    if "active_units" in terms:
-        numbers["active_units"] = terms["active_units"]
-    largest = step.trivial or 0.0  # ln K, the loss of a student that gives every prototype the same share
-    if "teacher_entropy" in terms and largest > 0:
-        numbers["teacher_entropy"] = terms["teacher_entropy"] / largest  # tasks log it in nats
-    if "prototypes_used" in terms:
-        # A batch of few crops cannot use more prototypes than it has crops.
-        reachable = min(1.0, math.log(2 * len(step.energy)) / largest) if largest > 0 else 1.0
-        numbers["prototypes_used"] = min(1.0, terms["prototypes_used"] / reachable) if reachable > 0 else 1.0
+    trivial = float(step.trivial or step.terms.get("trivial") or 0.0)
+    if trivial > 0:
+        numbers["loss_over_trivial"] = numbers["loss"] / trivial
+    said: dict[str, list[float]] = {}
+    for key, term in step.terms.items():
+        name = key.rpartition("/")[2]  # the parts of a combined task stand before a slash
+        if name in TERMS:
+            said.setdefault(name, []).append(float(term.detach()))
+    for name, values in said.items():
+        ours, worst = TERMS[name]
+        numbers[ours] = worst([*values, numbers[ours]] if ours in numbers else values)
     return numbers
 
 

@@ -6,15 +6,17 @@ The probe sees detached features only, so it never touches the encoder's gradien
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from medssl.diagnostics.features import CHUNK, evaluating
 from medssl.encoders.encoder import Encoder
+from medssl.pretext.projection import features_at
 
 RIDGE = 1e-3
-MOST_PLACES = 20_000
+PLACES = 4096  # voxels of an image that are looked at
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,32 @@ def probe_segmentation(
 ) -> ProbeScore:
     """Fit a probe on the dense features of the first `fit_on` images and score it on the others.
 
-    Features of all levels, each brought to the image's resolution, stand side by side. Draws no random numbers.
+    Features of all levels, each brought to the image's resolution, stand side by side, at up to `PLACES` voxels of an
+    image. Draws no random numbers.
     """
-    train = _voxel_features(encoder, images[:fit_on])
-    fitted, known = train.flatten(0, 1), labels[:fit_on].flatten()
-    chosen = torch.linspace(0, len(known) - 1, min(len(known), MOST_PLACES), device=known.device).round().long()
-    probe = LinearProbe.fit(fitted[chosen], known[chosen].long(), classes=classes, ridge=ridge)
-    return score_labels(
-        probe.predict(_voxel_features(encoder, images[fit_on:]).flatten(0, 1)), labels[fit_on:].flatten(), classes
-    )
+    features, truth = place_features(encoder, images), place_labels(labels)
+    probe = LinearProbe.fit(features[:fit_on].flatten(0, 1), truth[:fit_on].flatten(), classes=classes, ridge=ridge)
+    return score_labels(probe.predict(features[fit_on:].flatten(0, 1)), truth[fit_on:].flatten(), classes)
+
+
+def probe_both_halves(
+    encoder: Encoder,
+    images: Float[Tensor, "n c d h w"],
+    labels: Int[Tensor, "n 1 d h w"],
+    *,
+    classes: int,
+    second: Bool[Tensor, " n"],
+) -> ProbeScore:
+    """As `probe_segmentation`, fitted on each half of the images and scored on the other: every image counts once.
+
+    second: which images are of the second half. Images of one patient belong together.
+    """
+    features, truth = place_features(encoder, images), place_labels(labels)
+    guess = torch.empty_like(truth)
+    for half in (second, ~second):
+        probe = LinearProbe.fit(features[~half].flatten(0, 1), truth[~half].flatten(), classes=classes)
+        guess[half] = probe.predict(features[half].flatten(0, 1)).view(-1, truth.shape[1])
+    return score_labels(guess.flatten(), truth.flatten(), classes)
 
 
 def score_labels(guess: Int[Tensor, " n"], truth: Int[Tensor, " n"], classes: int) -> ProbeScore:
@@ -99,15 +118,33 @@ def score_labels(guess: Int[Tensor, " n"], truth: Int[Tensor, " n"], classes: in
     return ProbeScore(dice, float((guess == truth).double().mean()))
 
 
-def _voxel_features(encoder: Encoder, images: Tensor) -> Tensor:
-    """(N, voxels, F) features of every voxel, all levels side by side."""
+def place_features(encoder: Encoder, images: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n p f"]:
+    """Features of the same voxels of every image, all levels side by side, without gradient."""
+    depth, height, width = images.shape[2:]
+    axes = torch.meshgrid(*(torch.arange(edge) for edge in (depth, height, width)), indexing="ij")
+    grid = torch.stack([axis.flatten() for axis in axes], dim=1)  # (voxels, 3)
+    points = grid[_places(len(grid))].to(images.device, torch.float32)
     rows = []
     with torch.no_grad(), evaluating(encoder):
         for start in range(0, len(images), CHUNK):
             chunk = images[start : start + CHUNK]
-            levels = [F.interpolate(level.float(), chunk.shape[2:], mode="trilinear") for level in encoder(chunk)]
-            rows.append(torch.cat(levels, dim=1).flatten(2).transpose(1, 2))  # (n, voxels, F)
+            here = points.expand(len(chunk), -1, -1)
+            rows.append(features_at(encoder(chunk), here, (depth, height, width)).float())
     return torch.cat(rows)
+
+
+def place_labels(labels: Int[Tensor, "n 1 d h w"]) -> Int[Tensor, "n p"]:
+    """Classes of the voxels that `place_features` describes."""
+    return labels.flatten(1)[:, _places(labels[0].numel()).to(labels.device)].long()
+
+
+def _places(voxels: int) -> Tensor:
+    """Up to `PLACES` voxels spread evenly, no random numbers: steps of the golden section, which meet no row's
+    length.
+    """
+    if voxels <= PLACES:
+        return torch.arange(voxels)
+    return (torch.arange(PLACES, dtype=torch.float64) * GOLDEN % 1 * voxels).long()
 
 
 def _design(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

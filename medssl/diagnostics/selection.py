@@ -55,8 +55,9 @@ def choose_checkpoint(candidates: Sequence[Candidate], *, select: str) -> Choice
     if metric is None:
         return Choice(last.step, "the last checkpoint, as asked")
     key = f"{PREFIX}{metric}"
-    able = [c for c in ordered if key in c.metrics and not c.alarm and c.step >= WARM_UP_SHARE * last.step]
+    # 0 is what a measure's guard gives where there is nothing to measure
+    able = [c for c in ordered if c.metrics.get(key, 0.0) > 0 and not c.alarm and c.step >= WARM_UP_SHARE * last.step]
     if not able:
-        return Choice(last.step, f"the last checkpoint: none without an alarm has '{key}'")
+        return Choice(last.step, f"the last checkpoint: none without an alarm has a '{key}' to compare")
     best = max(able, key=lambda candidate: (candidate.metrics[key], candidate.step))
     return Choice(best.step, f"highest {key} ({best.metrics[key]:.4g}) of {len(able)} checkpoints without an alarm")

@@ -13,6 +13,8 @@ VerdictName = Literal[
     "uniform teacher",
     "one prototype",
     "posterior collapse",
+    "dead dictionary",
+    "constant answer",
     "diverging norm",
     "loss up, rank up",
 ]
@@ -22,14 +24,18 @@ Numbers = Mapping[str, float]
 # untrained encoders begin near 0.03, so a collapse must also have fallen to a quarter of the first evaluation.
 LEAST_STD, LEAST_STD_SHARE = 0.05, 0.25
 # An energy that tells right from wrong pairs no better than a coin (design, reference/pretext_tasks.md section 6),
-# twice running.
-LEAST_AUC, FEWEST_PAIRS = 0.55, 32
+# twice running, after it once did better than LEARNT_AUC.
+LEAST_AUC, LEARNT_AUC, FEWEST_PAIRS = 0.55, 0.6, 32
+# An answer that never depended on the input: the loss of the trivial solution, at so many evaluations running. About
+# twenty are made in a training, and a slow start of a fifth of it is worth a word.
+TRIVIAL_SHARE, STUCK = 0.98, 4
 # Garrido et al. 2022 (RankMe); random features of an untrained encoder have the highest rank, so falling alone is no
 # alarm.
 LEAST_RANK_SHARE, LOW_RANK_SHARE, FALLS, FALL = 0.1, 0.3, 3, 0.95
 # Caron et al. 2021 (DINO) and its issues: entropy of the teacher as a share of ln K, and of its mean over samples.
 MOST_ENTROPY, LEAST_USAGE = 0.99, 0.1
 LEAST_ACTIVE = 0.05
+LEAST_ATOMS = 0.05
 MOST_GROWTH = 10.0
 
 
@@ -86,14 +92,12 @@ def _complete(history: Sequence[Numbers]) -> Verdict | None:
                 "lower optim.lr.",
                 evidence=(Evidence(metric, last[metric], f"below {LEAST_STD} and a quarter of the first"),),
             )
-    recent = history[-2:]
-    if len(history) >= 3 and all(
-        h.get("energy_pairs", 0) >= FEWEST_PAIRS and h["energy_auc"] < LEAST_AUC for h in recent
-    ):
+    recent, best = history[-2:], max((h.get("energy_auc", 0.0) for h in history[:-2]), default=0.0)
+    if best > LEARNT_AUC and all(_blind(h) for h in recent):
         return _alarm(
             "complete collapse",
-            f"the energy does not tell pairs that belong together from shuffled ones (AUC {last['energy_auc']:.2f}, "
-            "where 0.5 is chance). Look at the views: can the pair be told at all? Then lower optim.lr.",
+            f"the energy no longer tells pairs that belong together from shuffled ones (AUC {last['energy_auc']:.2f}, "
+            f"where 0.5 is chance, after {best:.2f}). Strengthen what keeps them apart, or lower optim.lr.",
             evidence=tuple(Evidence("energy_auc", h["energy_auc"], f"below {LEAST_AUC} twice running") for h in recent),
         )
     return None
@@ -149,6 +153,38 @@ def _posterior(history: Sequence[Numbers]) -> Verdict | None:
     )
 
 
+def _dictionary(history: Sequence[Numbers]) -> Verdict | None:
+    used = history[-1].get("used_atoms")
+    if used is None or used >= LEAST_ATOMS or used > history[-2].get("used_atoms", 0.0):
+        return None
+    return _alarm(
+        "dead dictionary",
+        f"{used:.0%} of the atoms are used by any place of a batch, so the codes to predict are empty. Lower "
+        "task.sparsity.",
+        evidence=(Evidence("used_atoms", used, f"below {LEAST_ATOMS} and not rising"),),
+    )
+
+
+def _constant(history: Sequence[Numbers]) -> Verdict | None:
+    """The first evaluation is before training; from the second on, nothing was learnt."""
+    recent = history[-STUCK:]
+    if len(history) <= STUCK or not all(_blind(h) if "energy_auc" in h else _trivial(h) for h in recent):
+        return None
+    if any("loss_over_trivial" in h and not _trivial(h) for h in recent):
+        return None
+    last = history[-1]
+    said = [("energy_auc", f"below {LEAST_AUC}"), ("loss_over_trivial", f"above {TRIVIAL_SHARE}")]
+    evidence = tuple(Evidence(name, last[name], f"{why} {STUCK} times running") for name, why in said if name in last)
+    return _alarm(
+        "constant answer",
+        f"at {STUCK} looks running the answer does not depend on the scan ("
+        + ", ".join(f"{one.metric.replace('_', ' ')} {one.value:.2f}" for one in evidence)
+        + "). Give it more steps if it has had few; else change optim.lr (lower if the loss jumps, higher if it stands "
+        "still), and look at the pictures: can the task be solved at all?",
+        evidence=evidence,
+    )
+
+
 def _diverging(history: Sequence[Numbers]) -> Verdict | None:
     first, last = history[0], history[-1]
     for metric in ("dense_rms", "pooled_rms"):
@@ -181,10 +217,21 @@ RULES: tuple[Callable[[Sequence[Numbers]], Verdict | None], ...] = (
     _complete,
     _teacher,
     _posterior,
-    _dimensional,
+    _dictionary,
     _diverging,
+    _dimensional,
+    _constant,
     _loss_up,
 )
+
+
+def _blind(numbers: Numbers) -> bool:
+    """Whether enough pairs show an energy that is no better than a coin."""
+    return numbers.get("energy_pairs", 0) >= FEWEST_PAIRS and numbers["energy_auc"] < LEAST_AUC
+
+
+def _trivial(numbers: Numbers) -> bool:
+    return numbers.get("loss_over_trivial", 0.0) >= TRIVIAL_SHARE
 
 
 def _values(history: Sequence[Numbers], metric: str) -> list[float]:

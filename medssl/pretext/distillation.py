@@ -1,5 +1,7 @@
 """What a student learns from a teacher's assignment to prototypes, and what keeps that from being one for all."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -66,9 +68,13 @@ def entropy(probabilities: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
 
 
 def usage(probabilities: Float[Tensor, "b k"], *, together: bool) -> Tensor:
-    """Entropy of the mean over all ranks as a share of its largest value: 1 for even use, 0 where one takes all.
+    """Entropy of the mean over all ranks as a share of what so many samples can reach: 1 for even use, 0 where one
+    takes all.
 
+    B samples that are each certain cannot use more than B prototypes, so ln min(B, K) is 1, and more than that too.
     Without gradient.
     """
-    mean = total(in_full(probabilities).mean(dim=0), together=together) / world_size(together=together)
-    return entropy(mean) / torch.log(torch.tensor(float(mean.numel()), device=mean.device))
+    ranks = world_size(together=together)
+    mean = total(in_full(probabilities).mean(dim=0), together=together) / ranks
+    reachable = math.log(max(2, min(mean.numel(), ranks * len(probabilities))))
+    return (entropy(mean) / reachable).clamp(max=1.0)

@@ -47,16 +47,10 @@ def backward_in_chunks(
 
     embed: `task.embed` as the distributed wrapper exposes it. backward: the strategy's (precision, scaling).
     accumulating(True): context in which gradients are not yet averaged over ranks; it is entered for all chunks but the
-    last. `compare` must use no parameter of its own. Raises ConfigError when a norm looks across the batch in `embed`:
-    chunks would change what it sees.
+    last. `compare` must use no parameter of its own. Raises ConfigError as `check_chunks` does.
     """
-    if not isinstance(task, Compares):
-        raise ConfigError(
-            f"The task {getattr(task, 'name', type(task).__name__)} does not split into embed and compare, so its "
-            "batch cannot be taken in chunks. Switch the gradient cache off."
-        )
-    check_no_batch_norm(task)
-    embed = embed or task.embed
+    halves = check_chunks(task)
+    embed = embed or halves.embed
     chunks = list(split(views, chunk))
     states = []
     with torch.no_grad():
@@ -66,7 +60,7 @@ def backward_in_chunks(
             first.append(embed(part))
     whole = {name: torch.cat([part[name] for part in first]) for name in first[0]}
     leaves = {name: value.requires_grad_(value.is_floating_point()) for name, value in whole.items()}
-    step = task.compare(leaves)
+    step = halves.compare(leaves)
     step.loss.backward()  # type: ignore[no-untyped-call]
     gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
     for number, (part, state, cached) in enumerate(zip(chunks, states, split(gradients, chunk), strict=True)):
@@ -76,14 +70,29 @@ def backward_in_chunks(
     return step
 
 
+def check_chunks(task: nn.Module) -> Compares:
+    """The task, where the gradient of chunks is that of the whole batch.
+
+    Raises ConfigError for a task that does not split into embed and compare, and where a norm looks across the batch in
+    `embed`: chunks would change what it sees.
+    """
+    if not isinstance(task, Compares):
+        raise ConfigError(
+            f"The task {getattr(task, 'name', type(task).__name__)} does not split into embed and compare, so its "
+            "batch cannot be taken in chunks. Switch the gradient cache off (gradient_cache=0)."
+        )
+    check_no_batch_norm(task)
+    return task
+
+
 def check_no_batch_norm(task: nn.Module) -> None:
     """Raises ConfigError naming the first batch norm that is in training mode."""
     for name, module in task.named_modules():
         if isinstance(module, (_BatchNorm, BatchNorm)) and module.training:
             raise ConfigError(
                 f"{name} is a batch norm, which sees other statistics in every chunk of a batch: the gradient cache "
-                "would be wrong. Use an encoder and a projection with instance, group or layer norm (norm: layer), "
-                "or switch the cache off."
+                "would be wrong. Use an encoder with instance, group or layer norm and task.norm=layer, or switch the "
+                "cache off (gradient_cache=0)."
             )
 
 

@@ -60,6 +60,13 @@ class PretextTask(nn.Module):
     def after_step(self, step: int, total: int) -> None:
         """Called once after each optimiser step: momentum teachers, queues."""
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
+        """What settings that are "auto" come to for a patch (D, H, W) and so many steps, by name, for the run's record.
+
+        A setting that is left out here is recorded with the rule alone, which its description gives after "auto:".
+        """
+        return {}
+
     def exported_encoder(self) -> Encoder:
         """The encoder that outlives pretraining; a teacher-student task returns its teacher."""
         return self.encoder

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
@@ -19,14 +19,15 @@ from torch.optim import Optimizer
 
 from medssl.config import LoopConfig, OptimConfig
 from medssl.errors import TrainingError
-from medssl.pretext.step import Step
 from medssl.randomness import generator
 from medssl.runs.run import Run
 from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
+from medssl.training.batch_gradient import backward, set_up_chunks
 from medssl.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from medssl.training.interrupt import stop_on_signal
 from medssl.training.metrics import StepMetrics
+from medssl.training.online_probe import OnlineProbe
 from medssl.training.optimisation import learning_rate, make_optimiser, set_learning_rate
 from medssl.training.pictures import draw_pictures, is_picture_step
 from medssl.training.progress import Progress
@@ -49,8 +50,9 @@ class Trainee(Protocol):
 class Training:
     """Everything one training needs.
 
-    parts: modules with their share of the learning rate; a module in two parts belongs to the first. watch: looks for
-    collapse, in a pretraining.
+    parts: modules with their share of the learning rate; a module in two parts belongs to the first. chunk: samples of
+    a rank that the gradient cache embeds at a time, 0 for all. In a pretraining, `watch` looks for collapse and `probe`
+    at a few labels.
     """
 
     module: nn.Module
@@ -59,7 +61,9 @@ class Training:
     loop: LoopConfig
     with_labels: bool = False
     parts: Sequence[tuple[nn.Module, float]] = field(default=())
+    chunk: int = 0
     watch: CollapseWatch | None = None
+    probe: OnlineProbe | None = None
 
 
 def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, resume: bool = False) -> None:
@@ -78,12 +82,13 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
     state = read_checkpoint(run.checkpoints) if resume else None
     first = restore(state, module=module, optimiser=optimiser) if state else 0
     model, optimiser = fabric.setup(module, optimiser)
+    set_up_chunks(module, model, chunk=training.chunk)
     metrics = StepMetrics(batch_size=settings.batch_size)
     watch = training.watch if fabric.is_global_zero else None
     if watch and state:
         watch.load_state_dict(state["watch"])
-    elif watch:
-        watch.diagnose(0, run, device=fabric.device)
+    elif not state:
+        look(training, 0, run=run, progress=progress, fabric=fabric)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signal())
         loader = stack.enter_context(
@@ -108,8 +113,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             seed_step(settings.seed, step, fabric.global_rank)
             with torch.no_grad():
                 views = trainee.views(region)
-            output: Step = model(views)
-            fabric.backward(output.loss)
+            output = backward(model, views, fabric=fabric, chunk=training.chunk)
             norm = clip(fabric, model, optimiser, training.optim.clip_norm)
             set_learning_rate(optimiser, learning_rate(step, total, training.optim))
             optimiser.step()
@@ -122,8 +126,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
                 report(metrics, done, run=run, progress=progress, fabric=fabric)
                 if watch:
                     watch.observe(output)
-            if watch and watch.is_due(done, total):
-                watch.diagnose(done, run, device=fabric.device)
+            look(training, done, run=run, progress=progress, fabric=fabric)
             if is_picture_step(done, total, settings.pictures_every):
                 draw_pictures(training, run, step=done, fabric=fabric)
             if fabric.is_global_zero and (done % settings.checkpoint_every == 0 or done == total or stop):
@@ -133,13 +136,26 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
                 raise KeyboardInterrupt(f"stopped by {stop.signal} after step {done}")
 
 
+def look(training: Training, done: int, *, run: Run, progress: Progress, fabric: Fabric) -> None:
+    """On rank 0 and where it is due: diagnose and probe the encoder, write both to the run, and say what is new."""
+    watch, probe, total = training.watch, training.probe, training.loop.steps
+    if not fabric.is_global_zero:
+        return
+    if watch and watch.is_due(done, total):
+        verdict = watch.diagnose(done, run, device=fabric.device).verdict
+        if watch.is_news(verdict) or done == total:
+            progress.say(f"{'alarm at ' if verdict.alarm else ''}step {done}: {verdict}")
+    if probe and probe.is_due(done, total):
+        scores = probe.measure(device=fabric.device)
+        run.log(done, scores)
+        progress.say(f"step {done}: a linear probe reaches Dice {scores['probe/dice']:.3f}")
+
+
 def start_fabric(settings: LoopConfig) -> Fabric:
     """Strategy, precision and processes for these settings; bf16 on GPUs that have it, 32 bits elsewhere, unless
     told.
     """
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    precision = chosen_precision(settings)
     devices = settings.devices
     if devices == "auto" and not torch.cuda.is_available():
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as many processes as torchrun has started
@@ -148,6 +164,13 @@ def start_fabric(settings: LoopConfig) -> Fabric:
     fabric = Fabric(accelerator="auto", devices=devices, num_nodes=machines, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
+
+
+def chosen_precision(settings: LoopConfig) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Arithmetic: as asked; automatic means bf16 where the GPU has it, which needs no scaling of the loss."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
 
 
 def clip(fabric: Fabric, model: nn.Module, optimiser: Optimizer, largest: float) -> Tensor:

@@ -15,14 +15,17 @@ from medssl.config import PretrainConfig
 from medssl.encoders.build import build_encoder, check_patch, explain
 from medssl.errors import DataError
 from medssl.plugins import LoadedTask, load_task, task_config
+from medssl.pretext.gradient_cache import check_chunks
 from medssl.pretext.task import PretextTask
 from medssl.runs.record import Kind
 from medssl.runs.run import Run
 from medssl.store.crops import Crop
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume, open_volume
+from medssl.training.automatic import chosen_values
 from medssl.training.checkpoint import read_checkpoint
 from medssl.training.loop import Training, start_fabric, train
+from medssl.training.online_probe import online_probe
 from medssl.training.patch import choose_patch
 from medssl.training.progress import Progress, Silent
 from medssl.training.watch import CollapseWatch
@@ -47,7 +50,7 @@ def pretrain(
     """Train an encoder with one pretext task and return the run folder, which then holds encoder.safetensors.
 
     Raises DataError when the cohort has no scans in `config.splits`, UsageError when `out` is taken, ConfigError and
-    PluginError for settings and tasks, and what `train` raises.
+    PluginError for settings and tasks, and what `train` raises. What "auto" came to is said and recorded.
     """
     loaded = load_task(str(config.task.get("name", "")), files=config.plugins)
     cohort = Cohort.open(config.cohort)
@@ -55,6 +58,9 @@ def pretrain(
     patch = choose_patch(scans, config.patch)
     task = build_task(config, loaded, scans=scans, patch=patch)
     plan = make_plan(config, scans, task.crops(patch))
+    probe = online_probe(task, config.probe, cohort, patch=patch, seed=config.loop.seed)
+    if config.gradient_cache:
+        check_chunks(task)
     facts = {
         "task": loaded.cls.name,
         "task_origin": loaded.origin,
@@ -66,14 +72,29 @@ def pretrain(
         "store_policy": dict(cohort.policy),
         "cohort_digest": cohort.digest,
     }
+    progress = progress or Silent()
     fabric = start_fabric(config.loop)
-    run = open_run(out, kind="pretrain", config=config, facts=facts, resume=resume, fabric=fabric)
+    chosen = chosen_values(config, task, scans=scans, patch=patch, fabric=fabric)
+    labelled = {"probe_scans": [scan.scan_id for scan in probe.scans]} if probe else {}
+    run = open_run(
+        out, kind="pretrain", config=config, facts=facts | {"auto": chosen} | labelled, resume=resume, fabric=fabric
+    )
     with recorded(run, observe=observe, fabric=fabric):
+        for name, why in chosen.items():
+            progress.say(f"{name} is auto: {why}")
         watch = CollapseWatch(
             task, scans, patch=patch, seed=config.loop.seed, every=config.loop.diagnose_every, select=config.select
         )
-        training = Training(module=task, plan=plan, optim=config.optim, loop=config.loop, watch=watch)
-        train(training, fabric=fabric, run=run, progress=progress or Silent(), resume=resume)
+        training = Training(
+            module=task,
+            plan=plan,
+            optim=config.optim,
+            loop=config.loop,
+            chunk=config.gradient_cache,
+            watch=watch,
+            probe=probe,
+        )
+        train(training, fabric=fabric, run=run, progress=progress, resume=resume)
         if fabric.is_global_zero:
             watch.save_chosen(run, facts=facts | {"steps": config.loop.steps})
     return out

@@ -13,6 +13,9 @@ class Progress(Protocol):
     def step(self, step: int, *, loss: float, volumes_per_s: float, wait_share: float) -> None:
         """Step `step` is done. wait_share: part of the time that went into waiting for data, in [0, 1]."""
 
+    def say(self, line: str) -> None:
+        """Something worth reading, such as a verdict, between two steps or before the first."""
+
     def close(self, last_line: str) -> None:
         """Training is over; `last_line` is the path that the next command needs."""
 
@@ -24,6 +27,9 @@ class Silent:
         """Nothing."""
 
     def step(self, step: int, *, loss: float, volumes_per_s: float, wait_share: float) -> None:
+        """Nothing."""
+
+    def say(self, line: str) -> None:
         """Nothing."""
 
     def close(self, last_line: str) -> None:

@@ -10,6 +10,8 @@ from medssl.archive.cohort import Cohort
 from medssl.config import PretrainConfig
 from medssl.plugins import load_task
 from medssl.store.loader import RegionLoader
+from medssl.training.automatic import chosen_values
+from medssl.training.batch_gradient import backward, set_up_chunks
 from medssl.training.loop import seed_step, start_fabric, worker_count
 from medssl.training.optimisation import make_optimiser
 from medssl.training.patch import choose_patch
@@ -23,7 +25,8 @@ TIMED_STEPS = 5
 class Rehearsal:
     """What a few steps showed.
 
-    views: name to shape, as (B, C, D, H, W). checkpoint_mb: parameters with two moments of the optimiser.
+    views: name to shape, as (B, C, D, H, W). checkpoint_mb: parameters with two moments of the optimiser. auto: what
+    each setting that is "auto" came to, with the reason.
     """
 
     scans: int
@@ -37,6 +40,7 @@ class Rehearsal:
     hours: float
     checkpoint_mb: float
     peak_gpu_gb: float | None
+    auto: Mapping[str, str]
 
 
 def rehearse(config: PretrainConfig) -> Rehearsal:
@@ -51,6 +55,7 @@ def rehearse(config: PretrainConfig) -> Rehearsal:
     plan = make_plan(config, scans, task.crops(patch))
     fabric = start_fabric(config.loop)
     model, optimiser = fabric.setup(task, make_optimiser([(task, 1.0)], config.optim))
+    set_up_chunks(task, model, chunk=config.gradient_cache)
     times, first = [], None
     with RegionLoader(plan, workers=worker_count(config.loop), first_step=0) as loader:
         for step, batch in zip(range(TIMED_STEPS + 1), loader, strict=False):
@@ -59,8 +64,7 @@ def rehearse(config: PretrainConfig) -> Rehearsal:
             seed_step(config.loop.seed, step, 0)
             with torch.no_grad():
                 views = task.views(region)
-            output = model(views)
-            fabric.backward(output.loss)
+            output = backward(model, views, fabric=fabric, chunk=config.gradient_cache)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             loss = float(output.loss.detach())  # waits for the device
@@ -82,4 +86,5 @@ def rehearse(config: PretrainConfig) -> Rehearsal:
         hours=seconds * config.loop.steps / 3600,
         checkpoint_mb=3 * 4 * parameters / 1e6,
         peak_gpu_gb=torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None,
+        auto=chosen_values(config, task, scans=scans, patch=patch, fabric=fabric),
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medssl.diagnostics.monitor import CollapseMonitor, Diagnosis
 from medssl.diagnostics.selection import Candidate, Choice, choose_checkpoint
+from medssl.diagnostics.verdict import Verdict
 from medssl.encoders.weights import load_encoder, save_encoder
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask
@@ -17,17 +18,28 @@ from medssl.store.crops import Crop
 from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
+from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region
 
 IMAGES = 16
+VIEWS = 2
+STRENGTH = 0.5  # of the intensities of the second view
 TIMES = 20  # diagnoses of a training, unless it says how often
+
+
+def fixed_views(patch: tuple[int, int, int]) -> dict[str, Crop]:
+    """A plain crop, and another of nearly the same place as pretext tasks would see it."""
+    again = Crop(
+        size=patch, rotation_deg=(10.0, 10.0, 10.0), zoom=(0.9, 1.1), flip=(0.0, 0.0, 0.5), anchor="patch", reach=0.1
+    )
+    return {"patch": Crop(size=patch), "again": again}
 
 
 class CollapseWatch:
     """Diagnoses the encoder that a task would export, and keeps candidates where one is to be chosen at the end.
 
-    The images are plain crops of the first scans of a seeded order: the same in every diagnosis and after a restart.
-    Lives on rank 0.
+    The images are plain crops of the first scans of a seeded order, each with a second view: turned, shifted and with
+    other intensities. They are the same in every diagnosis and after a restart. Lives on rank 0.
     """
 
     def __init__(
@@ -43,15 +55,20 @@ class CollapseWatch:
         """every: steps between diagnoses, or 'auto' for about 20 in a training. select: as in `choose_checkpoint`."""
         self.task, self.select = task, select
         self._every, self._seed = every, seed
-        self._plan = BatchPlan(scans, {"patch": Crop(size=patch)}, batch_size=min(IMAGES, 2 * len(scans)), seed=seed)
-        self._monitor = CollapseMonitor()
+        self._plan = BatchPlan(scans, fixed_views(patch), batch_size=min(IMAGES, 2 * len(scans)), seed=seed)
+        self._monitor = CollapseMonitor(views_per_scan=VIEWS)
+        self._said = ""
         self._candidates: list[Candidate] = []
         self._images: Tensor | None = None
 
     def is_due(self, done: int, total: int) -> bool:
         """Whether to diagnose after `done` steps: before the first, every so many, and after the last."""
-        every = max(1, total // TIMES) if isinstance(self._every, str) else self._every
-        return done in (0, total) or done % every == 0
+        return done in (0, total) or done % self.interval(self._every, total) == 0
+
+    @staticmethod
+    def interval(every: int | str, total: int) -> int:
+        """Steps between two diagnoses, as asked or automatic."""
+        return max(1, total // TIMES) if isinstance(every, str) else every
 
     def observe(self, output: Step) -> None:
         """Take energies and embeddings of one step."""
@@ -72,6 +89,11 @@ class CollapseWatch:
             save_encoder(self._folder(run, done), encoder, self.task.exported_decoder(), facts={"step": done})
             self._candidates.append(Candidate(done, diagnosis.metrics, diagnosis.verdict.alarm))
         return diagnosis
+
+    def is_news(self, verdict: Verdict) -> bool:
+        """Whether it is another verdict than the last that was asked about; the first look is none."""
+        before, self._said = self._said or "first look", verdict.name
+        return verdict.name != before
 
     def save_chosen(self, run: Run, *, facts: Mapping[str, Any]) -> Choice | None:
         """Write the encoder that outlives the run: the last one, or the candidate that `select` prefers."""
@@ -98,7 +120,8 @@ class CollapseWatch:
         if self._images is None:
             with RegionLoader(self._plan, workers=0, first_step=0) as loader:
                 region = Region.from_batch(next(iter(loader)), device=device, seed=self._seed)
-            self._images = region.crop("patch")
+            again = IntensityChain(STRENGTH)(region.crop("again"), region.draws, "again")
+            self._images = torch.stack([region.crop("patch"), again], dim=1).flatten(0, 1)  # (scans * VIEWS, ...)
         return self._images
 
     def _folder(self, run: Run, step: int) -> Path:

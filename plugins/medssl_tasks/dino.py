@@ -144,6 +144,7 @@ class DINO(PretextTask):
         sharpness = entropy(assigned).mean()
         terms = {
             "teacher_entropy": sharpness,
+            "teacher_entropy_share": sharpness / math.log(config.prototypes),  # 1: a uniform teacher
             "divergence": loss.detach() - sharpness,
             "prototypes_used": usage(assigned, together=self.training),
         }

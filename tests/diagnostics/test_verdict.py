@@ -20,7 +20,10 @@ def run(*changes):
     [
         (run({"embedding_std": 0.02}), "complete collapse"),
         (run({"dense_std": 0.01}), "complete collapse"),
-        (run(*[{"energy_auc": 0.5, "energy_pairs": 64.0}] * 2), "complete collapse"),
+        (run(*[{"energy_auc": auc, "energy_pairs": 64.0} for auc in (0.8, 0.5, 0.5)]), "complete collapse"),
+        (run(*[{"energy_auc": 0.5, "energy_pairs": 64.0, "loss_over_trivial": 1.0}] * 4), "constant answer"),
+        (run(*[{"loss_over_trivial": 0.99}] * 4), "constant answer"),
+        (run({"used_atoms": 0.0}, {"used_atoms": 0.0}), "dead dictionary"),
         (run({"embedding_rank_share": 0.05}), "dimensional collapse"),
         (run({"dense_rank_share": 0.04}), "dimensional collapse"),
         (
@@ -54,6 +57,12 @@ def test_each_failure_has_its_name_and_its_evidence(history, name):
         [START | {"embedding_std": 0.03}, START | {"embedding_std": 0.02}],
         run(*[{"energy_auc": 0.5, "energy_pairs": 8.0}] * 3),  # too few pairs to judge
         run({"energy_auc": 0.5, "energy_pairs": 64.0}, {"energy_auc": 0.8, "energy_pairs": 64.0}),
+        # A slow start: at chance for two looks, as rotation and jigsaw begin.
+        run(*[{"energy_auc": 0.5, "energy_pairs": 64.0, "loss_over_trivial": 1.0}] * 2),
+        # The pairs are told apart, although the loss is that of the trivial solution.
+        run(*[{"energy_auc": 0.7, "energy_pairs": 64.0, "loss_over_trivial": 1.0}] * 6),
+        run(*[{"energy_auc": 0.54, "energy_pairs": 64.0, "loss_over_trivial": 0.9}] * 6),
+        run({"used_atoms": 0.01}, {"used_atoms": 0.04}),
         # Rank falls from that of random features while the loss falls: how every good training begins.
         run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.9, 1.9), (0.8, 1.7), (0.7, 1.5), (0.6, 1.2))]),
         run({"active_units": 0.0}, {"active_units": 0.04}),  # still waking up

@@ -1,0 +1,65 @@
+"""What `auto` came to in one pretraining, and why: said at its start and written to its record."""
+
+from collections.abc import Sequence
+
+from lightning_fabric import Fabric
+
+from medssl.config import PretrainConfig
+from medssl.encoders.build import explain
+from medssl.pretext.task import PretextTask
+from medssl.store.volumes import StoredVolume
+from medssl.training.loop import chosen_precision, worker_count
+from medssl.training.online_probe import OnlineProbe
+from medssl.training.watch import CollapseWatch
+
+AUTO = "auto"
+
+
+def chosen_values(
+    config: PretrainConfig,
+    task: PretextTask,
+    *,
+    scans: Sequence[StoredVolume],
+    patch: tuple[int, int, int],
+    fabric: Fabric,
+) -> dict[str, str]:
+    """By the name of each setting that was "auto": the value that was chosen, and the reason."""
+    loop = config.loop
+    device = "GPU" if fabric.device.type == "cuda" else "CPU"
+    looks = f"about twenty in {loop.steps} steps"
+    values = {
+        "patch": (config.patch, f"{list(patch)}: the median scan in multiples of 16, cut to what a {device} takes"),
+        "loop.precision": (loop.precision, f"{chosen_precision(loop)}: what a {device} does best"),
+        "loop.devices": (loop.devices, f"{fabric.world_size}: all that there are"),
+        "loop.workers": (loop.workers, f"{worker_count(loop)}: on a CPU readers would take the network's cores"),
+        "loop.diagnose_every": (loop.diagnose_every, f"{CollapseWatch.interval(AUTO, loop.steps)}: {looks}"),
+        "loop.pictures_every": (loop.pictures_every, "after step 1, every power of two above 8, and at the end"),
+    }
+    if config.probe.labels:
+        every = OnlineProbe.interval(AUTO, loop.steps)
+        values["probe.every"] = (config.probe.every, f"{every}: about ten in {loop.steps} steps")
+    chosen = {name: why for name, (given, why) in values.items() if given == AUTO}
+    return chosen | _of_encoder(config, scans, patch=patch) | _of_task(task, patch=patch, steps=loop.steps)
+
+
+def _of_encoder(
+    config: PretrainConfig, scans: Sequence[StoredVolume], *, patch: tuple[int, int, int]
+) -> dict[str, str]:
+    if config.encoder.preset != AUTO:
+        return {}
+    _, reasons = explain(
+        config.encoder.name, options=config.encoder.options, patch=patch, spacing_mm=scans[0].spacing_mm
+    )
+    return {"encoder.preset": "; ".join(reasons)} if reasons else {}
+
+
+def _of_task(task: PretextTask, *, patch: tuple[int, int, int], steps: int) -> dict[str, str]:
+    """The task says the value; the rule stands in the description of the setting."""
+    known = task.automatic(patch, steps)
+    said: dict[str, str] = {}
+    for name, field in type(task).Config.model_fields.items():
+        if getattr(task.config, name, None) != AUTO:
+            continue
+        rule = (field.description or "").rpartition("auto: ")[2].rstrip(".")
+        said[f"task.{name}"] = f"{known[name]}: {rule}" if name in known else rule
+    return said

@@ -25,6 +25,9 @@ def convert(
         int | None, typer.Option(min=0, help="Processes; as many as cores where it is left out.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report from the headers; write nothing.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler whose workers do the work, e.g. tcp://node1:8786.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Write every accepted scan as NIfTI on its own grid: rescaled, exact affine, one file per scan and time point.
@@ -42,6 +45,7 @@ def convert(
         key_file=key_file,
         workers=workers,
         include_derived=include_derived or None,
+        scheduler=scheduler,
         follow_symlinks=follow_symlinks or None,
         dry_run=dry_run or None,
     )

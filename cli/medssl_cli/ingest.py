@@ -34,6 +34,9 @@ def ingest(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Bring every scan of an archive into a cohort, and say why each other one was left out.
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler whose workers do the work, e.g. tcp://node1:8786.")
+    ] = None,
 
     Run it again to continue, or to add what is new. Exit code 1 when no scan was accepted.
 
@@ -45,7 +48,7 @@ def ingest(
     given = given_options(
         labels=labels, splits=splits, modality=modality, min_slices=min_slices, volumes_per_series=volumes_per_series,
         key_file=key_file, seed=seed, workers=workers, include_derived=include_derived or None,
-        follow_symlinks=follow_symlinks or None, dry_run=dry_run or None,
+        follow_symlinks=follow_symlinks or None, scheduler=scheduler, dry_run=dry_run or None,
     )  # fmt: skip
     with LiveProgress() as progress:
         report = run_ingest(source, out, settings=ingest_settings(given), progress=progress)

@@ -1,4 +1,8 @@
-"""A pool whose workers may die: time and memory limits per task, and the culprit is known."""
+"""Who runs the work: processes that may die, with time and memory limits per task, and the culprit is known.
+
+`Workers` is what collecting, storing and converting ask for; `LocalWorkers` runs it on this machine,
+`cluster.ClusterWorkers` on a Dask cluster. Tasks are idempotent: running one twice leaves what running it once does.
+"""
 
 import itertools
 import multiprocessing
@@ -8,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
@@ -27,19 +31,34 @@ class Done(Generic[T, R]):
     failure: Rejected | None
 
 
-class Workers:
-    """Processes that run one function over many tasks.
+@runtime_checkable
+class Workers(Protocol):
+    """Run one function over many tasks. What kills or outlasts a worker costs its own task only."""
+
+    def __enter__(self) -> "Workers": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[Done[T, R]]:
+        """Results as they come, in any order, with few tasks in flight. A bug in `function` is raised here, with its
+        traceback.
+        """
+
+
+class LocalWorkers:
+    """Processes on this machine.
 
     count: processes; 0 runs tasks in this process, one after the other, without isolation. worker_bytes: address
-    space of each. A worker that
-    dies or runs out of time costs its task only; the pool starts another.
+    space of each. The pool starts another worker for one that is gone.
     """
 
     def __init__(self, count: int, *, worker_bytes: int) -> None:
         self.count, self._worker_bytes = count, worker_bytes
         self._pool: Any = None
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "LocalWorkers":
         return self
 
     def __exit__(
@@ -53,9 +72,7 @@ class Workers:
             self._pool.join()
 
     def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[Done[T, R]]:
-        """Results as they come, in any order, with few tasks in flight. A bug in `function` is raised here, with its
-        traceback.
-        """
+        """As `Workers.run`."""
         if self.count == 0:
             for task in tasks:
                 yield Done(task, function(task), None)
@@ -77,7 +94,7 @@ class Workers:
 
             context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
             self._pool = ProcessPool(
-                max_workers=self.count, context=context, initializer=_confine, initargs=(self._worker_bytes,)
+                max_workers=self.count, context=context, initializer=confine, initargs=(self._worker_bytes,)
             )
         return self._pool
 
@@ -88,12 +105,22 @@ def _landed(future: "Future[R]", task: T, timeout_s: float) -> Done[T, R]:
     try:
         return Done(task, future.result(), None)
     except (FutureTimeout, TimeoutError):
-        return Done(task, None, Rejected(Reason.TIMEOUT, f"it took longer than {timeout_s:g} s"))
+        return Done(task, None, too_slow(timeout_s))
     except ProcessExpired as death:
-        return Done(task, None, Rejected(Reason.DECODER_CRASH, f"the worker died (exit code {death.exitcode})"))
+        return Done(task, None, died(death.exitcode))
 
 
-def _confine(worker_bytes: int) -> None:
+def too_slow(timeout_s: float) -> Rejected:
+    """Why a task that outlasted its time has no result."""
+    return Rejected(Reason.TIMEOUT, f"it took longer than {timeout_s:g} s")
+
+
+def died(exit_code: int | None) -> Rejected:
+    """Why a task whose worker is gone has no result."""
+    return Rejected(Reason.DECODER_CRASH, f"the worker died (exit code {exit_code})")
+
+
+def confine(worker_bytes: int) -> None:
     """Limits of a worker process: memory, no core dumps; Ctrl-C is the parent's to handle."""
     import resource
     import signal

@@ -8,6 +8,7 @@ times as long to read (benchmarks/crop_read.py).
 
 import json
 import os
+import secrets
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ def write_blocks(
     import blosc2
 
     packing = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1}
-    # The process id keeps two writers of one scan apart; the last to finish wins with a whole file.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two writers of one scan, be they on two machines, are kept apart; the last to finish wins with a whole file.
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     small = {name: np.ascontiguousarray(a) for name, a in (arrays or {}).items()}
     described = json.dumps(
         {**facts, "arrays": {n: [a.dtype.str, list(a.shape)] for n, a in small.items()}}, sort_keys=True
@@ -57,6 +58,12 @@ def write_blocks(
             f"{path.name} cannot be written to the store: {error}. Check space and rights of the folder."
         ) from error
     finally:
+        draft.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what writers that were killed have left in a store; nobody else may be writing to it."""
+    for draft in folder.glob(".*.tmp"):
         draft.unlink(missing_ok=True)
 
 

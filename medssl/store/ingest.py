@@ -34,10 +34,11 @@ from medssl.archive.report import IngestReport, Progress, Silent, Tally
 from medssl.archive.rows import Outcome, duplicates, parse_outcome, parse_row, scan_rows
 from medssl.archive.settled import Settled, Splitter, settle
 from medssl.archive.splits import overrides, read_splits_file
-from medssl.archive.workers import Workers
+from medssl.archive.workers import LocalWorkers, Workers
 from medssl.errors import UsageError
 from medssl.store.intake import Intake, take_in
 from medssl.store.policy import StorePolicy
+from medssl.store.blocks import remove_drafts
 from medssl.store.volumes import image_path, label_path
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class IngestSettings(BaseModel):
     volumes_per_series: int = Field(default=4, ge=1, description="most volumes kept of one time series")
     follow_symlinks: bool = Field(default=False, description="whether links inside a source are followed")
     dry_run: bool = Field(default=False, description="report from the headers; write nothing")
+    scheduler: str | None = Field(default=None, description="address of a Dask scheduler whose workers do the work")
 
     @model_validator(mode="after")
     def _fractions_add_up(self) -> "IngestSettings":
@@ -80,6 +82,12 @@ def ingest(
     cohort: Path,
     *,
     settings: IngestSettings | None = None,
+    @model_validator(mode="after")
+    def _one_place_to_work(self) -> "IngestSettings":
+        if self.scheduler is not None and self.workers is not None:
+            raise ValueError("workers are processes of this machine; with a scheduler its own workers do the work")
+        return self
+
     progress: Progress | None = None,
 ) -> IngestReport:
     """Bring every scan under `sources` into `cohort`, which is made or continued, and say what became of each.
@@ -153,7 +161,10 @@ def prepared(
     roots = checked_sources([*sources, *([settings.labels] if settings.labels else [])])
     check_not_empty(roots, follow_symlinks=settings.follow_symlinks)
     named_splits = read_splits_file(settings.splits) if settings.splits else {}
-    with _opened(cohort, settings) as (index, pseudonyms), _workers(settings) as workers:
+    with (
+        _opened(cohort, settings) as (index, pseudonyms),
+        _workers(settings, [*roots, *([cohort.resolve()] if cohort else [])]) as workers,
+    ):
         settled = settle(index, _asked(settings, pseudonyms), named=frozenset(settings.model_fields_set))
         n_files = collect(
             roots,
@@ -187,9 +198,13 @@ def _opened(cohort: Path | None, settings: IngestSettings) -> Iterator[tuple[Ind
         yield index, pseudonyms
 
 
-def _workers(settings: IngestSettings) -> Workers:
+def _workers(settings: IngestSettings, must_see: Sequence[Path]) -> Workers:
+    if settings.scheduler is not None:
+        from medssl.archive.cluster import ClusterWorkers
+
+        return ClusterWorkers(settings.scheduler, worker_bytes=settings.limits.worker_bytes, must_see=must_see)
     count = len(os.sched_getaffinity(0)) if settings.workers is None else settings.workers
-    return Workers(count, worker_bytes=settings.limits.worker_bytes)
+    return LocalWorkers(count, worker_bytes=settings.limits.worker_bytes)
 
 
 def _asked(settings: IngestSettings, pseudonyms: Pseudonyms) -> Settled:
@@ -252,6 +267,8 @@ def _waiting(index: Index, cohort: Path) -> list[str]:
     return waiting
 
 
+    if waiting:
+        remove_drafts(cohort / "store")
 def _write(cohort: Path, rows: Iterator[ManifestRow], ready: Prepared) -> None:
     """The manifest, then cohort.json, each replaced only when it is complete."""
     from importlib.metadata import version

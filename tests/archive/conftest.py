@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from medssl.archive.limits import Limits
-from medssl.archive.report import IngestReport
+from medssl.archive.report import IngestReport, Progress
 from medssl.store.ingest import IngestSettings, ingest
 
 SMALL = Limits(field_of_view_mm=5.0)
@@ -22,8 +22,10 @@ def key_file(tmp_path: Path) -> Path:
 def run_ingest(tmp_path: Path, key_file: Path) -> Callable[..., IngestReport]:
     """ingest(source, ...) into tmp_path/cohort, in this process, for small scans."""
 
-    def run(*sources: Path, out: Path | None = None, **settings: Any) -> IngestReport:
+    def run(
+        *sources: Path, out: Path | None = None, progress: Progress | None = None, **settings: Any
+    ) -> IngestReport:
         given = {"workers": 0, "min_slices": 3, "limits": SMALL, "key_file": key_file} | settings
-        return ingest(list(sources), out or tmp_path / "cohort", settings=IngestSettings(**given))
+        return ingest(list(sources), out or tmp_path / "cohort", settings=IngestSettings(**given), progress=progress)
 
     return run

@@ -1,32 +1,16 @@
 """The pool: a worker that aborts or hangs costs its task, and the culprit is known."""
 
 import os
-import time
 
 import pytest
+from dangerous import GIGABYTE, behave, fail
 
 from medssl.archive.reasons import Reason
-from medssl.archive.workers import Workers
-
-GIGABYTE = 2**30
-
-
-def behave(number: int) -> int:
-    if number == 2:
-        os.abort()
-    if number == 4:
-        time.sleep(60)
-    if number == 5:
-        return len(bytearray(8 * GIGABYTE))
-    return number * number
-
-
-def fail(number: int) -> int:
-    raise ZeroDivisionError(number)
+from medssl.archive.workers import LocalWorkers
 
 
 def test_death_and_endless_work_cost_their_own_task_only():
-    with Workers(2, worker_bytes=4 * GIGABYTE) as workers:
+    with LocalWorkers(2, worker_bytes=4 * GIGABYTE) as workers:
         done = {one.task: one for one in workers.run(behave, [0, 1, 2, 3, 4, 6, 7], timeout_s=1.5)}
     assert {task: one.result for task, one in done.items() if one.failure is None} == {0: 0, 1: 1, 3: 9, 6: 36, 7: 49}
     assert done[2].failure.reason is Reason.DECODER_CRASH
@@ -34,16 +18,16 @@ def test_death_and_endless_work_cost_their_own_task_only():
 
 
 def test_memory_of_a_worker_is_bounded():
-    with Workers(1, worker_bytes=4 * GIGABYTE) as workers, pytest.raises(MemoryError):
+    with LocalWorkers(1, worker_bytes=4 * GIGABYTE) as workers, pytest.raises(MemoryError):
         list(workers.run(behave, [5], timeout_s=30.0))
 
 
 def test_a_bug_keeps_its_own_exception():
-    with Workers(1, worker_bytes=4 * GIGABYTE) as workers, pytest.raises(ZeroDivisionError):
+    with LocalWorkers(1, worker_bytes=4 * GIGABYTE) as workers, pytest.raises(ZeroDivisionError):
         list(workers.run(fail, [1], timeout_s=30.0))
 
 
 def test_no_workers_means_this_process():
-    with Workers(0, worker_bytes=GIGABYTE) as workers:
+    with LocalWorkers(0, worker_bytes=GIGABYTE) as workers:
         assert [one.result for one in workers.run(os.getpid.__class__, [], timeout_s=1.0)] == []
         assert [one.result for one in workers.run(behave, [3], timeout_s=1.0)] == [9]

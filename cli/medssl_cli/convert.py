@@ -24,10 +24,10 @@ def convert(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes; as many as cores where it is left out.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report from the headers; write nothing.")] = False,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler whose workers do the work, e.g. tcp://node1:8786.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report from the headers; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Write every accepted scan as NIfTI on its own grid: rescaled, exact affine, one file per scan and time point.
@@ -44,8 +44,8 @@ def convert(
         volumes_per_series=volumes_per_series or 1_000_000,
         key_file=key_file,
         workers=workers,
-        include_derived=include_derived or None,
         scheduler=scheduler,
+        include_derived=include_derived or None,
         follow_symlinks=follow_symlinks or None,
         dry_run=dry_run or None,
     )

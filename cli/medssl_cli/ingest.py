@@ -30,13 +30,13 @@ def ingest(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes; as many as cores where it is left out.")
     ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler whose workers do the work, e.g. tcp://node1:8786.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report from the headers; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Bring every scan of an archive into a cohort, and say why each other one was left out.
-    scheduler: Annotated[
-        str | None, typer.Option(help="Dask scheduler whose workers do the work, e.g. tcp://node1:8786.")
-    ] = None,
 
     Run it again to continue, or to add what is new. Exit code 1 when no scan was accepted.
 

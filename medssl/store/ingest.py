@@ -36,9 +36,9 @@ from medssl.archive.settled import Settled, Splitter, settle
 from medssl.archive.splits import overrides, read_splits_file
 from medssl.archive.workers import LocalWorkers, Workers
 from medssl.errors import UsageError
+from medssl.store.blocks import remove_drafts
 from medssl.store.intake import Intake, take_in
 from medssl.store.policy import StorePolicy
-from medssl.store.blocks import remove_drafts
 from medssl.store.volumes import image_path, label_path
 
 T = TypeVar("T")
@@ -63,17 +63,23 @@ class IngestSettings(BaseModel):
     workers: int | None = Field(
         default=None, ge=0, description="processes; 0 works in this one; None: as many as cores"
     )
+    scheduler: str | None = Field(default=None, description="address of a Dask scheduler whose workers do the work")
     min_slices: int = Field(default=8, ge=1, description="fewest slices of a scan")
     include_derived: bool = Field(default=False, description="whether projections, maps and phase images are kept")
     volumes_per_series: int = Field(default=4, ge=1, description="most volumes kept of one time series")
     follow_symlinks: bool = Field(default=False, description="whether links inside a source are followed")
     dry_run: bool = Field(default=False, description="report from the headers; write nothing")
-    scheduler: str | None = Field(default=None, description="address of a Dask scheduler whose workers do the work")
 
     @model_validator(mode="after")
     def _fractions_add_up(self) -> "IngestSettings":
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"the fractions of train, val and test must add up to 1, got {self.fractions}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_place_to_work(self) -> "IngestSettings":
+        if self.scheduler is not None and self.workers is not None:
+            raise ValueError("workers are processes of this machine; with a scheduler its own workers do the work")
         return self
 
 
@@ -82,12 +88,6 @@ def ingest(
     cohort: Path,
     *,
     settings: IngestSettings | None = None,
-    @model_validator(mode="after")
-    def _one_place_to_work(self) -> "IngestSettings":
-        if self.scheduler is not None and self.workers is not None:
-            raise ValueError("workers are processes of this machine; with a scheduler its own workers do the work")
-        return self
-
     progress: Progress | None = None,
 ) -> IngestReport:
     """Bring every scan under `sources` into `cohort`, which is made or continued, and say what became of each.
@@ -248,6 +248,8 @@ def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Pr
         progress.step("storing scans", counts.total(), len(waiting), note)
     for scan_id in duplicates(index):
         _take_out(cohort, scan_id)
+    if waiting:
+        remove_drafts(cohort / "store")
     return len(waiting)
 
 
@@ -267,8 +269,6 @@ def _waiting(index: Index, cohort: Path) -> list[str]:
     return waiting
 
 
-    if waiting:
-        remove_drafts(cohort / "store")
 def _write(cohort: Path, rows: Iterator[ManifestRow], ready: Prepared) -> None:
     """The manifest, then cohort.json, each replaced only when it is complete."""
     from importlib.metadata import version

@@ -76,7 +76,7 @@ def read_dataset(
                 raise Rejected(
                     Reason.TRUNCATED, f"the header goes on behind byte {size}, where the file ends"
                 ) from short
-            most = limits.frames_header_bytes if _has_frames(data) else limits.header_bytes
+            most = most_header_bytes(data, limits)
             if len(data) >= most or short.needed > most:
                 raise Rejected(Reason.HEADER_LIMIT, f"the header does not end within {most} bytes") from short
             data = read(min(max(len(data) * _GROWTH, short.needed + FIRST_BYTES), most, size))
@@ -103,7 +103,13 @@ def _parse(data: bytes, *, complete: bool, limits: Limits, wanted: Wanted) -> Da
         if malformed.too_deep:
             raise
         # Declared explicit but written implicit, or the other way round: seen from converters (ingest.md 1a).
-        walker = _walk(data, position, explicit=not explicit, little=little, complete=complete, wanted=wanted)
+        try:
+            walker = _walk(data, position, explicit=not explicit, little=little, complete=complete, wanted=wanted)
+        except (Malformed, Short) as second:
+            if isinstance(second, Short) and not complete and second.needed <= most_header_bytes(data, limits):
+                raise
+            # That was no better: the header is neither, and what was wrong first is what is wrong.
+            raise malformed from second
         flags.append(Flag.F_TOLERANT_PARSE)
     pixel_at = walker.position if walker.pixel_tag else -1
     return Dataset(Values(walker.found, little), meta, syntax, pixel_at, tuple(flags))
@@ -200,9 +206,10 @@ def _inflated(data: bytes, position: int, limits: Limits) -> bytes:
         raise Rejected(Reason.TRUNCATED, "its deflated dataset is damaged") from error
 
 
-def _has_frames(data: bytes) -> bool:
-    """Whether the bytes so far are those of a multi-frame object, whose header may be long."""
-    return any(uid.encode() in data[:FIRST_BYTES] for uid in (*ENHANCED, SEGMENTATION, LABEL_MAP))
+def most_header_bytes(data: bytes, limits: Limits) -> int:
+    """How long the header of the file that begins with `data` may be; multi-frame objects have long ones."""
+    has_frames = any(uid.encode() in data[:FIRST_BYTES] for uid in (*ENHANCED, SEGMENTATION, LABEL_MAP))
+    return limits.frames_header_bytes if has_frames else limits.header_bytes
 
 
 def read_lut(path: str, *, limits: Limits) -> tuple[int, npt.NDArray[np.uint16]]:

@@ -74,7 +74,7 @@ def read_frames(
         elif codec == "deflated":
             raw = _deflated(descriptor, layout, wanted, limits)
         else:
-            raw = _encapsulated(descriptor, layout, wanted)
+            raw = _encapsulated(descriptor, layout, wanted, pixel_at)
     except OSError as error:
         raise Rejected(Reason.IO_ERROR, f"it cannot be read ({error.strerror})") from error
     finally:
@@ -137,7 +137,7 @@ def _native_start(descriptor: int, layout: PixelFormat, pixel_at: int) -> int:
             if start:
                 return head + start
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
-        start, length = _pixel_element(data, layout.syntax)
+        start, length = _pixel_element(data, layout.syntax, pixel_at)
     if length < expected:
         raise Rejected(Reason.TRUNCATED, f"the pixel element holds {length} bytes, {expected} are needed")
     return start
@@ -155,13 +155,15 @@ def _value_start(head: bytes, expected: int) -> int:
     return 8 if struct.unpack_from("<I", head, 4)[0] in lengths else 0
 
 
-def _pixel_element(data: Buffer, syntax: str) -> tuple[int, int]:
-    """(first byte, length) of the value of the pixel element, by walking there from the front."""
-    begin = data_start(data)
+def _pixel_element(data: Buffer, syntax: str, pixel_at: int) -> tuple[int, int]:
+    """(first byte, length) of the value of the pixel element: by walking there from the front, else where the header
+    scan met it, which for some broken headers was pydicom's.
+    """
     explicit, little = syntax not in (IMPLICIT_LITTLE, GE_IMPLICIT), syntax != EXPLICIT_BIG
-    for as_explicit in (explicit, not explicit):
-        walker = Walker(data, begin, explicit=as_explicit, little=little)
+    for from_front, as_explicit in ((True, explicit), (True, not explicit), (False, explicit)):
         try:
+            begin = data_start(data) if from_front else max(pixel_at, 0)
+            walker = Walker(data, begin, explicit=as_explicit, little=little)
             walker.walk(_LAST, complete=True)
             if walker.pixel_tag == _PIXEL_DATA:
                 return walker.pixel_value()
@@ -197,9 +199,9 @@ def _deflated(descriptor: int, layout: PixelFormat, frames: list[int], limits: L
     return {number: volume[number] for number in frames}
 
 
-def _encapsulated(descriptor: int, layout: PixelFormat, frames: list[int]) -> dict[int, Values]:
+def _encapsulated(descriptor: int, layout: PixelFormat, frames: list[int], pixel_at: int) -> dict[int, Values]:
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
-        start, length = _pixel_element(data, layout.syntax)
+        start, length = _pixel_element(data, layout.syntax, pixel_at)
         if length != _UNDEFINED:
             raise Rejected(Reason.BAD_PIXELS, "compressed pixels that are not encapsulated")
         offsets, fragments = _fragments(data, start)

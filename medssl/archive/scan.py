@@ -17,6 +17,7 @@ from medssl.archive.nifti import HEADER_BYTES, is_nifti, parse_header
 from medssl.archive.reasons import Reason
 from medssl.archive.record import record_json
 from medssl.archive.rejection import Rejected
+from medssl.archive.tolerant import read_tolerantly
 
 _NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
 
@@ -83,7 +84,15 @@ def _recognised(path: Path, descriptor: int, start: bytes, stamp: Stamp, limits:
 
 
 def _dicom(descriptor: int, start: bytes, stamp: Stamp, limits: Limits) -> tuple[str, str, str]:
-    dataset = read_dataset(lambda count: os.pread(descriptor, count, 0), start, stamp.size, limits)
+    def read(count: int) -> bytes:
+        return os.pread(descriptor, count, 0)
+
+    try:
+        dataset = read_dataset(read, start, stamp.size, limits)
+    except Rejected as refused:
+        if refused.reason is not Reason.BAD_HEADER:
+            raise
+        dataset = read_tolerantly(read, stamp.size, limits, refused)
     record = record_of(dataset, stamp.size)
     return "dicom", f"dicom:{record.study}/{record.series}", record_json(record)
 

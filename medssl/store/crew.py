@@ -5,14 +5,24 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from collections import deque
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import numpy as np
 import numpy.typing as npt
 
 from medssl.errors import DataError
-from medssl.store.worker import Delivery, Failure, Order, Reading, batch_arrays
+from medssl.store.worker import (
+    Errand,
+    Failure,
+    Order,
+    Reading,
+    anonymous_memory,
+    batch_arrays,
+    batch_bytes,
+)
 
 # Batches that each worker may be ahead: one being read, one ready.
 AHEAD = 2
@@ -51,6 +61,16 @@ def _failure(message: Failure) -> Exception:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Memory:
+    """Memory that both processes have mapped. Making it ready costs as much as unpacking a batch into it: it is used
+    again once the last array on it is gone.
+    """
+
+    number: int
+    pages: mmap.mmap
+
+
 class _Member:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -65,37 +85,58 @@ class _Member:
             )
         self.channel = ours
         self.connection = Connection(os.dup(ours.fileno()))
-        self.orders: deque[Order] = deque()
+        self.under_way: deque[tuple[Order, _Memory]] = deque()
+        self.free: deque[_Memory] = deque()
+        self.memories, self.largest = 0, 0
         self.last_scan_id: str | None = None
 
     def give(self, order: Order) -> None:
-        self.orders.append(order)
+        self.largest = max(self.largest, batch_bytes(order))
+        forget = self._too_many()
         try:
-            self.connection.send(order)
+            if self.free:
+                memory = self.free.popleft()
+                self.connection.send(Errand(order, memory.number, False, forget))
+            else:
+                memory = self._send_with_fresh_memory(order, forget)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._death() from error
+        self.under_way.append((order, memory))
+
+    def _too_many(self) -> tuple[int, ...]:
+        """Numbers of free memories that are too small by now, or more than are ever under way at once."""
+        free = [self.free.popleft() for _ in range(len(self.free))]  # others may come meanwhile, from any thread
+        fitting = [memory for memory in free if len(memory.pages) >= self.largest][:AHEAD]
+        self.free.extend(fitting)
+        return tuple(memory.number for memory in free if memory not in fitting)
+
+    def _send_with_fresh_memory(self, order: Order, forget: tuple[int, ...]) -> _Memory:
+        descriptor, pages = anonymous_memory(self.largest)
+        try:
+            memory = _Memory(self.memories, pages)
+            self.memories += 1
+            self.connection.send(Errand(order, memory.number, True, forget))
+            socket.send_fds(self.channel, [b"m"], [descriptor])
+        finally:
+            os.close(descriptor)
+        return memory
 
     def take(self, step: int) -> Voxels:
-        order = self.orders.popleft()
+        order, memory = self.under_way.popleft()
         try:
             while isinstance(message := self.connection.recv(), Reading):
                 self.last_scan_id = message.scan_id
-            if isinstance(message, Failure):
-                raise _failure(message)
-            return self._receive(message, order)
         except (EOFError, ConnectionResetError) as error:
             raise self._death() from error
+        if isinstance(message, Failure):
+            raise _failure(message)
+        voxels, labels = batch_arrays(memory.pages, order)
+        # Tensors on the voxels hold the array beneath, wherever they go.
+        weakref.finalize(voxels.base, self._give_back, memory).atexit = False
+        return voxels, labels
 
-    def _receive(self, delivery: Delivery, order: Order) -> Voxels:
-        """Map the memory whose descriptor follows the message; it is freed with the last array on it."""
-        _, descriptors, _, _ = socket.recv_fds(self.channel, 1, 1)
-        if not descriptors:
-            raise EOFError
-        try:
-            memory = mmap.mmap(descriptors[0], 0)
-        finally:
-            os.close(descriptors[0])
-        return batch_arrays(memory, delivery.shape, with_labels=order.with_labels)
+    def _give_back(self, memory: _Memory) -> None:
+        self.free.append(memory)
 
     def _death(self) -> DataError:
         code = self.process.wait()

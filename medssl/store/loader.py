@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from types import TracebackType
 
 import numpy as np
@@ -12,19 +13,19 @@ from medssl.store.ahead import ahead
 from medssl.store.crew import Crew
 from medssl.store.placement import is_exact
 from medssl.store.plan import BatchPlan
-from medssl.store.worker import Order, padded_shape, read_batch
+from medssl.store.worker import Order, batch_arrays, batch_bytes, read_batch
 
 
 @dataclass(frozen=True, eq=False)
 class RegionBatch:
     """Raw voxels of one batch and what is needed to make views of them. All tensors lie on the host.
 
-    numbers: sample numbers in the stream. voxels: (B, 1, D, H, W) int16, each sample's box from the origin, padded to
-    the largest box. labels: the same shape, uint8. box_shape, start: (B, 3) int64 voxels each box has and where it
-    starts in its scan; scan_shape (B, 3) int64. scale, offset: (B,) float32, physical value = voxel * scale + offset.
-    normalisation: (B, 4) float32 low, high, mean, std in physical units. crops: per name (B, 3, 4) float32, patch
-    voxel to box voxel. sizes: (D, H, W) of each patch. exact: per name (B,) bool on the host, true where the patch is
-    a window of whole voxels. spacing_mm: (B, 3) float32 along D, H, W.
+    numbers: sample numbers in the stream. voxels: (N,) int16, the samples' boxes one after the other, each (d, h, w) in
+    C order; `boxes` takes them apart. labels: the same, uint8. box_shape, start: (B, 3) int64 voxels each box has and
+    where it starts in its scan; scan_shape (B, 3) int64. scale, offset: (B,) float32, physical value = voxel * scale +
+    offset. normalisation: (B, 4) float32 low, high, mean, std in physical units. crops: per name (B, 3, 4) float32,
+    patch voxel to box voxel. sizes: (D, H, W) of each patch. exact: per name (B,) bool on the host, true where the
+    patch is a window of whole voxels. spacing_mm: (B, 3) float32 along D, H, W.
     """
 
     step: int
@@ -42,6 +43,12 @@ class RegionBatch:
     sizes: dict[str, tuple[int, int, int]]
     exact: dict[str, np.ndarray]
     spacing_mm: Tensor
+
+    def boxes(self, flat: Tensor) -> list[Tensor]:
+        """Per sample the (d, h, w) box in `flat`, which is `voxels` or `labels`, or a copy of them on a device."""
+        shapes = [tuple(shape) for shape in self.box_shape.tolist()]
+        parts = torch.split(flat, [prod(shape) for shape in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def pinned(self) -> "RegionBatch":
         """The same batch with its voxels in page-locked memory, from which a copy to a GPU does not block."""
@@ -97,9 +104,7 @@ class RegionLoader:
         step = self.first_step
         while True:
             order = self._order(step)
-            shape = padded_shape(order.samples)
-            voxels = np.zeros(shape, np.int16)
-            labels = np.zeros(shape, np.uint8) if self.with_labels else None
+            voxels, labels = batch_arrays(bytearray(batch_bytes(order)), order)
             read_batch(order, voxels, labels, reading=lambda _: None)
             yield _batch(order, self.plan, voxels, labels)
             step += 1

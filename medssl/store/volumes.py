@@ -66,11 +66,13 @@ class StoredVolume:
         """
         return self._box(image_path(self.folder, self.scan_id), start, stop, np.dtype(np.int16), out)
 
-    def read_label(self, start: Index, stop: Index) -> npt.NDArray[np.uint8]:
-        """Label values (d, h, w) of the box [start, stop). Raises DataError where the scan has no label."""
+    def read_label(
+        self, start: Index, stop: Index, *, out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Label values (d, h, w) of the box [start, stop), as `read`. Raises DataError where the scan has no label."""
         if not self.has_label:
             raise DataError(f"scan {self.scan_id} has no label in the store. Ingest the cohort again with --labels.")
-        return self._box(label_path(self.folder, self.scan_id), start, stop, np.dtype(np.uint8), None)
+        return self._box(label_path(self.folder, self.scan_id), start, stop, np.dtype(np.uint8), out)
 
     def normalised(self) -> "Tensor":
         """The whole scan, (D, H, W) float32 on the CPU, on the scale that networks see."""

@@ -2,8 +2,9 @@
 voxels.
 
 Started by `crew.py` with one end of a socket pair; it ends when the other end closes. Voxels travel in
-anonymous memory (a file descriptor is passed), so nothing is copied on the way and nothing is left behind by a process
-that is killed; unlike /dev/shm, which containers keep at 64 MB, it is limited by nothing but memory.
+anonymous memory (a file descriptor is passed once, the memory is used again), so nothing is copied on the way and
+nothing is left behind by a process that is killed; unlike /dev/shm, which containers keep at 64 MB, it is limited by
+nothing but memory.
 """
 
 import mmap
@@ -15,6 +16,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -24,7 +26,7 @@ from medssl.errors import DataError
 from medssl.store.crops import Sample
 from medssl.store.volumes import StoredVolume
 
-Shape = tuple[int, ...]
+Buffer = mmap.mmap | bytearray
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,19 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Errand:
+    """An order and the memory to carry it out in.
+
+    memory: number of the memory; fresh: its descriptor follows the message. forget: numbers that will not come again.
+    """
+
+    order: Order
+    memory: int
+    fresh: bool
+    forget: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Reading:
     """A worker tells which scan it turns to, so that its death has a name."""
 
@@ -46,12 +61,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A batch lies in the memory whose descriptor follows: voxels int16, then labels uint8 where asked for, both of
-    `shape`.
-    """
+    """A batch lies in the memory of its errand: voxels int16, then labels uint8 where asked for."""
 
     step: int
-    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -63,10 +75,19 @@ class Failure:
     data_error: bool
 
 
-def padded_shape(samples: Sequence[Sample]) -> Shape:
-    """(B, 1, D, H, W) of the largest box of a batch."""
-    edges = [[b - a for a, b in zip(sample.start, sample.stop, strict=True)] for sample in samples]
-    return len(samples), 1, *(max(column) for column in zip(*edges, strict=True))
+def box_shape(sample: Sample) -> tuple[int, int, int]:
+    """(D, H, W) of what is read for a sample."""
+    d, h, w = (b - a for a, b in zip(sample.start, sample.stop, strict=True))
+    return d, h, w
+
+
+def batch_bytes(order: Order) -> int:
+    """Size of the memory that a batch needs."""
+    return _voxel_count(order.samples) * (3 if order.with_labels else 2)
+
+
+def _voxel_count(samples: Sequence[Sample]) -> int:
+    return sum(prod(box_shape(sample)) for sample in samples)
 
 
 def read_batch(
@@ -76,25 +97,23 @@ def read_batch(
     *,
     reading: Callable[[str], None],
 ) -> None:
-    """Read each sample's box into its row, from the row's origin; what lies beyond the box stays as it was."""
-    for row, (sample, scan) in enumerate(zip(order.samples, order.scans, strict=True)):
+    """Read each sample's box into its place: the boxes lie one after the other, each (d, h, w) in C order."""
+    first = 0
+    for sample, scan in zip(order.samples, order.scans, strict=True):
         reading(scan.scan_id)
-        d, h, w = (b - a for a, b in zip(sample.start, sample.stop, strict=True))
-        place = voxels[row, 0, :d, :h, :w]
-        box = scan.read(sample.start, sample.stop, out=place)
-        if box is not place:
-            place[...] = box
+        shape = box_shape(sample)
+        place = slice(first, first + prod(shape))
+        # Read straight into place: a copy would cost a third of the reading.
+        scan.read(sample.start, sample.stop, out=voxels[place].reshape(shape))
         if labels is not None:
-            labels[row, 0, :d, :h, :w] = scan.read_label(sample.start, sample.stop)
+            scan.read_label(sample.start, sample.stop, out=labels[place].reshape(shape))
+        first = place.stop
 
 
-def batch_arrays(
-    memory: mmap.mmap, shape: Shape, *, with_labels: bool
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8] | None]:
-    """Views of the memory of one batch."""
-    count = int(np.prod(shape))
-    voxels = np.frombuffer(memory, np.int16, count).reshape(shape)
-    return voxels, np.frombuffer(memory, np.uint8, count, offset=2 * count).reshape(shape) if with_labels else None
+def batch_arrays(memory: Buffer, order: Order) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8] | None]:
+    """(N,) voxels and labels of one batch in its memory; both rest on one array, which `memory` outlives."""
+    count, whole = _voxel_count(order.samples), np.frombuffer(memory, np.uint8)
+    return whole[: 2 * count].view(np.int16), whole[2 * count : 3 * count] if order.with_labels else None
 
 
 def anonymous_memory(size: int) -> tuple[int, mmap.mmap]:
@@ -105,35 +124,50 @@ def anonymous_memory(size: int) -> tuple[int, mmap.mmap]:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, size)
+    return descriptor, mapped(descriptor)
+
+
+def mapped(descriptor: int) -> mmap.mmap:
+    """The memory behind a descriptor."""
     # Linux makes all pages ready in one go, which costs less than one interruption for each of thousands.
-    return descriptor, mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
+    return mmap.mmap(descriptor, 0, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
+
+
+def receive_memory(channel: socket.socket) -> mmap.mmap:
+    """Map the memory whose descriptor comes next. Raises EOFError where the other end has closed."""
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    if not descriptors:
+        raise EOFError
+    try:
+        return mapped(descriptors[0])
+    finally:
+        os.close(descriptors[0])
 
 
 def serve(descriptor: int) -> None:
-    """Carry out orders that arrive at one end of a socket pair until the other end closes."""
+    """Carry out errands that arrive at one end of a socket pair until the other end closes."""
     connection = Connection(descriptor)
     # Ctrl-C reaches the whole group of processes; the main one decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    memories: dict[int, mmap.mmap] = {}
     with socket.socket(fileno=os.dup(connection.fileno())) as channel:
         while True:
             try:
-                order = connection.recv()
+                errand: Errand = connection.recv()
+                if errand.fresh:
+                    memories[errand.memory] = receive_memory(channel)
             except (EOFError, ConnectionResetError):
                 return
-            _carry_out(order, connection, channel)
+            for number in errand.forget:
+                memories.pop(number).close()
+            _carry_out(errand.order, memories[errand.memory], connection)
 
 
-def _carry_out(order: Order, connection: Connection, channel: socket.socket) -> None:
-    shape = padded_shape(order.samples)
+def _carry_out(order: Order, memory: mmap.mmap, connection: Connection) -> None:
     try:
-        descriptor, memory = anonymous_memory(int(np.prod(shape)) * (3 if order.with_labels else 2))
-        try:
-            voxels, labels = batch_arrays(memory, shape, with_labels=order.with_labels)
-            read_batch(order, voxels, labels, reading=lambda scan_id: connection.send(Reading(scan_id)))
-            connection.send(Delivery(order.step, shape))
-            socket.send_fds(channel, [b"m"], [descriptor])
-        finally:
-            os.close(descriptor)
+        voxels, labels = batch_arrays(memory, order)
+        read_batch(order, voxels, labels, reading=lambda scan_id: connection.send(Reading(scan_id)))
+        connection.send(Delivery(order.step))
     except DataError as error:
         connection.send(Failure(order.step, str(error), data_error=True))
     except (BrokenPipeError, ConnectionResetError):

@@ -45,10 +45,8 @@ class Region:
 
         Raises PluginError when none were read.
         """
-        if self._labels is None:
-            raise PluginError("labels were asked for, but this training reads none. Only fine-tuning reads labels.")
         nothing = torch.zeros(len(self.numbers), device=self.device)
-        return self._cut(name, self._labels, nothing, mode="nearest").long()
+        return self._cut(name, self._label_boxes, nothing, mode="nearest").long()
 
     def valid(self, name: str) -> Bool[Tensor, "b 1 d h w"]:
         """(B, 1, D, H, W), true where the patch lies in the scan."""
@@ -103,9 +101,27 @@ class Region:
             [self._batch.scale / std, (self._batch.offset - mean) / std, (low - mean) / std, (high - mean) / std]
         ).to(self.device, non_blocking=True)
         scale, offset, lowest, highest = factors.view(4, -1, 1, 1, 1, 1)
-        image = self._voxels.float().mul_(scale).add_(offset).clamp_(lowest, highest)
+        image = self._padded(self._voxels, torch.float32).mul_(scale).add_(offset).clamp_(lowest, highest)
         _fill_beyond(image, self._batch.box_shape, self._outside)
         return image
+
+    @cached_property
+    def _label_boxes(self) -> Tensor:
+        """(B, 1, D, H, W) uint8, 0 beyond each sample's own box."""
+        if self._labels is None:
+            raise PluginError("labels were asked for, but this training reads none. Only fine-tuning reads labels.")
+        labels = self._padded(self._labels, torch.uint8)
+        _fill_beyond(labels, self._batch.box_shape, torch.zeros(len(labels), device=self.device))
+        return labels
+
+    def _padded(self, flat: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B, 1, D, H, W) of the largest box, each sample's own from the origin; what lies beyond is not written."""
+        shape = self._batch.box_shape.amax(dim=0).tolist()
+        out = torch.empty((len(self.numbers), 1, *shape), dtype=dtype, device=self.device)
+        for row, box in zip(out, self._batch.boxes(flat), strict=True):
+            d, h, w = box.shape
+            row[0, :d, :h, :w].copy_(box)
+        return out
 
     def _cut(self, name: str, volumes: Tensor, outside: Tensor, *, mode: str) -> Tensor:
         to_box, size = self._to_box(name), self._batch.sizes[name]

@@ -67,20 +67,20 @@ def test_two_ranks_read_the_two_halves_of_the_batch(plan):
     assert torch.equal(torch.cat([h.crops["patch"] for h in halves]), whole.crops["patch"])
 
 
-def test_a_batch_holds_each_box_from_its_origin_and_zeros_beyond(plan, scans):
-    batch = batches(plan, 1)[0]
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_holds_the_boxes_one_after_the_other_and_nothing_else(plan, scans, workers):
     by_id = {scan.scan_id: scan for scan in scans}
-    assert batch.voxels.dtype == torch.int16
-    assert batch.labels.dtype == torch.uint8
-    for row, scan_id in enumerate(batch.scan_ids):
-        d, h, w = batch.box_shape[row].tolist()
-        start = tuple(batch.start[row].tolist())
-        stop = tuple((batch.start[row] + batch.box_shape[row]).tolist())
-        assert np.array_equal(batch.voxels[row, 0, :d, :h, :w].numpy(), by_id[scan_id].read(start, stop))
-        assert np.array_equal(batch.labels[row, 0, :d, :h, :w].numpy(), by_id[scan_id].read_label(start, stop))
-        assert batch.voxels[row].count_nonzero() == batch.voxels[row, 0, :d, :h, :w].count_nonzero()
-    assert batch.box_shape.max(dim=0).values.tolist() == list(batch.voxels.shape[2:])
-    assert batch.spacing_mm[0].tolist() == pytest.approx([2.5, 1.1, 0.8])
+    for batch in batches(plan, 5, workers=workers):
+        assert batch.voxels.dtype == torch.int16
+        assert batch.labels.dtype == torch.uint8
+        assert len(batch.voxels) == len(batch.labels) == batch.box_shape.prod(dim=1).sum()
+        boxes = zip(batch.scan_ids, batch.boxes(batch.voxels), batch.boxes(batch.labels), strict=True)
+        for row, (scan_id, voxels, labels) in enumerate(boxes):
+            start = tuple(batch.start[row].tolist())
+            stop = tuple((batch.start[row] + batch.box_shape[row]).tolist())
+            assert np.array_equal(voxels.numpy(), by_id[scan_id].read(start, stop))
+            assert np.array_equal(labels.numpy(), by_id[scan_id].read_label(start, stop))
+        assert batch.spacing_mm[0].tolist() == pytest.approx([2.5, 1.1, 0.8])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -134,6 +134,25 @@ def test_a_batch_that_is_kept_is_not_overwritten_by_the_next(plan):
         for _ in range(5):
             next(stream)
         assert torch.equal(first.voxels, before)
+
+
+def test_memory_is_used_again_once_its_batch_is_gone_and_not_before(plan):
+    with RegionLoader(plan, workers=1, first_step=0) as loader:
+        stream, member = iter(loader), loader._crew.members[0]
+        for _ in range(40):
+            next(stream)
+        assert member.memories <= 12  # it grows with the largest batch seen, then stands still
+        made = member.memories
+        kept = [next(stream) for _ in range(6)]
+        copies = [batch.voxels.clone() for batch in kept]
+        for _ in range(10):
+            next(stream)
+        assert member.memories > made
+        assert all(torch.equal(batch.voxels, copy) for batch, copy in zip(kept, copies, strict=True))
+        del kept
+        for _ in range(20):
+            next(stream)
+        assert len(member.free) <= 3
 
 
 def test_descriptors_and_memory_are_given_back(plan):

@@ -20,6 +20,7 @@ def convert(
     follow_symlinks: Annotated[
         bool, typer.Option("--follow-symlinks", help="Follow links that stay inside a source.")
     ] = False,
+    archives: Annotated[bool, typer.Option("--archives", help="Look into zip, tar and gzip files.")] = False,
     key_file: Annotated[Path | None, typer.Option(help="Pseudonym key; default ~/.medssl/pseudonym.key.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes; as many as cores where it is left out.")
@@ -47,6 +48,7 @@ def convert(
         scheduler=scheduler,
         include_derived=include_derived or None,
         follow_symlinks=follow_symlinks or None,
+        archives=archives or None,
         dry_run=dry_run or None,
     )
     with LiveProgress() as progress:

@@ -25,6 +25,7 @@ def ingest(
     follow_symlinks: Annotated[
         bool, typer.Option("--follow-symlinks", help="Follow links that stay inside a source.")
     ] = False,
+    archives: Annotated[bool, typer.Option("--archives", help="Look into zip, tar and gzip files.")] = False,
     key_file: Annotated[Path | None, typer.Option(help="Pseudonym key; default ~/.medssl/pseudonym.key.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
     workers: Annotated[
@@ -48,7 +49,8 @@ def ingest(
     given = given_options(
         labels=labels, splits=splits, modality=modality, min_slices=min_slices, volumes_per_series=volumes_per_series,
         key_file=key_file, seed=seed, workers=workers, include_derived=include_derived or None,
-        follow_symlinks=follow_symlinks or None, scheduler=scheduler, dry_run=dry_run or None,
+        follow_symlinks=follow_symlinks or None, archives=archives or None,
+        scheduler=scheduler, dry_run=dry_run or None,
     )  # fmt: skip
     with LiveProgress() as progress:
         report = run_ingest(source, out, settings=ingest_settings(given), progress=progress)

@@ -1,6 +1,6 @@
 """Sources to index: only what is new or changed since the last run is read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medssl.archive.discover import Folder, Stamp, walk
@@ -38,7 +38,8 @@ def collect(
             for folder in walk(root, follow_symlinks=follow_symlinks, without=without):
                 met += len(folder.files)
                 index.put_files(_leaving(folder, index, home))
-                pending += [(folder.path / name, folder.files[name]) for name in _to_read(folder, index, root)]
+                fresh = to_read(folder, index, whole=not root.is_file())
+                pending += [(folder.path / name, folder.files[name]) for name in fresh]
                 while len(pending) >= PARCEL_FILES:
                     yield Parcel(home, tuple(pending[:PARCEL_FILES]), limits)
                     pending = pending[PARCEL_FILES:]
@@ -46,20 +47,30 @@ def collect(
                 yield Parcel(home, tuple(pending), limits)
 
     read = 0
-    for done in workers.run(scan_parcel, parcels(), timeout_s=limits.header_seconds):
-        files = done.result if done.result is not None else _one_by_one(done, workers)
-        index.put_files(files)
-        read += len(files)
+    for count in read_headers(parcels(), index, workers, timeout_s=limits.header_seconds):
+        read += count
         seen(met, read)
     seen(met, read)
     return met
 
 
-def _to_read(folder: Folder, index: Index, root: Path) -> list[str]:
-    """Names of files that are new, changed, or worth another try; files that are gone are marked."""
+def read_headers(parcels: Iterable[Parcel], index: Index, workers: Workers, *, timeout_s: float) -> Iterator[int]:
+    """Headers of the parcels' files into the index, as they come; how many there were each time."""
+    for done in workers.run(scan_parcel, parcels, timeout_s=timeout_s):
+        files = done.result if done.result is not None else _one_by_one(done, workers, timeout_s)
+        index.put_files(files)
+        yield len(files)
+
+
+def to_read(folder: Folder, index: Index, *, whole: bool) -> list[str]:
+    """Names of files that are new, changed, or worth another try; where the whole folder was listed, files that are
+    gone are marked.
+    """
     known = index.known(folder.path)
-    if not root.is_file() and not folder.unreadable:
-        gone = [name for name in known if name not in folder.files and name not in folder.leaving]
+    if whole and not folder.unreadable:
+        gone = [
+            name for name in known if not any(name in kept for kept in (folder.files, folder.leaving, folder.refused))
+        ]
         if gone:
             index.mark_vanished(folder.path, gone)
     fresh = []
@@ -83,11 +94,11 @@ def _leaving(folder: Folder, index: Index, home: Path) -> list[IndexedFile]:
     ]
 
 
-def _one_by_one(done: Done[Parcel, list[IndexedFile]], workers: Workers) -> list[IndexedFile]:
+def _one_by_one(done: Done[Parcel, list[IndexedFile]], workers: Workers, timeout_s: float) -> list[IndexedFile]:
     """A parcel whose worker died, file by file, so that only the culprit is left out."""
     parcel, found = done.task, []
     singles = (Parcel(parcel.root, (file,), parcel.limits) for file in parcel.files)
-    for single in workers.run(scan_parcel, singles, timeout_s=parcel.limits.header_seconds):
+    for single in workers.run(scan_parcel, singles, timeout_s=timeout_s):
         if single.result is not None:
             found += single.result
             continue

@@ -79,7 +79,9 @@ def read_dataset(
             most = most_header_bytes(data, limits)
             if len(data) >= most or short.needed > most:
                 raise Rejected(Reason.HEADER_LIMIT, f"the header does not end within {most} bytes") from short
-            data = read(min(max(len(data) * _GROWTH, short.needed + FIRST_BYTES), most, size))
+            before, data = data, read(min(max(len(data) * _GROWTH, short.needed + FIRST_BYTES), most, size))
+            if len(data) <= len(before):  # a file that shrank, or a member that breaks off
+                raise Rejected(Reason.TRUNCATED, f"it ends at byte {len(data)}, {size} were there") from short
         except Malformed as malformed:
             reason = Reason.TOO_DEEP if malformed.too_deep else Reason.BAD_HEADER
             raise Rejected(reason, f"the header has {malformed}") from malformed

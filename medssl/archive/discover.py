@@ -1,10 +1,11 @@
 """Walking the sources: every file once, links kept inside their root."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from medssl.archive.rejection import Rejected
 from medssl.errors import DataError, UsageError
 
 
@@ -19,13 +20,14 @@ class Stamp:
 @dataclass(frozen=True)
 class Folder:
     """The files directly in one folder, by name; `unreadable` when it cannot be listed, `leaving` links that lead
-    out.
+    out, `refused` members of an archive that are not read at all.
     """
 
     path: Path
     files: dict[str, Stamp]
     unreadable: bool = False
     leaving: tuple[str, ...] = ()
+    refused: Mapping[str, Rejected] = field(default_factory=dict)
 
 
 def checked_sources(sources: Sequence[Path]) -> tuple[Path, ...]:

@@ -117,6 +117,12 @@ class Index:
                 ((name, os.fspath(folder)) for name in names),
             )
 
+    def folders_under(self, place: Path) -> list[Path]:
+        """Folders with this beginning of their path, such as those of one archive."""
+        text = os.fspath(place)
+        rows = self._db.execute("SELECT path FROM folders WHERE substr(path, 1, ?) = ?", (len(text), text))
+        return [Path(path) for (path,) in rows]
+
     def files(self, *, kind: str | None = None, series: str | None = None) -> Iterator[IndexedFile]:
         """Files that are there, of one kind or one series, in the order of their paths."""
         where, values = "NOT vanished", []
@@ -133,7 +139,7 @@ class Index:
     def find_files(self, name: str) -> Iterator[IndexedFile]:
         """Files of this name, or at this path."""
         path = Path(name)
-        if path.is_absolute():
+        if path.is_absolute() or (len(path.parts) > 1 and path.parts[0].endswith(":")):
             return self._files("name = ? AND path = ?", [path.name, os.fspath(path.parent)])
         return self._files("name = ?", [name])
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medssl.archive.places import read_small
 from medssl.errors import DataError
 
 ENDINGS = (".nii.gz", ".nii", ".hdr", ".hdr.gz")
@@ -47,7 +48,7 @@ def stem(path: Path) -> str:
 def read_dataset(path: Path) -> Dataset | None:
     """What a dataset.json says; None when it is something else by that name. Raises DataError when it is damaged."""
     try:
-        facts = json.loads(path.read_text("utf-8-sig"))
+        facts = json.loads(read_small(path).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no valid JSON. Mend it, or take it away to match labels by file name.") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("labels"), dict):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from medssl.archive.at_hand import at_hand
 from medssl.archive.discover import walk
 from medssl.archive.identity import passing_key
 from medssl.archive.limits import Limits
@@ -30,6 +31,11 @@ class Loaded:
 
 def load_source(source: Source, *, limits: Limits) -> Loaded:
     """The scan of a source, its voxels and label checked. Raises Rejected."""
+    with at_hand(source, limits=limits) as near:
+        return _load(near, limits)
+
+
+def _load(source: Source, limits: Limits) -> Loaded:
     if isinstance(source, DicomSource):
         volume, flags = read_dicom(source, limits=limits)
         check_voxels(volume)

@@ -44,6 +44,36 @@ class Reason(_Code):
     )
     DICOMDIR = "DICOMDIR", "A DICOMDIR lists files; it holds no scan.", "Nothing to do: the folder itself is walked."
     IO_ERROR = "IO_ERROR", "The file cannot be opened or read.", "Check its permissions and the disk."
+    ARCHIVE = (
+        "ARCHIVE",
+        "A zip, tar or gzip file, which was not looked into.",
+        "Add --archives to read what is in it.",
+    )
+    ARCHIVE_BROKEN = (
+        "ARCHIVE_BROKEN",
+        "The archive, or a member of it, cannot be read to its end.",
+        "Make the archive again; members before the damage are used.",
+    )
+    ARCHIVE_ENCRYPTED = (
+        "ARCHIVE_ENCRYPTED",
+        "The archive, or a member of it, is locked with a password.",
+        "Unpack it, and name the folder as a source.",
+    )
+    ARCHIVE_BOMB = (
+        "ARCHIVE_BOMB",
+        "The archive unpacks to far more than its size allows for, or has too many members.",
+        "Raise limits.archive_ratio or limits.archive_members if it is meant to be so; else treat it as hostile.",
+    )
+    ARCHIVE_NESTED = (
+        "ARCHIVE_NESTED",
+        "An archive within an archive.",
+        "Unpack the outer one, and name the folder as a source.",
+    )
+    ARCHIVE_UNSAFE = (
+        "ARCHIVE_UNSAFE",
+        "A member that is a link or a device, or whose name leads out of the archive or is there twice.",
+        "Look at the archive; a scan is a plain file with a name of its own.",
+    )
     SYMLINK_OUTSIDE_ROOT = (
         "SYMLINK_OUTSIDE_ROOT",
         "A symbolic link leads out of the source folder.",

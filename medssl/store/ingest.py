@@ -36,6 +36,7 @@ from medssl.archive.settled import Settled, Splitter, settle
 from medssl.archive.splits import overrides, read_splits_file
 from medssl.archive.workers import LocalWorkers, Workers
 from medssl.errors import UsageError
+from medssl.archive.unpack import unpack
 from medssl.store.blocks import remove_drafts
 from medssl.store.intake import Intake, take_in
 from medssl.store.policy import StorePolicy
@@ -73,6 +74,7 @@ class IngestSettings(BaseModel):
     @model_validator(mode="after")
     def _fractions_add_up(self) -> "IngestSettings":
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+    archives: bool = Field(default=False, description="whether zip, tar and gzip files are looked into")
             raise ValueError(f"the fractions of train, val and test must add up to 1, got {self.fractions}")
         return self
 
@@ -180,6 +182,13 @@ def prepared(
         yield Prepared(index, pseudonyms, workers, settled, splitter, label_names, removed, n_files)
 
 
+        if settings.archives:
+            unpack(
+                index,
+                workers,
+                limits=settings.limits,
+                seen=lambda opened, read: progress.step("reading archives", read, None, f"{opened} archives opened"),
+            )
 @contextmanager
 def _opened(cohort: Path | None, settings: IngestSettings) -> Iterator[tuple[Index, Pseudonyms]]:
     """Index and pseudonyms of a cohort; without one, an index that is gone afterwards."""

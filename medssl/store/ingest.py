@@ -34,9 +34,9 @@ from medssl.archive.report import IngestReport, Progress, Silent, Tally
 from medssl.archive.rows import Outcome, duplicates, parse_outcome, parse_row, scan_rows
 from medssl.archive.settled import Settled, Splitter, settle
 from medssl.archive.splits import overrides, read_splits_file
+from medssl.archive.unpack import unpack
 from medssl.archive.workers import LocalWorkers, Workers
 from medssl.errors import UsageError
-from medssl.archive.unpack import unpack
 from medssl.store.blocks import remove_drafts
 from medssl.store.intake import Intake, take_in
 from medssl.store.policy import StorePolicy
@@ -69,12 +69,12 @@ class IngestSettings(BaseModel):
     include_derived: bool = Field(default=False, description="whether projections, maps and phase images are kept")
     volumes_per_series: int = Field(default=4, ge=1, description="most volumes kept of one time series")
     follow_symlinks: bool = Field(default=False, description="whether links inside a source are followed")
+    archives: bool = Field(default=False, description="whether zip, tar and gzip files are looked into")
     dry_run: bool = Field(default=False, description="report from the headers; write nothing")
 
     @model_validator(mode="after")
     def _fractions_add_up(self) -> "IngestSettings":
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
-    archives: bool = Field(default=False, description="whether zip, tar and gzip files are looked into")
             raise ValueError(f"the fractions of train, val and test must add up to 1, got {self.fractions}")
         return self
 
@@ -177,11 +177,6 @@ def prepared(
             without=cohort.resolve() if cohort else None,
             seen=lambda met, read: progress.step("reading headers", read, None, f"{met} files met"),
         )
-        label_names, removed = _plan(index, pseudonyms, settings)
-        splitter = settled.splitter(pseudonyms, overrides(index, named_splits, settings.splits))
-        yield Prepared(index, pseudonyms, workers, settled, splitter, label_names, removed, n_files)
-
-
         if settings.archives:
             unpack(
                 index,
@@ -189,6 +184,11 @@ def prepared(
                 limits=settings.limits,
                 seen=lambda opened, read: progress.step("reading archives", read, None, f"{opened} archives opened"),
             )
+        label_names, removed = _plan(index, pseudonyms, settings)
+        splitter = settled.splitter(pseudonyms, overrides(index, named_splits, settings.splits))
+        yield Prepared(index, pseudonyms, workers, settled, splitter, label_names, removed, n_files)
+
+
 @contextmanager
 def _opened(cohort: Path | None, settings: IngestSettings) -> Iterator[tuple[Index, Pseudonyms]]:
     """Index and pseudonyms of a cohort; without one, an index that is gone afterwards."""

@@ -1,8 +1,10 @@
 """Walking the elements of a DICOM dataset in memory: values of the wanted tags, everything else stepped over.
 
 DICOM PS3.5 section 7. Bounded in depth, and in length by the bytes at hand; nothing is decoded. A dataset that breaks
-the
-standard raises `Malformed`, one that goes on behind the bytes at hand raises `Short`.
+the standard raises `Malformed`, one that goes on behind the bytes at hand raises `Short`.
+
+A header scan is little else than this walk, and the heads of elements (tag, VR, length) repeat from file to file. What
+a head says by its eight bytes alone is therefore looked up instead of worked out again.
 """
 
 import mmap
@@ -19,6 +21,7 @@ PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 _UNDEFINED = 0xFFFFFFFF
 _NOTHING: frozenset[int] = frozenset()
+_LONG = 1 << 16
 _ITEM_ENDS = (b"\xfe\xff\x0d\xe0", b"\xff\xfe\xe0\x0d")
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LAST_IN_ITEM = _ITEM_END - 1
@@ -26,6 +29,10 @@ _SHORT_VR_WORDS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL 
 _LONG_VR_WORDS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV"
 
 Reader = Callable[[Buffer, int], tuple[int, ...]]
+# Eight bytes of an element's head to (tag of which the value is kept, else 0; bytes of head and value together, 0
+# where the length is in the four bytes behind them).
+Heads: TypeAlias = dict[bytes, tuple[int, int]]
+_MOST_HEADS = 8192  # a hostile archive has a new one in every file
 
 
 def _numbers(words: bytes, endian: Literal["little", "big"]) -> frozenset[int]:
@@ -47,8 +54,9 @@ _UNKNOWN = {True: int.from_bytes(b"UN", "little"), False: int.from_bytes(b"UN", 
 
 
 @cache
-def _with_pixels(values: frozenset[int], sequences: frozenset[int]) -> frozenset[int]:
-    return values | sequences | PIXEL_DATA
+def _known_heads(explicit: bool, little: bool, stop: int, values: frozenset[int], sequences: frozenset[int]) -> Heads:
+    """Heads that were met so far in walks of one kind; what a head means depends on nothing but these arguments."""
+    return {}
 
 
 class Malformed(Exception):  # noqa: N818 - never leaves the scan layer
@@ -90,11 +98,10 @@ class Walker:
         self.values, self.sequences = values, sequences
         self.found: Elements = {}
         self.pixel_tag = 0
-        self._wanted = _with_pixels(values, sequences)
+        self._heads_kept = _known_heads(explicit, little, _LAST_IN_ITEM, values, sequences)
+        self._heads_skipped = _known_heads(explicit, little, _LAST_IN_ITEM, _NOTHING, _NOTHING)
         # The VR is read as a number in either byte order's own set: comparing bytes costs more.
-        self._head, self._pair, self._long, self._short_vrs, self._long_vrs = _READERS[little]
-        if not explicit:
-            self._head = self._pair
+        self._explicit_head, self._pair, self._long, self._short_vrs, self._long_vrs = _READERS[little]
 
     def walk(self, stop: int, *, complete: bool) -> None:
         """Read top-level elements up to the first tag above `stop`, or pixel data, before which `position` stays.
@@ -115,42 +122,68 @@ class Walker:
     def _elements(self, position: int, end: int, into: Elements | None, stop: int, depth: int) -> int:
         """Read elements from `position`; returns where it stopped: at `end` or behind it, or at an end of item.
 
-        One loop for all levels, with one set look-up for an element that nobody wants: a header scan is nothing but
-        this.
+        One loop for all levels. Heads that were met before take the short way through it, all others are looked into.
         """
-        data, head, explicit, short_vrs = self.data, self._head, self.explicit, self._short_vrs
-        wanted = self._wanted if into is not None else _NOTHING
-        while position + 8 <= end:
-            if explicit:
-                group, element, vr, length = head(data, position)
-                value = position + 8
-                if vr not in short_vrs:
-                    value, length = self._long_form(position, group, vr, end)
-            else:
-                group, element, length = head(data, position)
-                vr, value = 0, position + 8
-            tag = group << 16 | element
-            if tag <= stop and tag not in wanted and length != _UNDEFINED:
-                position = value + length
-                continue
+        data, long, last = self.data, self._long, end - 8
+        values, sequences = (self.values, self.sequences) if into is not None else (_NOTHING, _NOTHING)
+        if depth:
+            heads = self._heads_skipped if into is None else self._heads_kept
+        else:
+            heads = _known_heads(self.explicit, self.little, stop, values, sequences)
+        while position <= last:
+            known = heads.get(data[position : position + 8])
+            if known is not None:
+                kept, length = known
+                if not length and position + 12 <= end and (count := long(data, position + 8)[0]) != _UNDEFINED:
+                    length = 12 + count
+                if length:
+                    if kept and into is not None:
+                        if position + length > end:
+                            raise Short(position + length)
+                        into[kept] = data[position + 8 : position + length]
+                    position += length
+                    continue
+            tag, vr, value, length = self._head(position, end)
             if tag > stop or (not depth and tag in PIXEL_DATA):
                 if depth and tag == _ITEM_END:
                     return value
                 if not depth:
                     self.position, self.pixel_tag = position, tag if tag in PIXEL_DATA else 0
                     return position
-            if length == _UNDEFINED or tag in self.sequences:
-                keep = into if tag in self.sequences else None
+            if length == _UNDEFINED or tag in sequences:
+                keep = into if tag in sequences else None
                 position = self._sequence(tag, vr, value, length, end, keep, depth + 1)
                 continue
+            if tag <= stop and tag not in PIXEL_DATA:
+                self._remember(heads, position, value, length, tag if tag in values else 0)
             position = value + length
-            if tag in self.values and into is not None:
+            if tag in values and into is not None:
                 if position > end:
                     raise Short(position)
                 into[tag] = data[value:position]
         if not depth:
             self.position = position
         return position
+
+    def _remember(self, heads: Heads, position: int, value: int, length: int, kept: int) -> None:
+        """Note what the head at `position` says, where its eight bytes say all or the value is not kept."""
+        if len(heads) >= _MOST_HEADS:
+            heads.clear()
+        if value == position + 8 and length < _LONG:
+            heads[self.data[position:value]] = (kept, 8 + length)
+        elif value == position + 12 and not kept:
+            heads[self.data[position : position + 8]] = (0, 0)
+
+    def _head(self, position: int, end: int) -> tuple[int, int, int, int]:
+        """(tag, VR as a number, offset of the value, its length) of the element at `position`."""
+        if not self.explicit:
+            group, element, length = self._pair(self.data, position)
+            return group << 16 | element, 0, position + 8, length
+        group, element, vr, length = self._explicit_head(self.data, position)
+        value = position + 8
+        if vr not in self._short_vrs:
+            value, length = self._long_form(position, group, vr, end)
+        return group << 16 | element, vr, value, length
 
     def _long_form(self, position: int, group: int, vr: int, end: int) -> tuple[int, int]:
         """(offset of the value, its length) of an element whose VR takes the long form, or of an item's delimiter."""

@@ -21,6 +21,7 @@ from medssl.archive.syntaxes import (
 from medssl.archive.values import Values
 from medssl.archive.vocabulary import body_part_word, manufacturer_word, modality_word, model_word
 
+_WITH_VOLUME = CLASSIC | ENHANCED | {COLOR_MR, ""}
 _FACE_CODE = "113102"  # PS3.16 CID 7050: clean recognizable visual features
 
 
@@ -88,7 +89,7 @@ def _judge(values: Values, record: Record) -> None:
         raise Rejected(Reason.PARAMETRIC_MAP, "a parametric map")
     if sop_class in NO_VOLUME:
         raise Rejected(Reason.UNSUPPORTED_MODALITY, f"an object of modality {record.modality}")
-    if sop_class not in CLASSIC | ENHANCED | {COLOR_MR, ""} or not record.rows or not record.columns:
+    if sop_class not in _WITH_VOLUME or not record.rows or not record.columns:
         raise Rejected(Reason.NOT_IMAGE_SOP, "an object without a volume")
     if values.short(tags.SAMPLES, 1) != 1 or record.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Rejected(Reason.COLOR, f"{values.short(tags.SAMPLES, 1)} samples per pixel")
@@ -135,6 +136,8 @@ def _padding(values: Values) -> tuple[int, int] | None:
 
 def _references(values: Values) -> tuple[str, ...]:
     """Series UIDs that a segmentation or structure set refers to."""
+    if tags.REFERENCED_SERIES not in values.elements and tags.REFERENCED_FRAME not in values.elements:
+        return ()
     found = [item.text(tags.SERIES_UID) for item in values.items(tags.REFERENCED_SERIES)]
     for frame in values.items(tags.REFERENCED_FRAME):
         for study in frame.items(tags.RT_STUDY):

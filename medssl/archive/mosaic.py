@@ -2,7 +2,7 @@
 
 import math
 import struct
-import warnings
+from collections.abc import Iterator
 
 from medssl.archive import tags
 from medssl.archive.reasons import Reason
@@ -11,6 +11,7 @@ from medssl.archive.rejection import Rejected
 from medssl.archive.values import Values
 
 _CSA_ELEMENTS = ("NumberOfImagesInMosaic", "SliceNormalVector", "B_value")
+_MOST_CSA_ITEMS = 1000
 
 
 def mosaic_frames(values: Values, record: Record, whole: Frame) -> tuple[tuple[Frame, ...], int]:
@@ -42,10 +43,11 @@ def mosaic_frames(values: Values, record: Record, whole: Frame) -> tuple[tuple[F
     down = (record.rows - record.rows // grid) / 2 * spacing[0]
     first = [position[axis] + right * orientation[axis] + down * orientation[axis + 3] for axis in range(3)]
     b_value = csa["B_value"][0] if csa.get("B_value") else whole.b_value
+    common = whole._replace(b_value=b_value)[3:]  # all but number, tile and position: a series has many tiles
     frames = []
     for tile in range(count):
         x, y, z = (first[axis] + tile * step * normal[axis] for axis in range(3))
-        frames.append(whole._replace(tile=tile, position_mm=(x, y, z), b_value=b_value))
+        frames.append(Frame(0, tile, (x, y, z), *common))
     return tuple(frames), grid
 
 
@@ -78,14 +80,48 @@ def _tiles_per_row(count: int, record: Record, reason: Reason) -> int:
 
 
 def _csa(raw: bytes) -> dict[str, list[float]]:
-    """Numbers of the wanted elements of a Siemens CSA header; none where it cannot be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls itself experimental on import
-        from nibabel.nicom import csareader
+    """Numbers of the wanted elements of a Siemens CSA header; none where it cannot be read.
 
+    The layout is the one that nibabel describes (doc/source/dicom/siemens_csa.rst). Read here because nibabel's reader
+    asserts things about a file, and makes an object of each of its hundred elements for every volume of a time series.
+    """
     try:
-        elements = csareader.read(raw)["tags"]
-        found = {name: [float(item) for item in elements[name]["items"]] for name in _CSA_ELEMENTS if name in elements}
-    except (csareader.CSAError, struct.error, ValueError, TypeError, KeyError, IndexError, OverflowError):
+        found = {name: [float(text) for text in texts] for name, texts in _csa_elements(raw)}
+    except (struct.error, ValueError):
         return {}
     return {name: numbers for name, numbers in found.items() if numbers and all(map(math.isfinite, numbers))}
+
+
+def _csa_elements(raw: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Names and texts of the wanted elements. Raises struct.error or ValueError where the header is no such.
+
+    An element has a name, a number of values and a number of items, an item four numbers, of which the second is the
+    length of its text, padded to four bytes. Before software VB it was the first, less the items of the second element.
+    """
+    newer = raw.startswith(b"SV10")
+    position, odd = (16, 0) if newer else (8, 0)
+    n_elements = int(struct.unpack_from("<I", raw, position - 8)[0])
+    if n_elements > _MOST_CSA_ITEMS:
+        raise ValueError(f"{n_elements} elements")
+    for number in range(n_elements):
+        n_values, n_items = struct.unpack_from("<64xi8xi", raw, position)
+        name = raw[position : position + 64].split(b"\0", 1)[0].decode("latin-1")
+        position += 84
+        if number == 1 and not newer:
+            odd = n_items
+        if n_items > _MOST_CSA_ITEMS:
+            raise ValueError(f"{n_items} items in an element")
+        texts = []
+        for _ in range(n_items):
+            first, second = struct.unpack_from("<ii", raw, position)
+            length = second if newer else first - odd
+            position += 16
+            if length < 0 or position + length > len(raw):
+                if newer:
+                    raise ValueError("an item that is longer than its header")
+                break
+            texts.append(raw[position : position + length].split(b"\0", 1)[0].strip())
+            position += length + -length % 4
+        if name in _CSA_ELEMENTS:
+            texts = texts[: n_values or n_items]
+            yield name, texts[: texts.index(b"")] if b"" in texts else texts

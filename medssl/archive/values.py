@@ -1,16 +1,47 @@
-"""Values of raw DICOM elements: text that is only compared, numbers that must be numbers."""
+"""Values of raw DICOM elements: text that is only compared, numbers that must be numbers.
+
+The slices of a series repeat nearly all their values, so the last few thousand texts and numbers are remembered.
+"""
 
 import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from medssl.archive.elements import Elements
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
 
+_REMEMBERED = 4096
 
-@dataclass(frozen=True)
+
+@lru_cache(_REMEMBERED)
+def _text(raw: bytes) -> str:
+    """Latin-1 keeps every byte, so that equal bytes stay equal whatever their character set."""
+    return raw.decode("latin-1").strip(" \0")
+
+
+@lru_cache(_REMEMBERED)
+def _words(raw: bytes) -> tuple[str, ...]:
+    text = _text(raw)
+    return tuple(part.strip() for part in text.split("\\")) if text else ()
+
+
+@lru_cache(_REMEMBERED)
+def _numbers(raw: bytes) -> tuple[float, ...] | None:
+    """The numbers of a decimal or integer string; None where one of them is no finite number."""
+    text = raw.decode("latin-1").strip(" \0")
+    if not text:
+        return ()
+    try:
+        numbers = tuple(map(float, text.split("\\")))
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Values:
     """Elements of one dataset or item, with the byte order in which its binary numbers are written."""
 
@@ -23,38 +54,26 @@ class Values:
         return value if isinstance(value, bytes) else b""
 
     def text(self, tag: int) -> str:
-        """Text without padding. Latin-1 keeps every byte, so that equal bytes stay equal whatever their character
-        set.
-        """
-        raw = self.raw(tag)
-        return raw.decode("latin-1").strip(" \0") if raw else ""
+        """Text without padding."""
+        raw = self.elements.get(tag)
+        return _text(raw) if raw and isinstance(raw, bytes) else ""
 
     def words(self, tag: int) -> tuple[str, ...]:
         """The values of a multi-valued text."""
-        text = self.text(tag)
-        return tuple(part.strip() for part in text.split("\\")) if text else ()
+        raw = self.elements.get(tag)
+        return _words(raw) if raw and isinstance(raw, bytes) else ()
 
     def decimals(self, tag: int) -> tuple[float, ...]:
         """Numbers of a decimal or integer string. Raises Rejected with BAD_NUMBER for what is no finite number."""
-        text = self.text(tag)
-        if not text:
-            return ()
-        try:
-            numbers = tuple(float(part) for part in text.split("\\"))
-        except ValueError:
-            numbers = (math.nan,)
-        if not all(map(math.isfinite, numbers)):
+        numbers = _numbers(self.raw(tag))
+        if numbers is None:
             raise Rejected(Reason.BAD_NUMBER, f"element {name(tag)} is no finite number")
         return numbers
 
     def decimal(self, tag: int) -> float | None:
         """The first number of a decimal string; None where it is absent or no number: for values nothing rests on."""
-        if tag not in self.elements:
-            return None
-        try:
-            numbers = self.decimals(tag)
-        except Rejected:
-            return None
+        raw = self.elements.get(tag)
+        numbers = _numbers(raw) if raw and isinstance(raw, bytes) else None
         return numbers[0] if numbers else None
 
     def integer(self, tag: int) -> int | None:
@@ -65,7 +84,7 @@ class Values:
     def short(self, tag: int, default: int = 0) -> int:
         """The first unsigned 16-bit number."""
         raw = self.raw(tag)
-        return int(struct.unpack_from(self._endian + "H", raw)[0]) if len(raw) >= 2 else default
+        return int.from_bytes(raw[:2], "little" if self.little else "big") if len(raw) >= 2 else default
 
     def signed_short(self, tag: int) -> int:
         """The first signed 16-bit number."""

@@ -67,5 +67,7 @@ def _scan(scan: IndexedScan) -> Explanation:
     flags = [*row.flags, *(outcome.flags if outcome else ())]
     if outcome and outcome.label_reason:
         finding = f"{finding}; label left out: {outcome.label_finding} ({outcome.label_reason})".lstrip("; ")
+    if outcome and outcome.trim:
+        finding = f"{finding}; {outcome.trim.finding} ({outcome.trim.reason})"
     meanings = tuple(f"{flag}: {Flag(flag).meaning}" for flag in dict.fromkeys(flags))
     return Explanation("scan", scan.scan_id, reason or "accepted", finding, reason.action if reason else "", meanings)

@@ -12,6 +12,7 @@ from medssl.archive.quality import check_voxels, checked_label
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rejection import Rejected
 from medssl.archive.sources import DicomSource, NiftiSource, Source
+from medssl.archive.trim import Trim
 from medssl.archive.volume import read_dicom
 from medssl.errors import DataError
 from medssl.geometry import Volume
@@ -21,25 +22,31 @@ _MOST_FILES = 100_000
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked scan. label_problem: why its label file is not used, if it has one that is not."""
+    """A checked scan. label_problem: why its label file is not used, if it has one that is not. trim: what it lost on
+    the way, if it did.
+    """
 
     volume: Volume
     label: Volume | None
     label_problem: Rejected | None
     flags: tuple[Flag, ...]
+    trim: Trim | None = None
 
 
-def load_source(source: Source, *, limits: Limits) -> Loaded:
-    """The scan of a source, its voxels and label checked. Raises Rejected."""
+def load_source(source: Source, *, limits: Limits, min_slices: int = 1) -> Loaded:
+    """The scan of a source, its voxels and label checked. Raises Rejected.
+
+    min_slices: fewest that may be left where slices have to be left out.
+    """
     with at_hand(source, limits=limits) as near:
-        return _load(near, limits)
+        return _load(near, limits, min_slices)
 
 
-def _load(source: Source, limits: Limits) -> Loaded:
+def _load(source: Source, limits: Limits, min_slices: int) -> Loaded:
     if isinstance(source, DicomSource):
-        volume, flags = read_dicom(source, limits=limits)
+        volume, flags, trim = read_dicom(source, limits=limits, min_slices=min_slices)
         check_voxels(volume)
-        return Loaded(volume, None, None, flags)
+        return Loaded(volume, None, None, flags, trim)
     source.image.check_unchanged()
     volume = read_volume(Path(source.image.path), limits=limits)
     source.image.check_unchanged()

@@ -14,13 +14,14 @@ from medssl.archive.index import Index, IndexedScan
 from medssl.archive.manifest import ManifestRow, Split
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rejection import Rejected
+from medssl.archive.trim import Trim
 
 _SIBLING_OVERLAP = 0.7
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What loading a scan came to. label_reason: why its label is left out, where it is."""
+    """What loading a scan came to. label_reason: why its label is left out, where it is. trim: what it lost."""
 
     reason: Reason | None
     finding: str
@@ -29,6 +30,7 @@ class Outcome:
     content_hash: str | None = None
     label_reason: Reason | None = None
     label_finding: str = ""
+    trim: Trim | None = None
 
     @classmethod
     def of(cls, rejected: Rejected) -> "Outcome":
@@ -47,7 +49,15 @@ def parse_outcome(text: str) -> Outcome:
         facts[name] = Reason(facts[name]) if facts[name] else None
     facts["flags"] = tuple(Flag(flag) for flag in facts["flags"])
     facts["labels"] = tuple(facts["labels"])
+    facts["trim"] = _parse_trim(facts["trim"]) if facts.get("trim") else None
     return Outcome(**facts)
+
+
+def _parse_trim(facts: dict[str, Any]) -> Trim:
+    for name in ("shape", "affine_ras_mm"):
+        facts[name] = tuple(facts[name])
+    facts["reason"], facts["flags"] = Reason(facts["reason"]), tuple(Flag(flag) for flag in facts["flags"])
+    return Trim(**facts)
 
 
 def row_json(row: ManifestRow) -> str:
@@ -64,7 +74,9 @@ def parse_row(text: str) -> ManifestRow:
 
 
 def scan_rows(index: Index, pseudonyms: Pseudonyms, split: Callable[[str], Split]) -> Iterator[ManifestRow]:
-    """Rows of all scans, final: outcome, duplicates and split applied; a row of its own for each label left out."""
+    """Rows of all scans, final: outcome, duplicates and split applied; a row of its own for each label and each part
+    left out.
+    """
     kept = _representatives(index)
     siblings = _reconstruction_siblings(index)
     for scan in index.scans():
@@ -75,7 +87,10 @@ def scan_rows(index: Index, pseudonyms: Pseudonyms, split: Callable[[str], Split
         outcome = parse_outcome(scan.outcome) if scan.outcome else None
         yield _final(row, scan, outcome, kept)
         if outcome and outcome.label_reason:
-            yield _label_row(row, outcome.label_reason, pseudonyms)
+            yield _part_row(row, outcome.label_reason, pseudonyms.name("label", row.scan_id))
+        if outcome and outcome.trim:
+            part_id = f"{row.series_id}-{pseudonyms.name('left-out', row.scan_id)[:8]}"
+            yield _part_row(replace(row, n_files=outcome.trim.n_left_out), outcome.trim.reason, part_id)
 
 
 def duplicates(index: Index) -> set[str]:
@@ -89,21 +104,35 @@ def duplicates(index: Index) -> set[str]:
     return found
 
 
+def trimmed(index: Index) -> list[str]:
+    """Ids of scans of which slices were left out while they were loaded, or too many to keep the rest."""
+    found = []
+    for scan in index.scans():
+        outcome = parse_outcome(scan.outcome) if scan.outcome else None
+        if outcome and (outcome.trim or outcome.reason in (Reason.SOP_UID_COLLISION, Reason.DUPLICATE_POSITION)):
+            found.append(scan.scan_id)
+    return found
+
+
 def _final(row: ManifestRow, scan: IndexedScan, outcome: Outcome | None, kept: Mapping[str, str]) -> ManifestRow:
     if outcome is None or outcome.reason:
         reason = outcome.reason if outcome else row.reason
         return replace(row, status="rejected", reason=reason) if reason else row
     flags = tuple(dict.fromkeys((*row.flags, *outcome.flags)))
     row = replace(row, flags=flags, content_hash=outcome.content_hash, labels=outcome.labels)
+    if outcome.trim:
+        lost = outcome.trim
+        row = replace(row, shape=lost.shape, affine_ras_mm=lost.affine_ras_mm, n_files=lost.n_files)
     if outcome.content_hash and kept[outcome.content_hash] != scan.scan_id:
         return replace(row, status="rejected", reason=Reason.DUPLICATE_CONTENT, labels=())
     return row
 
 
-def _label_row(row: ManifestRow, reason: Reason, pseudonyms: Pseudonyms) -> ManifestRow:
+def _part_row(row: ManifestRow, reason: Reason, part_id: str) -> ManifestRow:
+    """Row of what is left out of a scan that is kept: its label, or slices."""
     return replace(
         row,
-        scan_id=pseudonyms.name("label", row.scan_id),
+        scan_id=part_id,
         status="rejected",
         reason=reason,
         flags=(),

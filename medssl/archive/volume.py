@@ -10,25 +10,30 @@ from medssl.archive.dataset import read_lut
 from medssl.archive.limits import Limits
 from medssl.archive.pixels import Values, read_frames
 from medssl.archive.reasons import Flag, Reason
-from medssl.archive.rejection import Rejected
 from medssl.archive.sources import DicomFile, DicomSource, SourceSlice
+from medssl.archive.trim import Trim, trim
 from medssl.geometry import Volume
 
 # What lies outside the field of view of a CT is air (ingest.md 1b, PixelPaddingValue).
 _CT_FLOOR_HU = -1024
 
 
-def read_dicom(source: DicomSource, *, limits: Limits) -> tuple[Volume, tuple[Flag, ...]]:
-    """Voxels (X, Y, Z) after rescaling, and what was noticed. Raises Rejected.
+def read_dicom(
+    source: DicomSource, *, limits: Limits, min_slices: int = 1
+) -> tuple[Volume, tuple[Flag, ...], Trim | None]:
+    """Voxels (X, Y, Z) after rescaling, what was noticed, and what was left out because its copies differ.
 
-    Whole numbers stay whole: int16 or int32 where every slope is 1, float32 otherwise.
+    Raises Rejected.
+
+    Whole numbers stay whole: int16 or int32 where every slope is 1, float32 otherwise. min_slices: fewest that may be
+    left.
     """
     for file in source.files:
         file.file.check_unchanged()
     first = source.files[source.slices[0].file]
     rows, columns = _tile_shape(first)
     voxels = np.empty((len(source.slices), rows, columns), _result_type(source))
-    padded = 0
+    padded, doubtful = 0, dict[int, Reason]()
     by_file: dict[int, list[tuple[int, SourceSlice]]] = defaultdict(list)
     for depth, one in enumerate(source.slices):
         by_file[one.file].append((depth, one))
@@ -38,7 +43,8 @@ def read_dicom(source: DicomSource, *, limits: Limits) -> tuple[Volume, tuple[Fl
         table = read_lut(file.file.path, limits=limits) if file.lut else None
         for depth, one in members:
             stored = _tile(frames[one.frame], file, one.tile)
-            _check_twins(source, one, stored, limits)
+            if doubt := _doubt(source, one, stored, limits):
+                doubtful[depth] = doubt
             outside = _padding(stored, file, source.family)
             voxels[depth] = _physical(stored, one, table, voxels.dtype)
             if outside is not None:
@@ -48,7 +54,10 @@ def read_dicom(source: DicomSource, *, limits: Limits) -> tuple[Volume, tuple[Fl
         file.file.check_unchanged()
     flags = (Flag.F_PADDING,) if padded else ()
     volume = Volume(voxels.transpose(2, 1, 0), np.array(source.affine_ras_mm).reshape(4, 4))
-    return volume, (*flags, *_intensity_flags(source, volume))
+    if not doubtful:
+        return volume, (*flags, *_intensity_flags(source, volume)), None
+    volume, lost = trim(source, volume, doubtful, limits=limits, min_slices=min_slices)
+    return volume, (*flags, *lost.flags, *_intensity_flags(source, volume)), lost
 
 
 def _frames(file: DicomFile, numbers: Iterable[int], limits: Limits) -> dict[int, Values]:
@@ -69,14 +78,14 @@ def _tile(frame: Values, file: DicomFile, tile: int) -> Values:
     return frame[down * rows : (down + 1) * rows, right * columns : (right + 1) * columns]
 
 
-def _check_twins(source: DicomSource, one: SourceSlice, stored: Values, limits: Limits) -> None:
-    """Copies of a slice must hold the same values, or nobody knows which is right."""
+def _doubt(source: DicomSource, one: SourceSlice, stored: Values, limits: Limits) -> Reason | None:
+    """Why a slice cannot be used: its copies hold other values, and nobody knows which is right."""
     for twin in one.twins:
         file = source.files[twin.file]
         copy = _tile(_frames(file, [twin.frame], limits)[twin.frame], file, one.tile)
         if not np.array_equal(copy, stored):
-            reason = Reason.SOP_UID_COLLISION if twin.same_instance else Reason.DUPLICATE_POSITION
-            raise Rejected(reason, "two copies of a slice differ in their pixels")
+            return Reason.SOP_UID_COLLISION if twin.same_instance else Reason.DUPLICATE_POSITION
+    return None
 
 
 def _result_type(source: DicomSource) -> npt.DTypeLike:

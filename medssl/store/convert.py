@@ -28,6 +28,7 @@ class Export:
     source: str
     path: Path
     limits: Limits
+    min_slices: int
 
 
 def convert(
@@ -59,7 +60,8 @@ def convert(
                 for scan_id in scan_ids:
                     scan = index.scan(scan_id)
                     if scan is not None and scan.source is not None:
-                        yield Export(scan_id, scan.source, out / f"{scan_id}.nii.gz", settings.limits)
+                        path = out / f"{scan_id}.nii.gz"
+                        yield Export(scan_id, scan.source, path, settings.limits, settings.min_slices)
 
             counts: Counter[str] = Counter()
             for task, outcome in ready.run(write_scan, tasks, waiting, settings.limits.scan_seconds):
@@ -79,10 +81,11 @@ def convert(
 def write_scan(task: Export) -> Outcome:
     """Load one scan and write it as NIfTI. Runs in a worker process."""
     try:
-        loaded = load_source(parse_source(task.source), limits=task.limits)
+        loaded = load_source(parse_source(task.source), limits=task.limits, min_slices=task.min_slices)
         write_nifti(task.path, loaded.volume)
     except Rejected as rejected:
         return Outcome.of(rejected)
     except MemoryError:
         return Outcome(Reason.TOO_LARGE, f"it needs more memory than {task.limits.worker_bytes} bytes")
-    return Outcome(reason=None, finding="", flags=loaded.flags, content_hash=content_hash(loaded.volume))
+    digest = content_hash(loaded.volume)
+    return Outcome(reason=None, finding="", flags=loaded.flags, content_hash=digest, trim=loaded.trim)

@@ -31,7 +31,7 @@ from medssl.archive.plan_nifti import plan_nifti, rejected_file_row
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
 from medssl.archive.report import IngestReport, Progress, Silent, Tally
-from medssl.archive.rows import Outcome, duplicates, parse_outcome, parse_row, scan_rows
+from medssl.archive.rows import Outcome, duplicates, parse_outcome, parse_row, scan_rows, trimmed
 from medssl.archive.settled import Settled, Splitter, settle
 from medssl.archive.splits import overrides, read_splits_file
 from medssl.archive.unpack import unpack
@@ -230,6 +230,8 @@ def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings) -> tup
     rules = Rules(settings.min_slices, settings.include_derived, settings.volumes_per_series, settings.limits)
     if index.fact("rules") != repr(rules):
         index.make_all_dirty()
+        for scan_id in trimmed(index):
+            index.put_outcome(scan_id, None)
         index.put_fact("rules", repr(rules))
     return plan.label_names, [*plan.removed, *plan_dicom(index, pseudonyms, rules)]
 
@@ -245,7 +247,8 @@ def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Pr
             scan = index.scan(scan_id)
             if scan is not None and scan.source is not None:
                 modality = parse_row(scan.row).modality
-                yield Intake(scan_id, scan.source, modality, cohort / "store", policy, settings.limits)
+                store = cohort / "store"
+                yield Intake(scan_id, scan.source, modality, store, policy, settings.limits, settings.min_slices)
 
     counts: Counter[str] = Counter()
     for task, outcome in ready.run(take_in, tasks, waiting, settings.limits.scan_seconds):

@@ -26,6 +26,7 @@ class Intake:
     store: Path
     policy: StorePolicy
     limits: Limits
+    min_slices: int
 
 
 def take_in(task: Intake) -> Outcome:
@@ -34,7 +35,7 @@ def take_in(task: Intake) -> Outcome:
     Raises DataError only for what concerns all scans, such as a full disk.
     """
     try:
-        loaded = load_source(parse_source(task.source), limits=task.limits)
+        loaded = load_source(parse_source(task.source), limits=task.limits, min_slices=task.min_slices)
         write_volume(
             task.store, task.scan_id, loaded.volume, modality=task.modality, label=loaded.label, policy=task.policy
         )
@@ -52,4 +53,5 @@ def take_in(task: Intake) -> Outcome:
         content_hash=content_hash(loaded.volume),
         label_reason=problem.reason if problem else None,
         label_finding=problem.finding if problem else "",
+        trim=loaded.trim,
     )

@@ -1,12 +1,14 @@
 """`medssl archive`: what an ingest came to, why a file was left out, and a second opinion."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from medssl.archive.difference import Difference
     from medssl.archive.summary import CohortSummary
 
 app = typer.Typer(help="Look at what ingest made of an archive.", no_args_is_help=True)
@@ -72,6 +74,50 @@ def explain(
 
 
 @app.command()
+def label_names(cohort: Annotated[Path, typer.Argument(help="Cohort folder.")]) -> None:
+    """List the names of structures in DICOM label objects as a CSV to edit and give to `ingest --label-names`.
+
+    The names are free text of the archive and may name patients: keep the list where the archive is.
+    Example: medssl archive label-names cohort > names.csv
+    """
+    import csv
+    import sys
+
+    from medssl.archive.cohort import read_facts
+    from medssl.archive.index import read_index
+    from medssl.archive.plan_labels import names_met
+
+    read_facts(cohort)
+    with read_index(cohort / "private") as index:
+        rows = names_met(index)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("name", "label", "objects"))
+    writer.writerows(rows)
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="Cohort folder or manifest file.")],
+    after: Annotated[Path, typer.Argument(help="The other one, or a later state of it.")],
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Say which scans came, went or changed from one cohort to another, and which patients are in different splits.
+
+    Example: medssl archive diff cohort-2019 cohort-2020
+    """
+    from medssl.archive.difference import difference, read_pair
+
+    found = difference(*read_pair(before, after))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        _print_difference(found)
+    if exit_code and not found.same:
+        raise typer.Exit(1)
+
+
+@app.command()
 def verify(
     source: Annotated[list[Path], typer.Argument(help="Folders or files with DICOM series.")],
     against: Annotated[str, typer.Option(help="The other converter; dcm2niix is known.")] = "dcm2niix",
@@ -108,6 +154,29 @@ def verify(
         typer.echo(f"{len(found) - len(differ)} of {len(found)} series agree in every voxel and affine")
     if differ or not found:
         raise typer.Exit(1)
+
+
+def _print_difference(found: "Difference") -> None:
+    def some(scans: Iterable[str]) -> str:
+        named = list(scans)
+        return f"{len(named)} ({', '.join(named[:3])}{', ...' if len(named) > 3 else ''})"
+
+    patients = "{} and {} patients, {} in both".format(*found.patients)
+    typer.echo("{} and {} accepted scans; ".format(*found.accepted) + patients)
+    if found.same:
+        typer.echo("the same scans, and the same left out")
+    if found.added:
+        typer.echo(f"added: {some(found.added)}")
+    for reason in sorted(set(found.lost.values())):
+        typer.echo(f"lost, {reason}: {some(scan for scan, why in found.lost.items() if why == reason)}")
+    for aspect, scans in found.changed.items():
+        typer.echo(f"other {aspect}: {some(scans)}")
+    for reason, (was, now) in found.reasons.items():
+        typer.echo(f"rejected, {reason}: {was} before, {now} after")
+    if found.crossing:
+        typer.echo(
+            f"patients in different splits, so that one may test on what the other has seen: {some(found.crossing)}"
+        )
 
 
 def _print_summary(summary: "CohortSummary") -> None:

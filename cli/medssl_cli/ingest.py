@@ -15,7 +15,11 @@ def ingest(
     source: Annotated[list[Path], typer.Argument(help="Folders or files with NIfTI or DICOM scans.")],
     out: Annotated[Path, typer.Option(help="Cohort folder to make or continue.")],
     labels: Annotated[Path | None, typer.Option(help="Folder with label files named like their images.")] = None,
+    label_names: Annotated[
+        Path | None, typer.Option(help="CSV with columns name,label: structures of DICOM SEG and RTSTRUCT to labels.")
+    ] = None,
     splits: Annotated[Path | None, typer.Option(help="CSV with columns file,split that overrides the split.")] = None,
+    patients: Annotated[Path | None, typer.Option(help="CSV with columns patient,same_as: ids of one patient.")] = None,
     modality: Annotated[str | None, typer.Option(help="Modality of NIfTI scans: CT, MR, PT.")] = None,
     min_slices: Annotated[int | None, typer.Option(min=1, help="Fewest slices of a DICOM scan.")] = None,
     include_derived: Annotated[
@@ -47,7 +51,8 @@ def ingest(
     from medssl_cli.ingest_display import LiveProgress, print_report
 
     given = given_options(
-        labels=labels, splits=splits, modality=modality, min_slices=min_slices, volumes_per_series=volumes_per_series,
+        labels=labels, label_names=label_names, splits=splits, patients=patients, modality=modality,
+        min_slices=min_slices, volumes_per_series=volumes_per_series,
         key_file=key_file, seed=seed, workers=workers, include_derived=include_derived or None,
         follow_symlinks=follow_symlinks or None, archives=archives or None,
         scheduler=scheduler, dry_run=dry_run or None,

@@ -171,6 +171,18 @@ class Index:
         """Series of which a file is new or changed since its scans were planned."""
         return [series for (series,) in self._db.execute("SELECT series FROM dirty ORDER BY series")]
 
+    def series_keys(self, beginning: str) -> list[str]:
+        """Series whose key begins so."""
+        rows = self._db.execute(
+            "SELECT DISTINCT series FROM files WHERE series >= ? AND series < ?", (beginning, beginning + "\U0010ffff")
+        )
+        return [series for (series,) in rows]
+
+    def mark_dirty(self, series: Iterable[str]) -> None:
+        """Ask for these series to be planned again."""
+        with self._db:
+            self._db.executemany("INSERT OR IGNORE INTO dirty VALUES (?)", ((one,) for one in sorted(series)))
+
     def make_all_dirty(self) -> None:
         """Ask for every series to be planned again: the rules have changed."""
         with self._db:

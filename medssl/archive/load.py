@@ -6,6 +6,7 @@ from pathlib import Path
 from medssl.archive.at_hand import at_hand
 from medssl.archive.discover import walk
 from medssl.archive.identity import passing_key
+from medssl.archive.label_objects import read_label_objects
 from medssl.archive.limits import Limits
 from medssl.archive.nifti import read_volume
 from medssl.archive.quality import check_voxels, checked_label
@@ -22,8 +23,8 @@ _MOST_FILES = 100_000
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked scan. label_problem: why its label file is not used, if it has one that is not. trim: what it lost on
-    the way, if it did.
+    """A checked scan. label_problem: why its label, or a part of it, is not used, where it is not. trim: what it lost
+    on the way, if it did.
     """
 
     volume: Volume
@@ -46,7 +47,8 @@ def _load(source: Source, limits: Limits, min_slices: int) -> Loaded:
     if isinstance(source, DicomSource):
         volume, flags, trim = read_dicom(source, limits=limits, min_slices=min_slices)
         check_voxels(volume)
-        return Loaded(volume, None, None, flags, trim)
+        label, problem, noticed = read_label_objects(source.labels, volume, limits=limits)
+        return Loaded(volume, label, problem, (*flags, *noticed), trim)
     source.image.check_unchanged()
     volume = read_volume(Path(source.image.path), limits=limits)
     source.image.check_unchanged()

@@ -1,6 +1,7 @@
 """DICOM records of the index to planned scans: assembled, under pseudonyms, with all that loading needs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from medssl.archive.identity import Pseudonyms, is_placeholder, normalised_patie
 from medssl.archive.index import Index, IndexedFile, IndexedScan
 from medssl.archive.manifest import ManifestRow
 from medssl.archive.pixels import PixelFormat
+from medssl.archive.plan_labels import IMAGE, LABEL, Attached, LabelObjects
 from medssl.archive.reasons import Flag
 from medssl.archive.record import Record, parse_record
 from medssl.archive.repeats import Slice
@@ -18,31 +20,45 @@ from medssl.archive.syntaxes import family
 from medssl.geometry import spacing_mm
 
 
-def plan_dicom(index: Index, pseudonyms: Pseudonyms, rules: Rules) -> list[str]:
-    """Plan every series with new or changed files; returns ids of scans that are no more."""
+def plan_dicom(index: Index, pseudonyms: Pseudonyms, rules: Rules, labels: LabelObjects) -> list[str]:
+    """Plan every series with new or changed files, then the label objects of which none of them has use; returns ids of
+    scans that are no more.
+    """
     removed: list[str] = []
-    for series in index.dirty_series():
-        if series.startswith("dicom:"):
-            removed += index.plan(series, plan_series(series, list(index.files(series=series)), pseudonyms, rules))
+    dirty = index.dirty_series()
+    for series in dirty:
+        if series.startswith(IMAGE):
+            files = list(index.files(series=series))
+            removed += index.plan(series, plan_series(series, files, pseudonyms, rules, labels))
+    for series in dirty:
+        if series.startswith(LABEL):
+            parts = labels.left_out(series)
+            removed += index.plan(series, [_left_out_scan(series, part, pseudonyms) for part in parts])
     return removed
 
 
-def plan_series(series: str, files: Sequence[IndexedFile], pseudonyms: Pseudonyms, rules: Rules) -> list[IndexedScan]:
-    """Scans and rejected parts of one series."""
+def plan_series(
+    series: str, files: Sequence[IndexedFile], pseudonyms: Pseudonyms, rules: Rules, labels: LabelObjects | None = None
+) -> list[IndexedScan]:
+    """Scans and rejected parts of one series of images."""
     records = [parse_record(file.record or "") for file in files]
     assembly = assemble(list(enumerate(records)), rules)
+    attached = labels.attach(series, assembly.scans) if labels else [Attached() for _ in assembly.scans]
     scans = []
-    for number, scan in enumerate(assembly.scans):
+    for number, (scan, label) in enumerate(zip(assembly.scans, attached, strict=True)):
         row = _row(scan, number, len({one.file for one in scan.slices}), pseudonyms)
-        source = source_json(_source(scan, files, records))
+        row = replace(row, flags=(*row.flags, *label.flags))
+        source = source_json(replace(_source(scan, files, records), labels=label.objects))
         finding = (
             f"{scan.shape[2]} slices, tilt {scan.tilt_deg:.2f} degrees, volume {scan.volume + 1} of {scan.n_volumes}"
         )
         scans.append(IndexedScan(row.scan_id, series, source, row_json(row), finding, None))
-    for part in assembly.left_out:
-        row = _left_out_row(part, pseudonyms)
-        scans.append(IndexedScan(row.scan_id, series, None, row_json(row), part.finding, None))
-    return scans
+    return scans + [_left_out_scan(series, part, pseudonyms) for part in assembly.left_out]
+
+
+def _left_out_scan(series: str, part: LeftOut, pseudonyms: Pseudonyms) -> IndexedScan:
+    row = _left_out_row(part, pseudonyms)
+    return IndexedScan(row.scan_id, series, None, row_json(row), part.finding, None)
 
 
 def _row(scan: Assembled, number: int, n_files: int, pseudonyms: Pseudonyms) -> ManifestRow:

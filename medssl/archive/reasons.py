@@ -112,8 +112,8 @@ class Reason(_Code):
     )
     LABEL_OBJECT = (
         "LABEL_OBJECT",
-        "A DICOM SEG or RTSTRUCT; it can label the series it refers to, and is no scan itself.",
-        "Nothing to do; the referenced series must be in the sources for the label to be used.",
+        "A DICOM SEG or RTSTRUCT: it labels the series it refers to, and is no scan itself.",
+        "Nothing to do, unless an older medssl has left it out: then ingest into a new folder.",
     )
     SECONDARY_CAPTURE = "SECONDARY_CAPTURE", "A screenshot or secondary capture.", "Nothing to do."
     COLOR = "COLOR", "A colour image (RGB, YBR or palette).", "Nothing to do; it is no measured intensity."
@@ -270,8 +270,8 @@ class Reason(_Code):
     # Labels
     LABEL_WITHOUT_IMAGE = (
         "LABEL_WITHOUT_IMAGE",
-        "A label file that matches no image by name.",
-        "Rename it like its image, or name the image's folder as a source.",
+        "A label of which no image is in the cohort: by name (NIfTI), or by reference (DICOM).",
+        "Rename it like its image, or name the image's folder as a source; a rejected image has a row of its own.",
     )
     LABEL_GRID = (
         "LABEL_GRID",
@@ -283,6 +283,26 @@ class Reason(_Code):
         "LABEL_NOT_INTEGER",
         "The label holds values that are no whole numbers from 0 to 255.",
         "Save class numbers, not probabilities.",
+    )
+    LABEL_NAMES = (
+        "LABEL_NAMES",
+        "No structure of the DICOM label object has a name or code that stands for a label.",
+        "List the names with `medssl archive label-names COHORT`, and give theirs with --label-names.",
+    )
+    LABEL_CONTOURS = (
+        "LABEL_CONTOURS",
+        "A structure without a closed contour of three points, or with coordinates that are no finite numbers.",
+        "Draw it again, or leave it out with --label-names.",
+    )
+    LABEL_OFF_SLICE = (
+        "LABEL_OFF_SLICE",
+        "Contours lie between or across the slices of the scan, or on every second slice only.",
+        "Let the contouring software write them on the slices of this series; nothing is drawn between slices.",
+    )
+    LABEL_SUPERSEDED = (
+        "LABEL_SUPERSEDED",
+        "Newer label objects of the same scan hold all labels of this one.",
+        "Nothing to do; take the newer ones away if this one is right.",
     )
 
 
@@ -318,6 +338,18 @@ class Flag(_Code):
     F_QFORM_SFORM_DIFF = "F_QFORM_SFORM_DIFF", "qform and sform disagree; the sform is used.", "-"
     F_DEFACED = "F_DEFACED", "The header says that facial features were removed.", "-"
     F_LABEL_LEFT_OUT = "F_LABEL_LEFT_OUT", "Its label cannot be used; the scan is kept without one.", "-"
+    F_LABEL_PART = (
+        "F_LABEL_PART",
+        "Some structures of its label objects are left out: an unknown name, or a structure that cannot be drawn.",
+        "-",
+    )
+    F_LABEL_OVERLAP = "F_LABEL_OVERLAP", "Structures of its label overlap; the later one is on top.", "-"
+    F_LABEL_FRACTIONAL = "F_LABEL_FRACTIONAL", "Its label was fractional; voxels count from one half on.", "-"
+    F_LABELS_MERGED = (
+        "F_LABELS_MERGED",
+        "Several label objects refer to it; each label comes from the newest that holds it.",
+        "-",
+    )
     CT_NOT_HU = "CT_NOT_HU", "A CT without negative values and without intercept; it is likely not in HU.", "-"
     PATIENT_ID_SUSPECT = (
         "PATIENT_ID_SUSPECT",

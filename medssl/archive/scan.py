@@ -12,6 +12,7 @@ from medssl.archive.dataset import FIRST_BYTES, looks_like_dataset, read_dataset
 from medssl.archive.discover import Stamp
 from medssl.archive.header import record_of
 from medssl.archive.index import IndexedFile
+from medssl.archive.label_record import label_record_json, read_label_record
 from medssl.archive.limits import Limits
 from medssl.archive.nifti import HEADER_BYTES, is_nifti, parse_header
 from medssl.archive.places import Start, is_plain, source_of
@@ -146,6 +147,9 @@ def _dicom(read: Start, start: bytes, size: int, limits: Limits) -> tuple[str, s
             raise
         dataset = read_tolerantly(read, size, limits, refused)
     record = record_of(dataset, size)
+    if record.verdict == Reason.LABEL_OBJECT:
+        label = read_label_record(read, start, size, record=record, limits=limits)
+        return "label", f"label:{record.study}/{record.series}", label_record_json(label)
     return "dicom", f"dicom:{record.study}/{record.series}", record_json(record)
 
 

@@ -79,13 +79,27 @@ class DicomFile:
 
 
 @dataclass(frozen=True)
+class LabelObject:
+    """A segmentation or structure set that labels a scan. values: (number of a structure, number of its label), in the
+    order in which they are drawn.
+    """
+
+    file: SourceFile
+    structure_set: bool
+    values: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class DicomSource:
-    """A DICOM scan: slices in order along the third axis. family: CT, MR or PT. affine_ras_mm: row by row."""
+    """A DICOM scan: slices in order along the third axis. family: CT, MR or PT. affine_ras_mm: row by row. labels:
+    oldest first.
+    """
 
     files: tuple[DicomFile, ...]
     slices: tuple[SourceSlice, ...]
     affine_ras_mm: tuple[float, ...]
     family: str
+    labels: tuple[LabelObject, ...] = ()
 
 
 Source = NiftiSource | DicomSource
@@ -121,4 +135,8 @@ def _dicom(facts: dict[str, Any]) -> DicomSource:
     slices = tuple(
         SourceSlice(**{**one, "twins": tuple(Twin(**twin) for twin in one["twins"])}) for one in facts["slices"]
     )
-    return DicomSource(files, slices, tuple(facts["affine_ras_mm"]), facts["family"])
+    labels = tuple(
+        LabelObject(SourceFile(**one["file"]), one["structure_set"], tuple((a, b) for a, b in one["values"]))
+        for one in facts.get("labels", ())
+    )
+    return DicomSource(files, slices, tuple(facts["affine_ras_mm"]), facts["family"], labels)

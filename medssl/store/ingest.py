@@ -25,9 +25,11 @@ from medssl.archive.discover import check_not_empty, checked_sources
 from medssl.archive.identity import Pseudonyms, key_file, open_key, passing_key
 from medssl.archive.index import PASSING, Index, open_index
 from medssl.archive.limits import Limits
+from medssl.archive.label_names import label_names, name_table, read_names_file
 from medssl.archive.manifest import ManifestRow, write_manifest
 from medssl.archive.plan_dicom import plan_dicom
 from medssl.archive.plan_nifti import plan_nifti, rejected_file_row
+from medssl.archive.plan_labels import label_objects
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
 from medssl.archive.report import IngestReport, Progress, Silent, Tally
@@ -60,6 +62,9 @@ class IngestSettings(BaseModel):
     key_file: Path | None = Field(default=None, description="file with the pseudonym key")
     modality: str | None = Field(default=None, description="modality of NIfTI scans, which do not tell it themselves")
     policy: StorePolicy = StorePolicy()
+    label_names: Path | None = Field(
+        default=None, description="CSV with columns name,label: structures of DICOM label objects to labels"
+    )
     limits: Limits = Limits()
     workers: int | None = Field(
         default=None, ge=0, description="processes; 0 works in this one; None: as many as cores"
@@ -233,7 +238,10 @@ def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings) -> tup
         for scan_id in trimmed(index):
             index.put_outcome(scan_id, None)
         index.put_fact("rules", repr(rules))
-    return plan.label_names, [*plan.removed, *plan_dicom(index, pseudonyms, rules)]
+    table, changed = name_table(index, read_names_file(settings.label_names) if settings.label_names else None)
+    labels = label_objects(index, table, plan.label_names, all_again=changed)
+    removed = plan_dicom(index, pseudonyms, rules, labels)
+    return label_names(index, plan.label_names), [*plan.removed, *removed]
 
 
 def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Progress) -> int:

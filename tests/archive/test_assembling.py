@@ -314,7 +314,6 @@ def test_a_modality_lookup_table_is_applied(tmp_path):
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "SECONDARY_CAPTURE"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1"}, "UNSUPPORTED_MODALITY"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11"}, "NOT_IMAGE_SOP"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "LABEL_OBJECT"),
         ({"ImagePositionPatient": None}, "NO_GEOMETRY"),
         ({"ImageOrientationPatient": None}, "NO_GEOMETRY"),
         ({"PixelSpacing": None}, "NO_GEOMETRY"),

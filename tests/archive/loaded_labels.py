@@ -1,0 +1,36 @@
+"""The labels of an ingested cohort on the native grids of their scans, for tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from medssl.archive.cohort import Cohort
+from medssl.archive.index import read_index
+from medssl.archive.limits import Limits
+from medssl.archive.load import Loaded, load_source
+from medssl.archive.manifest import ManifestRow
+from medssl.archive.rows import parse_row
+from medssl.archive.sources import parse_source
+
+LIMITS = Limits(field_of_view_mm=5.0)
+
+
+def loaded(cohort: Path) -> list[tuple[ManifestRow, Loaded]]:
+    """Every planned scan of a cohort, loaded again, by the number of its slices and its place."""
+    with read_index(cohort / "private") as index:
+        found = [(parse_row(scan.row), scan.source) for scan in index.scans() if scan.source is not None]
+    read = [(row, load_source(parse_source(source), limits=LIMITS)) for row, source in found]
+    return sorted(read, key=lambda pair: (pair[0].shape, pair[0].affine_ras_mm))
+
+
+def only(cohort: Path) -> Loaded:
+    """The one scan of a cohort."""
+    ((_, scan),) = loaded(cohort)
+    return scan
+
+
+def rejected(cohort: Path) -> list[str]:
+    return sorted(row.reason for row in Cohort.open(cohort).rows if not row.accepted)
+
+
+def accepted(cohort: Path) -> Iterator[ManifestRow]:
+    return (row for row in Cohort.open(cohort).rows if row.accepted)

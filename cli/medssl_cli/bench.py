@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from medssl.training.timing import StepTiming
+    from medssl.training.benchmark import StepTiming
 
 
 def bench(

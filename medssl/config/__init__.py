@@ -11,6 +11,7 @@ from medssl.config.settings import (
     OptimConfig,
     PretrainConfig,
     ProbeConfig,
+    SamplingConfig,
     TrackingConfig,
 )
 from medssl.config.yaml_text import dump_config
@@ -23,6 +24,7 @@ __all__ = [
     "PretrainConfig",
     "ProbeConfig",
     "Resolved",
+    "SamplingConfig",
     "SettingRow",
     "TrackingConfig",
     "check_options",

@@ -117,6 +117,35 @@ class ProbeConfig(Settings):
         return labels
 
 
+Column = Literal["modality", "body_part", "manufacturer", "model"]
+
+
+class SamplingConfig(Settings):
+    """Which scans are drawn how often, and where patches lie. Without `balance` and `factors` every scan comes once per
+    epoch.
+    """
+
+    balance: tuple[Column | Literal["patient_id"], ...] = Field(
+        default=(), description="columns of the manifest whose groups are balanced against each other"
+    )
+    power: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="a balanced group is drawn in proportion to its number of scans to this power: 1 leaves the "
+        "proportions of the cohort, 0 draws all groups alike",
+    )
+    factors: dict[Column, dict[str, Annotated[float, Field(ge=0)]]] = Field(
+        default={}, description="factors on the chance of scans by column and value, such as {modality: {CT: 2}}"
+    )
+    in_body: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="share of patches that are centred in the body; the others lie anywhere in the box around it",
+    )
+
+
 class TrackingConfig(Settings):
     """The mirror in MLflow. The run folder is written either way."""
 
@@ -148,6 +177,9 @@ class PretrainConfig(Settings):
     splits: tuple[str, ...] = Field(default=("train",), min_length=1, description="splits of the cohort that are read")
     regions_per_scan: int = Field(
         default=1, ge=1, description="regions cut from a scan each time it is opened; more are cheaper and less varied"
+    )
+    sampling: SamplingConfig = Field(
+        default=SamplingConfig(), description="which scans are drawn how often, and where patches lie"
     )
     gradient_cache: int = Field(
         default=0,

@@ -1,11 +1,20 @@
-"""Where the patient is in a scan, so that crops can avoid the air around."""
+"""Where the patient is in a scan, so that crops can avoid the air around.
 
+A box at 4 voxels, and within it a mask of coarse cells that takes a few hundred bytes per scan.
+"""
+
+import base64
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Box = tuple[tuple[int, int, int], tuple[int, int, int]]
+Edges = tuple[int, int, int]
+Box = tuple[Edges, Edges]
 
 # Half-way between air (-1000 HU) and soft tissue; lungs lie inside the box of the body anyway.
 CT_BODY_HU = -500.0
@@ -13,6 +22,49 @@ CT_BODY_HU = -500.0
 DARK_PERCENTILE, BRIGHT_PERCENTILE, BODY_SHARE = 0.5, 99.5, 0.1
 # A coarse cell counts as body from this share of body voxels on: single noisy voxels, couch and coil wires do not.
 CELL_VOXELS, CELL_SHARE = 4, 0.25
+# Cells of the mask: patches are larger, and a plan holds the masks of all its scans. No axis has more than so many.
+MASK_CELL_VOXELS, MOST_CELLS = 8, 32
+
+
+@dataclass(frozen=True)
+class BodyMask:
+    """Which coarse cells of a scan hold body, cavities such as lungs and sinuses included.
+
+    edges: voxels of a cell along D, H, W; the last cell of an axis may be thinner. shape: cells along D, H, W.
+    packed: their bits, deflated.
+    """
+
+    edges: Edges
+    shape: Edges
+    packed: bytes
+
+    @property
+    def cells(self) -> npt.NDArray[np.bool_]:
+        """(d, h, w) cells, true where there is body."""
+        bits = np.frombuffer(zlib.decompress(self.packed), np.uint8)
+        return np.unpackbits(bits, count=prod(self.shape)).astype(bool).reshape(self.shape)
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"edges": self.edges, "shape": self.shape, "bits": base64.b64encode(self.packed).decode()}
+
+    @classmethod
+    def of_facts(cls, facts: dict[str, Any]) -> "BodyMask":
+        """What `facts` gave."""
+        d, h, w = facts["shape"]
+        a, b, c = facts["edges"]
+        return cls((a, b, c), (d, h, w), base64.b64decode(facts["bits"]))
+
+
+def find_body(voxels: npt.NDArray[Any], modality: str) -> tuple[Box, BodyMask]:
+    """Box and mask of the body in (d, h, w) voxels; the whole scan where no cell holds body."""
+    mask = body_mask(voxels, modality)
+    d, h, w = (max(MASK_CELL_VOXELS, -(-n // MOST_CELLS)) for n in voxels.shape)
+    cells = with_cavities(coarse_mask(mask, (d, h, w)))
+    if not cells.any():
+        cells[...] = True
+    packed = zlib.compress(np.packbits(cells).tobytes(), 9)
+    return _box(coarse_mask(mask, (CELL_VOXELS,) * 3), voxels.shape), BodyMask((d, h, w), _edges(cells.shape), packed)
 
 
 def body_mask(voxels: npt.NDArray[Any], modality: str) -> npt.NDArray[np.bool_]:
@@ -23,32 +75,52 @@ def body_mask(voxels: npt.NDArray[Any], modality: str) -> npt.NDArray[np.bool_]:
     return np.asarray(voxels > dark + BODY_SHARE * (bright - dark))
 
 
-def body_box(voxels: npt.NDArray[Any], modality: str) -> Box:
+def _box(cells: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> Box:
     """Smallest box (start, stop), in the array's axis order, around the coarse cells that hold body; the whole scan
     where none does.
     """
-    cells = coarse_mask(body_mask(voxels, modality))
-    shape = voxels.shape
     if not cells.any():
-        return (0, 0, 0), (shape[0], shape[1], shape[2])
+        return (0, 0, 0), _edges(shape)
     start, stop = [0, 0, 0], list(shape)
     for axis in range(3):
         filled = np.flatnonzero(cells.any(axis=tuple(a for a in range(3) if a != axis)))
         start[axis] = int(filled[0]) * CELL_VOXELS
         stop[axis] = min(shape[axis], (int(filled[-1]) + 1) * CELL_VOXELS)
-    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+    return _edges(start), _edges(stop)
 
 
-def coarse_mask(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The mask on cells of 4 x 4 x 4 voxels (the last ones of an axis may be thinner): true from a quarter of body
+def _edges(values: Sequence[int]) -> Edges:
+    d, h, w = (int(value) for value in values)
+    return d, h, w
+
+
+def coarse_mask(mask: npt.NDArray[np.bool_], edges: Edges) -> npt.NDArray[np.bool_]:
+    """The mask on cells of `edges` voxels (the last ones of an axis may be thinner): true from a quarter of body
     voxels on.
     """
     counts, sizes = mask.astype(np.float32), np.ones(mask.shape, np.float32)
-    for axis in range(3):
-        edges = np.arange(0, mask.shape[axis], CELL_VOXELS)
-        counts = np.add.reduceat(counts, edges, axis=axis)
-        sizes = np.add.reduceat(sizes, edges, axis=axis)
+    for axis, edge in enumerate(edges):
+        starts = np.arange(0, mask.shape[axis], edge)
+        counts = np.add.reduceat(counts, starts, axis=axis)
+        sizes = np.add.reduceat(sizes, starts, axis=axis)
     return np.asarray(counts >= CELL_SHARE * sizes)
+
+
+def with_cavities(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The (d, h, w) cells with what they enclose within each axial slice: lungs are dark, and open above and below."""
+    air = np.pad(~cells, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    outside = np.zeros_like(air)
+    outside[:, 0, 0] = True
+    while True:
+        grown = outside.copy()
+        grown[:, 1:] |= outside[:, :-1]
+        grown[:, :-1] |= outside[:, 1:]
+        grown[:, :, 1:] |= outside[:, :, :-1]
+        grown[:, :, :-1] |= outside[:, :, 1:]
+        grown &= air
+        if (grown == outside).all():
+            return np.asarray(~outside[:, 1:-1, 1:-1])
+        outside = grown
 
 
 def _thinned(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -80,8 +80,8 @@ class RegionLoader:
         self.first_step, self.workers = first_step, workers
         self.pin = pin and torch.cuda.is_available()
         self._crew: Crew | None = None
-        # Sampled label voxels are needed by the plan only and would travel to a worker with every batch.
-        self._scans = {scan.scan_id: replace(scan, class_voxels={}) for scan in plan.scans}
+        # Sampled label voxels and masks are needed by the plan only and would travel to a worker with every batch.
+        self._scans = {scan.scan_id: replace(scan, class_voxels={}, body_mask=None) for scan in plan.scans}
 
     def __enter__(self) -> "RegionLoader":
         if self.workers:

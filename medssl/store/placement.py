@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medssl.errors import ConfigError
 from medssl.randomness import generator
+from medssl.store.centres import centre_limits, draw_centre
 from medssl.store.crops import Crop
 from medssl.store.volumes import StoredVolume
 
@@ -20,15 +21,15 @@ Matrix = npt.NDArray[np.float64]
 
 # A quarter turn in the H-W plane.
 QUARTER_TURN = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-# How far, as a share of the patch, a window may leave the box of the body (never the scan): voxels at its rim are then
-# seen nearly as often as those in its middle.
-OVERHANG = 0.25
 
 
 def draw_crops(
-    scan: StoredVolume, crops: Mapping[str, Crop], *, seed: int, number: int, foreground: float
+    scan: StoredVolume, crops: Mapping[str, Crop], *, seed: int, number: int, foreground: float, in_body: float = 0.0
 ) -> dict[str, Matrix]:
-    """One (3, 4) matrix per crop, a function of (seed, number) and the scan alone."""
+    """One (3, 4) matrix per crop, a function of (seed, number) and the scan alone.
+
+    foreground, in_body: chances of `draw_centre`.
+    """
     centres: dict[str, tuple[Vector, Vector]] = {}
     matrices = {}
     for name in anchored_order(crops):
@@ -38,11 +39,13 @@ def draw_crops(
         size = np.array(crop.size, np.float64)
         extent = np.abs(upright) @ size
         if crop.anchor is None:
-            centre = _draw_centre(scan, extent, draw, foreground, whole_voxels=_is_unit(linear))
+            centre = draw_centre(
+                scan, extent, draw, foreground=foreground, in_body=in_body, whole_voxels=_is_unit(linear)
+            )
         else:
             middle, anchor_extent = centres[crop.anchor]
             centre = middle + draw.uniform(-crop.reach, crop.reach, 3) * anchor_extent
-            low, high = _limits(np.array(scan.shape, np.float64), extent)
+            low, high = centre_limits(np.array(scan.shape, np.float64), extent)
             centre = np.clip(centre, low, high)
         matrices[name] = _matrix(linear, centre, size)
         centres[name] = matrices[name] @ np.append((size - 1) / 2, 1.0), extent
@@ -113,37 +116,6 @@ def rotation(angles_rad: Vector) -> Matrix:
         turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
         out = turn @ out
     return out
-
-
-def _draw_centre(
-    scan: StoredVolume, extent: Vector, draw: np.random.Generator, foreground: float, *, whole_voxels: bool
-) -> Vector:
-    """Centre of the window in scan voxels: on a labelled voxel with the chance `foreground`, else where it overlaps
-    the body.
-
-    whole_voxels: the window will be rounded to whole voxels, so half a voxel more at both ends keeps the first and
-    last place as likely.
-    """
-    shape = np.array(scan.shape, np.float64)
-    low, high = _limits(shape, extent)
-    on_label, share = draw.random() < foreground, draw.random(3)
-    which, voxel = draw.random(2)
-    if on_label and scan.class_voxels:
-        values = sorted(scan.class_voxels)
-        places = scan.class_voxels[values[int(which * len(values))]]
-        return np.asarray(np.clip(places[int(voxel * len(places))].astype(np.float64), low, high))
-    body_low = np.array(scan.body_box[0]) - 0.5 + extent * (0.5 - OVERHANG)
-    body_high = np.array(scan.body_box[1]) - 0.5 - extent * (0.5 - OVERHANG)
-    body_low, body_high = np.minimum(body_low, body_high), np.maximum(body_low, body_high)
-    low, high = np.clip(body_low, low, high), np.clip(body_high, low, high)
-    margin = 0.5 if whole_voxels else 0.0
-    return low - margin + share * (high - low + 2 * margin)
-
-
-def _limits(shape: Vector, extent: Vector) -> tuple[Vector, Vector]:
-    """Lowest and highest centre of a window that stays in the scan or, where it is larger, covers the scan."""
-    a, b = extent / 2 - 0.5, shape - extent / 2 - 0.5
-    return np.minimum(a, b), np.maximum(a, b)
 
 
 def _matrix(linear: Matrix, centre: Vector, size: Vector) -> Matrix:

@@ -17,10 +17,12 @@ class BatchPlan:
     """The endless stream of samples. Sample number n is the n-th of the stream, whatever worker or rank reads it.
 
     batch_size: samples of the global batch, over all ranks. weights: chance of each scan (any positive scale), drawn
-    anew for every sample; None visits every scan once per epoch in a seeded order. regions_per_scan: so many
-    consecutive samples come from one scan; less to open and better for the disk cache, but a batch then shows fewer
-    patients, and a contrastive task sees false negatives. foreground: chance that a crop without anchor is centred on
-    a labelled voxel, of a class drawn uniformly among those present.
+    anew for every sample (`weights.py` makes them); None visits every scan once per epoch in a seeded order.
+    regions_per_scan: so many consecutive samples come from one scan; less to open and better for the disk cache, but a
+    batch then shows fewer patients, and a contrastive task sees false negatives. foreground: chance that a crop without
+    anchor is centred on a labelled voxel, of a class drawn uniformly among those present. in_body: chance that any
+    other crop without anchor is centred in the mask of the body; else anywhere in the body's box. A scan stored before
+    there were masks has only its box.
 
     Rotation is in millimetres: on an anisotropic scan a tilted patch reaches across many thin voxels, as it does in
     the patient.
@@ -36,6 +38,7 @@ class BatchPlan:
         weights: Sequence[float] | None = None,
         regions_per_scan: int = 1,
         foreground: float = 0.0,
+        in_body: float = 0.0,
     ) -> None:
         if not scans:
             raise DataError(
@@ -48,7 +51,7 @@ class BatchPlan:
         anchored_order(crops)
         self.scans, self.crops = tuple(scans), dict(crops)
         self.batch_size, self.seed = batch_size, seed
-        self.regions_per_scan, self.foreground = regions_per_scan, foreground
+        self.regions_per_scan, self.foreground, self.in_body = regions_per_scan, foreground, in_body
         self._cumulative = None if weights is None else _cumulative(weights, len(self.scans))
         self._order = lru_cache(maxsize=2)(self._order_of)
 
@@ -68,7 +71,9 @@ class BatchPlan:
     def sample(self, number: int) -> Sample:
         """Sample `number` of the stream."""
         scan = self.scan_of(number)
-        crops = draw_crops(scan, self.crops, seed=self.seed, number=number, foreground=self.foreground)
+        crops = draw_crops(
+            scan, self.crops, seed=self.seed, number=number, foreground=self.foreground, in_body=self.in_body
+        )
         start, stop = self._box(scan, crops)
         return Sample(number, scan.scan_id, start, stop, crops)
 
@@ -94,16 +99,6 @@ class BatchPlan:
         start = np.clip(np.floor(points.min(axis=0) + 1e-6).astype(int), 0, shape - 1)
         stop = np.clip(np.ceil(points.max(axis=0) - 1e-6).astype(int) + 1, start + 1, shape)
         return (int(start[0]), int(start[1]), int(start[2])), (int(stop[0]), int(stop[1]), int(stop[2]))
-
-
-def balanced_weights(groups: Sequence[str], *, power: float = 0.5) -> list[float]:
-    """Weights per scan that draw each group (dataset, modality, ...) in proportion to its number of scans to the
-    `power`.
-
-    1 leaves the proportions of the cohort; 0 draws all groups alike; 0.5 keeps the small ones from drowning.
-    """
-    counts = {group: groups.count(group) for group in set(groups)}
-    return [counts[group] ** (power - 1.0) for group in groups]
 
 
 def _cumulative(weights: Sequence[float], scans: int) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from medssl.errors import DataError
 from medssl.geometry import Volume, same_grid, spacing_mm, to_tensor_axes
 from medssl.store.blocks import damaged, read_box, read_facts, verify_blocks, write_blocks
-from medssl.store.body import Box, body_box
+from medssl.store.body import BodyMask, Box, find_body
 from medssl.store.normalisation import Normalisation, normalisation_of
 from medssl.store.policy import StorePolicy, to_store_grid
 from medssl.store.quantise import quantisation, quantised
@@ -38,7 +38,7 @@ class StoredVolume:
 
     shape, spacing_mm, body_box: in tensor order (D, H, W). affine_ras_mm: (4, 4), stored (X, Y, Z) index to RAS mm.
     physical value = stored voxel * scale + offset. class_voxels: per label value an (N, 3) sample of its voxels (d, h,
-    w).
+    w). body_mask: None in a file of before there were masks.
     """
 
     scan_id: str
@@ -52,6 +52,7 @@ class StoredVolume:
     body_box: Box
     has_label: bool
     class_voxels: Mapping[int, npt.NDArray[np.int32]]
+    body_mask: BodyMask | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -121,12 +122,12 @@ def write_volume(
         arrays = {f"class/{value}": where for value, where in classes.items()}
     scale, offset = quantisation(voxels, modality)
     normalisation = normalisation_of(stored, modality)
-    start, stop = body_box(voxels, modality)
+    body_box, mask = find_body(voxels, modality)
     facts = {
         "format": FORMAT, "scan_id": scan_id, "modality": modality, "shape": list(voxels.shape),
         "affine_ras_mm": stored.affine_ras_mm.tolist(), "scale": scale, "offset": offset,
         "normalisation": [normalisation.low, normalisation.high, normalisation.mean, normalisation.std],
-        "body_box": [list(start), list(stop)], "has_label": label is not None,
+        "body_box": body_box, "body_mask": mask.facts(), "has_label": label is not None,
     }  # fmt: skip
     write_blocks(image_path(folder, scan_id), quantised(voxels, scale=scale, offset=offset), facts=facts, arrays=arrays)
     return open_volume(folder, scan_id)
@@ -159,6 +160,7 @@ def open_volume(folder: Path, scan_id: str) -> StoredVolume:
             body_box=(start, stop),
             has_label=facts["has_label"],
             class_voxels={int(name.removeprefix("class/")): where for name, where in arrays.items()},
+            body_mask=BodyMask.of_facts(facts["body_mask"]) if "body_mask" in facts else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(scan_id, path, error) from error

@@ -1,18 +1,38 @@
 """What `medssl bench` measures: a pretraining's own plan and task, for a few steps."""
 
+import statistics
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-import torch
-
-from medssl.archive.cohort import Cohort
 from medssl.config import PretrainConfig
-from medssl.plugins import load_task
+from medssl.store.blocks import open_blocks
 from medssl.store.crops import Crop
-from medssl.training.loop import worker_count
-from medssl.training.patch import choose_patch
-from medssl.training.pretrain import build_task, make_plan, pretraining_scans
-from medssl.training.timing import StepTiming, time_steps
+from medssl.store.plan import BatchPlan
+from medssl.store.volumes import StoredVolume, image_path
+from medssl.training.loop import start_fabric, worker_count
+from medssl.training.preparation import choose_scans, make_plan, prepare
+from medssl.training.timing import TimedSteps, time_steps
+
+# Above this share of a step, waiting for data is worth a change.
+WAIT_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class StepTiming:
+    """Median milliseconds of a step, by part.
+
+    read, decode: of one worker, in parallel to the rest where there are workers.
+    """
+
+    parts_ms: dict[str, float]
+    in_workers_ms: dict[str, float]
+    step_ms: float
+    samples_per_s: float
+    wait_share: float
+    advice: tuple[str, ...]
 
 
 def benchmark(config: PretrainConfig, *, with_task: bool, steps: int, plugin_files: Sequence[Path] = ()) -> StepTiming:
@@ -20,13 +40,67 @@ def benchmark(config: PretrainConfig, *, with_task: bool, steps: int, plugin_fil
 
     Raises what `pretrain` raises before its first step, and DataError where a scan cannot be read.
     """
-    scans = pretraining_scans(Cohort.open(config.cohort), config.splits)
-    patch = choose_patch(scans, config.patch)
-    task = None
     if with_task:
-        loaded = load_task(str(config.task["name"]), files=[*config.plugins, *plugin_files])
-        task = build_task(config, loaded, scans=scans, patch=patch)
-    crops = {"patch": Crop(size=patch, flip=(0.0, 0.0, 0.5))} if task is None else task.crops(patch)
-    plan = make_plan(config, scans, crops)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return time_steps(plan, task, optim=config.optim, workers=worker_count(config.loop), steps=steps, device=device)
+        prepared = prepare(config, plugin_files=plugin_files)
+        plan, task = prepared.plan, prepared.task
+    else:
+        scans = choose_scans(config)
+        plan, task = make_plan(config, scans, {"patch": Crop(size=scans.patch, flip=(0.0, 0.0, 0.5))}), None
+    fabric = start_fabric(config.loop)
+    timed = time_steps(plan, task, config=config, fabric=fabric, steps=steps)
+    return _summary(timed, time_reading(plan, samples=2 * plan.batch_size), plan, worker_count(config.loop))
+
+
+def time_reading(plan: BatchPlan, *, samples: int) -> dict[str, float]:
+    """Median milliseconds per sample of fetching the packed bytes of its blocks, and of unpacking the box from them."""
+    by_id = {scan.scan_id: scan for scan in plan.scans}
+    read, whole = [], []
+    for sample in map(plan.sample, range(samples)):
+        scan = by_id[sample.scan_id]
+        started = time.perf_counter()
+        _fetch_packed(scan, sample.start, sample.stop)
+        fetched = time.perf_counter()
+        scan.read(sample.start, sample.stop)
+        read.append(fetched - started)
+        whole.append(time.perf_counter() - fetched)
+    read_ms = 1e3 * statistics.median(read)
+    return {"read": read_ms, "decode": max(0.0, 1e3 * statistics.median(whole) - read_ms)}
+
+
+def _fetch_packed(scan: StoredVolume, start: Sequence[int], stop: Sequence[int]) -> None:
+    """Read the packed chunks that a box touches, and unpack nothing."""
+    stored = open_blocks(image_path(scan.folder, scan.scan_id), scan.scan_id)
+    rows = [range(a // c, (b - 1) // c + 1) for a, b, c in zip(start, stop, stored.chunks, strict=True)]
+    counts = [-(-n // c) for n, c in zip(stored.shape, stored.chunks, strict=True)]
+    for d, h, w in product(*rows):
+        stored.schunk.get_chunk((d * counts[1] + h) * counts[2] + w)
+
+
+def _summary(timed: TimedSteps, reading: dict[str, float], plan: BatchPlan, workers: int) -> StepTiming:
+    share = timed.parts_ms["wait"] / timed.step_ms
+    per_batch = {name: ms * plan.batch_size for name, ms in reading.items()}
+    return StepTiming(
+        parts_ms=timed.parts_ms,
+        in_workers_ms=per_batch,
+        step_ms=timed.step_ms,
+        samples_per_s=1e3 * plan.batch_size / timed.step_ms,
+        wait_share=share,
+        advice=tuple(_advice(timed.parts_ms, per_batch, share, workers)),
+    )
+
+
+def _advice(parts: dict[str, float], reading: dict[str, float], share: float, workers: int) -> list[str]:
+    """What would make a step faster, the largest gain first."""
+    advice = []
+    if share > WAIT_SHARE and workers == 0:
+        advice.append("Reading happens between the steps. Let workers read ahead: --set loop.workers=2.")
+    elif share > WAIT_SHARE and reading["read"] > reading["decode"]:
+        advice.append("The disk is the limit. Put the store on a faster disk, or cut more regions per scan.")
+    elif share > WAIT_SHARE:
+        busy = sum(reading.values()) / max(1e-9, sum(parts.values()) - parts["wait"])
+        advice.append(
+            f"Unpacking is the limit. Use at least {int(busy) + 1} workers: --set loop.workers={int(busy) + 1}."
+        )
+    if parts["views"] > 0.25 * sum(parts.values()):
+        advice.append("Views take a quarter of the step or more. Lower chances of rotation and of augmentation.")
+    return advice or ["The data path keeps up: a step is as fast as the network."]

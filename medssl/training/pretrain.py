@@ -6,27 +6,19 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from pydantic import BaseModel
 
-from medssl.archive.cohort import Cohort
 from medssl.config import PretrainConfig
-from medssl.encoders.build import build_encoder, check_patch, explain
-from medssl.errors import DataError
-from medssl.plugins import LoadedTask, load_task, task_config
 from medssl.pretext.gradient_cache import check_chunks
-from medssl.pretext.task import PretextTask
 from medssl.runs.record import Kind
 from medssl.runs.run import Run
-from medssl.store.crops import Crop
-from medssl.store.plan import BatchPlan
-from medssl.store.volumes import StoredVolume, open_volume
+from medssl.store.volumes import StoredVolume
 from medssl.training.automatic import chosen_values
 from medssl.training.checkpoint import read_checkpoint
 from medssl.training.loop import Training, start_fabric, train
 from medssl.training.online_probe import online_probe
-from medssl.training.patch import choose_patch
+from medssl.training.preparation import prepare
 from medssl.training.progress import Progress, Silent
 from medssl.training.watch import CollapseWatch
 
@@ -52,12 +44,9 @@ def pretrain(
     Raises DataError when the cohort has no scans in `config.splits`, UsageError when `out` is taken, ConfigError and
     PluginError for settings and tasks, and what `train` raises. What "auto" came to is said and recorded.
     """
-    loaded = load_task(str(config.task.get("name", "")), files=config.plugins)
-    cohort = Cohort.open(config.cohort)
-    scans = pretraining_scans(cohort, config.splits)
-    patch = choose_patch(scans, config.patch)
-    task = build_task(config, loaded, scans=scans, patch=patch)
-    plan = make_plan(config, scans, task.crops(patch))
+    prepared = prepare(config)
+    loaded, task, plan = prepared.loaded, prepared.task, prepared.plan
+    cohort, scans, patch = prepared.scans.cohort, prepared.scans.stored, prepared.scans.patch
     probe = online_probe(task, config.probe, cohort, patch=patch, seed=config.loop.seed)
     if config.gradient_cache:
         check_chunks(task)
@@ -110,51 +99,9 @@ def recorded(run: Run, *, observe: Observer, fabric: Fabric) -> Iterator[None]:
         yield
 
 
-def pretraining_scans(cohort: Cohort, splits: Sequence[str]) -> list[StoredVolume]:
-    """Stored scans of these splits; labels are not needed and not read."""
-    rows = [row for split in splits for row in cohort.accepted(split=split)]
-    if not rows:
-        raise DataError(
-            f"The cohort has no accepted scan in the split {' or '.join(splits)}. "
-            "Look at `medssl archive report`, or choose others with --set splits."
-        )
-    return [open_volume(cohort.store, row.scan_id) for row in rows]
-
-
-def make_plan(config: PretrainConfig, scans: Sequence[StoredVolume], crops: Mapping[str, Crop]) -> BatchPlan:
-    """The stream of samples that these settings ask for."""
-    return BatchPlan(
-        scans,
-        crops,
-        batch_size=config.loop.batch_size,
-        seed=config.loop.seed,
-        regions_per_scan=config.regions_per_scan,
-    )
-
-
 def most_common_modality(scans: Sequence[StoredVolume]) -> str:
     """What a scan that does not say so itself is taken to be, where these weights are used."""
     return Counter(scan.modality for scan in scans).most_common(1)[0][0]
-
-
-def build_task(
-    config: PretrainConfig, loaded: LoadedTask, *, scans: Sequence[StoredVolume], patch: tuple[int, int, int]
-) -> PretextTask:
-    """The task over a freshly initialised encoder; both depend on the seed alone."""
-    options = {key: value for key, value in config.task.items() if key != "name"}
-    settings = task_config(loaded.cls, options)
-    description, _ = explain(
-        config.encoder.name,
-        preset=config.encoder.preset,
-        options=config.encoder.options,
-        in_channels=1,
-        patch=patch,
-        spacing_mm=scans[0].spacing_mm,
-    )
-    torch.manual_seed(config.loop.seed)
-    encoder = build_encoder(description)
-    check_patch(encoder, patch)
-    return loaded.cls(encoder, settings)
 
 
 def open_run(

@@ -1,42 +1,44 @@
-"""Where the time of a training step goes: read, decode, copy, views, forward, backward, optimiser, wait."""
+"""A training for a few steps with a stopwatch: wait, copy, views, forward, backward, optimiser."""
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
-from medssl.config import OptimConfig
+from medssl.config import PretrainConfig
+from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask
-from medssl.store.blocks import open_blocks
 from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
-from medssl.store.volumes import StoredVolume, image_path
+from medssl.training.batch_gradient import backward, set_up_chunks
+from medssl.training.loop import seed_step, worker_count
 from medssl.training.optimisation import make_optimiser
 from medssl.views.region import Region
 
 # The first steps fill caches, start workers and let libraries choose their algorithms.
 WARM_UP = 3
-# Above this share of a step, waiting for data is worth a change.
-WAIT_SHARE = 0.02
 
 
 @dataclass(frozen=True)
-class StepTiming:
-    """Median milliseconds of a step, by part.
-
-    read, decode: of one worker, in parallel to the rest where there are workers.
+class TimedSteps:
+    """Median milliseconds of a step, by part; and of the first step with a task its loss, the trivial one, and the
+    shapes of its views, (B, C, D, H, W).
     """
 
     parts_ms: dict[str, float]
-    in_workers_ms: dict[str, float]
-    step_ms: float
-    samples_per_s: float
-    wait_share: float
-    advice: tuple[str, ...]
+    first_loss: float = float("nan")
+    trivial: float | None = None
+    views: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def step_ms(self) -> float:
+        """All parts together."""
+        return sum(self.parts_ms.values())
 
 
 class Stopwatch:
@@ -55,92 +57,65 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
         self.seconds.setdefault(name, []).append(time.perf_counter() - started)
 
-    def medians_ms(self) -> dict[str, float]:
+    def medians_ms(self, warm_up: int) -> dict[str, float]:
         """Median per part, without the first steps."""
-        return {name: 1e3 * statistics.median(values[WARM_UP:] or values) for name, values in self.seconds.items()}
+        return {name: 1e3 * statistics.median(values[warm_up:] or values) for name, values in self.seconds.items()}
 
 
 def time_steps(
-    plan: BatchPlan, task: PretextTask | None, *, optim: OptimConfig, workers: int, steps: int, device: torch.device
-) -> StepTiming:
-    """Train `task` for some steps and throw the result away; without a task, only read and cut the plan's crops.
+    plan: BatchPlan,
+    task: PretextTask | None,
+    *,
+    config: PretrainConfig,
+    fabric: Fabric,
+    steps: int,
+    warm_up: int = WARM_UP,
+) -> TimedSteps:
+    """Train `task` as `config` says for some steps and throw the result away; without a task, only read and cut the
+    plan's crops.
 
     Raises DataError where a scan cannot be read.
     """
-    watch = Stopwatch(device)
-    optimiser = None if task is None else make_optimiser([(task.to(device), 1.0)], optim)
-    with RegionLoader(plan, workers=workers, first_step=0, pin=device.type == "cuda") as loader:
+    device, watch, first = fabric.device, Stopwatch(fabric.device), None
+    train = _trainer(task, config, fabric, watch) if task else None
+    pin = device.type == "cuda"
+    with RegionLoader(plan, workers=worker_count(config.loop), first_step=0, pin=pin) as loader:
         batches = iter(loader)
-        for _ in range(steps + WARM_UP):
+        for step in range(steps + warm_up):
             with watch.part("wait"):
                 batch = next(batches)
             with watch.part("copy"):
                 region = Region.from_batch(batch, device=device, seed=plan.seed)
+            seed_step(plan.seed, step, 0)
             with watch.part("views"), torch.no_grad():
-                views = {n: region.crop(n) for n in region.crop_names} if task is None else task.views(region)
-            if task is None or optimiser is None:
-                continue
-            with watch.part("forward"), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss = task(views).loss
+                views = task.views(region) if task else {name: region.crop(name) for name in region.crop_names}
+            if train:
+                output = train(views)
+                first = first or (float(output.loss.detach()), output.trivial, views)
+    parts = watch.medians_ms(warm_up)
+    if first is None:
+        return TimedSteps(parts)
+    loss, trivial, seen = first
+    return TimedSteps(parts, loss, trivial, {name: tuple(view.shape) for name, view in seen.items()})
+
+
+def _trainer(task: PretextTask, config: PretrainConfig, fabric: Fabric, watch: Stopwatch) -> Any:
+    """The part of a step that learns, as the loop has it, without the schedule."""
+    model, optimiser = fabric.setup(task, make_optimiser([(task, 1.0)], config.optim))
+    set_up_chunks(task, model, chunk=config.gradient_cache)
+
+    def train(views: dict[str, torch.Tensor]) -> Step:
+        if config.gradient_cache:  # forward and backward alternate
             with watch.part("backward"):
-                loss.backward()
-            with watch.part("optimiser"):
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-    return _summary(watch.medians_ms(), time_reading(plan, samples=2 * plan.batch_size), plan, workers)
+                output = backward(model, views, fabric=fabric, chunk=config.gradient_cache)
+        else:
+            with watch.part("forward"):
+                output = model(views)
+            with watch.part("backward"):
+                fabric.backward(output.loss)
+        with watch.part("optimiser"):
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        return output
 
-
-def time_reading(plan: BatchPlan, *, samples: int) -> dict[str, float]:
-    """Median milliseconds per sample of fetching the packed bytes of its blocks, and of unpacking the box from them."""
-    by_id = {scan.scan_id: scan for scan in plan.scans}
-    read, whole = [], []
-    for sample in map(plan.sample, range(samples)):
-        scan = by_id[sample.scan_id]
-        started = time.perf_counter()
-        _fetch_packed(scan, sample.start, sample.stop)
-        fetched = time.perf_counter()
-        scan.read(sample.start, sample.stop)
-        read.append(fetched - started)
-        whole.append(time.perf_counter() - fetched)
-    read_ms = 1e3 * statistics.median(read)
-    return {"read": read_ms, "decode": max(0.0, 1e3 * statistics.median(whole) - read_ms)}
-
-
-def _fetch_packed(scan: StoredVolume, start: Sequence[int], stop: Sequence[int]) -> None:
-    """Read the packed chunks that a box touches, and unpack nothing."""
-    stored = open_blocks(image_path(scan.folder, scan.scan_id), scan.scan_id)
-    rows = [range(a // c, (b - 1) // c + 1) for a, b, c in zip(start, stop, stored.chunks, strict=True)]
-    counts = [-(-n // c) for n, c in zip(stored.shape, stored.chunks, strict=True)]
-    for d, h, w in product(*rows):
-        stored.schunk.get_chunk((d * counts[1] + h) * counts[2] + w)
-
-
-def _summary(parts: dict[str, float], reading: dict[str, float], plan: BatchPlan, workers: int) -> StepTiming:
-    step = sum(parts.values())
-    share = parts["wait"] / step
-    per_batch = {name: ms * plan.batch_size for name, ms in reading.items()}
-    return StepTiming(
-        parts_ms=parts,
-        in_workers_ms=per_batch,
-        step_ms=step,
-        samples_per_s=1e3 * plan.batch_size / step,
-        wait_share=share,
-        advice=tuple(_advice(parts, per_batch, share, workers)),
-    )
-
-
-def _advice(parts: dict[str, float], reading: dict[str, float], share: float, workers: int) -> list[str]:
-    """What would make a step faster, the largest gain first."""
-    advice = []
-    if share > WAIT_SHARE and workers == 0:
-        advice.append("Reading happens between the steps. Let workers read ahead: --set loop.workers=2.")
-    elif share > WAIT_SHARE and reading["read"] > reading["decode"]:
-        advice.append("The disk is the limit. Put the store on a faster disk, or cut more regions per scan.")
-    elif share > WAIT_SHARE:
-        busy = sum(reading.values()) / max(1e-9, sum(parts.values()) - parts["wait"])
-        advice.append(
-            f"Unpacking is the limit. Use at least {int(busy) + 1} workers: --set loop.workers={int(busy) + 1}."
-        )
-    if parts["views"] > 0.25 * sum(parts.values()):
-        advice.append("Views take a quarter of the step or more. Lower chances of rotation and of augmentation.")
-    return advice or ["The data path keeps up: a step is as fast as the network."]
+    return train

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from medssl.archive.limits import Limits
 from medssl.store.ingest import IngestSettings, ingest
-from medssl.training.timing import _advice
+from medssl.training.benchmark import _advice
 from medssl_cli.main import app
 
 

@@ -1,4 +1,5 @@
 import itertools
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -7,14 +8,17 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from medssl.errors import ConfigError, DataError
+from medssl.store.body import BodyMask
 from medssl.store.crops import Crop
 from medssl.store.normalisation import Normalisation
 from medssl.store.placement import is_exact, rotation
-from medssl.store.plan import BatchPlan, balanced_weights
+from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
 
 
-def scan(scan_id: str, shape=(40, 50, 60), *, box=None, spacing=(1.0, 1.0, 1.0), classes=None) -> StoredVolume:
+def scan(
+    scan_id: str, shape=(40, 50, 60), *, box=None, spacing=(1.0, 1.0, 1.0), classes=None, mask=None
+) -> StoredVolume:
     """A scan without a file: planning reads nothing. spacing along X, Y, Z in mm."""
     return StoredVolume(
         scan_id=scan_id,
@@ -28,6 +32,7 @@ def scan(scan_id: str, shape=(40, 50, 60), *, box=None, spacing=(1.0, 1.0, 1.0),
         body_box=box or ((0, 0, 0), shape),
         has_label=bool(classes),
         class_voxels=classes or {},
+        body_mask=mask,
     )
 
 
@@ -95,13 +100,6 @@ def test_weights_that_are_no_chances_are_refused(weights):
         BatchPlan([scan("a"), scan("b")], {"a": MOVED}, batch_size=1, seed=2, weights=weights)
 
 
-def test_balanced_weights_lift_small_groups():
-    groups = ["large"] * 90 + ["small"] * 10
-    for power, share in ((1.0, 0.1), (0.0, 0.5), (0.5, 10**0.5 / (10**0.5 + 90**0.5))):
-        weights = balanced_weights(groups, power=power)
-        assert sum(weights[90:]) / sum(weights) == pytest.approx(share)
-
-
 def test_a_plain_patch_is_a_window_of_whole_voxels_and_reads_no_voxel_more():
     plan = BatchPlan([scan("s")], {"patch": Crop(size=(12, 16, 20))}, batch_size=1, seed=0)
     for n in range(50):
@@ -128,6 +126,64 @@ def test_patches_overlap_the_body():
     overlap = np.minimum(first + np.array([12, 16, 10]), box[1]) - np.maximum(first, box[0])
     assert (overlap >= np.array([9, 12, 7])).all()
     assert first.min(axis=0).tolist() == [2, 26, 37]  # a quarter of the patch beyond the box, in whole voxels
+
+
+def masked(cells: np.ndarray, edges: tuple[int, int, int]) -> BodyMask:
+    return BodyMask(edges, cells.shape, zlib.compress(np.packbits(cells).tobytes()))
+
+
+def test_patches_are_centred_in_the_body_as_often_as_asked():
+    cells = np.zeros((5, 5, 6), bool)
+    cells[1, 3, 2] = cells[4, 0, 5] = True
+    plan = BatchPlan(
+        [scan("s", (40, 36, 48), mask=masked(cells, (8, 8, 8)))],
+        {"patch": Crop(size=(7, 7, 7))},
+        batch_size=1,
+        seed=0,
+        in_body=0.75,
+    )
+    centres = starts(plan, 2000) + 3
+    inside = np.all(centres // 8 == (1, 3, 2), axis=1)
+    # Of the corner cell (32..39, 0..7, 40..47) only 5 x 5 x 5 places keep the window in the scan.
+    corner = np.all(centres // 8 == (4, 0, 5), axis=1)
+    box = (39 - 7 + 1) * (36 - 7 + 1) * (48 - 7 + 1)
+    assert (inside | corner).mean() == pytest.approx(0.75, abs=0.03 + 700 / box)
+    assert corner.sum() / (inside | corner).sum() == pytest.approx(125 / (125 + 512), abs=0.04)
+
+
+def test_a_mask_without_air_leaves_every_place_as_likely():
+    mask = masked(np.ones((2, 2, 2), bool), (8, 8, 8))
+    plan = BatchPlan(
+        [scan("s", (10, 9, 13), mask=mask)], {"patch": Crop(size=(7, 9, 12))}, batch_size=1, seed=0, in_body=1.0
+    )
+    places = starts(plan, 4000)
+    for axis, n in ((0, 4), (1, 1), (2, 2)):
+        counts = np.bincount(places[:, axis].astype(int), minlength=n)
+        assert len(counts) == n
+        assert counts.min() > 0.85 * 4000 / n
+
+
+def test_body_that_no_window_can_be_centred_on_leaves_the_box():
+    cells = np.zeros((5, 5, 5), bool)
+    cells[0, 0, 0] = True
+    plan = BatchPlan(
+        [scan("s", (40, 40, 40), mask=masked(cells, (8, 8, 8)))],
+        {"patch": Crop(size=(36, 36, 36))},
+        batch_size=1,
+        seed=0,
+        in_body=1.0,
+    )
+    assert starts(plan, 50).max() == 4
+
+
+def test_the_chance_of_the_body_moves_no_other_number():
+    scans = [scan(f"s{i}", mask=masked(np.ones((5, 7, 8), bool), (8, 8, 8))) for i in range(3)]
+    one = BatchPlan(scans, {"a": MOVED}, batch_size=4, seed=5)
+    other = BatchPlan(scans, {"a": MOVED}, batch_size=4, seed=5, in_body=1.0)
+    for number in range(20):
+        a, b = one.sample(number), other.sample(number)
+        assert a.scan_id == b.scan_id
+        assert np.array_equal(a.crops["a"][:, :3], b.crops["a"][:, :3])
 
 
 def test_a_scan_smaller_than_the_patch_lies_in_it_somewhere_whole():

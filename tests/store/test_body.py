@@ -1,0 +1,76 @@
+import json
+import pickle
+
+import blosc2
+import numpy as np
+import pytest
+from scipy import ndimage
+from stored_scans import noise, store_scan
+
+from medssl.store.body import coarse_mask, find_body, with_cavities
+from medssl.store.volumes import open_volume
+
+
+def ct_of_a_chest() -> np.ndarray:
+    """(d, h, w) HU: an elliptic trunk with two lungs that run through all slices, on a thin couch, in air."""
+    d, h, w = np.indices((40, 96, 120))
+    trunk = ((h - 48) / 34) ** 2 + ((w - 60) / 48) ** 2 < 1
+    lungs = ((h - 48) / 16) ** 2 + ((np.abs(w - 60) - 22) / 13) ** 2 < 1
+    voxels = np.full(d.shape, -1000, np.int16)
+    voxels[trunk], voxels[lungs], voxels[:, 90, 10:110] = 40, -850, 100
+    return voxels
+
+
+def test_the_mask_holds_the_body_with_its_lungs_and_leaves_air_and_couch_out():
+    voxels = ct_of_a_chest()
+    box, mask = find_body(voxels, "CT")
+    assert (mask.edges, mask.shape) == ((8, 8, 8), (5, 12, 15))
+    _, h, w = np.indices(voxels.shape)
+    trunk = ((h - 48) / 34) ** 2 + ((w - 60) / 48) ** 2 < 1
+    share = trunk.reshape(5, 8, 12, 8, 15, 8).mean(axis=(1, 3, 5))
+    assert np.array_equal(mask.cells, share >= 0.25)
+    assert mask.cells[2, 6, 4]  # in a lung
+    assert box == ((0, 12, 12), (40, 92, 108))  # in cells of 4 voxels, the couch is a quarter
+
+
+def test_cavities_are_what_scipy_fills_in_each_slice():
+    cells = np.random.default_rng(0).random((6, 20, 25)) < 0.6
+    expected = np.stack([ndimage.binary_fill_holes(plane) for plane in cells])
+    assert np.array_equal(with_cavities(cells), expected)
+
+
+@pytest.mark.parametrize("edges", [(8, 8, 8), (4, 5, 7)])
+def test_a_cell_is_body_from_a_quarter_of_its_voxels_on_also_where_it_is_thin(edges):
+    mask = np.random.default_rng(0).random((21, 34, 19)) < 0.25
+    cells = coarse_mask(mask, edges)
+    for index in np.ndindex(cells.shape):
+        place = tuple(slice(i * e, (i + 1) * e) for i, e in zip(index, edges, strict=True))
+        assert cells[index] == (mask[place].mean() >= 0.25)
+
+
+def test_a_scan_without_body_is_body_all_over():
+    box, mask = find_body(np.full((20, 30, 40), -1000, np.int16), "CT")
+    assert box == ((0, 0, 0), (20, 30, 40))
+    assert mask.cells.all()
+
+
+def test_large_scans_have_larger_cells():
+    voxels = np.zeros((20, 300, 30), np.int16)
+    _, mask = find_body(voxels, "CT")
+    assert (mask.edges, mask.shape) == ((8, 10, 8), (3, 30, 4))
+
+
+def test_the_mask_comes_back_from_the_store_and_is_small(tmp_path):
+    voxels = ct_of_a_chest()
+    stored = store_scan(tmp_path, "a", voxels.transpose(2, 1, 0), modality="CT")
+    assert np.array_equal(stored.body_mask.cells, find_body(voxels, "CT")[1].cells)
+    assert len(pickle.dumps(stored)) < 2000
+
+
+def test_a_file_of_before_there_were_masks_can_be_read(tmp_path):
+    store_scan(tmp_path, "a", noise((20, 22, 24)))
+    array = blosc2.open(str(tmp_path / "a.b2nd"), mode="a")
+    facts = json.loads(array.schunk.vlmeta["facts"])
+    del facts["body_mask"]
+    array.schunk.vlmeta["facts"] = json.dumps(facts)
+    assert open_volume(tmp_path, "a").body_mask is None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cohort_bytes import cohort_bytes
 from dangerous import GIGABYTE, behave, fail
 from typer.testing import CliRunner
 from written_dicom import Series, random_voxels
@@ -70,15 +71,10 @@ def archive(tmp_path) -> Path:
     return tmp_path / "a"
 
 
-def content(cohort: Path) -> dict[str, bytes]:
-    """Manifest and store, byte for byte."""
-    return {path.name: path.read_bytes() for path in (cohort / "manifest.parquet", *(cohort / "store").iterdir())}
-
-
 def test_two_workers_give_the_manifest_of_one_machine_also_when_one_is_killed(tmp_path, archive, run_ingest, cluster):
     alone = run_ingest(archive, out=tmp_path / "alone")
     together = run_ingest(archive, out=tmp_path / "together", workers=None, scheduler=cluster.address)
-    assert content(tmp_path / "together") == content(tmp_path / "alone")
+    assert cohort_bytes(tmp_path / "together") == cohort_bytes(tmp_path / "alone")
     assert (together.reasons, together.n_loaded) == (alone.reasons, alone.n_loaded)
     assert set(together.reasons) == {"TRUNCATED", "MISSING_SLICES", "NOT_DICOM"}
 
@@ -91,7 +87,7 @@ def test_two_workers_give_the_manifest_of_one_machine_also_when_one_is_killed(tm
 
     run_ingest(archive, out=tmp_path / "killed", workers=None, scheduler=cluster.address, progress=Murder())
     assert cluster.workers[0].wait(10) == -signal.SIGKILL
-    assert content(tmp_path / "killed") == content(tmp_path / "alone")
+    assert cohort_bytes(tmp_path / "killed") == cohort_bytes(tmp_path / "alone")
     assert len(Cohort.open(tmp_path / "killed").accepted()) == 6
 
 

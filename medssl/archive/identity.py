@@ -10,7 +10,8 @@ import hashlib
 import hmac
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medssl.archive.manifest import Split
@@ -44,10 +45,41 @@ _PLACEHOLDERS = frozenset(
 
 
 @dataclass(frozen=True, repr=False)
+class Crosswalk:
+    """Ids that stand for the same patient as another one.
+
+    same_as: (issuer, id) to (issuer, id), ids normalised. Without an issuer an id is meant whoever issued it, and the
+    other one is of the same issuer.
+    """
+
+    same_as: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    def __call__(self, issuer: str, patient: str) -> tuple[str, str]:
+        """The (issuer, id) that stays for a patient."""
+        met = {(issuer, patient)}
+        while (further := self._next(issuer, patient)) not in met:
+            met.add(further)
+            issuer, patient = further
+        return issuer, patient
+
+    def leads_in_a_circle(self, issuer: str, patient: str) -> bool:
+        """Whether an id leads back to an earlier one."""
+        last = self(issuer, patient)
+        return self._next(*last) != last
+
+    def _next(self, issuer: str, patient: str) -> tuple[str, str]:
+        if issuer and (issuer, patient) in self.same_as:
+            return self.same_as[issuer, patient]
+        other, stays = self.same_as.get(("", patient), (issuer, patient))
+        return other or issuer, stays
+
+
+@dataclass(frozen=True, repr=False)
 class Pseudonyms:
     """Pseudonyms under one key. The key itself is never printed, logged or written to a cohort."""
 
     key: bytes
+    crosswalk: Crosswalk = Crosswalk()
 
     @property
     def key_id(self) -> str:
@@ -58,6 +90,10 @@ class Pseudonyms:
         """26 lower-case letters and digits that stand for `parts` in the domain `what`."""
         digest = self._digest(what, *parts)
         return base64.b32encode(digest).decode().lower()[:_ID_LENGTH]
+
+    def patient(self, issuer: str, patient_id: str) -> str:
+        """Pseudonym of a patient, the same under all ids that the crosswalk knows."""
+        return self.name("patient", *self.crosswalk(issuer, normalised_patient_id(patient_id)))
 
     def share(self, what: str, *parts: str) -> float:
         """A number in [0, 1) that follows from the key and `parts` alone."""

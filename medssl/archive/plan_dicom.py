@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from medssl.archive.assemble import Assembled, LeftOut, Rules, assemble
-from medssl.archive.identity import Pseudonyms, is_placeholder, normalised_patient_id
+from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index, IndexedFile, IndexedScan
 from medssl.archive.manifest import ManifestRow
 from medssl.archive.pixels import PixelFormat
@@ -124,7 +124,7 @@ def _patient(record: Record, pseudonyms: Pseudonyms) -> tuple[str, tuple[str, ..
     """Pseudonym of the patient; of the study where the patient id is blank or a placeholder."""
     if is_placeholder(record.patient):
         return pseudonyms.name("patient", "study", record.study), (Flag.PATIENT_ID_SUSPECT,)
-    return pseudonyms.name("patient", record.issuer, normalised_patient_id(record.patient)), ()
+    return pseudonyms.patient(record.issuer, record.patient), ()
 
 
 def _source(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomSource:

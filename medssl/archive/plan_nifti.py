@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medssl.archive.identity import Pseudonyms, is_placeholder, normalised_patient_id
+from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index, IndexedFile, IndexedScan
 from medssl.archive.labels import Dataset, dataset_of, merged_label_names, pair, read_dataset, stem
 from medssl.archive.manifest import ManifestRow
@@ -149,8 +149,9 @@ class _Identify:
         if subject is None and dataset and dataset.numbered_channels and name[-5:-4] == "_" and name[-4:].isdigit():
             name = name[:-5]
         suspect = is_placeholder(name)
-        known_as = path.as_posix() if suspect else normalised_patient_id(name)
-        return self.pseudonyms.name("patient", "nifti", known_as), suspect
+        if suspect:
+            return self.pseudonyms.name("patient", "nifti", path.as_posix()), True
+        return self.pseudonyms.patient("nifti", name), False
 
     def _modality(self, path: Path) -> str:
         """As told, else from dataset.json's first channel, else from the BIDS suffix, else 'unknown'."""

@@ -265,7 +265,7 @@ class Reason(_Code):
     DUPLICATE_CONTENT = (
         "DUPLICATE_CONTENT",
         "Voxel for voxel the same as another scan of the cohort.",
-        "Nothing to do; the other one is used. Across two patients, add a crosswalk of their ids.",
+        "Nothing to do; the other one is used. Across two patients, name them as one with --patients.",
     )
     # Labels
     LABEL_WITHOUT_IMAGE = (

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from medssl.archive.assemble import Rules
 from medssl.archive.cohort import COHORT, FORMAT, MANIFEST
 from medssl.archive.collect import collect
+from medssl.archive.crosswalk import with_crosswalk
 from medssl.archive.discover import check_not_empty, checked_sources
 from medssl.archive.identity import Pseudonyms, key_file, open_key, passing_key
 from medssl.archive.index import PASSING, Index, open_index
@@ -57,6 +58,7 @@ class IngestSettings(BaseModel):
 
     labels: Path | None = Field(default=None, description="folder with label files, matched by name")
     splits: Path | None = Field(default=None, description="CSV with columns file,split that overrides the split")
+    patients: Path | None = Field(default=None, description="CSV with columns patient,same_as: ids of one patient")
     fractions: tuple[float, float, float] = Field(default=(0.8, 0.1, 0.1), description="patients in train, val, test")
     seed: int = Field(default=0, description="seed of the split")
     key_file: Path | None = Field(default=None, description="file with the pseudonym key")
@@ -173,6 +175,7 @@ def prepared(
         _workers(settings, [*roots, *([cohort.resolve()] if cohort else [])]) as workers,
     ):
         settled = settle(index, _asked(settings, pseudonyms), named=frozenset(settings.model_fields_set))
+        pseudonyms = with_crosswalk(index, pseudonyms, settings.patients)
         n_files = collect(
             roots,
             index,

@@ -106,7 +106,7 @@ def waiting(stored: list[StoredVolume], steps: int = 50) -> dict[str, float] | s
     for name in ("dynunet", "swin-unetr"):
         description, _ = explain(name, preset="auto", options={}, in_channels=1, patch=crop.size, spacing_mm=(1.0,) * 3)
         encoder, chain, waits, started = build_encoder(description).to(device), IntensityChain(), 0.0, 0.0
-        with RegionLoader(plan, workers=4, first_step=0, pin=True) as loader:
+        with RegionLoader(plan, workers=4, first_step=0, device=device) as loader:
             batches = iter(loader)
             for step in range(steps + 10):
                 if step == 10:

@@ -99,7 +99,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
                 rank=fabric.global_rank,
                 world=fabric.world_size,
                 with_labels=training.with_labels,
-                pin=fabric.device.type == "cuda",
+                device=fabric.device,
             )
         )
         batches = iter(loader)
@@ -124,8 +124,8 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             if done % settings.log_every == 0 or done in (1, total):
                 metrics.add(output, grad_norm=norm, lr=optimiser.param_groups[-1]["lr"])
                 report(metrics, done, run=run, progress=progress, fabric=fabric)
-                if watch:
-                    watch.observe(output)
+            if watch and watch.listens(done, total):
+                watch.observe(output)
             look(training, done, run=run, progress=progress, fabric=fabric)
             if is_picture_step(done, total, settings.pictures_every):
                 draw_pictures(training, run, step=done, fabric=fabric)

@@ -78,8 +78,7 @@ def time_steps(
     """
     device, watch, first = fabric.device, Stopwatch(fabric.device), None
     train = _trainer(task, config, fabric, watch) if task else None
-    pin = device.type == "cuda"
-    with RegionLoader(plan, workers=worker_count(config.loop), first_step=0, pin=pin) as loader:
+    with RegionLoader(plan, workers=worker_count(config.loop), first_step=0, device=device) as loader:
         batches = iter(loader)
         for step in range(steps + warm_up):
             with watch.part("wait"):

@@ -24,16 +24,14 @@ class Region:
     """
 
     def __init__(self, batch: RegionBatch, *, device: torch.device, seed: int) -> None:
-        self._batch, self.device = batch, device
+        self._batch, self.device = batch.received(device), device
         self.numbers, self.scan_ids = batch.numbers, batch.scan_ids
         self.draws = Draws(seed, batch.numbers, device)
         self.spacing_mm = batch.spacing_mm.to(device, non_blocking=True)
-        self._voxels = batch.voxels.to(device, non_blocking=True)
-        self._labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
 
     @classmethod
     def from_batch(cls, batch: RegionBatch, *, device: torch.device, seed: int) -> "Region":
-        """The batch on `device`; the copy does not wait where the voxels are pinned."""
+        """The batch on `device`; the host does not wait for a copy that was sent ahead."""
         return cls(batch, device=device, seed=seed)
 
     def crop(self, name: str) -> Float[Tensor, "b c d h w"]:
@@ -101,16 +99,16 @@ class Region:
             [self._batch.scale / std, (self._batch.offset - mean) / std, (low - mean) / std, (high - mean) / std]
         ).to(self.device, non_blocking=True)
         scale, offset, lowest, highest = factors.view(4, -1, 1, 1, 1, 1)
-        image = self._padded(self._voxels, torch.float32).mul_(scale).add_(offset).clamp_(lowest, highest)
+        image = self._padded(self._batch.voxels, torch.float32).mul_(scale).add_(offset).clamp_(lowest, highest)
         _fill_beyond(image, self._batch.box_shape, self._outside)
         return image
 
     @cached_property
     def _label_boxes(self) -> Tensor:
         """(B, 1, D, H, W) uint8, 0 beyond each sample's own box."""
-        if self._labels is None:
+        if self._batch.labels is None:
             raise PluginError("labels were asked for, but this training reads none. Only fine-tuning reads labels.")
-        labels = self._padded(self._labels, torch.uint8)
+        labels = self._padded(self._batch.labels, torch.uint8)
         _fill_beyond(labels, self._batch.box_shape, torch.zeros(len(labels), device=self.device))
         return labels
 

@@ -1,6 +1,8 @@
 import os
 import signal
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,9 +171,79 @@ def test_descriptors_and_memory_are_given_back(plan):
         assert np.subtract(open_after, open_before).max() <= 1
 
 
-def test_pinning_ahead_in_a_thread_keeps_order_and_bytes(plan, monkeypatch):
+class Log(list):
+    """Stands in for torch's streams and events: there may be no GPU. Notes what happens, in order."""
+
+    def stream(self, name):
+        waits = SimpleNamespace(name=name, wait_event=lambda event: self.append(("wait", name, event.name)))
+        return waits
+
+    def install(self, monkeypatch):
+        log = self
+
+        class Event:
+            name = "arrival"
+
+            def record(self, stream):
+                log.append(("record", stream.name))
+
+        @contextmanager
+        def on(stream):
+            log.append(("enter", stream.name))
+            yield
+            log.append(("leave", stream.name))
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: self.stream("side"))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.stream("compute"))
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: log.append(("pin",)) or tensor)
+        monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *a, **k: log.append(("copy", k)) or tensor)
+        monkeypatch.setattr(
+            torch.Tensor, "record_stream", lambda tensor, stream: log.append(("keep", stream.name, tensor.dtype))
+        )
+        return log
+
+
+def test_a_copy_goes_on_a_stream_of_its_own_and_is_waited_for_by_the_device_only(plan, monkeypatch):
+    batch = batches(plan, 1)[0]
+    log = Log().install(monkeypatch)
+    sent = batch.sent(torch.device("cuda"), torch.cuda.Stream(torch.device("cuda")))
+    copy = ("copy", {"non_blocking": True})
+    assert log == [("pin",), ("pin",), ("enter", "side"), copy, copy, ("record", "side"), ("leave", "side")]
+    log.clear()
+    sent.received(torch.device("cuda"))
+    kept = [("keep", "compute", torch.int16), ("keep", "compute", torch.uint8)]
+    assert log[:3] == [("wait", "compute", "arrival"), *kept]
+
+
+def test_copies_ahead_in_a_thread_keep_order_and_bytes(plan, monkeypatch):
     alone = batches(plan, 5)
-    monkeypatch.setattr(RegionBatch, "pinned", lambda batch: batch)  # there may be no GPU to pin for
     with RegionLoader(plan, workers=2, first_step=0, with_labels=True) as loader:
-        loader.pin = True
-        assert all(same(a, b) for a, b in zip(alone, loader, strict=False))
+        Log().install(monkeypatch)
+        loader.device = torch.device("cuda")
+        ahead = [batch for batch, _ in zip(loader, range(5), strict=False)]
+    monkeypatch.undo()
+    assert all(batch.arrival is not None for batch in ahead)
+    assert all(same(a, b) for a, b in zip(alone, ahead, strict=True))
+
+
+def test_on_a_cpu_nothing_is_pinned_or_sent(plan):
+    with RegionLoader(plan, workers=1, first_step=0, device=torch.device("cpu")) as loader:
+        batch = next(iter(loader))
+    assert batch.arrival is None
+    assert batch.received(torch.device("cpu")).voxels.data_ptr() == batch.voxels.data_ptr()
+
+
+@pytest.mark.gpu
+def test_a_batch_reaches_the_gpu_whole_while_it_computes(plan):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    alone, device = batches(plan, 20), torch.device("cuda")
+    busy = torch.randn(4096, 4096, device=device)
+    with RegionLoader(plan, workers=2, first_step=0, with_labels=True, device=device) as loader:
+        for expected, batch in zip(alone, loader, strict=False):
+            busy = busy @ busy / 64.0  # the compute stream is behind the host
+            received = batch.received(device)
+            assert torch.equal(received.voxels.cpu(), expected.voxels)
+            assert torch.equal(received.labels.cpu(), expected.labels)

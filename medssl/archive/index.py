@@ -39,6 +39,23 @@ CREATE INDEX IF NOT EXISTS scans_of_series ON scans (series);
 CREATE INDEX IF NOT EXISTS scans_to_load ON scans (scan_id) WHERE outcome IS NULL AND source IS NOT NULL;
 """
 
+# All but one of the scans that are voxel for voxel the same: one with a label is kept before one without, then the
+# smallest id. SQLite sorts on disk, so that memory does not grow with the archive.
+_COPIES = """
+SELECT scan_id FROM (
+    SELECT scan_id, ROW_NUMBER() OVER (
+        PARTITION BY json_extract(outcome, '$.content_hash')
+        ORDER BY json_array_length(outcome, '$.labels') = 0, scan_id) AS place
+    FROM scans
+    WHERE json_extract(outcome, '$.content_hash') IS NOT NULL AND json_extract(outcome, '$.reason') IS NULL)
+WHERE place > 1
+"""
+_BY_STUDY = """
+SELECT json_extract(row, '$.study_id') AS study, row FROM scans
+WHERE json_extract(row, '$.modality') = ? AND json_extract(row, '$.status') = 'accepted'
+ORDER BY study, scan_id
+"""
+
 
 @dataclass(frozen=True)
 class IndexedFile:
@@ -221,6 +238,25 @@ class Index:
         """One scan by its id."""
         row = self._db.execute("SELECT * FROM scans WHERE scan_id = ?", (scan_id,)).fetchone()
         return IndexedScan(*row) if row else None
+
+    def copies(self) -> Iterator[str]:
+        """Ids of loaded scans that are voxel for voxel another one, which is kept."""
+        return (scan_id for (scan_id,) in self._db.execute(_COPIES))
+
+    def rows_by_study(self, modality: str) -> Iterator[tuple[str, str]]:
+        """(study, row) of every scan of a modality that was planned to be loaded, study by study."""
+        return ((study, row) for study, row in self._db.execute(_BY_STUDY, (modality,)))
+
+    def mark(self, scan_ids: Iterable[str]) -> None:
+        """Mark scans for as long as the index is open, on disk; marks of before are forgotten."""
+        with self._db:
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS marks (scan_id TEXT PRIMARY KEY) WITHOUT ROWID")
+            self._db.execute("DELETE FROM temp.marks")
+            self._db.executemany("INSERT OR IGNORE INTO temp.marks VALUES (?)", ((one,) for one in scan_ids))
+
+    def is_marked(self, scan_id: str) -> bool:
+        """Whether a scan is among those that `mark` was told of last."""
+        return self._db.execute("SELECT 1 FROM temp.marks WHERE scan_id = ?", (scan_id,)).fetchone() is not None
 
     def put_outcome(self, scan_id: str, outcome: str | None) -> None:
         """Write down what loading a scan came to; None asks for it to be loaded again."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
-_ROWS_PER_GROUP = 20_000
+_ROWS_PER_GROUP = 2_000
 
 Split = Literal["train", "val", "test"]
 

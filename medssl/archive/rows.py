@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.archive.identity import Pseudonyms
-from medssl.archive.index import Index, IndexedScan
+from medssl.archive.index import Index
 from medssl.archive.manifest import ManifestRow, Split
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rejection import Rejected
@@ -77,15 +77,15 @@ def scan_rows(index: Index, pseudonyms: Pseudonyms, split: Callable[[str], Split
     """Rows of all scans, final: outcome, duplicates and split applied; a row of its own for each label and each part
     left out.
     """
-    kept = _representatives(index)
-    siblings = _reconstruction_siblings(index)
+    copies = duplicates(index)
+    index.mark(_reconstruction_siblings(index))
     for scan in index.scans():
         planned = parse_row(scan.row)
-        if scan.scan_id in siblings:
+        if index.is_marked(scan.scan_id):
             planned = replace(planned, flags=(*planned.flags, Flag.F_RECON_SIBLING))
         row = replace(planned, split=split(planned.patient_id))
         outcome = parse_outcome(scan.outcome) if scan.outcome else None
-        yield _final(row, scan, outcome, kept)
+        yield _final(row, outcome, is_copy=scan.scan_id in copies)
         if outcome and outcome.label_reason:
             yield _part_row(row, outcome.label_reason, pseudonyms.name("label", row.scan_id))
         if outcome and outcome.trim:
@@ -95,13 +95,7 @@ def scan_rows(index: Index, pseudonyms: Pseudonyms, split: Callable[[str], Split
 
 def duplicates(index: Index) -> set[str]:
     """Ids of loaded scans that are voxel for voxel another scan that is kept."""
-    kept = _representatives(index)
-    found = set()
-    for scan in index.scans():
-        outcome = parse_outcome(scan.outcome) if scan.outcome else None
-        if outcome and outcome.content_hash and kept[outcome.content_hash] != scan.scan_id:
-            found.add(scan.scan_id)
-    return found
+    return set(index.copies())
 
 
 def trimmed(index: Index) -> list[str]:
@@ -114,7 +108,7 @@ def trimmed(index: Index) -> list[str]:
     return found
 
 
-def _final(row: ManifestRow, scan: IndexedScan, outcome: Outcome | None, kept: Mapping[str, str]) -> ManifestRow:
+def _final(row: ManifestRow, outcome: Outcome | None, *, is_copy: bool) -> ManifestRow:
     if outcome is None or outcome.reason:
         reason = outcome.reason if outcome else row.reason
         return replace(row, status="rejected", reason=reason) if reason else row
@@ -123,7 +117,7 @@ def _final(row: ManifestRow, scan: IndexedScan, outcome: Outcome | None, kept: M
     if outcome.trim:
         lost = outcome.trim
         row = replace(row, shape=lost.shape, affine_ras_mm=lost.affine_ras_mm, n_files=lost.n_files)
-    if outcome.content_hash and kept[outcome.content_hash] != scan.scan_id:
+    if is_copy:
         return replace(row, status="rejected", reason=Reason.DUPLICATE_CONTENT, labels=())
     return row
 
@@ -144,36 +138,19 @@ def _part_row(row: ManifestRow, reason: Reason, part_id: str) -> ManifestRow:
     )
 
 
-def _representatives(index: Index) -> dict[str, str]:
-    """Per content hash the scan that is kept: one with a label before one without, then the smallest id."""
-    best: dict[str, tuple[bool, str]] = {}
-    for scan in index.scans():
-        outcome = parse_outcome(scan.outcome) if scan.outcome else None
-        if outcome and outcome.content_hash and not outcome.reason:
-            candidate = (not outcome.labels, scan.scan_id)
-            best[outcome.content_hash] = min(candidate, best.get(outcome.content_hash, candidate))
-    return {digest: scan_id for digest, (_, scan_id) in best.items()}
-
-
-def _reconstruction_siblings(index: Index) -> set[str]:
+def _reconstruction_siblings(index: Index) -> Iterator[str]:
     """Ids of CT scans that cover the same part of a patient in one study as a scan of another series.
 
     Bone and soft kernel, thick and thin: for a pretext task they are positives, for a split they must stay together,
-    which they do
-    because the split goes by patient.
+    which they do because the split goes by patient.
     """
-    studies: dict[str, list[tuple[str, str, npt.NDArray[np.float64]]]] = {}
-    for scan in index.scans():
-        row = parse_row(scan.row)
-        if row.modality == "CT" and row.accepted and row.shape and row.affine_ras_mm:
-            studies.setdefault(row.study_id, []).append((row.scan_id, row.series_id, _box(row)))
-    found: set[str] = set()
-    for scans in studies.values():
-        for number, (scan_id, series_id, box) in enumerate(scans):
-            for other_id, other_series, other_box in scans[number + 1 :]:
-                if series_id != other_series and _overlap(box, other_box) >= _SIBLING_OVERLAP:
-                    found |= {scan_id, other_id}
-    return found
+    for _, study in itertools.groupby(index.rows_by_study("CT"), key=lambda scan: scan[0]):
+        rows = [parse_row(text) for _, text in study]
+        scans = [(row, _box(row)) for row in rows if row.shape and row.affine_ras_mm]
+        for (row, box), (other, other_box) in itertools.combinations(scans, 2):
+            if row.series_id != other.series_id and _overlap(box, other_box) >= _SIBLING_OVERLAP:
+                yield row.scan_id
+                yield other.scan_id
 
 
 def _box(row: ManifestRow) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from medssl.archive.at_hand import at_hand
 from medssl.archive.canvas import Canvas
 from medssl.archive.limits import Limits
 from medssl.archive.reasons import Flag, Reason
@@ -43,14 +44,15 @@ def read_label_objects(
 
 
 def _draw(one: LabelObject, canvas: Canvas, problems: list[Rejected], limits: Limits) -> tuple[Flag, ...]:
-    one.file.check_unchanged()
-    if not one.structure_set:
-        flags = draw_segments(one.file.path, dict(one.values), canvas, limits=limits)
-    else:
-        problem = draw_structures(one.file.path, dict(one.values), canvas, limits=limits)
-        problems += [problem] if problem else []
-        flags = ()
-    one.file.check_unchanged()
+    with at_hand(one, limits=limits) as near:
+        near.file.check_unchanged()
+        flags: tuple[Flag, ...] = ()
+        if near.structure_set:
+            problem = draw_structures(near.file.path, dict(near.values), canvas, limits=limits)
+            problems += [problem] if problem else []
+        else:
+            flags = draw_segments(near.file.path, dict(near.values), canvas, limits=limits)
+        near.file.check_unchanged()
     return flags
 
 

@@ -1,6 +1,6 @@
 """A scan's voxels and affine: of a planned scan during ingest, or of one file or folder that somebody names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medssl.archive.at_hand import at_hand
@@ -39,16 +39,21 @@ def load_source(source: Source, *, limits: Limits, min_slices: int = 1) -> Loade
 
     min_slices: fewest that may be left where slices have to be left out.
     """
-    with at_hand(source, limits=limits) as near:
-        return _load(near, limits, min_slices)
-
-
-def _load(source: Source, limits: Limits, min_slices: int) -> Loaded:
     if isinstance(source, DicomSource):
-        volume, flags, trim = read_dicom(source, limits=limits, min_slices=min_slices)
-        check_voxels(volume)
-        label, problem, noticed = read_label_objects(source.labels, volume, limits=limits)
-        return Loaded(volume, label, problem, (*flags, *noticed), trim)
+        return _load_dicom(source, limits, min_slices)
+    with at_hand(source, limits=limits) as near:
+        return _load_nifti(near, limits)
+
+
+def _load_dicom(source: DicomSource, limits: Limits, min_slices: int) -> Loaded:
+    with at_hand(replace(source, labels=()), limits=limits) as near:
+        volume, flags, trim = read_dicom(near, limits=limits, min_slices=min_slices)
+    check_voxels(volume)
+    label, problem, noticed = read_label_objects(source.labels, volume, limits=limits)
+    return Loaded(volume, label, problem, (*flags, *noticed), trim)
+
+
+def _load_nifti(source: NiftiSource, limits: Limits) -> Loaded:
     source.image.check_unchanged()
     volume = read_volume(Path(source.image.path), limits=limits)
     source.image.check_unchanged()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,14 @@ def source_json(source: Source) -> str:
     """A source as text."""
     kind = "nifti" if isinstance(source, NiftiSource) else "dicom"
     return json.dumps({kind: asdict(source)}, sort_keys=True, separators=(",", ":"))
+
+
+def without_labels(text: str) -> str | None:
+    """The same source, as text, without its label objects; None where it has none."""
+    source = parse_source(text)
+    if not isinstance(source, DicomSource) or not source.labels:
+        return None
+    return source_json(replace(source, labels=()))
 
 
 def parse_source(text: str) -> Source:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,14 +24,13 @@ from medssl.archive.crosswalk import with_crosswalk
 from medssl.archive.discover import check_not_empty, checked_sources
 from medssl.archive.identity import Pseudonyms, key_file, open_key, passing_key
 from medssl.archive.index import PASSING, Index, open_index
-from medssl.archive.limits import Limits
 from medssl.archive.label_names import label_names, name_table, read_names_file
+from medssl.archive.limits import Limits
 from medssl.archive.manifest import ManifestRow, write_manifest
 from medssl.archive.plan_dicom import plan_dicom
-from medssl.archive.plan_nifti import plan_nifti, rejected_file_row
 from medssl.archive.plan_labels import label_objects
+from medssl.archive.plan_nifti import plan_nifti, rejected_file_row
 from medssl.archive.reasons import Reason
-from medssl.archive.rejection import Rejected
 from medssl.archive.report import IngestReport, Progress, Silent, Tally
 from medssl.archive.rows import Outcome, duplicates, parse_outcome, parse_row, scan_rows, trimmed
 from medssl.archive.settled import Settled, Splitter, settle
@@ -40,12 +38,13 @@ from medssl.archive.splits import overrides, read_splits_file
 from medssl.archive.unpack import unpack
 from medssl.archive.workers import LocalWorkers, Workers
 from medssl.errors import UsageError
+from medssl.store.attempts import T, attempts
 from medssl.store.blocks import remove_drafts
 from medssl.store.intake import Intake, take_in
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import image_path, label_path
 
-T = TypeVar("T")
+_UNFINISHED = "unfinished"
 
 # Files that were never meant to be scans: counted, but no row each.
 _NO_ROW = frozenset({Reason.NOT_DICOM, Reason.DICOMDIR})
@@ -62,11 +61,11 @@ class IngestSettings(BaseModel):
     fractions: tuple[float, float, float] = Field(default=(0.8, 0.1, 0.1), description="patients in train, val, test")
     seed: int = Field(default=0, description="seed of the split")
     key_file: Path | None = Field(default=None, description="file with the pseudonym key")
-    modality: str | None = Field(default=None, description="modality of NIfTI scans, which do not tell it themselves")
-    policy: StorePolicy = StorePolicy()
     label_names: Path | None = Field(
         default=None, description="CSV with columns name,label: structures of DICOM label objects to labels"
     )
+    modality: str | None = Field(default=None, description="modality of NIfTI scans, which do not tell it themselves")
+    policy: StorePolicy = StorePolicy()
     limits: Limits = Limits()
     workers: int | None = Field(
         default=None, ge=0, description="processes; 0 works in this one; None: as many as cores"
@@ -116,12 +115,18 @@ def ingest(
             Counter(row.status for row in rows)
         else:
             _write(cohort, rows, ready)
+            if ready.interrupted:
+                _sweep(cohort, ready.index)
+            ready.index.put_fact(_UNFINISHED, "")
         return tally.report(n_files=ready.n_files, n_loaded=n_loaded, elapsed_s=time.monotonic() - started_s)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Sources whose headers were read and whose scans were planned. removed: ids of scans that are no more."""
+    """Sources whose headers were read and whose scans were planned. removed: ids of scans that are no more.
+
+    interrupted: whether the last ingest into this cohort came to no end.
+    """
 
     index: Index
     pseudonyms: Pseudonyms
@@ -131,6 +136,7 @@ class Prepared:
     label_names: dict[int, str]
     removed: list[str]
     n_files: int
+    interrupted: bool
 
     def rows(self, tally: Tally) -> Iterator[ManifestRow]:
         """Rows of all scans, then of files that were left out by themselves; what has no row is noted in `tally`."""
@@ -149,17 +155,8 @@ class Prepared:
         scan_ids: list[str],
         timeout_s: float,
     ) -> Iterator[tuple[T, Outcome]]:
-        """What loading each scan came to, as it comes.
-
-        A scan whose worker died gets a second chance: the first death may have been another one's memory.
-        """
-        again: list[T] = []
-        for last in (False, True):
-            for done in self.workers.run(function, again if last else tasks(scan_ids), timeout_s=timeout_s):
-                if done.failure and not last:
-                    again.append(done.task)
-                    continue
-                yield done.task, done.result or Outcome.of(done.failure or Rejected(Reason.DECODER_CRASH, "no answer"))
+        """What loading each scan came to, as it comes."""
+        return attempts(self.workers, function, tasks(scan_ids), timeout_s=timeout_s)
 
 
 @contextmanager
@@ -171,10 +168,12 @@ def prepared(
     check_not_empty(roots, follow_symlinks=settings.follow_symlinks)
     named_splits = read_splits_file(settings.splits) if settings.splits else {}
     with (
-        _opened(cohort, settings) as (index, pseudonyms),
         _workers(settings, [*roots, *([cohort.resolve()] if cohort else [])]) as workers,
+        _opened(cohort, settings) as (index, pseudonyms),
     ):
         settled = settle(index, _asked(settings, pseudonyms), named=frozenset(settings.model_fields_set))
+        interrupted = bool(index.fact(_UNFINISHED))
+        index.put_fact(_UNFINISHED, "yes")
         pseudonyms = with_crosswalk(index, pseudonyms, settings.patients)
         n_files = collect(
             roots,
@@ -194,7 +193,7 @@ def prepared(
             )
         label_names, removed = _plan(index, pseudonyms, settings)
         splitter = settled.splitter(pseudonyms, overrides(index, named_splits, settings.splits))
-        yield Prepared(index, pseudonyms, workers, settled, splitter, label_names, removed, n_files)
+        yield Prepared(index, pseudonyms, workers, settled, splitter, label_names, removed, n_files, interrupted)
 
 
 @contextmanager
@@ -302,6 +301,17 @@ def _write(cohort: Path, rows: Iterator[ManifestRow], ready: Prepared) -> None:
     partial = cohort / f".{COHORT}.partial"
     partial.write_text(json.dumps(facts, indent=2) + "\n")
     partial.replace(cohort / COHORT)
+
+
+def _sweep(cohort: Path, index: Index) -> None:
+    """Remove from the store what belongs to no scan any more, which an ingest that was killed may have left there."""
+    twins = duplicates(index)
+    for path in (cohort / "store").glob("*.b2nd"):
+        scan_id = path.name.split(".")[0]
+        scan = index.scan(scan_id)
+        outcome = parse_outcome(scan.outcome) if scan and scan.outcome else None
+        if outcome is None or outcome.reason or scan_id in twins:
+            _take_out(cohort, scan_id)
 
 
 def _take_out(cohort: Path, scan_id: str) -> None:

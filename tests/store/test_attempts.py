@@ -1,0 +1,64 @@
+"""Workers that die: who gets another chance, and that a label object never costs its scan."""
+
+from dataclasses import dataclass
+
+from medssl.archive.reasons import Reason
+from medssl.archive.rejection import Rejected
+from medssl.archive.rows import Outcome
+from medssl.archive.sources import DicomSource, LabelObject, SourceFile, parse_source, source_json
+from medssl.archive.workers import Done, LocalWorkers
+from medssl.store.attempts import attempts
+
+
+@dataclass(frozen=True)
+class Scan:
+    scan_id: str
+    source: str
+
+
+def source(*, labelled: bool) -> str:
+    label = LabelObject(SourceFile("/a/rt", 1, 2), structure_set=True, values=((3, 1),))
+    return source_json(DicomSource((), (), (1.0,) * 16, "CT", (label,) if labelled else ()))
+
+
+class Mortal(LocalWorkers):
+    """Workers that die as often as is told for each scan, or for as long as it has label objects."""
+
+    def __init__(self, deaths: dict[str, int], deadly_labels: set[str]) -> None:
+        super().__init__(0, worker_bytes=1)
+        self.deaths, self.deadly_labels = deaths, deadly_labels
+
+    def run(self, function, tasks, *, timeout_s):
+        for task in tasks:
+            left = self.deaths.get(task.scan_id, 0)
+            self.deaths[task.scan_id] = left - 1
+            if left > 0 or (task.scan_id in self.deadly_labels and parse_source(task.source).labels):
+                yield Done(task, None, Rejected(Reason.DECODER_CRASH, "the worker died"))
+            else:
+                yield Done(task, function(task), None)
+
+
+def came_to(deaths: dict[str, int], deadly_labels: set[str], *, labelled: bool = True) -> Outcome:
+    workers = Mortal(deaths, deadly_labels)
+    tasks = iter([Scan("a", source(labelled=labelled))])
+    ((task, outcome),) = attempts(workers, lambda _: Outcome(None, "", labels=(0, 1)), tasks, timeout_s=1.0)
+    assert task.scan_id == "a"
+    return outcome
+
+
+def test_the_first_death_is_forgiven():
+    assert came_to({"a": 1}, set()) == Outcome(None, "", labels=(0, 1))
+
+
+def test_the_second_death_costs_a_scan_without_label_objects():
+    assert came_to({"a": 2}, set(), labelled=False).reason is Reason.DECODER_CRASH
+
+
+def test_a_scan_with_label_objects_is_tried_without_them():
+    outcome = came_to({}, {"a"})
+    assert (outcome.reason, outcome.label_reason) == (None, Reason.LABEL_UNREADABLE)
+    assert outcome.flags == ("F_LABEL_LEFT_OUT",)
+
+
+def test_the_third_death_costs_every_scan():
+    assert came_to({"a": 3}, set()).reason is Reason.DECODER_CRASH

@@ -8,12 +8,14 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medssl.archive.discover import Stamp
+from medssl.archive.discover import Stamp, is_remote
 from medssl.archive.limits import Limits
-from medssl.archive.places import Copy, archive_of, is_plain, is_remote, source_of
+from medssl.archive.places import Copy, archive_of, is_plain, source_of, tells_no_size
 from medssl.archive.reasons import Reason
+from medssl.archive.record import parse_record
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources import SourceFile
+from medssl.archive.scan import scan_file
+from medssl.archive.sources import DicomFile, SourceFile
 
 T = TypeVar("T")
 # Descriptors that the process needs for itself.
@@ -41,7 +43,7 @@ def at_hand(needed: T, *, limits: Limits) -> Iterator[T]:
             with source_of(paths[0], limits) as source:
                 for copy in source.copies(paths):
                     copies[os.fspath(copy.path)] = _kept(copy, far[os.fspath(copy.path)], stack)
-        yield _replaced(needed, copies)
+        yield _replaced(needed, copies, limits)
 
 
 def _by_source(far: Mapping[str, SourceFile]) -> list[list[Path]]:
@@ -67,6 +69,23 @@ def _kept(copy: Copy, before: SourceFile, stack: ExitStack) -> SourceFile:
     return SourceFile(f"/dev/fd/{file.fileno()}", facts.st_size, facts.st_mtime_ns)
 
 
+def _as_it_is(file: DicomFile, copy: SourceFile, limits: Limits) -> DicomFile:
+    """A file whose header was made of a server's metadata, with the layout that its own header says."""
+    path = Path(copy.path)
+    found = scan_file(path, path.parent, Stamp(copy.size, copy.mtime_ns), limits=limits)
+    if found.kind != "dicom":
+        raise Rejected(found.reason or Reason.BAD_HEADER, found.finding or "the instance is no image")
+    record = parse_record(found.record or "")
+    if record.verdict:
+        raise Rejected(Reason(record.verdict), record.finding)
+    before = file.layout
+    layout = replace(before, **{field.name: getattr(record, field.name) for field in fields(before)})
+    same_grid = (layout.rows, layout.columns, layout.n_frames) == (before.rows, before.columns, before.n_frames)
+    if record.instance != Path(file.file.path).name or not same_grid:
+        raise Rejected(Reason.IN_FLUX, "the server gives another instance than its metadata tell of")
+    return replace(file, file=copy, layout=layout, pixel_at=record.pixel_at)
+
+
 def _allow_descriptors(count: int) -> None:
     import resource
 
@@ -90,12 +109,15 @@ def _files(value: Any) -> Iterator[SourceFile]:
             yield from _files(item)
 
 
-def _replaced(value: Any, copies: Mapping[str, SourceFile]) -> Any:
+def _replaced(value: Any, copies: Mapping[str, SourceFile], limits: Limits) -> Any:
     """The same description with some files elsewhere."""
     if isinstance(value, SourceFile):
         return copies.get(value.path, value)
+    if isinstance(value, DicomFile) and value.file.path in copies and tells_no_size(Path(value.file.path)):
+        return _as_it_is(value, copies[value.file.path], limits)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: _replaced(getattr(value, field.name), copies) for field in fields(value)})
+        changed = {field.name: _replaced(getattr(value, field.name), copies, limits) for field in fields(value)}
+        return replace(value, **changed)
     if isinstance(value, tuple):
-        return tuple(_replaced(item, copies) for item in value)
+        return tuple(_replaced(item, copies, limits) for item in value)
     return value

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from medssl.archive.discover import Folder, Stamp, walk
+from medssl.archive.discover import Folder, Stamp, is_remote, walk
 from medssl.archive.index import PASSING, Index, IndexedFile
 from medssl.archive.limits import Limits
+from medssl.archive.places import source_of
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
-from medssl.archive.scan import Parcel, scan_parcel
+from medssl.archive.scan import Parcel, left_out, scan_parcel
 from medssl.archive.workers import Done, Workers
 
 PARCEL_FILES = 64
@@ -30,14 +31,15 @@ def collect(
     """
     met = 0
 
-    def parcels() -> Iterator[Parcel]:
+    def parcels(roots: Sequence[Path]) -> Iterator[Parcel]:
         nonlocal met
         for root in roots:
             home = root.parent if root.is_file() else root
             pending: list[tuple[Path, Stamp]] = []
-            for folder in walk(root, follow_symlinks=follow_symlinks, without=without):
+            for folder in _folders(root, follow_symlinks, without, limits):
                 met += len(folder.files)
                 index.put_files(_leaving(folder, index, home))
+                index.put_files(refused(folder, home))
                 fresh = to_read(folder, index, whole=not root.is_file())
                 pending += [(folder.path / name, folder.files[name]) for name in fresh]
                 while len(pending) >= PARCEL_FILES:
@@ -47,11 +49,23 @@ def collect(
                 yield Parcel(home, tuple(pending), limits)
 
     read = 0
-    for count in read_headers(parcels(), index, workers, timeout_s=limits.header_seconds):
-        read += count
-        seen(met, read)
+    far = [root for root in roots if is_remote(root)]
+    near = [root for root in roots if not is_remote(root)]
+    for group, timeout_s in ((near, limits.header_seconds), (far, limits.archive_seconds)):
+        for count in read_headers(parcels(group), index, workers, timeout_s=timeout_s):
+            read += count
+            seen(met, read)
     seen(met, read)
     return met
+
+
+def _folders(root: Path, follow_symlinks: bool, without: Path | None, limits: Limits) -> Iterator[Folder]:
+    """Folders of a source, wherever it is."""
+    if not is_remote(root):
+        yield from walk(root, follow_symlinks=follow_symlinks, without=without)
+        return
+    with source_of(root, limits) as source:
+        yield from source.folders()
 
 
 def read_headers(parcels: Iterable[Parcel], index: Index, workers: Workers, *, timeout_s: float) -> Iterator[int]:
@@ -92,6 +106,11 @@ def _leaving(folder: Folder, index: Index, home: Path) -> list[IndexedFile]:
         for name in folder.leaving
         if name not in known
     ]
+
+
+def refused(folder: Folder, home: Path) -> list[IndexedFile]:
+    """Files that the listing alone tells to be left out."""
+    return [left_out(folder.path / name, home, Stamp(0, 0), why) for name, why in folder.refused.items()]
 
 
 def _one_by_one(done: Done[Parcel, list[IndexedFile]], workers: Workers, timeout_s: float) -> list[IndexedFile]:

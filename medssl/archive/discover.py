@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from medssl.archive.rejection import Rejected
 from medssl.errors import DataError, UsageError
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """How a file is recognised as unchanged."""
 
     size: int
@@ -31,11 +31,17 @@ class Folder:
 
 
 def checked_sources(sources: Sequence[Path]) -> tuple[Path, ...]:
-    """Absolute paths of the sources, none inside another. Raises UsageError for a path that does not exist."""
+    """Absolute paths of the sources, none inside another; those on servers as they are.
+
+    Raises UsageError for a path that does not exist.
+    """
     if not sources:
         raise UsageError("no source is named. Give at least one folder or file with scans.")
     roots: list[Path] = []
     for source in sources:
+        if is_remote(source):
+            roots.append(source)
+            continue
         if not source.exists():
             raise UsageError(f"{source} does not exist. Check the path of the source.")
         roots.append(source.resolve())
@@ -43,8 +49,15 @@ def checked_sources(sources: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(root for root in distinct if not any(other in root.parents for other in distinct))
 
 
+def is_remote(path: Path) -> bool:
+    """Whether a source, or a file of one, is on a server. `s3://bucket/key` is `s3:/bucket/key` as a path."""
+    return not path.is_absolute() and len(path.parts) > 1 and path.parts[0].endswith(":") and len(path.parts[0]) > 2
+
+
 def check_not_empty(roots: Sequence[Path], *, follow_symlinks: bool) -> None:
-    """Raise DataError when no file at all lies under the sources."""
+    """Raise DataError when no file at all lies under the sources. A server tells when it is asked."""
+    if any(map(is_remote, roots)):
+        return
     if not any(folder.files for root in roots for folder in walk(root, follow_symlinks=follow_symlinks)):
         named = ", ".join(map(str, roots))
         raise DataError(f"{named} holds no file. Check the path, and whether the disk with the archive is mounted.")

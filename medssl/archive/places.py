@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from medssl.archive.discover import Folder, Stamp
+from medssl.archive.discover import Folder, Stamp, is_remote
 from medssl.archive.limits import Limits
 from medssl.errors import UsageError
 
@@ -31,6 +31,8 @@ MEMBER = "::"
 DICOMWEB = ("dicomweb+http:", "dicomweb+https:")
 
 _SMALL_BYTES = 1 << 24
+# Stands for the size of a file where a server does not tell it.
+UNTOLD_BYTES = 1 << 62
 
 # Gives the first n bytes of a file, fewer only where it ends. Raises Rejected.
 Start: TypeAlias = Callable[[int], bytes]
@@ -62,9 +64,9 @@ class Source(Protocol):
         """Those files whole, in the order that is cheapest here."""
 
 
-def is_remote(path: Path) -> bool:
-    """Whether a place is on a server."""
-    return not path.is_absolute() and len(path.parts) > 1 and path.parts[0].endswith(":") and len(path.parts[0]) > 2
+def tells_no_size(path: Path) -> bool:
+    """Whether a place is on a server that tells neither size nor time of its files."""
+    return path.parts[0] in DICOMWEB
 
 
 def is_plain(path: Path) -> bool:
@@ -100,6 +102,14 @@ def source_of(path: Path, limits: Limits) -> AbstractContextManager[Source]:
         from medssl.archive.packed import open_archive
 
         return open_archive(archive, limits)
+    if path.parts[0] in DICOMWEB:
+        from medssl.archive.dicomweb import open_server
+
+        return open_server(path, limits)
+    if is_remote(path):
+        from medssl.archive.object_store import open_store
+
+        return open_store(path)
     raise UsageError(f"{path} is a file on disk. Read it directly.")
 
 

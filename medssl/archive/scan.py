@@ -15,7 +15,7 @@ from medssl.archive.index import IndexedFile
 from medssl.archive.label_record import label_record_json, read_label_record
 from medssl.archive.limits import Limits
 from medssl.archive.nifti import HEADER_BYTES, is_nifti, parse_header
-from medssl.archive.places import Start, is_plain, source_of
+from medssl.archive.places import UNTOLD_BYTES, Start, is_plain, source_of, tells_no_size
 from medssl.archive.reasons import Reason
 from medssl.archive.record import record_json
 from medssl.archive.rejection import Rejected
@@ -73,9 +73,10 @@ def scan_content(path: Path, root: Path, stamp: Stamp, *, read: Start, limits: L
     if os.fspath(path).endswith("/dataset.json"):
         return IndexedFile(path, root, stamp, "dataset", None, "", None, None)
     try:
-        if stamp.size == 0:
+        size = UNTOLD_BYTES if tells_no_size(path) else stamp.size
+        if size == 0:
             raise Rejected(Reason.EMPTY_FILE, "the file has no bytes")
-        kind, series, record = _recognised(path, read, stamp.size, limits)
+        kind, series, record = _recognised(path, read, size, limits)
     except Rejected as rejected:
         return left_out(path, root, stamp, rejected)
     return IndexedFile(path, root, stamp, kind, None, "", series, record)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medssl.archive.collect import read_headers, to_read
-from medssl.archive.discover import Folder, Stamp
+from medssl.archive.collect import read_headers, refused, to_read
+from medssl.archive.discover import Folder, Stamp, is_remote
 from medssl.archive.index import PASSING, Index, IndexedFile
 from medssl.archive.limits import Limits
-from medssl.archive.places import MEMBER, is_remote, source_of
+from medssl.archive.places import MEMBER, source_of
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
-from medssl.archive.scan import Parcel, left_out
+from medssl.archive.scan import Parcel
 from medssl.archive.workers import Workers
 
 # Archives whose members are read together; their lists are in memory.
@@ -84,8 +84,7 @@ def _parcels(file: IndexedFile, listing: Listing, index: Index, limits: Limits) 
     fresh: list[tuple[Path, Stamp]] = []
     for folder in listing.folders:
         fresh += [(folder.path / name, folder.files[name]) for name in to_read(folder, index, whole=True)]
-        refused = ((folder.path / name, rejected) for name, rejected in folder.refused.items())
-        index.put_files(left_out(path, file.root, Stamp(0, 0), rejected) for path, rejected in refused)
+        index.put_files(refused(folder, file.root))
     if listing.problem is None:
         _forget(index, file.path, [folder.path for folder in listing.folders])
     for start in range(0, len(fresh), _PARCEL_MEMBERS):

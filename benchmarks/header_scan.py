@@ -3,13 +3,18 @@ unchanged archive.
 
     python benchmarks/header_scan.py ../shared/data/dicom [--copies 40000]
 
-Headers and slices are measured in CPU seconds of one process (the machine may be shared); dcm2niix and the second run
-in wall seconds.
+Headers and slices are measured in CPU seconds of one process (the machine may be shared), the contestants in turns, as
+medians; dcm2niix in user and system seconds of its process; the second run in wall seconds, in a process of its own.
 """
 
 import argparse
+import json
+import os
+import resource
 import shutil
+import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -25,6 +30,7 @@ from medssl.archive.record import parse_record
 from medssl.archive.scan import scan_file
 from medssl.store.ingest import IngestSettings, ingest
 
+TURNS = 5
 # The elements that medssl's header scan turns into a record.
 KEYWORDS = [
     "ImageType",
@@ -66,11 +72,16 @@ KEYWORDS = [
 ]
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    work()
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+def cpu_seconds(*contestants: Callable[[], object]) -> list[float]:
+    """Median CPU seconds of each; they take turns, so that a busy machine is busy for all of them."""
+    times: list[list[float]] = [[] for _ in contestants]
+    for turn in range(1 + TURNS):
+        for own, work in zip(times, contestants, strict=True):
+            started = time.process_time()
+            work()
+            if turn:  # the first warms the page cache
+                own.append(time.process_time() - started)
+    return [statistics.median(own) for own in times]
 
 
 def scan_all(files: list[tuple[Path, Stamp]], root: Path) -> None:
@@ -85,28 +96,30 @@ def pydicom_all(files: list[tuple[Path, Stamp]]) -> None:
             ds.get(keyword)
 
 
-def headers(root: Path, files: list[tuple[Path, Stamp]]) -> None:
-    ours = len(files) / cpu_seconds(lambda: scan_all(files, root))
-    theirs = len(files) / cpu_seconds(lambda: pydicom_all(files))
-    print(
-        f"headers   {len(files)} files: medssl {ours:,.0f}/s, pydicom specific_tags {theirs:,.0f}/s, "
-        f"ratio {ours / theirs:.1f}"
-    )
-    program = shutil.which("dcm2niix")
-    if program is None:
-        print("headers   dcm2niix is not on the path; not compared")
-        return
+def headers(root: Path, files: list[tuple[Path, Stamp]]) -> dict[str, object]:
+    own_s, pydicom_s = cpu_seconds(lambda: scan_all(files, root), lambda: pydicom_all(files))
+    facts: dict[str, object] = {
+        "files": len(files),
+        "medssl_per_s": round(len(files) / own_s),
+        "pydicom_per_s": round(len(files) / pydicom_s),
+        "times_pydicom": round(pydicom_s / own_s, 1),
+    }
+    program = shutil.which("dcm2niix", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is not None:
+        its_s = statistics.median(dcm2niix_cpu_seconds(program, root) for _ in range(TURNS))
+        facts |= {"dcm2niix_per_s": round(len(files) / its_s), "times_dcm2niix": round(its_s / own_s, 1)}
+    return facts
+
+
+def dcm2niix_cpu_seconds(program: str, root: Path) -> float:
     with tempfile.TemporaryDirectory() as out:
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([program, "-b", "o", "-f", "%s", "-o", out, root], capture_output=True, check=False)
-        wall_s = time.perf_counter() - started
-    started = time.perf_counter()
-    scan_all(files, root)
-    own_s = time.perf_counter() - started
-    print(f"headers   wall: medssl {own_s:.2f} s, dcm2niix -b o {wall_s:.2f} s, ratio {wall_s / own_s:.1f}")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def slices(root: Path, files: list[tuple[Path, Stamp]]) -> None:
+def slices(root: Path, files: list[tuple[Path, Stamp]]) -> dict[str, object]:
     native = []
     for path, stamp in files:
         record = parse_record(scan_file(path, root, stamp, limits=Limits()).record or "")
@@ -131,42 +144,58 @@ def slices(root: Path, files: list[tuple[Path, Stamp]]) -> None:
         for path, _, _ in native:
             _ = pydicom.dcmread(path).pixel_array
 
-    fast, slow = len(native) / cpu_seconds(ours), len(native) / cpu_seconds(theirs)
-    print(
-        f"slices    {len(native)} native files: medssl {fast:,.0f}/s, dcmread().pixel_array "
-        f"{slow:,.0f}/s, ratio {fast / slow:.1f}"
-    )
+    own_s, pydicom_s = cpu_seconds(ours, theirs)
+    return {
+        "files": len(native),
+        "medssl_per_s": round(len(native) / own_s),
+        "pydicom_per_s": round(len(native) / pydicom_s),
+        "times_pydicom": round(pydicom_s / own_s, 1),
+    }
 
 
-def second_run(files: list[tuple[Path, Stamp]], copies: int) -> None:
+def second_run(files: list[tuple[Path, Stamp]], copies: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
-        source, cohort = Path(folder, "source"), Path(folder, "cohort")
+        source = Path(folder, "source")
         for number in range(copies):
             target = source / f"{number // 500:04d}" / f"{number:06d}"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files[number % len(files)][0], target)
-        settings = IngestSettings(key_file=Path(folder, "key"))
-        seconds = []
-        for _ in range(2):
-            started = time.perf_counter()
-            ingest([source], cohort, settings=settings)
-            seconds.append(time.perf_counter() - started)
-    print(f"ingest    {copies} files: first run {seconds[0]:.1f} s, unchanged second run {seconds[1]:.2f} s")
+        seconds = [ingest_seconds(folder) for _ in range(1 + TURNS)]
+    return {"files": copies, "first_s": seconds[0], "unchanged_s": statistics.median(seconds[1:])}
+
+
+def ingest_seconds(folder: str) -> float:
+    """Wall seconds of one ingest in a new process, as a user runs it, less the start of Python and its imports."""
+    command = [sys.executable, __file__, folder, "--ingest-only"]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def ingest_only(folder: Path) -> None:
+    started = time.perf_counter()
+    ingest([folder / "source"], folder / "cohort", settings=IngestSettings(key_file=folder / "key"))
+    print(round(time.perf_counter() - started, 2))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path)
     parser.add_argument("--copies", type=int, default=0)
+    parser.add_argument("--ingest-only", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.ingest_only:
+        ingest_only(arguments.root)
+        return
+    from machine import machine, write_results
+
     warnings.simplefilter("ignore")
     root = arguments.root.resolve()
     found = [(folder.path / name, stamp) for folder in walk(root) for name, stamp in folder.files.items()]
     files = [(path, stamp) for path, stamp in found if scan_file(path, root, stamp, limits=Limits()).kind == "dicom"]
-    headers(root, files)
-    slices(root, files)
+    facts = {"machine": machine("pydicom"), "headers": headers(root, files), "slices": slices(root, files)}
     if arguments.copies:
-        second_run(files, arguments.copies)
+        facts["second_run"] = second_run(files, arguments.copies)
+    print(json.dumps(facts, indent=2))
+    write_results("header_scan", facts)
 
 
 if __name__ == "__main__":

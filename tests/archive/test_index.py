@@ -1,0 +1,40 @@
+"""What the index finds by itself, on disk, against the plain way in memory."""
+
+import random
+
+from medssl.archive.index import IndexedScan, open_index
+from medssl.archive.reasons import Reason
+from medssl.archive.rows import Outcome, duplicates
+
+
+def test_of_equal_scans_one_is_kept_first_one_with_a_label_then_the_smallest_id(tmp_path):
+    draw = random.Random(3)
+    outcomes: dict[str, Outcome | None] = {}
+    for number in range(300):
+        content = draw.choice("abcdefgh") * 64
+        kind = draw.randrange(6)
+        outcome = Outcome(None, "", labels=(0, 1) if kind == 0 else (), content_hash=content)
+        outcomes[f"scan-{number:03d}"] = {4: None, 5: Outcome(Reason.TRUNCATED, "short")}.get(kind, outcome)
+    expected = set()
+    for scan_id, outcome in outcomes.items():
+        if outcome and outcome.content_hash:
+            same = [key for key, other in outcomes.items() if other and other.content_hash == outcome.content_hash]
+            labelled = [key for key in same if outcomes[key].labels]
+            if scan_id != min(labelled or same):
+                expected.add(scan_id)
+    with open_index(tmp_path) as index:
+        shuffled = draw.sample(sorted(outcomes), len(outcomes))
+        for scan_id in shuffled:
+            index.plan(scan_id, [IndexedScan(scan_id, scan_id, "{}", "{}", "", None)])
+            if outcomes[scan_id] is not None:
+                index.put_outcome(scan_id, outcomes[scan_id].text())
+        assert duplicates(index) == expected
+    assert len(expected) > 100
+
+
+def test_marks_are_those_of_the_last_call(tmp_path):
+    with open_index(tmp_path) as index:
+        index.mark(["a", "b", "b"])
+        assert [index.is_marked(name) for name in "abc"] == [True, True, False]
+        index.mark(["c"])
+        assert [index.is_marked(name) for name in "abc"] == [False, False, True]

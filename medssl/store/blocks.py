@@ -9,6 +9,7 @@ times as long to read (benchmarks/crop_read.py).
 import json
 import os
 import secrets
+import shutil
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ def write_blocks(
         _flush(draft)
         os.replace(draft, path)
     except (OSError, RuntimeError, ValueError) as error:
+        # blosc2 does not say why a write failed: the free space tells a full disk from missing rights.
         raise DataError(
-            f"{path.name} cannot be written to the store: {error}. Check space and rights of the folder."
+            f"{path.name} cannot be written to the store: {error} ({_free_mb(path.parent)} MB are free there). Check "
+            "space and rights of the folder."
         ) from error
     finally:
         draft.unlink(missing_ok=True)
@@ -144,6 +147,10 @@ def damaged(scan_id: str, path: Path, why: object) -> DataError:
         f"scan {scan_id} is damaged in the store ({path.name}: {why}). Delete that file and run the ingest of this "
         "cohort again."
     )
+
+
+def _free_mb(folder: Path) -> int:
+    return shutil.disk_usage(folder).free // 2**20
 
 
 def _flush(path: Path) -> None:

@@ -129,7 +129,13 @@ def write_volume(
         "normalisation": [normalisation.low, normalisation.high, normalisation.mean, normalisation.std],
         "body_box": body_box, "body_mask": mask.facts(), "has_label": label is not None,
     }  # fmt: skip
-    write_blocks(image_path(folder, scan_id), quantised(voxels, scale=scale, offset=offset), facts=facts, arrays=arrays)
+    path, levels = image_path(folder, scan_id), quantised(voxels, scale=scale, offset=offset)
+    try:
+        write_blocks(path, levels, facts=facts, arrays=arrays)
+    except DataError:
+        if not path.exists():
+            label_path(folder, scan_id).unlink(missing_ok=True)
+        raise
     return open_volume(folder, scan_id)
 
 

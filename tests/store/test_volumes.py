@@ -1,4 +1,3 @@
-import os
 import pickle
 
 import blosc2
@@ -184,16 +183,6 @@ def test_a_label_that_is_no_class_number_is_refused(tmp_path, value):
 def test_a_scan_without_label_has_none_to_read(tmp_path):
     with pytest.raises(DataError, match="has no label"):
         store_scan(tmp_path, "a", noise((8, 9, 10))).read_label((0, 0, 0), (1, 1, 1))
-
-
-def test_a_full_disk_leaves_no_file_behind(tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(DataError, match="No space left"):
-        store_scan(tmp_path, "a", noise((8, 9, 10)))
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("name", "modality"), [("chris_t1", "MR"), ("body_ct", "CT")])

@@ -1,0 +1,118 @@
+"""What a store that is damaged, incomplete or full gets: a name and what to do, never another scan in its place."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+from stored_scans import noise, store_scan
+
+from medssl.errors import DataError
+from medssl.store.crops import Crop
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.store.volumes import open_volume, verify_volume
+
+
+def break_a_block(path: Path) -> None:
+    """Overwrite the head of the first chunk in the file, which tells how its blocks are packed."""
+    array = blosc2.open(str(path), mode="r")
+    chunk = array.schunk.get_chunk(0)
+    whole = path.read_bytes()
+    at = whole.index(chunk[:64])
+    path.write_bytes(whole[:at] + b"\xff" * 32 + whole[at + 32 :])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_block_that_cannot_be_unpacked_stops_the_training_with_the_scan_and_what_to_do(tmp_path, workers):
+    scans = [store_scan(tmp_path, f"scan-{i}", noise((40, 40, 40), i)) for i in range(3)]
+    break_a_block(tmp_path / "scan-1.b2nd")
+    plan = BatchPlan(scans, {"a": Crop(size=(36, 36, 36))}, batch_size=1, seed=0)
+    expected = [plan.scan_of(number).scan_id for number in range(3)]
+    with RegionLoader(plan, workers=workers, first_step=0) as loader:
+        stream = iter(loader)
+        # It stops at the very sample, after those before it, and nothing takes its place.
+        for scan_id in expected[: expected.index("scan-1")]:
+            assert next(stream).scan_ids == (scan_id,)
+        with pytest.raises(DataError, match=r"scan scan-1 is damaged.*Delete that file and run the ingest"):
+            next(stream)
+
+
+def test_a_label_that_is_missing_is_named(tmp_path):
+    label = (noise((20, 22, 24)) % 3).astype(np.uint8)
+    scan = store_scan(tmp_path, "scan-7", noise((20, 22, 24)), label=label)
+    (tmp_path / "scan-7.label.b2nd").unlink()
+    with pytest.raises(DataError, match=r"scan-7 is not in the store \(scan-7.label.b2nd is missing\)"):
+        scan.read_label((0, 0, 0), scan.shape)
+
+
+def test_garbage_in_a_file_is_an_error_or_other_voxels_but_never_a_crash(tmp_path):
+    scan = store_scan(tmp_path, "scan-7", noise((64, 32, 48)) // 20)
+    path, draw = tmp_path / "scan-7.b2nd", np.random.default_rng(0)
+    whole, voxels = path.read_bytes(), scan.read((0, 0, 0), scan.shape)
+    refused = []
+    for _ in range(100):
+        size = int(draw.choice([1, 64, 4096]))
+        at = int(draw.integers(len(whole) - size))
+        path.write_bytes(whole[:at] + draw.bytes(size) + whole[at + size :])
+        try:
+            assert open_volume(tmp_path, "scan-7").read((0, 0, 0), scan.shape).shape == voxels.shape
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) > 10
+    assert all("scan-7" in said for said in refused)
+
+
+def test_a_flipped_bit_that_still_unpacks_is_found_by_the_check_of_the_store(tmp_path):
+    scan = store_scan(tmp_path, "scan-7", noise((64, 32, 48)))
+    path = tmp_path / "scan-7.b2nd"
+    whole, voxels = path.read_bytes(), scan.read((0, 0, 0), scan.shape)
+    path.write_bytes(whole[:40_000] + bytes([whole[40_000] ^ 1]) + whole[40_001:])
+    assert 0 < np.count_nonzero(scan.read((0, 0, 0), scan.shape) != voxels) < 100
+    with pytest.raises(DataError, match=r"scan-7 is damaged.*the checksum differs"):
+        verify_volume(tmp_path, "scan-7")
+
+
+STORE_WITH_LITTLE_SPACE = """
+import resource, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import numpy as np
+from stored_scans import noise, store_scan
+from medssl.errors import DataError
+voxels = noise((40, 50, 60))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+try:
+    store_scan(Path({folder!r}), "scan-7", voxels, label=(voxels % 3).astype(np.uint8))
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [20_000, 150_000])
+def test_a_disk_that_takes_no_more_leaves_nothing_of_the_scan_behind(tmp_path, limit):
+    tests = str(Path(__file__).parents[1])
+    script = STORE_WITH_LITTLE_SPACE.format(tests=tests, folder=str(tmp_path), limit=limit)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert "scan-7" in done.stdout
+    assert "MB are free there). Check space and rights of the folder." in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scan_that_is_stored_keeps_its_label_when_storing_it_again_fails(tmp_path, monkeypatch):
+    label = (noise((8, 9, 10)) % 3).astype(np.uint8)
+    scan = store_scan(tmp_path, "a", noise((8, 9, 10)), label=label)
+
+    def full(source: Path, target: Path) -> None:
+        if target.name == "a.b2nd":
+            raise OSError(28, "No space left on device")
+        Path(source).rename(target)
+
+    monkeypatch.setattr("medssl.store.blocks.os.replace", full)
+    with pytest.raises(DataError, match="No space left"):
+        store_scan(tmp_path, "a", noise((8, 9, 10), 1), label=label)
+    assert np.array_equal(scan.read_label((0, 0, 0), scan.shape), label.transpose(2, 1, 0))
+    verify_volume(tmp_path, "a")

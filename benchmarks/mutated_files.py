@@ -87,12 +87,12 @@ def through_ingest(folder: Path) -> dict[str, object]:
         raise SystemExit("the sound series among the damaged files was not ingested")
     return {
         "files": report.n_files, "wall_s": wall_s, "scans": report.n_scans, "rejected": report.n_rejected,
-        "reasons": report.reasons, "peak_mib": peak_mib(), "workers_peak_mib": peak_mib(resource.RUSAGE_CHILDREN),
+        "reasons": report.reasons, "peak_mib": peak_mib(),
     }  # fmt: skip
 
 
-def peak_mib(who: int = resource.RUSAGE_SELF) -> float:
-    return round(resource.getrusage(who).ru_maxrss / 1024, 1)
+def peak_mib() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def main() -> None:

@@ -184,3 +184,25 @@ def test_absurd_dimensions_are_refused_before_memory_is_taken(tmp_path, rows, co
             "TOO_LARGE",
             "UNSUPPORTED_SYNTAX",
         )
+
+
+@pytest.mark.parametrize("told", [30000, 20])
+def test_a_codestream_of_a_few_bytes_that_decodes_to_gigabytes_is_never_decoded(tmp_path, told):
+    """JPEG 2000: SIZ says 30000 x 30000 (ISO/IEC 15444-1 A.5.1); the DICOM header says the same, or the truth."""
+    import imagecodecs
+    from pydicom.encaps import encapsulate
+
+    ds = Series(random_voxels((20, 16, 1))).dataset(0)
+    plane = np.zeros((16, 20), np.uint16)
+    code = bytearray(imagecodecs.jpeg2k_encode(plane, reversible=True, codecformat="j2k"))
+    siz = code.index(b"\xff\x51")
+    code[siz + 6 : siz + 14] = 2 * (30000).to_bytes(4, "big")
+    ds.Columns, ds.Rows = (told, told) if told == 30000 else (20, 16)
+    ds.SliceThickness = 2.0
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"
+    ds.PixelData = encapsulate([bytes(code)])
+    ds["PixelData"].is_undefined_length = True
+    save(ds, tmp_path / "x")
+    started_s = time.process_time()
+    assert verdict(tmp_path / "y", (tmp_path / "x").read_bytes()) in ("BAD_PIXELS", "TOO_LARGE")
+    assert time.process_time() - started_s < 1.0

@@ -5,6 +5,7 @@ in the same words. What Dask itself loses, a machine or a worker, it runs again 
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -28,8 +29,8 @@ class ClusterWorkers:
     address: of the scheduler, such as tcp://node1:8786. worker_bytes: address space of each process. must_see: paths
     that every worker must find, because voxels are read and written there.
 
-    Raises UsageError where Dask is not installed; DataError where the scheduler does not answer, has no workers, or a
-    worker runs another medssl or does not see a path.
+    Raises UsageError where Dask is not installed or the address is none; DataError where the scheduler does not
+    answer, has no workers, or a worker runs another medssl or does not see a path.
     """
 
     def __init__(self, address: str, *, worker_bytes: int, must_see: Iterable[Path]) -> None:
@@ -68,7 +69,7 @@ class ClusterWorkers:
 
     def _most_in_flight(self) -> int:
         """A few tasks for each thread there is now; workers come and go."""
-        return _IN_FLIGHT_PER_THREAD * max(1, sum(self._client.nthreads().values()))
+        return _IN_FLIGHT_PER_THREAD * max(1, int(sum(self._client.nthreads().values())))
 
     def _landed(self, future: Any, task: T) -> Done[T, R]:
         from concurrent.futures import CancelledError
@@ -93,6 +94,8 @@ def _connected(address: str) -> Any:
         from distributed import Client
     except ImportError as error:
         raise UsageError("--scheduler needs Dask. Install it with: pip install 'medssl[cluster]'") from error
+    if not re.fullmatch(r"\w+://\S+:\d+", address):
+        raise UsageError(f"--scheduler {address} is no address of a scheduler. Write it like tcp://node1:8786.")
     try:
         client = Client(address, timeout=_PATIENCE_S, set_as_default=False)
     except (OSError, ValueError) as error:

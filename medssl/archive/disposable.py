@@ -74,6 +74,7 @@ def serve(pipe: Connection) -> None:
             function, task = pipe.recv()
         except EOFError:
             return
+        answer: tuple[object, Exception | None]
         try:
             answer = (function(task), None)
         except Exception as error:  # whatever it is, it is raised again where the task came from

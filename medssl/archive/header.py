@@ -32,7 +32,7 @@ def record_of(dataset: Dataset, size: int) -> Record:
     report it under.
     """
     values = dataset.values
-    if values.text(tags.SOP_CLASS) == DICOMDIR or values.raw(0x00041220):
+    if DICOMDIR in (values.text(tags.SOP_CLASS), dataset.meta.text(tags.META_CLASS)):
         raise Rejected(Reason.DICOMDIR, "it is a DICOMDIR")
     if not values.text(tags.SERIES_UID) and not values.raw(tags.ROWS):
         raise Rejected(Reason.BAD_HEADER, "it has neither a series UID nor an image")

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from medssl.archive import tags
 from medssl.archive.dataset import FIRST_BYTES, Dataset, most_header_bytes
@@ -84,7 +84,7 @@ def _syntax(found: "pydicom.Dataset") -> str:
 
 
 def _pixel_element_at(data: bytes, position: int, little: bool) -> bool:
-    order = "little" if little else "big"
+    order: Literal["little", "big"] = "little" if little else "big"
     group, element = (int.from_bytes(data[at : at + 2], order) for at in (position, position + 2))
     return len(data) >= position + 12 and group << 16 | element in PIXEL_DATA
 

@@ -218,7 +218,8 @@ def _workers(settings: IngestSettings, must_see: Sequence[Path]) -> Workers:
     if settings.scheduler is not None:
         from medssl.archive.cluster import ClusterWorkers
 
-        return ClusterWorkers(settings.scheduler, worker_bytes=settings.limits.worker_bytes, must_see=must_see)
+        mounted = [path for path in must_see if path.is_absolute()]  # what is on a server has another kind of path
+        return ClusterWorkers(settings.scheduler, worker_bytes=settings.limits.worker_bytes, must_see=mounted)
     count = len(os.sched_getaffinity(0)) if settings.workers is None else settings.workers
     return LocalWorkers(count, worker_bytes=settings.limits.worker_bytes)
 

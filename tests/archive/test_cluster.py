@@ -120,6 +120,9 @@ def test_a_scheduler_that_does_not_answer_is_one_sentence(tmp_path, archive, mon
     assert result.exit_code == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in result.output
     assert "Traceback" not in result.output
+    assert not (tmp_path / "c").exists()
+    words[-1] = "node1"
+    assert "Write it like tcp://node1:8786" in CliRunner().invoke(app, words).output
 
 
 def test_workers_of_this_machine_and_a_scheduler_exclude_each_other():

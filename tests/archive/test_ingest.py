@@ -10,8 +10,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
-from written_dicom import Series, random_voxels
+from pydicom.uid import ExplicitVRLittleEndian
+from written_dicom import Series, random_voxels, save
 
 from medssl.archive.cohort import Cohort
 from medssl.archive.manifest import read_manifest
@@ -111,6 +113,20 @@ def test_dicom_and_nifti_lie_side_by_side(tmp_path, run_ingest):
     assert report.n_scans == 2
     assert report.reasons == {"NOT_DICOM": 1}
     assert len(read_manifest(tmp_path / "cohort" / "manifest.parquet")) == 2
+
+
+def test_a_dicomdir_is_counted_and_never_followed(tmp_path, run_ingest):
+    """The class of a DICOMDIR stands in its meta information only (PS3.10 8.6)."""
+    Series(random_voxels()).write(tmp_path / "a" / "ct")
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, "1.2.840.10008.1.3.10"
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    lists = pydicom.Dataset()
+    lists.FileSetID, lists.DirectoryRecordSequence = "X", [pydicom.Dataset()]
+    lists.DirectoryRecordSequence[0].ReferencedFileID = ["OTHER", "IM1"]
+    lists.file_meta = meta
+    save(lists, tmp_path / "a" / "DICOMDIR")
+    assert run_ingest(tmp_path / "a").reasons == {"DICOMDIR": 1}
 
 
 def test_each_bad_file_costs_itself_and_has_a_reason(tmp_path, run_ingest):

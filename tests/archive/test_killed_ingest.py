@@ -115,6 +115,24 @@ def stage(cohort: Path) -> str:
     return "reading headers" if not scans else "planning or storing the first" if not stored else "storing"
 
 
+def test_a_scan_that_is_no_more_leaves_the_store_though_the_ingest_that_dropped_it_was_killed(
+    tmp_path, archive, run_ingest, monkeypatch
+):
+    """Between the plan without it and its removal, which a kill at random hits too seldom."""
+    run_ingest(archive)
+    assert run_ingest(archive, min_slices=9, out=tmp_path / "whole").n_scans == 10
+
+    def killed(cohort: Path, scan_id: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medssl.store.ingest._take_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_ingest(archive, min_slices=9)
+    run_ingest(archive, min_slices=9)
+    assert cohort_bytes(tmp_path / "cohort") == cohort_bytes(tmp_path / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if COUNT > 4 else 300)
 def test_a_killed_ingest_is_continued_to_the_same_manifest_and_store(tmp_path, archive, key_file, run_ingest: Callable):

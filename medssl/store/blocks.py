@@ -100,14 +100,15 @@ def read_box(
     """
     stored = open_blocks(path, scan_id)
     shape = tuple(b - a for a, b in zip(start, stop, strict=True))
-    within = all(0 <= a < b <= n for a, b, n in zip(start, stop, stored.shape, strict=True))
+    if not all(0 <= a < b <= n for a, b, n in zip(start, stop, stored.shape, strict=True)):
+        raise damaged(scan_id, path, f"it has {stored.shape} voxels, which do not hold the box {start} to {stop}")
+    fits = out is not None and (out.shape, out.dtype) == (shape, stored.dtype) and out.flags.c_contiguous
+    voxels = out if out is not None and fits else np.empty(shape, stored.dtype)
     try:
-        if out is None or not within or out.shape != shape or out.dtype != stored.dtype or not out.flags.c_contiguous:
-            return np.asarray(stored[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
-        stored.get_slice_numpy(out, (start, stop))
+        stored.get_slice_numpy(voxels, (start, stop))
     except (OSError, RuntimeError, ValueError) as error:
         raise damaged(scan_id, path, error) from error
-    return out
+    return voxels
 
 
 def read_facts(path: Path, scan_id: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

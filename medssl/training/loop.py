@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
@@ -161,7 +161,9 @@ def start_fabric(settings: LoopConfig) -> Fabric:
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as many processes as torchrun has started
     machines = int(os.environ.get("GROUP_WORLD_SIZE") or os.environ.get("SLURM_NNODES") or 1)  # of torchrun, or SLURM
     strategy = "ddp" if machines > 1 or (isinstance(devices, int) and devices > 1) else "auto"
-    fabric = Fabric(accelerator="auto", devices=devices, num_nodes=machines, strategy=strategy, precision=precision)
+    fabric = Fabric(
+        accelerator="auto", devices=devices, num_nodes=machines, strategy=strategy, **precision_of(precision)
+    )
     fabric.launch()
     return fabric
 
@@ -171,6 +173,21 @@ def chosen_precision(settings: LoopConfig) -> Literal["32-true", "bf16-mixed", "
     if settings.precision != "auto":
         return settings.precision
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def precision_of(name: str) -> dict[str, Any]:
+    """Arguments of Fabric for this precision. Mixed precision leaves views as they are: Fabric's own would round them
+    to 16 bits, targets and the places of points included; autocast converts what convolutions and products take.
+    """
+    if name not in ("bf16-mixed", "16-mixed"):
+        return {"precision": name}
+    from lightning_fabric.plugins import MixedPrecision
+
+    class ViewsAsTheyAre(MixedPrecision):  # type: ignore[misc]  # untyped in its distribution
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    return {"plugins": [ViewsAsTheyAre(name, "cuda" if torch.cuda.is_available() else "cpu")]}
 
 
 def clip(fabric: Fabric, model: nn.Module, optimiser: Optimizer, largest: float) -> Tensor:

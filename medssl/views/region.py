@@ -48,8 +48,12 @@ class Region:
 
     def valid(self, name: str) -> Bool[Tensor, "b 1 d h w"]:
         """(B, 1, D, H, W), true where the patch lies in the scan."""
-        shape = self._batch.scan_shape.to(self.device, torch.float32, non_blocking=True)
-        return inside_scan(self.matrix(name), self.size(name), shape)
+        return inside_scan(self.matrix(name), self.size(name), self.scan_shape)
+
+    @property
+    def scan_shape(self) -> Float[Tensor, "b 3"]:
+        """(B, 3) voxels along d, h, w of the whole stored scan."""
+        return self._batch.scan_shape.to(self.device, torch.float32, non_blocking=True)
 
     def matrix(self, name: str) -> Float[Tensor, "b 3 4"]:
         """(B, 3, 4) patch voxel (d, h, w, 1) to voxel (d, h, w) of the stored scan: where each crop lies, for tasks

@@ -67,9 +67,13 @@ class SmallRegion:
         self.device, self.spacing_mm = volume.device, torch.ones(len(volume), 3)
         self.draws = Draws(seed, self.numbers, volume.device)
         self.inside = torch.ones_like(volume, dtype=torch.bool) if valid is None else valid
+        self.scan_shape = torch.tensor(volume.shape[2:], dtype=torch.float32).expand(len(volume), 3)
 
     def crop(self, name: str) -> Tensor:
         return self.crops.get(name, self.volume).clone()
+
+    def matrix(self, name: str) -> Tensor:
+        return torch.eye(3, 4).expand(len(self.volume), 3, 4)
 
     def valid(self, name: str) -> Tensor:
         return (

@@ -10,8 +10,8 @@ from medssl.plugins import load_task
 
 PAGES = Path(__file__).parents[2] / "docs" / "tasks"
 TASKS = (
-    "adversarial", "colorization", "combine", "denoising", "jigsaw", "masked-volume", "patch-context", "rotation",
-    "slice-order", "sparse-coding", "vae",
+    "adversarial", "colorization", "combine", "denoising", "jigsaw", "masked-volume", "patch-context",
+    "pseudo-segmentation", "rotation", "slice-order", "sparse-coding", "vae",
 )  # fmt: skip
 
 

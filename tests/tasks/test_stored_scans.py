@@ -20,6 +20,7 @@ TASKS = {
     "jigsaw": {"grid": [1, 2, 1], "orders": 2},
     "masked-volume": {"masking": "sparse"},
     "patch-context": {},
+    "pseudo-segmentation": {"clusters": 4},
     "rotation": {"copies": 1},
     "slice-order": {"slabs": 2},
     "sparse-coding": {},

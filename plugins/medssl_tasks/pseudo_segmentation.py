@@ -1,0 +1,230 @@
+"""Pseudo-segmentation: segment a map that clustering made without labels.
+
+Voxels are clustered by their brightness at several scales and, weakly, by their place in the scan; the encoder with
+its own decoder then segments those clusters in a patch whose intensities were changed and parts of which are hidden.
+The idea of segmenting regions that nobody drew is that of superpixel pseudo-labels (Ouyang et al. 2020, SSL-ALPNet,
+arXiv 2007.09886); clusters instead of superpixels mean the same thing in every scan (Caron et al. 2018, DeepCluster).
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from medssl.encoders.encoder import Decoder, Encoder
+from medssl.hookspecs import hookimpl
+from medssl.pretext.distillation import entropy
+from medssl.pretext.gather import gather
+from medssl.pretext.heads import pooled
+from medssl.pretext.lloyd import euclidean_kmeans, nearest_centroid
+from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.projection import without_autocast
+from medssl.pretext.reconstruction import scored_mean
+from medssl.pretext.step import Step
+from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.tiles import block_edges, volume_edges
+from medssl.store.crops import Crop
+from medssl.views.filters import blur
+from medssl.views.intensity import IntensityChain
+from medssl.views.masks import block_mask
+from medssl.views.region import Region
+
+# Brightness of the voxel itself and of its surroundings, in voxels, with the weight of each: single voxels are noisy.
+SCALES_VOXELS = ((0.0, 0.6), (1.0, 1.0), (2.5, 1.0))
+SAMPLED = 1024  # descriptors per patch that are remembered for clustering
+MEMORY = 32768  # remembered descriptors in all
+ITERATIONS = 20
+
+
+class PseudoSegmentation(PretextTask):
+    """Cluster voxels by brightness and place, and segment the clusters from a disturbed patch."""
+
+    name = "pseudo-segmentation"
+    family = "clustering"
+
+    class Config(TaskConfig):
+        """Settings of pseudo-segmentation."""
+
+        clusters: int = Field(
+            default=24, ge=2, le=256, description="Classes of the map. More are finer, and harder to tell apart."
+        )
+        place: float = Field(
+            default=2.0,
+            ge=0.0,
+            le=20.0,
+            description="Weight of the place in the scan (from -1 to 1 along each axis) against brightness, whose "
+            "deviation is about 1. 0 clusters by brightness alone: for archives whose scans show different parts of "
+            "the body. Large values cut scans into boxes.",
+        )
+        settle: float = Field(
+            default=0.1,
+            gt=0.0,
+            le=1.0,
+            description="Share of the run during which clusters are found anew; after it they stay, so that classes "
+            "keep their meaning.",
+        )
+        hidden: float = Field(
+            default=0.3, ge=0.0, lt=1.0, description="Share of the blocks that the encoder does not see."
+        )
+        block: Annotated[int, Field(ge=2, le=64)] | Literal["auto"] = Field(
+            default="auto",
+            description="Edge of a hidden block in voxels. auto: per axis an eighth of the patch, as a power of two "
+            "from 4 to 16.",
+        )
+        intensity: float = Field(
+            default=1.0,
+            ge=0.0,
+            le=2.0,
+            description="Strength of noise, blur, brightness, contrast, low resolution and gamma in what the encoder "
+            "sees. Without them a threshold finds most clusters.",
+        )
+        geometry: PatchGeometry = Field(
+            default=PatchGeometry(flip=(0.0, 0.0, 0.0)),
+            description="Random rotation, magnification and mirroring. No mirroring by default: left is another place.",
+        )
+
+    config: Config
+    centroids: Tensor
+    shares: Tensor
+    memory: Tensor
+    remembered: Tensor
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.decoder = encoder.make_decoder(config.clusters)
+        features = len(SCALES_VOXELS) * encoder.description.in_channels + (3 if config.place > 0 else 0)
+        draw = torch.Generator().manual_seed(0)
+        self.register_buffer("centroids", torch.randn(config.clusters, features, generator=draw))
+        self.register_buffer("shares", torch.full((config.clusters,), 1.0 / config.clusters))
+        self.register_buffer("memory", torch.zeros(MEMORY, features))
+        self.register_buffer("remembered", torch.zeros((), dtype=torch.int64))
+        self._trivial: float | None = None  # known on the host, so that no step waits for the device
+
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """One patch with mild random geometry."""
+        return {"patch": self.config.geometry.crop(patch)}
+
+    def views(self, region: Region) -> dict[str, Tensor]:
+        """`scan`, the patch; `seen`, what the encoder gets; `descriptors` (B, F, D, H, W) of all voxels and `sampled`
+        (B, S, F) of some; `scored`, what lies inside the scan.
+        """
+        scan, scored = region.crop("patch"), region.valid("patch")
+        block = block_edges(self.config.block, scan)
+        hidden = block_mask(region.draws, "hidden", shape=volume_edges(scan), block=block, ratio=self.config.hidden)
+        seen = IntensityChain(self.config.intensity)(scan, region.draws, "patch").masked_fill(hidden, 0.0)
+        descriptors = self._descriptors(scan, region)
+        return {
+            "scan": scan,
+            "seen": seen,
+            "descriptors": descriptors,
+            "sampled": _sampled(descriptors, scored, region.draws.uniform("sampled", 0.0, 1.0, (SAMPLED,))),
+            "scored": scored,
+        }
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        """Cross-entropy of every voxel's cluster inside the scan; the trivial loss is that of guessing how often each
+        cluster occurs.
+        """
+        if self.training:
+            self._remember(views["sampled"])
+        if self._trivial is None:
+            self._trivial = float(entropy(self.shares))
+        target, scored, seen = self._clusters(views["descriptors"]), views["scored"], views["seen"]
+        pyramid = self.encoder(seen)
+        logits = self.decoder(pyramid, seen)
+        with without_autocast(logits):
+            energy = scored_mean(F.cross_entropy(logits.float(), target, reduction="none")[:, None], scored)
+            other = F.cross_entropy(logits.detach().float(), target.roll(1, dims=0), reduction="none")[:, None]
+        guess = logits.detach().argmax(dim=1, keepdim=True)
+        highest = self.config.clusters - 1
+        return Step(
+            loss=energy.mean(),
+            energy=energy.detach(),
+            negative_energy=scored_mean(other, scored) if len(target) > 1 else None,
+            trivial=self._trivial,
+            terms={"clusters_used": entropy(self.shares) / math.log(self.config.clusters)},
+            pictures={
+                "scan": views["scan"],
+                "seen": seen,
+                "clusters": target[:, None].to(seen.dtype) / highest,
+                "guess": guess.to(seen.dtype) / highest,
+            },
+            embeddings=pooled(pyramid).detach(),
+        )
+
+    def after_step(self, step: int, total: int) -> None:
+        """While they settle, clusters are found anew at every doubling of the steps, alike on every rank."""
+        done = step + 1
+        if done <= max(1, self.config.settle * total) and done & (done - 1) == 0:
+            self._cluster()
+
+    def exported_decoder(self) -> Decoder:
+        """The decoder that segmented: fine-tuning starts from it, but for its last layer."""
+        return self.decoder
+
+    def _descriptors(self, scan: Tensor, region: Region) -> Tensor:
+        """(B, F, D, H, W): brightness at each scale, then the place in the scan."""
+        parts = []
+        inside = torch.ones_like(scan[:, :1])
+        for sigma, weight in SCALES_VOXELS:
+            width = torch.full((len(scan), 3), sigma, device=scan.device)
+            # divided by what of the kernel lies in the patch: zeros beyond its edge are no tissue
+            smooth = blur(scan, width) / blur(inside, width) if sigma else scan
+            parts.append(weight * smooth)
+        if self.config.place > 0:
+            parts.append(self.config.place * _places(scan, region))
+        return torch.cat(parts, dim=1)
+
+    @torch.no_grad()
+    def _clusters(self, descriptors: Tensor) -> Tensor:
+        """(B, D, H, W) number of the nearest centroid."""
+        with without_autocast(descriptors):
+            flat = descriptors.movedim(1, -1).reshape(-1, descriptors.shape[1])
+            return nearest_centroid(flat, self.centroids).view(len(descriptors), *descriptors.shape[2:])
+
+    @torch.no_grad()
+    def _remember(self, sampled: Tensor) -> None:
+        newest = gather(sampled.flatten(0, 1), together=True).to(self.memory)
+        first = self._trivial is None and int(self.remembered) == 0
+        places = (self.remembered + torch.arange(len(newest), device=newest.device)) % len(self.memory)
+        self.memory.index_copy_(0, places, newest)
+        self.remembered += len(newest)
+        if first:  # random centroids give no map: the first batch already has one
+            self._cluster()
+
+    @torch.no_grad()
+    def _cluster(self) -> None:
+        known = self.memory[: min(int(self.remembered), len(self.memory))]
+        self.centroids.copy_(euclidean_kmeans(known, self.config.clusters, iterations=ITERATIONS))
+        counts = torch.bincount(nearest_centroid(known, self.centroids), minlength=self.config.clusters)
+        self.shares.copy_(counts / len(known))
+        self._trivial = float(entropy(self.shares))
+
+
+def _places(scan: Tensor, region: Region) -> Tensor:
+    """(B, 3, D, H, W) place of each voxel of the patch in its scan, from -1 to 1 along d, h, w from edge to edge."""
+    lines = [torch.arange(edge, device=scan.device, dtype=torch.float32) for edge in scan.shape[2:]]
+    voxels = torch.stack(torch.meshgrid(*lines, indexing="ij")).flatten(1)  # (3, D*H*W)
+    matrix = region.matrix("patch")
+    in_scan = matrix[:, :, :3] @ voxels + matrix[:, :, 3:]
+    shape = region.scan_shape[:, :, None]
+    return ((2 * in_scan + 1) / shape - 1).clamp(-1, 1).view(len(scan), 3, *scan.shape[2:])
+
+
+def _sampled(descriptors: Tensor, scored: Tensor, shares: Tensor) -> Tensor:
+    """(B, S, F) descriptors of voxels inside the scan, at these shares of the way through them."""
+    flat = descriptors.flatten(2)
+    inside_first = torch.sort(~scored.flatten(1), dim=1, stable=True).indices
+    count = scored.flatten(1).sum(dim=1, keepdim=True)
+    places = inside_first.gather(1, (shares * count).long().clamp(max=flat.shape[2] - 1))
+    return flat.gather(2, places[:, None].expand(-1, flat.shape[1], -1)).mT
+
+
+@hookimpl
+def medssl_pretext_tasks() -> Iterable[type[PretextTask]]:
+    """The task of this file."""
+    return [PseudoSegmentation]

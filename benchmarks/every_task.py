@@ -1,0 +1,108 @@
+"""Every pretext task on the hippocampus benchmark: the same budget of pretraining, then 5 labelled scans, 3 seeds.
+
+    python benchmarks/label_efficiency.py --out /tmp/evidence      # first: makes the cohort
+    python benchmarks/every_task.py --out /tmp/evidence --jobs 2
+
+Writes benchmarks/label_efficiency/every_task.md: Dice beside scratch with the same labels, and what pretraining took.
+Calling it again completes what was interrupted.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SETTINGS = HERE / "label_efficiency"
+LABELS, SEEDS = 5, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the working folder of label_efficiency.py")
+    parser.add_argument("--tasks", nargs="+", help="only these; all by default")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, with one thread each if several")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    tasks = arguments.tasks or installed_tasks()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        seconds = dict(zip(tasks, pool.map(lambda task: pretrain(out, task, arguments.jobs), tasks), strict=True))
+        finetune(out, tasks[:1], arguments.jobs)  # scratch too, which the groups then only read
+        groups = [tasks[first :: arguments.jobs] for first in range(arguments.jobs)]
+        list(pool.map(lambda group: finetune(out, group, arguments.jobs), groups))
+    finetune(out, tasks, arguments.jobs)  # all are finished: reads them and compares
+    table = out / "every_task" / "label_efficiency.json"
+    (SETTINGS / "every_task.md").write_text(markdown(json.loads(table.read_text())["summary"], seconds))
+
+
+def installed_tasks() -> list[str]:
+    """Names of the tasks that `medssl plugins list` shows."""
+    listed = json.loads(medssl("plugins", "list", "--json", threads=0))
+    return sorted(plugin["name"] for plugin in listed if plugin["kind"] == "task" and plugin["status"] == "ok")
+
+
+def pretrain(out: Path, task: str, jobs: int) -> float:
+    """Seconds that pretraining took; it is not repeated."""
+    folder = out / "every_task" / "pretrained" / task
+    took = folder / "seconds.txt"
+    if not (folder / "encoder.json").exists():
+        started = time.monotonic()
+        medssl(
+            "pretrain", "--cohort", out / "cohort", "--task", task, "--config", SETTINGS / "every_task.yaml",
+            "--out", folder, *(["--resume"] if (folder / "run.json").exists() else []), threads=jobs,
+        )  # fmt: skip
+        took.write_text(f"{time.monotonic() - started:.0f}")
+    return float(took.read_text()) if took.exists() else float("nan")
+
+
+def finetune(out: Path, tasks: Sequence[str], jobs: int) -> None:
+    """Fine-tune from scratch and from these tasks; finished runs are only read."""
+    starts = [part for t in tasks for part in ("--init", f"{t}={out / 'every_task' / 'pretrained' / t}")]
+    medssl(
+        "label-efficiency", "--cohort", out / "cohort", *starts,
+        "--config", SETTINGS / "finetune.yaml",
+        "--labels", LABELS, "--seeds", SEEDS, "--out", out / "every_task", threads=jobs,
+    )  # fmt: skip
+
+
+def medssl(*words: object, threads: int) -> str:
+    """Run one medssl command, shown as the user would type it; with one thread where several run side by side."""
+    command = ["medssl", *map(str, words)]
+    print("$", shlex.join(command), flush=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    limited = {"OMP_NUM_THREADS": "1"} if threads > 1 else {}
+    done = subprocess.run(
+        command, env={**os.environ, "PATH": path, **limited}, stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{done.stdout}\nThe command above failed; its error is on the terminal. Run this again to go on.")
+    return done.stdout
+
+
+def markdown(summary: Sequence[dict[str, Any]], seconds: dict[str, float]) -> str:
+    """One line per task, the best gain first; Dice in points of 100."""
+    scratch = next(row for row in summary if row["init"] == "scratch")
+    lines = [
+        "| start | Dice | 95 % | over scratch | 95 % paired | pretraining (s) |",
+        "| --- | --- | --- | --- | --- | --- |",
+        f"| scratch | {100 * scratch['mean']:.1f} | {100 * scratch['low']:.1f} to {100 * scratch['high']:.1f} | | | |",
+    ]
+    pretrained = sorted((row for row in summary if row["init"] != "scratch"), key=lambda row: -row["difference"])
+    for row in pretrained:
+        mean, low, high = (100 * row[key] for key in ("mean", "low", "high"))
+        gain, least, most = (100 * row[f"difference{end}"] for end in ("", "_low", "_high"))
+        paired = f"{gain:+.1f} | {least:+.1f} to {most:+.1f}"
+        took = f"{seconds[row['init']]:.0f}"
+        lines.append(f"| {row['init']} | {mean:.1f} | {low:.1f} to {high:.1f} | {paired} | {took} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

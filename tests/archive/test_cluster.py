@@ -71,6 +71,7 @@ def archive(tmp_path) -> Path:
     return tmp_path / "a"
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_manifest_of_one_machine_also_when_one_is_killed(tmp_path, archive, run_ingest, cluster):
     alone = run_ingest(archive, out=tmp_path / "alone")
     together = run_ingest(archive, out=tmp_path / "together", workers=None, scheduler=cluster.address)

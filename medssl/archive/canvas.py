@@ -15,7 +15,7 @@ class Canvas:
         self.shape = shape
         self.to_voxels = np.linalg.inv(affine_ras_mm)
         self.step_mm = np.linalg.norm(affine_ras_mm[:3, :3], axis=0)
-        self.values = np.zeros(shape, np.uint8)
+        self.values = np.zeros(shape, np.uint8, order="F")  # a slice in one piece, as frames and contours come
         self.overlapping = False
 
     def paint(self, where: tuple[slice | int, ...], mask: Mask, value: int) -> None:

@@ -22,9 +22,7 @@ def key_file(tmp_path: Path) -> Path:
 def run_ingest(tmp_path: Path, key_file: Path) -> Callable[..., IngestReport]:
     """ingest(source, ...) into tmp_path/cohort, in this process, for small scans."""
 
-    def run(
-        *sources: Path, out: Path | None = None, progress: Progress | None = None, **settings: Any
-    ) -> IngestReport:
+    def run(*sources: Path, out: Path | None = None, progress: Progress | None = None, **settings: Any) -> IngestReport:
         given = {"workers": 0, "min_slices": 3, "limits": SMALL, "key_file": key_file} | settings
         return ingest(list(sources), out or tmp_path / "cohort", settings=IngestSettings(**given), progress=progress)
 

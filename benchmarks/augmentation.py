@@ -1,6 +1,6 @@
 """The standard augmentation chain: medssl's batched transforms against the same chain in MONAI and TorchIO.
 
-    python benchmarks/augmentation.py [--edge 96] [--batch 4] [--rounds 12]
+    python benchmarks/augmentation.py [--edge 96] [--batch 4] [--rounds 100]
 
 On the CPU: one thread, CPU time per crop, the same transforms with the same ranges and chances, and once with every
 chance 1. On a GPU, where there is one: 8 crops of 96^3 and 128^3, MONAI in a loop over the samples. TorchIO is
@@ -119,21 +119,30 @@ def on_cpu(batch: int, edge: int, rounds: int) -> dict[str, dict[str, float]]:
     torch.set_num_threads(1)
     images, device, out = crops(batch, edge, torch.device("cpu")), torch.device("cpu"), {}
     for label, chance in (("nnU-Net's chances", CHANCES), ("every step", dict.fromkeys(CHANCES, 1.0))):
-        few = rounds if chance is CHANCES else max(3, rounds // 4)
-        row = {}
-        for name, make in CHAINS.items():
-            try:
-                chain = make(chance, device)
-            except ImportError:
-                continue
-            chain(images)
-            # Chances make rounds unequal: the mean over all rounds is what a training pays.
-            started = time.process_time()
-            for _ in range(few):
+        chains = available(chance, device)
+        spent = dict.fromkeys(chains, 0.0)
+        # Chances make rounds unequal, by a factor of ten: the mean over many is what a training pays. In turns, as a
+        # busy machine is busier at some times.
+        few = rounds if chance is CHANCES else max(3, rounds // 12)
+        for number in range(few + 1):
+            for name, chain in chains.items():
+                started = time.process_time()
                 chain(images)
-            row[name] = round(1e3 * (time.process_time() - started) / (few * batch), 2)
-        out[f"{label}, CPU ms per crop of {edge}^3"] = row
+                spent[name] += (time.process_time() - started) if number else 0.0
+        row = {name: round(1e3 * seconds / (few * batch), 2) for name, seconds in spent.items()}
+        out[f"{label}, CPU ms per crop of {edge}^3, mean of {few * batch}"] = row
     return out
+
+
+def available(chance: dict[str, float], device: torch.device) -> dict[str, Chain]:
+    """Chains of the libraries that are installed."""
+    chains = {}
+    for name, make in CHAINS.items():
+        try:
+            chains[name] = make(chance, device)
+        except ImportError:
+            continue
+    return chains
 
 
 def single_steps(batch: int, edge: int) -> dict[str, dict[str, float]]:
@@ -171,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--edge", type=int, default=96)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=100)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     facts: dict[str, object] = {"machine": machine("monai", "torchio")}

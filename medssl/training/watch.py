@@ -24,6 +24,7 @@ from medssl.views.region import Region
 IMAGES = 16
 VIEWS = 2
 STRENGTH = 0.5  # of the intensities of the second view
+HEARD = 16  # batches between two diagnoses whose energies and embeddings are kept: 32 pairs at a batch of 2
 TIMES = 20  # diagnoses of a training, unless it says how often
 
 
@@ -69,6 +70,12 @@ class CollapseWatch:
     def interval(every: int | str, total: int) -> int:
         """Steps between two diagnoses, as asked or automatic."""
         return max(1, total // TIMES) if isinstance(every, str) else every
+
+    def listens(self, done: int, total: int) -> bool:
+        """Whether to `observe` the step that is just done: often enough that a diagnosis rests on many samples, seldom
+        enough that a GPU is not kept waiting.
+        """
+        return done % max(1, self.interval(self._every, total) // HEARD) == 0
 
     def observe(self, output: Step) -> None:
         """Take energies and embeddings of one step."""

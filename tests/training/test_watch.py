@@ -88,6 +88,15 @@ def test_the_encoder_that_a_rule_prefers_is_kept(tmp_path, ball_scans):
     assert encoder_record(run.folder).facts["step"] == best
 
 
+def test_enough_batches_are_heard_to_judge_small_ones_and_no_more(ball_scans):
+    watch = CollapseWatch(Pulled(collapses=False), ball_scans, patch=PATCH, seed=0, every="auto")
+    heard = [step for step in range(1, 1001) if watch.listens(step, 1000)]
+    between = [step for step in heard if 50 < step <= 100]  # a diagnosis every 50 steps
+    assert 16 <= len(between) < 32
+    short = [step for step in range(1, 41) if watch.listens(step, 40)]
+    assert short == list(range(1, 41))
+
+
 def test_a_checkpoint_carries_what_the_watch_has_seen(tmp_path, ball_scans):
     task, run = pretrained(tmp_path / "run", ball_scans, collapses=False)
     state = torch.load(run.checkpoints / "last.ckpt", weights_only=True)["watch"]

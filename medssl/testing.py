@@ -1,4 +1,4 @@
-"""The conformance kit for authors of pretext tasks.
+"""The conformance kit for authors of pretext tasks and encoders.
 
     from medssl.testing import parametrize_with_checks
 
@@ -6,18 +6,29 @@
     def test_masked_cubes(check):
         check()
 
-gives one pytest id per check. `medssl plugins check` runs the same checks from the command line.
+gives one pytest id per check, and `parametrize_with_encoder_checks` the same for encoders. `medssl plugins check` runs
+the same checks from the command line.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from medssl.conformance.encoder_kit import encoder_checks_of, run_encoder_checks
 from medssl.conformance.kit import Outcome, checks_of, run_checks
 from medssl.conformance.tiny_encoder import TinyEncoder
 from medssl.conformance.workbench import Workbench
+from medssl.encoders.encoder import Encoder
 from medssl.pretext.task import PretextTask
 
-__all__ = ["Outcome", "TinyEncoder", "Workbench", "parametrize_with_checks", "run_checks"]
+__all__ = [
+    "Outcome",
+    "TinyEncoder",
+    "Workbench",
+    "parametrize_with_checks",
+    "parametrize_with_encoder_checks",
+    "run_checks",
+    "run_encoder_checks",
+]
 
 
 def parametrize_with_checks(
@@ -27,12 +38,28 @@ def parametrize_with_checks(
 
     options: settings of the task that differ from its defaults.
     """
+    return _parametrised({cls.name: checks_of(cls, options=options) for cls in tasks})
+
+
+def parametrize_with_encoder_checks(
+    encoders: Sequence[type[Encoder]], *, options: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator for a test with one argument, `check`: a pytest id per encoder and check.
+
+    options: of the encoder, that differ from its defaults or its preset 'tiny'.
+    """
+    return _parametrised({cls.__name__: encoder_checks_of(cls, options=options) for cls in encoders})
+
+
+def _parametrised(
+    checks: Mapping[str, Mapping[str, Callable[[], None]]],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     import pytest
 
     cases = [
-        pytest.param(check, id=f"{cls.name}: {name.replace('_', ' ')}")
-        for cls in tasks
-        for name, check in checks_of(cls, options=options).items()
+        pytest.param(check, id=f"{whose}: {name.replace('_', ' ')}")
+        for whose, named in checks.items()
+        for name, check in named.items()
     ]
     decorator: Callable[[Callable[..., None]], Callable[..., None]] = pytest.mark.parametrize("check", cases)
     return decorator

@@ -75,20 +75,23 @@ def show(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the task, such as masked-cubes.")],
+    name: Annotated[str, typer.Argument(help="Name of the task or encoder, such as masked-cubes.")],
     package: Annotated[
         bool, typer.Option("--package", help="A project that pip installs, with a test and CI.")
     ] = False,
+    encoder: Annotated[
+        bool, typer.Option("--encoder", help="An encoder instead of a task; always a project that pip installs.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
 ) -> None:
-    """Write a working pretext task to start from: one file, or a project with --package.
+    """Write a working pretext task to start from: one file, or a project with --package; or an encoder with --encoder.
 
     Example: medssl plugins new masked-cubes
     """
     from medssl_cli.scaffold import write_file, write_package
 
-    if package:
-        project = write_package(name, out)
+    if package or encoder:
+        project = write_package(name, out, encoder=encoder)
         typer.echo(f"wrote {project}\nnext: pip install -e '{project}[test]' && medssl plugins check {name}")
     else:
         path = write_file(name, out)
@@ -98,14 +101,16 @@ def new(
 
 @app.command()
 def check(
-    target: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Installed task, or Python file with tasks.")],
+    target: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Installed task or encoder, or Python file.")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the task, such as ratio=0.5. Repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Setting of the task or encoder, such as ratio=0.5. Repeatable."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a pretext task to what medssl expects of every task: a tick or a cross each, with what to change.
+    """Hold a pretext task or an encoder to what medssl expects: a tick or a cross each, with what to change.
 
     Exit code 1 where something fails. Example: medssl plugins check masked_cubes.py
     """

@@ -8,26 +8,27 @@ from pathlib import Path
 from string import Template
 
 from medssl.errors import UsageError
-from medssl.plugins import list_tasks
+from medssl.plugins import list_encoders, list_tasks
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
 
 # Template, and where it goes inside a package.
-PACKAGE = (
+AROUND = (
     ("pyproject.toml.txt", "pyproject.toml"),
-    ("task.py.txt", "{module}.py"),
-    ("test_task.py.txt", "tests/test_{identifier}.py"),
     ("README.md.txt", "README.md"),
     ("ci.yml.txt", ".github/workflows/check.yml"),
 )
+TASK = (("task.py.txt", "{module}.py"), ("test_task.py.txt", "tests/test_{identifier}.py"))
+ENCODER = (("encoder.py.txt", "{module}.py"), ("test_encoder.py.txt", "tests/test_{identifier}.py"))
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a task's name becomes elsewhere: `masked-cubes`, MaskedCubes, medssl-masked-cubes, medssl_masked_cubes."""
+    """What a plugin's name becomes elsewhere: `masked-cubes`, MaskedCubes, medssl-masked-cubes, medssl_masked_cubes."""
 
     name: str
+    is_encoder: bool = False
 
     @property
     def values(self) -> dict[str, str]:
@@ -36,6 +37,9 @@ class Names:
         major, minor, *_ = version("medssl").split(".")
         return {
             "name": self.name,
+            "kind": "encoder" if self.is_encoder else "pretext task",
+            "group": '"medssl.encoders"' if self.is_encoder else "medssl",
+            "use": f"--task masked-volume --encoder {self.name}" if self.is_encoder else f"--task {self.name}",
             "title": self.name.replace("-", " ").capitalize(),
             "cls": "".join(part.capitalize() for part in self.name.split("-")),
             "identifier": identifier,
@@ -58,13 +62,16 @@ def write_file(name: str, folder: Path) -> Path:
     return path
 
 
-def write_package(name: str, folder: Path) -> Path:
-    """Write FOLDER/medssl-NAME, a project that pip installs, with a test and CI. Raises UsageError where it exists."""
-    values = _names(name).values
+def write_package(name: str, folder: Path, *, encoder: bool = False) -> Path:
+    """Write FOLDER/medssl-NAME, a project that pip installs, with a test and CI. Raises UsageError where it exists.
+
+    encoder: an encoder instead of a pretext task.
+    """
+    values = _names(name, encoder=encoder).values
     project = folder / values["distribution"]
     if project.exists():
         raise UsageError(f"{project} exists. Choose another name, or another folder with --out.")
-    for template, place in PACKAGE:
+    for template, place in (*AROUND, *(ENCODER if encoder else TASK)):
         path = project / place.format_map(values)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_filled(template, values), encoding="utf-8")
@@ -75,10 +82,17 @@ def _filled(template: str, values: dict[str, str]) -> str:
     return Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(values)
 
 
-def _names(name: str) -> Names:
+def _names(name: str, *, encoder: bool = False) -> Names:
+    kind = "encoder" if encoder else "task"
     if not NAME.match(name) or keyword.iskeyword(name):
-        raise UsageError(f"'{name}' is no name for a task. Use lower-case letters, digits and hyphens: masked-cubes.")
-    for entry in list_tasks():
-        if entry.name == name:
-            raise UsageError(f"There is a task '{name}' already, from {entry.origin}. Choose another name.")
-    return Names(name)
+        raise UsageError(f"'{name}' is no name for a {kind}. Use lower-case letters, digits and hyphens: masked-cubes.")
+    taken = {entry.name: entry.origin for entry in (list_encoders() if encoder else list_tasks())}
+    if encoder:
+        from medssl.encoders.build import ENCODERS
+
+        taken |= dict.fromkeys(ENCODERS, "medssl itself")
+    if name in taken:
+        raise UsageError(
+            f"There is {'an' if encoder else 'a'} {kind} '{name}' already, from {taken[name]}. Choose another name."
+        )
+    return Names(name, is_encoder=encoder)

@@ -83,7 +83,7 @@ def the_step_is_complete(bench: Workbench) -> None:
     sizes = [tuple(crop.size) for crop in task.crops(bench.patch).values()]
     views = bench.views(task)
     sizes += [tuple(view.shape[2:]) for view in views.values() if view.ndim == 5]
-    _check_step(task(views), batch=2, sizes=sizes)
+    check_step(task(views), batch=2, sizes=sizes)
 
 
 def any_batch_size_works(bench: Workbench) -> None:
@@ -255,7 +255,8 @@ def _check_axes(what: str, volume: Tensor, sizes: list[tuple[int, ...]]) -> None
         )
 
 
-def _check_step(step: Any, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
+def check_step(step: Any, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
+    """Raise PluginError where a step is not what the host can use. sizes: edges (D, H, W) of crops and views."""
     _check_batch(step, batch=batch)
     for name, value in step.terms.items():
         if not isinstance(value, Tensor) or value.ndim:

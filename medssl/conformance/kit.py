@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from medssl.conformance.channels import several_channels_work
 from medssl.conformance.checks import CHECKS, Check
 from medssl.conformance.two_ranks import TwoRanks, two_ranks_equal_one
 from medssl.conformance.workbench import Workbench
 from medssl.errors import PluginError
 from medssl.pretext.task import PretextTask
+
+ALONE: tuple[Check, ...] = (*CHECKS, several_channels_work)  # what one process can check by itself
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Outcome:
 def checks_of(cls: type[PretextTask], *, options: Mapping[str, Any] | None = None) -> dict[str, Callable[[], None]]:
     """Every check of a task by name, each ready to be called; a failing one raises."""
     bench = Workbench(cls, options=options)
-    return {check.__name__: partial(check, bench) for check in (*CHECKS, two_ranks_equal_one)}
+    return {check.__name__: partial(check, bench) for check in (*ALONE, two_ranks_equal_one)}
 
 
 def run_checks(
@@ -38,13 +41,14 @@ def run_checks(
     """
     bench = Workbench(cls, options=options)
     with TwoRanks(bench) if two_ranks else nullcontext() as ranks:
-        for check in CHECKS:
-            yield _outcome(check, partial(check, bench))
+        for check in ALONE:
+            yield outcome(check, partial(check, bench))
         if ranks:
-            yield _outcome(two_ranks_equal_one, ranks.compare)
+            yield outcome(two_ranks_equal_one, ranks.compare)
 
 
-def _outcome(check: Check, run: Callable[[], None]) -> Outcome:
+def outcome(check: Callable[..., None], run: Callable[[], None]) -> Outcome:
+    """How `check` went when it was run; whatever it raised is in words."""
     title = (check.__doc__ or "").strip().splitlines()[0]
     try:
         run()

@@ -42,16 +42,25 @@ class Workbench:
         self.cls, self.patch, self.seed = cls, patch, seed
         self.options = dict(options or {})
 
-    def task(self) -> PretextTask:
-        """A new task on a new tiny encoder; the same weights each time."""
+    def task(self, *, channels: int = 1) -> PretextTask:
+        """A new task on a new tiny encoder for images of so many channels; the same weights each time."""
         torch.manual_seed(self.seed)
-        return self.cls(TinyEncoder(), self.cls.Config(**self.options))
+        return self.cls(TinyEncoder(in_channels=channels), self.cls.Config(**self.options))
 
-    def region(self, task: PretextTask, *, step: int = 0, batch: int = 2, rank: int = 0, world: int = 1) -> Region:
+    def region(
+        self,
+        task: PretextTask,
+        *,
+        step: int = 0,
+        batch: int = 2,
+        rank: int = 0,
+        world: int = 1,
+        kind: type[Region] = Region,
+    ) -> Region:
         """What the loader hands over for `step`; `batch` samples over all ranks."""
         plan = BatchPlan(phantom_scans(), task.crops(self.patch), batch_size=batch, seed=self.seed)
         with RegionLoader(plan, workers=0, first_step=step, rank=rank, world=world) as loader:
-            return Region.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=self.seed)
+            return kind.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=self.seed)
 
     def views(self, task: PretextTask, *, step: int = 0, batch: int = 2) -> dict[str, Tensor]:
         """Views as the loop makes them: without gradient, torch's generator seeded by the step."""

@@ -93,6 +93,12 @@ def tasks_in(source: TaskEntry | Path) -> tuple[LoadedTask, ...]:
     return tuple(LoadedTask(found.name, found.cls, plugin.origin, plugin.path) for found in _classes(plugin, _TASKS))
 
 
+def encoders_in(source: TaskEntry | Path) -> tuple[LoadedEncoder, ...]:
+    """Every encoder of one entry point or file, imported and checked. Raises PluginError."""
+    plugin = import_file(source) if isinstance(source, Path) else import_entry(source)
+    return tuple(LoadedEncoder(found.name, found.cls, plugin.origin) for found in _classes(plugin, _ENCODERS))
+
+
 def _search(name: str, *, kind: _Kind, files: Sequence[Path], known: Sequence[str]) -> tuple[_Found, tuple[str, ...]]:
     entries = kind.entries()
     announced = [entry for entry in entries if entry.name == name and entry.status != "off"]

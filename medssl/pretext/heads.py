@@ -14,12 +14,16 @@ class VoxelHead(nn.Module):
 
     Each level is projected to `width` features, the coarser ones are enlarged and added to the finer (feature pyramid,
     Lin et al. 2017, arXiv 1612.03144), and the sum is projected to `out_channels`. Nothing of the image is read but its
-    features, so whatever was hidden from the encoder stays hidden from the head. `level`: of the pyramid, at whose
+    features, so whatever was hidden from the encoder stays hidden from the head. `out_channels`: None for as many as
+    the image has. `level`: of the pyramid, at whose
     resolution the map is left; every finer level is then averaged down to it.
     """
 
-    def __init__(self, encoder: Encoder, out_channels: int = 1, *, width: int = 32, level: int | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder, out_channels: int | None = None, *, width: int = 32, level: int | None = None
+    ) -> None:
         super().__init__()
+        out_channels = out_channels or encoder.description.in_channels
         self.level = level
         self.stride = encoder.strides[0] if level is None else (1, 1, 1)
         self.lateral = nn.ModuleList(nn.Conv3d(channels, width, 1) for channels in encoder.channels)

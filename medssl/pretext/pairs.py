@@ -83,7 +83,7 @@ class PairConfig(TaskConfig):
         return {"a": crop, "b": replace(crop, anchor="a", reach=self.reach)}
 
     def images(self, region: Region, names: tuple[str, ...] = PAIR) -> dict[str, Tensor]:
-        """(B, 1, D, H, W) of each named crop, with its own intensities."""
+        """(B, C, D, H, W) of each named crop, with its own intensities."""
         change = IntensityChain(self.intensity)
         return {name: change(region.crop(name), region.draws, name) for name in names}
 

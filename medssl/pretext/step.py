@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+PICTURE_AXES = 5  # (B, C, D, H, W)
+
 
 @dataclass  # not frozen: Fabric converts the precision of outputs field by field
 class Step:
@@ -13,9 +15,9 @@ class Step:
     loss: scalar with gradient. energy: (B,) compatibility of each sample's pair, low for pairs that belong together,
     without gradient. negative_energy: the same for pairs that do not belong together, where the task can say
     (shuffled pairs), else None. trivial: the loss of the collapsed or trivial solution, to read the loss against;
-    None where there is none. terms: detached scalars by name, logged beside the loss. pictures: (B, 1, D, H, W)
-    volumes in the order in which they are shown. embeddings: (N, F) detached features that the collapse monitors
-    read, where the task makes any.
+    None where there is none. terms: detached scalars by name, logged beside the loss. pictures: (B, C, D, H, W)
+    volumes in the order in which they are shown, of which the first channel is kept. embeddings: (N, F) detached
+    features that the collapse monitors read, where the task makes any.
     """
 
     loss: Tensor
@@ -25,3 +27,10 @@ class Step:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
     embeddings: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the first channel of each picture: a sheet shows grey levels."""
+        volumes = {name for name, picture in self.pictures.items() if getattr(picture, "ndim", 0) == PICTURE_AXES}
+        self.pictures = {
+            name: picture[:, :1] if name in volumes else picture for name, picture in self.pictures.items()
+        }

@@ -1,7 +1,7 @@
 """The class that a plugin's hook returns."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -66,6 +66,10 @@ class PretextTask(nn.Module):
         A setting that is left out here is recorded with the rule alone, which its description gives after "auto:".
         """
         return {}
+
+    def constant_rate(self) -> Iterable[nn.Module]:
+        """Modules whose learning rate stays at its peak while that of the others rises and falls; default none."""
+        return ()
 
     def exported_encoder(self) -> Encoder:
         """The encoder that outlives pretraining; a teacher-student task returns its teacher."""

@@ -62,12 +62,12 @@ def join_tiles(tiles: Tensor, *, grid: Edges) -> Tensor:
 
 
 def normalised_tiles(tiles: Tensor, *, floor: float = 0.05) -> Tensor:
-    """(B, n, C, d, h, w) each tile with mean 0 and deviation 1, so that a drift of intensities does not give its place
-    away.
+    """(B, n, C, d, h, w) each channel of a tile with mean 0 and deviation 1, so that a drift of intensities does not
+    give its place away.
 
     floor: smallest deviation that is divided by, in units of the normalised scan; a tile of air stays flat.
     """
-    axes = (2, 3, 4, 5)
+    axes = (3, 4, 5)
     centred = tiles - tiles.mean(dim=axes, keepdim=True)
     return centred / centred.square().mean(dim=axes, keepdim=True).sqrt().clamp_min(floor)
 

@@ -72,7 +72,7 @@ class Adversarial(PretextTask):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.decoder = encoder.make_decoder(1)
-        self.forger = Forger(config.width)
+        self.forger = Forger(encoder.description.in_channels, config.width)
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """One patch with mild random geometry."""
@@ -85,7 +85,7 @@ class Adversarial(PretextTask):
         hidden = block_mask(region.draws, "hidden", shape=volume_edges(real), block=block, ratio=self.config.ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
-            scored &= informative(real, block, floor=self.config.ignore_air)
+            scored &= informative(real, block, floor=self.config.ignore_air).any(dim=1, keepdim=True)
         return {"real": real, "hidden": hidden, "scored": scored}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
@@ -136,15 +136,16 @@ class Forger(nn.Module):
     learn from.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         widths = (width, 2 * width, 4 * width)
-        self.down = nn.ModuleList(nn.Conv3d(a, b, 3, padding=1) for a, b in zip((2, *widths[:-1]), widths, strict=True))
+        inputs = (channels + 1, *widths[:-1])
+        self.down = nn.ModuleList(nn.Conv3d(a, b, 3, padding=1) for a, b in zip(inputs, widths, strict=True))
         self.up = nn.ModuleList(nn.Conv3d(low + high, high, 3, padding=1) for high, low in pairwise(widths))
-        self.out = nn.Conv3d(width, 1, 1)
+        self.out = nn.Conv3d(width, channels, 1)
 
     def forward(self, seen: Tensor) -> Tensor:
-        """(B, 1, D, H, W) from the patch without its hidden voxels and the mask of them, (B, 2, D, H, W)."""
+        """(B, C, D, H, W) from the patch without its hidden voxels and the mask of them, (B, C + 1, D, H, W)."""
         skips: list[Tensor] = []
         features = seen
         for convolution in self.down:

@@ -63,7 +63,7 @@ class BarlowTwins(PretextTask):
         return self.config.crops(patch)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, 1, D, H, W) each."""
+        """`a` and `b`, (B, C, D, H, W) each."""
         return self.config.images(region)
 
     def forward(self, views: dict[str, Tensor]) -> Step:

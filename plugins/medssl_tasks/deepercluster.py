@@ -92,7 +92,7 @@ class DeeperCluster(PretextTask):
         return self.config.crops(patch)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, 1, D, H, W) each."""
+        """`a` and `b`, (B, C, D, H, W) each."""
         return self.config.images(region)
 
     def forward(self, views: dict[str, Tensor]) -> Step:
@@ -131,8 +131,7 @@ class DeeperCluster(PretextTask):
         for vectors in self.newest:
             self.memory.push(vectors)
         self.newest.clear()
-        every = max(10, total // 50) if self.config.every == "auto" else int(self.config.every)
-        if (step + 1) % every == 0:
+        if (step + 1) % self._every(total) == 0:
             known = self.memory.vectors[: min(int(self.memory.written), len(self.memory.vectors))]
             if len(known) >= 2 * self.config.clusters:
                 self.cluster(known)
@@ -141,6 +140,9 @@ class DeeperCluster(PretextTask):
     def cluster(self, vectors: Tensor) -> None:
         """New centroids of `vectors` (N, F), N at least the number of clusters, and how rare each cluster is."""
         groups, each = self.config.groups, self.config.clusters // self.config.groups
+    def _every(self, total: int) -> int:
+        return max(10, total // 50) if self.config.every == "auto" else int(self.config.every)
+
         self.group_centroids.copy_(self._kmeans(vectors, groups))
         member = (vectors @ self.group_centroids.T).argmax(dim=1)
         for group in range(groups):

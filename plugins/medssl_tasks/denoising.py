@@ -58,7 +58,7 @@ class Denoising(PretextTask):
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
-        self.decoder = encoder.make_decoder(1)
+        self.decoder = encoder.make_decoder(encoder.description.in_channels)
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """One patch with mild random geometry."""

@@ -97,7 +97,7 @@ class DINO(PretextTask):
         return self.config.all_crops(patch, divisor=self.encoder.divisor)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """One (B, 1, D, H, W) per crop; with the masked term also `hidden a` and `hidden b`, (B, 1, d, h, w) cells."""
+        """One (B, C, D, H, W) per crop; with the masked term also `hidden a` and `hidden b`, (B, 1, d, h, w) cells."""
         images = self.config.images(region, PAIR + self.config.small_names)
         if self.cells is None:
             return images

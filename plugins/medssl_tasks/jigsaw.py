@@ -78,7 +78,7 @@ class Jigsaw(PretextTask):
         return {"cube": self.config.geometry.crop((d, h, w))}
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`tiles` (B, n, 1, d, h, w) in their places, normalised one by one; `order` (B,), the index of the order to
+        """`tiles` (B, n, C, d, h, w) in their places, normalised one by one; `order` (B,), the index of the order to
         shuffle them to.
         """
         cube, grid = region.crop("cube"), self.config.grid

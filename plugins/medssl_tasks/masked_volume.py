@@ -69,7 +69,7 @@ class MaskedVolume(PretextTask):
         super().__init__(encoder, config)
         self.step: Edges = (1, 1, 1) if config.masking == "input" else encoder.strides[-1]
         _check_masking(encoder, config)
-        self.decoder = encoder.make_decoder(1)
+        self.decoder = encoder.make_decoder(encoder.description.in_channels)
         # what the decoder finds in place of hidden features; normal with 0.02 as in He et al. 2022
         width = () if config.masking == "input" else encoder.channels
         self.tokens = nn.ParameterList(0.02 * torch.randn(channels) for channels in width)
@@ -85,7 +85,7 @@ class MaskedVolume(PretextTask):
         hidden = block_mask(region.draws, "hidden", shape=volume_edges(target), block=block, ratio=self.config.ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
-            scored &= informative(target, block, floor=self.config.ignore_air)
+            scored = scored & informative(target, block, floor=self.config.ignore_air)
         return {"target": target, "hidden": hidden, "scored": scored}
 
     def forward(self, views: dict[str, Tensor]) -> Step:

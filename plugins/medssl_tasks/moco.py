@@ -77,7 +77,7 @@ class MoCo(PretextTask):
         return self.config.crops(patch)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, 1, D, H, W) each, and `scan`, (B,) a number per scan."""
+        """`a` and `b`, (B, C, D, H, W) each, and `scan`, (B,) a number per scan."""
         return self.config.images(region) | {"scan": scan_numbers(region.scan_ids, region.draws.device)}
 
     def forward(self, views: dict[str, Tensor]) -> Step:

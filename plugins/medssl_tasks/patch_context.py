@@ -5,6 +5,7 @@ After the context encoders of Pathak et al. 2016 (arXiv 1604.07379) and the cont
 (arXiv 1505.05192).
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -62,7 +63,7 @@ class PatchContext(PretextTask):
             nn.GELU(),
             nn.Conv3d(width, width, 3, padding=1),
             nn.GELU(),
-            nn.Conv3d(width, self.detail[0] * self.detail[1] * self.detail[2], 1),
+            nn.Conv3d(width, encoder.description.in_channels * math.prod(self.detail), 1),
         )
 
     def crops(self, patch: Edges) -> Mapping[str, Crop]:
@@ -71,7 +72,7 @@ class PatchContext(PretextTask):
         return {"surroundings": self.config.geometry.crop((3 * d, 3 * h, 3 * w))}
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`scan`, 3 x 3 x 3 tiles; `around` (B, n, 1, d, h, w), the tiles that are seen; `scored`, the middle inside
+        """`scan`, 3 x 3 x 3 tiles; `around` (B, n, C, d, h, w), the tiles that are seen; `scored`, the middle inside
         the scan.
         """
         scan = region.crop("surroundings")
@@ -99,7 +100,7 @@ class PatchContext(PretextTask):
         )
 
     def _predict(self, features: Tensor) -> Tensor:
-        """(B, 1, d, h, w) of the middle, in sub-cells, from (B, n, F, cells...) of the tiles around."""
+        """(B, C, d, h, w) of the middle, in sub-cells, from (B, n, F, cells...) of the tiles around."""
         cells = features.shape[3:]
         blank = self.unseen.to(features.dtype).view(1, -1, 1, 1, 1).expand(len(features), -1, *cells)
         seen = dict(zip(self.places, features.unbind(1), strict=True))
@@ -107,7 +108,7 @@ class PatchContext(PretextTask):
         d, h, w = cells
         out = self.predictor(layout)[:, :, d : 2 * d, h : 2 * h, w : 2 * w]
         p, q, r = self.detail
-        guess: Tensor = rearrange(out, "b (p q r) d h w -> b 1 (d p) (h q) (w r)", p=p, q=q, r=r)
+        guess: Tensor = rearrange(out, "b (c p q r) d h w -> b c (d p) (h q) (w r)", p=p, q=q, r=r)
         return guess
 
 

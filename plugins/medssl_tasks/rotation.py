@@ -85,7 +85,7 @@ class Rotation(PretextTask):
         return {"patch": self.config.geometry.crop((edge, edge, edge))}
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`upright`, the patch; `turned` (B, copies, 1, D, H, W); `turn` (B, copies), the index of each turn, no two
+        """`upright`, the patch; `turned` (B, copies, C, D, H, W); `turn` (B, copies), the index of each turn, no two
         alike in a sample.
         """
         upright = region.crop("patch")

@@ -102,7 +102,7 @@ class SimCLR(PretextTask):
         return self.config.crops(patch)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, 1, D, H, W) each, and points that lie in both."""
+        """`a` and `b`, (B, C, D, H, W) each, and points that lie in both."""
         images = self.config.images(region)
         if self.project_local is None:
             return images

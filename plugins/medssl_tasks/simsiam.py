@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
@@ -45,12 +45,16 @@ class SimSiam(PretextTask):
         self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=norm, last_norm=True)
         self.predict = Projection(config.features, config.features, hidden=config.bottleneck, norm=norm)
 
+    def constant_rate(self) -> Iterable[nn.Module]:
+        """The predictor: it has to keep up with what it predicts until the end (section 4.1 of the paper)."""
+        return [self.predict]
+
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """A pair of crops that overlap."""
         return self.config.crops(patch)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, 1, D, H, W) each."""
+        """`a` and `b`, (B, C, D, H, W) each."""
         return self.config.images(region)
 
     def forward(self, views: dict[str, Tensor]) -> Step:

@@ -65,7 +65,7 @@ class SliceOrder(PretextTask):
         }
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`slabs` (B, n, 1, d, H, W) from the lowest to the highest, normalised one by one; `shuffle` (B, n), an order
+        """`slabs` (B, n, C, d, H, W) from the lowest to the highest, normalised one by one; `shuffle` (B, n), an order
         to show them in.
         """
         stack, count = region.crop("stack"), self.config.slabs

@@ -59,7 +59,7 @@ class SparseCoding(PretextTask):
         super().__init__(encoder, config)
         level = code_level(encoder)
         self.cell = encoder.strides[level]
-        voxels = self.cell[0] * self.cell[1] * self.cell[2]
+        voxels = self.cell[0] * self.cell[1] * self.cell[2] * encoder.description.in_channels
         atoms = 2 * voxels if config.atoms == "auto" else int(config.atoms)
         self.dictionary = nn.Parameter(torch.randn(atoms, voxels))
         self.predictor = VoxelHead(encoder, atoms, width=max(32, atoms // 2), level=level)
@@ -147,17 +147,17 @@ def code_level(encoder: Encoder) -> int:
 
 
 def to_cells(volume: Tensor, cell: tuple[int, int, int]) -> Tensor:
-    """(B, N, V): the volume (B, 1, D, H, W) as N cells of V voxels each."""
+    """(B, N, V): the volume (B, C, D, H, W) as N cells of V numbers each."""
     p, q, r = cell
-    cells: Tensor = rearrange(volume, "b 1 (d p) (h q) (w r) -> b (d h w) (p q r)", p=p, q=q, r=r)
+    cells: Tensor = rearrange(volume, "b c (d p) (h q) (w r) -> b (d h w) (c p q r)", p=p, q=q, r=r)
     return cells
 
 
 def from_cells(cells: Tensor, cell: tuple[int, int, int], *, like: Tensor) -> Tensor:
-    """(B, 1, D, H, W) from (B, N, V); the inverse of `to_cells`."""
+    """(B, C, D, H, W) from (B, N, V); the inverse of `to_cells`."""
     p, q, r = cell
     d, h = like.shape[2] // p, like.shape[3] // q
-    volume: Tensor = rearrange(cells, "b (d h w) (p q r) -> b 1 (d p) (h q) (w r)", d=d, h=h, p=p, q=q, r=r)
+    volume: Tensor = rearrange(cells, "b (d h w) (c p q r) -> b c (d p) (h q) (w r)", d=d, h=h, p=p, q=q, r=r)
     return volume
 
 

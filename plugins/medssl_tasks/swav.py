@@ -78,7 +78,7 @@ class SwAV(PretextTask):
         return self.config.all_crops(patch, divisor=self.encoder.divisor)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """One (B, 1, D, H, W) per crop."""
+        """One (B, C, D, H, W) per crop."""
         return self.config.images(region, PAIR + self.config.small_names)
 
     def forward(self, views: dict[str, Tensor]) -> Step:

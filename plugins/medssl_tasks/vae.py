@@ -55,7 +55,7 @@ class VAE(PretextTask):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.posterior = nn.Conv3d(encoder.channels[-1], 2 * config.latents, 1)
-        self.decoder = LatentDecoder(encoder, config.latents)
+        self.decoder = LatentDecoder(encoder, config.latents, encoder.description.in_channels)
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """One patch with mild random geometry."""

@@ -65,7 +65,7 @@ class VICReg(PretextTask):
         return self.config.crops(patch)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, 1, D, H, W) each."""
+        """`a` and `b`, (B, C, D, H, W) each."""
         return self.config.images(region)
 
     def forward(self, views: dict[str, Tensor]) -> Step:

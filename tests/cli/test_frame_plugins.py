@@ -39,7 +39,7 @@ def test_a_new_task_has_at_most_thirty_lines_and_passes_every_check_in_seconds(t
     output = medssl("plugins", "check", tmp_path / "masked_cubes.py")
     assert time.process_time() - started < 15
     assert "✗" not in output
-    assert "14 of 14 checks passed." in output
+    assert "15 of 15 checks passed." in output
 
 
 def test_a_new_package_is_complete_and_states_the_medssl_it_was_written_for(tmp_path):
@@ -78,7 +78,7 @@ def test_a_name_that_is_none_or_taken_is_refused_and_nothing_is_overwritten(tmp_
             "import medssl\n@medssl.hookimpl\ndef medssl_pretext_task(): return []\n",
             "Did you mean 'medssl_pretext_tasks'",
         ),
-        (f"{HOOK}medssl_pretext_tasks(): return []\n", "returns no task"),
+        (f"{HOOK}medssl_pretext_tasks(): return []\n", "returns no class"),
     ],
 )
 def test_a_file_that_does_not_load_is_a_cross_with_the_reason(tmp_path, text, sentence):
@@ -104,7 +104,7 @@ def test_settings_of_the_task_can_be_given_and_are_checked(tmp_path):
     medssl("plugins", "new", "mine", "--out", tmp_path)
     path = tmp_path / "mine.py"
     assert "did you mean 'task.ratio'" in medssl("plugins", "check", path, "--set", "raito=0.3", code=2)
-    assert "13 of 13" in medssl("plugins", "check", path, "--set", "ratio=0.3")
+    assert "14 of 14" in medssl("plugins", "check", path, "--set", "ratio=0.3")
 
 
 @pytest.mark.usefixtures("without_the_second_process")
@@ -120,3 +120,27 @@ def test_an_installed_plugin_is_held_to_its_metadata_too(install):
 
 def test_a_name_that_does_not_exist_brings_the_nearest():
     assert "Did you mean 'simclr'?" in medssl("plugins", "check", "simcr", code=2)
+
+
+def test_a_new_encoder_is_a_project_whose_encoder_passes_every_check(tmp_path):
+    output = medssl("plugins", "new", "plain-cubes", "--encoder", "--out", tmp_path)
+    project = tmp_path / "medssl-plain-cubes"
+    assert f"wrote {project}" in output
+    facts = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    assert facts["entry-points"]["medssl.encoders"] == {"plain-cubes": "medssl_plain_cubes"}
+    assert "--encoder plain-cubes" in (project / "README.md").read_text()
+    assert "${" not in "".join(path.read_text() for path in project.rglob("*") if path.is_file())
+    ast.parse((project / "tests" / "test_plain_cubes.py").read_text())
+    checked = medssl("plugins", "check", project / "medssl_plain_cubes.py")
+    assert "10 of 10 checks passed." in checked
+    assert "There is an encoder 'vit' already" in medssl(
+        "plugins", "new", "vit", "--encoder", "--out", tmp_path, code=2
+    )
+
+
+def test_an_encoder_that_breaks_a_rule_is_a_cross_with_what_to_change(tmp_path):
+    medssl("plugins", "new", "mine", "--encoder", "--out", tmp_path)
+    path = tmp_path / "medssl-mine" / "medssl_mine.py"
+    path.write_text(path.read_text().replace("InstanceNorm3d(outputs, affine=True)", "BatchNorm3d(outputs)"))
+    output = medssl("plugins", "check", path, "--set", "width=4", code=1)
+    assert "depend on the rest of the batch (BatchNorm3d)" in output

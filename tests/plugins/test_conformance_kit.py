@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import medssl
-from medssl.conformance import checks
+from medssl.conformance import channels, checks
 from medssl.conformance.two_ranks import two_ranks_equal_one
 from medssl.conformance.workbench import PATCH, Workbench
 from medssl.errors import PluginError
@@ -200,7 +200,26 @@ class DividesByZero(Good):
         return views | {"share": views["scan"] / 0.0}
 
 
+class KnowsOneChannelOnly(Good):
+    def __init__(self, encoder, config):
+        super().__init__(encoder, config)
+        self.head = medssl.VoxelHead(encoder)
+        self.smooth = nn.Conv3d(1, 1, 3, padding=1)
+
+    def guess(self, views):
+        return self.smooth(super().guess(views))
+
+
+class LooksAtTheFirstChannelOnly(Good):
+    def guess(self, views):
+        scan = views["scan"].clone()
+        scan[:, 1:] = 0.0
+        return super().guess(dict(views, scan=scan))
+
+
 FAULTS = [
+    (KnowsOneChannelOnly, channels.several_channels_work, "two channels it fails: .* encoder.description.in_channels"),
+    (LooksAtTheFirstChannelOnly, channels.several_channels_work, "only one reaches the encoder"),
     (WritesToItsViews, checks.forward_leaves_views_alone, "forward changes view 'scan' in place"),
     (DrawsFromNumpy, checks.the_same_numbers_give_the_same_views, "view 'hidden' differs .* Draw from region.draws"),
     (HasAnUnusedParameter, checks.every_parameter_learns, "2 parameters get no gradient .forgotten.weight"),

@@ -3,7 +3,7 @@ import torch
 from small_world import SmallEncoder, phantoms
 from torch import Tensor
 
-from medssl.encoders.encoder import Decoder, Encoder
+from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.pretext.heads import LatentDecoder, VectorHead, VoxelHead, pooled
 
 
@@ -13,6 +13,7 @@ class Shapes(Encoder):
     def __init__(self, channels, strides):
         super().__init__()
         self.channels, self.strides = channels, strides
+        self.description = EncoderDescription(name="shapes")
 
     def forward(self, image: Tensor) -> list[Tensor]:
         edges = [[edge // step for edge, step in zip(image.shape[2:], stride, strict=True)] for stride in self.strides]

@@ -28,6 +28,21 @@ def test_a_part_keeps_its_share_of_the_learning_rate_and_is_counted_once():
     assert len(by_param) == 4
 
 
+class WithASteadyHead(nn.Sequential):
+    def constant_rate(self):
+        return [self[1]]
+
+
+def test_a_part_that_a_task_names_keeps_the_peak_of_the_learning_rate():
+    whole = WithASteadyHead(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimiser = make_optimiser([(whole, 1.0)], OptimConfig(lr=1e-2))
+    set_learning_rate(optimiser, 5e-5)
+    by_param = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    assert by_param[id(whole[0].weight)] == pytest.approx(5e-5)
+    assert by_param[id(whole[1].weight)] == by_param[id(whole[1].bias)] == pytest.approx(1e-2)
+    assert len(by_param) == 4
+
+
 def test_the_schedule_warms_up_linearly_and_falls_as_a_cosine():
     settings = OptimConfig(lr=1.0, warmup_share=0.1, final_lr_share=0.0)
     rates = [learning_rate(step, 100, settings) for step in range(100)]

@@ -1,5 +1,6 @@
 """What the numbers mean, in words: the failure by name, with its evidence and the thresholds it was held against."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,7 @@ VerdictName = Literal[
     "dead dictionary",
     "constant answer",
     "diverging norm",
+    "diverging loss",
     "loss up, rank up",
 ]
 Numbers = Mapping[str, float]
@@ -25,13 +27,15 @@ Numbers = Mapping[str, float]
 LEAST_STD, LEAST_STD_SHARE = 0.05, 0.25
 # An energy that tells right from wrong pairs no better than a coin (design, reference/pretext_tasks.md section 6),
 # twice running, after it once did better than LEARNT_AUC.
-LEAST_AUC, LEARNT_AUC, FEWEST_PAIRS = 0.55, 0.6, 32
-# An answer that never depended on the input: pairs that nobody tells apart or, where a task makes none, the loss of the
-# trivial solution, so many evaluations running. A training has about twenty: a slow start of a fifth is worth a word.
-TRIVIAL_SHARE, STUCK = 0.98, 4
+LEAST_AUC, LEARNT_AUC, FEWEST_PAIRS = 0.55, 0.7, 32
+# An answer that never depended on the input: pairs that nobody tells apart, or doubtfully so at the loss of the trivial
+# solution. A training has about twenty looks: a slow start of a fifth of it is worth a word.
+TRIVIAL_SHARE, DOUBTFUL_AUC, STUCK = 0.98, 0.6, 4
+MOST_LOSS = 100.0
 # Garrido et al. 2022 (RankMe); random features of an untrained encoder have the highest rank, so falling alone is no
-# alarm.
-LEAST_RANK_SHARE, LOW_RANK_SHARE, FALLS, FALL = 0.1, 0.3, 3, 0.95
+# alarm: it must have fallen to a fifth of what is possible, and to a third of the first, for a loss that is lower now.
+LEAST_RANK_SHARE, LOW_RANK_SHARE, LOW_OF_FIRST = 0.1, 0.2, 1 / 3
+RISES = 3
 # Caron et al. 2021 (DINO) and its issues: entropy of the teacher as a share of ln K, and of its mean over samples.
 MOST_ENTROPY, LEAST_USAGE = 0.99, 0.1
 LEAST_ACTIVE = 0.05
@@ -105,13 +109,14 @@ def _complete(history: Sequence[Numbers]) -> Verdict | None:
 
 def _dimensional(history: Sequence[Numbers]) -> Verdict | None:
     first, last = history[0], history[-1]
+    learnt = last.get("loss", math.inf) < next((h["loss"] for h in history if "loss" in h), -math.inf)
     for metric in ("embedding_rank_share", "dense_rank_share"):
         if metric not in last or metric not in first:
             continue
         value = last[metric]
-        falling = value < LOW_RANK_SHARE and _fell(history, metric) and _moves(history, "loss", up=False)
-        if (value < LEAST_RANK_SHARE and value < 0.5 * first[metric]) or falling:
-            why = f"below {LEAST_RANK_SHARE}" if value < LEAST_RANK_SHARE else f"fell {FALLS} times running"
+        least = value < LEAST_RANK_SHARE and value < 0.5 * first[metric]
+        if least or (learnt and value < LOW_RANK_SHARE and value < LOW_OF_FIRST * first[metric]):
+            why = f"below {LEAST_RANK_SHARE}" if least else f"below {LOW_RANK_SHARE} and a third of the first"
             return _alarm(
                 "dimensional collapse",
                 f"the features use {value:.0%} of their dimensions ({first[metric]:.0%} at the first evaluation), "
@@ -143,43 +148,66 @@ def _teacher(history: Sequence[Numbers]) -> Verdict | None:
 
 def _posterior(history: Sequence[Numbers]) -> Verdict | None:
     active = history[-1].get("active_units")
-    if active is None or active >= LEAST_ACTIVE or active > history[-2].get("active_units", 0.0):
+    before = max(h.get("active_units", 0.0) for h in history[:-1])
+    if active is None or active >= LEAST_ACTIVE or active > before:  # higher than ever: still waking up
         return None
     return _alarm(
         "posterior collapse",
         f"{active:.0%} of the latent numbers depend on the scan: the decoder ignores the code. Lower task.beta, or "
         "raise it slowly from 0.",
-        evidence=(Evidence("active_units", active, f"below {LEAST_ACTIVE} and not rising"),),
+        evidence=(Evidence("active_units", active, f"below {LEAST_ACTIVE} and not more than before"),),
     )
 
 
 def _dictionary(history: Sequence[Numbers]) -> Verdict | None:
     used = history[-1].get("used_atoms")
-    if used is None or used >= LEAST_ATOMS or used > history[-2].get("used_atoms", 0.0):
+    before = max(h.get("used_atoms", 0.0) for h in history[:-1])
+    if used is None or used >= LEAST_ATOMS or used > before:
         return None
     return _alarm(
         "dead dictionary",
         f"{used:.0%} of the atoms are used by any place of a batch, so the codes to predict are empty. Lower "
         "task.sparsity.",
-        evidence=(Evidence("used_atoms", used, f"below {LEAST_ATOMS} and not rising"),),
+        evidence=(Evidence("used_atoms", used, f"below {LEAST_ATOMS} and not more than before"),),
     )
 
 
 def _constant(history: Sequence[Numbers]) -> Verdict | None:
-    """The first evaluation is before training; from the second on, nothing was learnt."""
-    recent = history[-STUCK:]
-    if len(history) <= STUCK or not all(_blind(h) if "energy_auc" in h else _trivial(h) for h in recent):
+    """Over several looks together, since the energies of one are few in small batches."""
+    recent, last = history[-STUCK:], history[-1]
+    if len(history) <= STUCK:
         return None
-    last = history[-1]
-    said = [("energy_auc", f"below {LEAST_AUC}"), ("loss_over_trivial", f"above {TRIVIAL_SHARE}")]
-    evidence = tuple(Evidence(name, last[name], f"{why} {STUCK} times running") for name, why in said if name in last)
+    trivial = all(h.get("loss_over_trivial", 0.0) >= TRIVIAL_SHARE for h in recent)
+    known = [h["energy_auc"] for h in recent if "energy_auc" in h]
+    auc = sum(known) / len(known) if known else 0.5
+    if known and sum(h.get("energy_pairs", 0.0) for h in recent) < FEWEST_PAIRS:
+        return None
+    blind = bool(known) and auc < LEAST_AUC
+    if not (blind or (trivial and auc < DOUBTFUL_AUC)):
+        return None
+    evidence = [Evidence("energy_auc", last["energy_auc"], f"{auc:.2f} on average of {STUCK} looks")] if known else []
+    if trivial:
+        evidence.append(
+            Evidence("loss_over_trivial", last["loss_over_trivial"], f"above {TRIVIAL_SHARE} {STUCK} times")
+        )
     return _alarm(
         "constant answer",
-        f"at {STUCK} looks running the answer does not depend on the scan ("
+        f"at {STUCK} looks running the answer hardly depends on the scan ("
         + ", ".join(f"{one.metric.replace('_', ' ')} {one.value:.2f}" for one in evidence)
         + "). Give it more steps if it has had few; else change optim.lr (lower if the loss jumps, higher if it stands "
         "still), and look at the pictures: can the task be solved at all?",
-        evidence=evidence,
+        evidence=tuple(evidence),
+    )
+
+
+def _exploding(history: Sequence[Numbers]) -> Verdict | None:
+    loss = history[-1].get("loss_over_trivial", 0.0)
+    if loss <= MOST_LOSS:
+        return None
+    return _alarm(
+        "diverging loss",
+        f"the loss is {loss:.2g} times that of the trivial solution. Lower optim.lr, or clip gradients harder.",
+        evidence=(Evidence("loss_over_trivial", loss, f"above {MOST_LOSS:.0f}"),),
     )
 
 
@@ -199,7 +227,7 @@ def _diverging(history: Sequence[Numbers]) -> Verdict | None:
 def _loss_up(history: Sequence[Numbers]) -> Verdict | None:
     """A rising loss with rising rank is how predictive tasks look when they go well (ijepa issue 41)."""
     metric = "embedding_rank_share" if "embedding_rank_share" in history[-1] else "dense_rank_share"
-    if not (_moves(history, "loss", up=True) and _moves(history, metric, up=True)):
+    if not (_rose(history, "loss") and _rose(history, metric)):
         return None
     loss, rank = history[-1]["loss"], history[-1][metric]
     return Verdict(
@@ -212,6 +240,7 @@ def _loss_up(history: Sequence[Numbers]) -> Verdict | None:
 
 # The first that applies is the verdict: the gravest first.
 RULES: tuple[Callable[[Sequence[Numbers]], Verdict | None], ...] = (
+    _exploding,
     _complete,
     _teacher,
     _posterior,
@@ -228,23 +257,10 @@ def _blind(numbers: Numbers) -> bool:
     return numbers.get("energy_pairs", 0) >= FEWEST_PAIRS and numbers["energy_auc"] < LEAST_AUC
 
 
-def _trivial(numbers: Numbers) -> bool:
-    return numbers.get("loss_over_trivial", 0.0) >= TRIVIAL_SHARE
-
-
-def _values(history: Sequence[Numbers], metric: str) -> list[float]:
-    return [h[metric] for h in history[-FALLS - 1 :] if metric in h]
-
-
-def _fell(history: Sequence[Numbers], metric: str) -> bool:
-    values = _values(history, metric)
-    return len(values) > FALLS and all(b < FALL * a for a, b in pairwise(values))
-
-
-def _moves(history: Sequence[Numbers], metric: str, *, up: bool) -> bool:
-    """Whether a metric rose (fell) at each of the last evaluations."""
-    values = _values(history, metric)
-    return len(values) > FALLS and all((b > a) == up and a != b for a, b in pairwise(values))
+def _rose(history: Sequence[Numbers], metric: str) -> bool:
+    """Whether a metric rose at each of the last evaluations."""
+    values = [h[metric] for h in history[-RISES - 1 :] if metric in h]
+    return len(values) > RISES and all(b > a for a, b in pairwise(values))
 
 
 def _alarm(name: VerdictName, sentence: str, *, evidence: tuple[Evidence, ...]) -> Verdict:

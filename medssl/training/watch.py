@@ -23,16 +23,19 @@ from medssl.views.region import Region
 
 IMAGES = 16
 VIEWS = 2
-STRENGTH = 0.5  # of the intensities of the second view
+STRENGTH = 0.25  # of the intensities of the second view
 HEARD = 16  # batches between two diagnoses whose energies and embeddings are kept: 32 pairs at a batch of 2
 TIMES = 20  # diagnoses of a training, unless it says how often
 
 
 def fixed_views(patch: tuple[int, int, int]) -> dict[str, Crop]:
-    """A plain crop, and another of nearly the same place as pretext tasks would see it."""
-    again = Crop(
-        size=patch, rotation_deg=(10.0, 10.0, 10.0), zoom=(0.9, 1.1), flip=(0.0, 0.0, 0.5), anchor="patch", reach=0.1
-    )
+    """A plain crop, and another of nearly the same place, as the next scan of the same patient might show it.
+
+    Milder than the views of pretext tasks: on 16 scans of hippocampi the variance between scans over that within (F)
+    was 1.0 for an untrained encoder and 3 to 9 for trained ones. With mirroring and 10 degrees it was 1.3 to 3, hardly
+    more than chance.
+    """
+    again = Crop(size=patch, rotation_deg=(5.0, 5.0, 5.0), zoom=(0.95, 1.05), anchor="patch", reach=0.05)
     return {"patch": Crop(size=patch), "again": again}
 
 

@@ -78,6 +78,10 @@ class Adversarial(PretextTask):
         """One patch with mild random geometry."""
         return {"patch": self.config.geometry.crop(patch)}
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, list[int]]:
+        """Edges of a forged block along D, H, W."""
+        return {"block": list(block_edges(self.config.block, torch.empty(1, 1, *patch, device="meta")))}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`real`, the patch; `hidden`, the blocks to forge; `scored`, those of the scan that are no air."""
         real = region.crop("patch")

@@ -62,6 +62,10 @@ class BarlowTwins(PretextTask):
         """A pair of crops that overlap."""
         return self.config.crops(patch)
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+        """The weight."""
+        return {"off_weight": self.off_weight}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each."""
         return self.config.images(region)

@@ -52,6 +52,10 @@ class BYOL(PretextTask):
         """A pair of crops that overlap."""
         return self.config.crops(patch)
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+        """The teacher's momentum at the first step."""
+        return {"momentum": round(momentum_at(0, steps, base=self.config.momentum), 4)}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each."""
         return self.config.images(region)

@@ -91,6 +91,10 @@ class DeeperCluster(PretextTask):
         """A pair of crops that overlap."""
         return self.config.crops(patch)
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, int]:
+        """Steps between two clusterings."""
+        return {"every": self._every(steps)}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each."""
         return self.config.images(region)
@@ -136,13 +140,13 @@ class DeeperCluster(PretextTask):
             if len(known) >= 2 * self.config.clusters:
                 self.cluster(known)
 
+    def _every(self, total: int) -> int:
+        return max(10, total // 50) if self.config.every == "auto" else int(self.config.every)
+
     @torch.no_grad()
     def cluster(self, vectors: Tensor) -> None:
         """New centroids of `vectors` (N, F), N at least the number of clusters, and how rare each cluster is."""
         groups, each = self.config.groups, self.config.clusters // self.config.groups
-    def _every(self, total: int) -> int:
-        return max(10, total // 50) if self.config.every == "auto" else int(self.config.every)
-
         self.group_centroids.copy_(self._kmeans(vectors, groups))
         member = (vectors @ self.group_centroids.T).argmax(dim=1)
         for group in range(groups):

@@ -96,6 +96,10 @@ class DINO(PretextTask):
         """A pair of crops that overlap, and small ones near them."""
         return self.config.all_crops(patch, divisor=self.encoder.divisor)
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+        """The teacher's momentum at the first step."""
+        return {"momentum": round(momentum_at(0, steps, base=self.config.momentum), 4)}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """One (B, C, D, H, W) per crop; with the masked term also `hidden a` and `hidden b`, (B, 1, d, h, w) cells."""
         images = self.config.images(region, PAIR + self.config.small_names)

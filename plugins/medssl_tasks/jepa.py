@@ -75,6 +75,10 @@ class JEPA(PretextTask):
         """One patch with mild random geometry."""
         return {"patch": self.config.geometry.crop(patch)}
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+        """The teacher's momentum at the first step."""
+        return {"momentum": round(momentum_at(0, steps, base=self.config.momentum), 4)}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`patch`, and `hidden`, where the encoder is not to see: whole cells of the finest predicted level."""
         patch = region.crop("patch")

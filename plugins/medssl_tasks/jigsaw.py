@@ -77,6 +77,11 @@ class Jigsaw(PretextTask):
         d, h, w = ((edge + self._gap(edge)) * parts for edge, parts in zip(tile, self.config.grid, strict=True))
         return {"cube": self.config.geometry.crop((d, h, w))}
 
+    def automatic(self, patch: Edges, steps: int) -> Mapping[str, list[int]]:
+        """Room of a part along D, H, W."""
+        tile = tile_edges(patch, self.encoder.divisor, parts=self.config.grid)
+        return {"gap": [self._gap(edge) for edge in tile]}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`tiles` (B, n, C, d, h, w) in their places, normalised one by one; `order` (B,), the index of the order to
         shuffle them to.

@@ -78,6 +78,11 @@ class MaskedVolume(PretextTask):
         """One patch with mild random geometry."""
         return {"patch": self.config.geometry.crop(patch)}
 
+    def automatic(self, patch: Edges, steps: int) -> Mapping[str, list[int]]:
+        """Edges of a hidden block along D, H, W."""
+        like = torch.empty(1, 1, *patch, device="meta")
+        return {"block": list(block_edges(self.config.block, like, step=self.step))}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `hidden` from the encoder; `scored`, what of it lies inside the scan and is no air."""
         target = region.crop("patch")

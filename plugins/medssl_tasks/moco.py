@@ -76,6 +76,10 @@ class MoCo(PretextTask):
         """A pair of crops that overlap."""
         return self.config.crops(patch)
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+        """The teacher's momentum at the first step."""
+        return {"momentum": round(momentum_at(0, steps, base=self.config.momentum), 4)}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each, and `scan`, (B,) a number per scan."""
         return self.config.images(region) | {"scan": scan_numbers(region.scan_ids, region.draws.device)}

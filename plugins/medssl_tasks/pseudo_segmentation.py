@@ -108,6 +108,10 @@ class PseudoSegmentation(PretextTask):
         """One patch with mild random geometry."""
         return {"patch": self.config.geometry.crop(patch)}
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, list[int]]:
+        """Edges of a hidden block along D, H, W."""
+        return {"block": list(block_edges(self.config.block, torch.empty(1, 1, *patch, device="meta")))}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`scan`, the patch; `seen`, what the encoder gets; `descriptors` (B, F, D, H, W) of all voxels and `sampled`
         (B, S, F) of some; `scored`, what lies inside the scan.

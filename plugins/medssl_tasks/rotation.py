@@ -84,6 +84,10 @@ class Rotation(PretextTask):
         edge = _rounded(min(patch), max(step))
         return {"patch": self.config.geometry.crop((edge, edge, edge))}
 
+    def automatic(self, patch: Edges, steps: int) -> Mapping[str, str]:
+        """The turns that are told apart."""
+        return {"group": "cube" if self.turns is TURNS_OF_A_CUBE else "in-plane"}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`upright`, the patch; `turned` (B, copies, C, D, H, W); `turn` (B, copies), the index of each turn, no two
         alike in a sample.

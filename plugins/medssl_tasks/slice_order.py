@@ -64,6 +64,10 @@ class SliceOrder(PretextTask):
             "stack": self.config.geometry.crop((self.config.slabs * (thick + self._gap(thick)), patch[1], patch[2]))
         }
 
+    def automatic(self, patch: Edges, steps: int) -> Mapping[str, int]:
+        """Room of a slab."""
+        return {"gap": self._gap(slab_depth(patch, self.encoder.divisor, slabs=self.config.slabs))}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`slabs` (B, n, C, d, H, W) from the lowest to the highest, normalised one by one; `shuffle` (B, n), an order
         to show them in.

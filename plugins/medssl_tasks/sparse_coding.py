@@ -68,6 +68,10 @@ class SparseCoding(PretextTask):
         """One patch with mild random geometry."""
         return {"patch": self.config.geometry.crop(patch)}
 
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, int]:
+        """Atoms of the dictionary."""
+        return {"atoms": len(self.dictionary)}
+
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `scored`, the voxels inside the scan."""
         return {"target": region.crop("patch"), "scored": region.valid("patch")}

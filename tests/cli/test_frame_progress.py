@@ -76,3 +76,22 @@ def test_a_run_that_fails_before_its_first_step_closes_quietly():
     stream = io.StringIO()
     TrainingProgress(stream=stream).close("")
     assert stream.getvalue() == ""
+
+
+def test_a_verdict_stays_above_the_live_line_and_between_plain_ones():
+    for stream in (io.StringIO(), Terminal()):
+        progress = TrainingProgress("simclr", stream=stream)
+        progress.say("patch is auto: [16, 16, 16]: the median scan")  # before the first step
+        progress.start(30)
+        progress.step(1, loss=1.0, volumes_per_s=4.0, wait_share=0.0)
+        progress.say("alarm at step 1: complete collapse: all features [0.3] are becoming one.")
+        progress.close("")
+        shown = " ".join(stream.getvalue().split())
+        assert "simclr: patch is auto: [16, 16, 16]: the median scan" in shown
+        assert "simclr: alarm at step 1: complete collapse: all features [0.3] are becoming one." in shown
+
+
+def test_nothing_is_said_on_other_ranks():
+    stream = io.StringIO()
+    TrainingProgress(stream=stream, rank=1).say("alarm")
+    assert not stream.getvalue()

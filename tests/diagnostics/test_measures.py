@@ -168,6 +168,19 @@ def test_lidar_does_not_call_noise_perfect():
     assert lidar(normal(200, 4, 32)) == 0.0
 
 
+@pytest.mark.parametrize("channels", [12, 16, 17, 64, 320])
+def test_lidar_of_sixteen_scans_in_two_views_counts_the_directions_of_the_signal(channels):
+    found = []
+    for directions in (1, 3, 6, 10):
+        signal = (
+            normal(16, 1, directions) @ torch.tensor(ortho_group.rvs(channels, random_state=0)[:directions]).float()
+        )
+        found.append(lidar(signal + 0.02 * normal(16, 2, channels, seed=1)))
+    assert found == sorted(found)
+    for value, directions in zip(found, (1, 3, 6, 10), strict=True):
+        assert 0.6 * directions < value < directions + 0.8  # a sample of 16 fills ten directions unevenly
+
+
 def test_lidar_is_blind_to_scale():
     groups = normal(100, 1, 8) + 0.1 * normal(100, 4, 8, seed=1)
     assert lidar(groups * 1000) == pytest.approx(lidar(groups), rel=1e-5)

@@ -23,11 +23,22 @@ def run(*changes):
         (run(*[{"energy_auc": auc, "energy_pairs": 64.0} for auc in (0.8, 0.5, 0.5)]), "complete collapse"),
         (run(*[{"energy_auc": 0.5, "energy_pairs": 64.0, "loss_over_trivial": 1.0}] * 4), "constant answer"),
         (run(*[{"loss_over_trivial": 0.99}] * 4), "constant answer"),
+        # One look has few pairs, and its AUC scatters: four together tell.
+        (
+            run(*[{"energy_auc": a, "energy_pairs": 40.0, "loss_over_trivial": 1.1} for a in (0.58, 0.46, 0.57, 0.6)]),
+            "constant answer",
+        ),
+        (run({"loss_over_trivial": 1e6}), "diverging loss"),
         (run({"used_atoms": 0.0}, {"used_atoms": 0.0}), "dead dictionary"),
         (run({"embedding_rank_share": 0.05}), "dimensional collapse"),
         (run({"dense_rank_share": 0.04}), "dimensional collapse"),
         (
-            run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.5, 1.9), (0.4, 1.7), (0.3, 1.5), (0.2, 1.2))]),
+            run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.5, 1.9), (0.4, 1.7), (0.3, 1.5), (0.19, 1.2))]),
+            "dimensional collapse",
+        ),
+        # Having fallen, it does not get healthy by falling no further.
+        (
+            run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.2, 1.9), (0.15, 1.7), (0.16, 1.7))]),
             "dimensional collapse",
         ),
         (run({"teacher_entropy": 0.999}), "uniform teacher"),
@@ -60,12 +71,17 @@ def test_each_failure_has_its_name_and_its_evidence(history, name):
         run({"energy_auc": 0.5, "energy_pairs": 64.0}, {"energy_auc": 0.8, "energy_pairs": 64.0}),
         # A slow start: at chance for two looks, as rotation and jigsaw begin.
         run(*[{"energy_auc": 0.5, "energy_pairs": 64.0, "loss_over_trivial": 1.0}] * 2),
+        run({"loss_over_trivial": 8.0}),  # the first batches of a decoder that begins anywhere
         # The pairs are told apart, although the loss is that of the trivial solution.
         run(*[{"energy_auc": 0.7, "energy_pairs": 64.0, "loss_over_trivial": 1.0}] * 6),
         run({"used_atoms": 0.01}, {"used_atoms": 0.04}),
         # Rank falls from that of random features while the loss falls: how every good training begins.
         run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.9, 1.9), (0.8, 1.7), (0.7, 1.5), (0.6, 1.2))]),
         run({"active_units": 0.0}, {"active_units": 0.04}),  # still waking up
+        # Low for a while, and recovered; low, and the loss has not even fallen; never much higher.
+        run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.4, 1.7), (0.15, 1.5), (0.4, 1.1))]),
+        run(*[{"dense_rank_share": 0.15, "loss": v} for v in (2.1, 2.2)]),
+        [START | {"embedding_rank_share": 0.4}, START | {"embedding_rank_share": 0.17, "loss": 1.0}],
         run({"teacher_entropy": 0.5, "prototypes_used": 0.6}),
         run({"dense_rms": 3.0}),
     ],

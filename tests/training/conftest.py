@@ -8,6 +8,9 @@ import pytest
 from medssl.geometry import Volume
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
+from tests.downstream.conftest import small_archive
+
+__all__ = ["ball_phantom", "ball_scans", "small_archive"]
 
 
 def ball_phantom(seed: int) -> tuple[Volume, Volume]:

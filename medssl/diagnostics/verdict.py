@@ -26,7 +26,7 @@ Numbers = Mapping[str, float]
 # untrained encoders begin near 0.03, so a collapse must also have fallen to a quarter of the first evaluation.
 LEAST_STD, LEAST_STD_SHARE = 0.05, 0.25
 # An energy that tells right from wrong pairs no better than a coin (design, reference/pretext_tasks.md section 6),
-# twice running, after it once did better than LEARNT_AUC.
+# twice running, after two looks together did better than LEARNT_AUC. At 32 pairs, AUC scatters by 0.07.
 LEAST_AUC, LEARNT_AUC, FEWEST_PAIRS = 0.55, 0.7, 32
 # An answer that never depended on the input: pairs that nobody tells apart, or doubtfully so at the loss of the trivial
 # solution. A training has about twenty looks: a slow start of a fifth of it is worth a word.
@@ -96,7 +96,8 @@ def _complete(history: Sequence[Numbers]) -> Verdict | None:
                 "lower optim.lr.",
                 evidence=(Evidence(metric, last[metric], f"below {LEAST_STD} and a quarter of the first"),),
             )
-    recent, best = history[-2:], max((h.get("energy_auc", 0.0) for h in history[:-2]), default=0.0)
+    recent, known = history[-2:], [h["energy_auc"] for h in history[:-2] if "energy_auc" in h]
+    best = max((0.5 * (one + next_) for one, next_ in pairwise(known)), default=0.0)  # one look's alone may be luck
     if best > LEARNT_AUC and all(_blind(h) for h in recent):
         return _alarm(
             "complete collapse",
@@ -186,16 +187,17 @@ def _constant(history: Sequence[Numbers]) -> Verdict | None:
     if not (blind or (trivial and auc < DOUBTFUL_AUC)):
         return None
     evidence = [Evidence("energy_auc", last["energy_auc"], f"{auc:.2f} on average of {STUCK} looks")] if known else []
+    said = [f"AUC {auc:.2f} on average, where 0.5 is chance"] if known else []
     if trivial:
+        said.append(f"a loss of {last['loss_over_trivial']:.2f} times the trivial one")
         evidence.append(
             Evidence("loss_over_trivial", last["loss_over_trivial"], f"above {TRIVIAL_SHARE} {STUCK} times")
         )
     return _alarm(
         "constant answer",
-        f"at {STUCK} looks running the answer hardly depends on the scan ("
-        + ", ".join(f"{one.metric.replace('_', ' ')} {one.value:.2f}" for one in evidence)
-        + "). Give it more steps if it has had few; else change optim.lr (lower if the loss jumps, higher if it stands "
-        "still), and look at the pictures: can the task be solved at all?",
+        f"at {STUCK} looks running the answer hardly depends on the scan ({' and '.join(said)}). Give it more steps if "
+        "it has had few; else change optim.lr (lower if the loss jumps, higher if it stands still), and look at the "
+        "pictures: can the task be solved at all?",
         evidence=tuple(evidence),
     )
 

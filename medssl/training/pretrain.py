@@ -85,7 +85,9 @@ def pretrain(
         )
         train(training, fabric=fabric, run=run, progress=progress, resume=resume)
         if fabric.is_global_zero:
-            watch.save_chosen(run, facts=facts | {"steps": config.loop.steps})
+            choice = watch.save_chosen(run, facts=facts | {"steps": config.loop.steps})
+            if choice:
+                progress.say(f"kept the encoder of step {choice.step}: {choice.reason}")
     return out
 
 

@@ -20,7 +20,7 @@ def run(*changes):
     [
         (run({"embedding_std": 0.02}), "complete collapse"),
         (run({"dense_std": 0.01}), "complete collapse"),
-        (run(*[{"energy_auc": auc, "energy_pairs": 64.0} for auc in (0.8, 0.5, 0.5)]), "complete collapse"),
+        (run(*[{"energy_auc": auc, "energy_pairs": 64.0} for auc in (0.8, 0.7, 0.5, 0.5)]), "complete collapse"),
         (run(*[{"energy_auc": 0.5, "energy_pairs": 64.0, "loss_over_trivial": 1.0}] * 4), "constant answer"),
         (run(*[{"loss_over_trivial": 0.99}] * 4), "constant answer"),
         # One look has few pairs, and its AUC scatters: four together tell.
@@ -74,6 +74,7 @@ def test_each_failure_has_its_name_and_its_evidence(history, name):
         run({"loss_over_trivial": 8.0}),  # the first batches of a decoder that begins anywhere
         # The pairs are told apart, although the loss is that of the trivial solution.
         run(*[{"energy_auc": 0.7, "energy_pairs": 64.0, "loss_over_trivial": 1.0}] * 6),
+        run(*[{"energy_auc": auc, "energy_pairs": 32.0} for auc in (0.62, 0.76, 0.52, 0.54)]),  # one look was lucky
         run({"used_atoms": 0.01}, {"used_atoms": 0.04}),
         # Rank falls from that of random features while the loss falls: how every good training begins.
         run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.9, 1.9), (0.8, 1.7), (0.7, 1.5), (0.6, 1.2))]),

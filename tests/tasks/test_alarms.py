@@ -143,6 +143,12 @@ def nothing_forged(task: PretextTask, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(task, "forward", lambda views: forward(views | {"hidden": torch.zeros_like(views["hidden"])}))
 
 
+def tiles_from_anywhere(task: PretextTask, patch: pytest.MonkeyPatch) -> None:
+    """Tiles lose their places before they are shuffled, and orders come evenly: neither picture nor habit tells one."""
+    untold("tiles", axis=1)(task, patch)
+    answered_by_chance("order", 8)(task, patch)
+
+
 COLLAPSE = ("complete collapse", "dimensional collapse")
 SILLY = 3.0
 CASES = {
@@ -168,7 +174,7 @@ CASES = {
     "sparse-coding": Case(("dead dictionary",), {}, {"sparsity": 100.0}),
     "adversarial": Case(("constant answer",), {"width": 4}, {}, nothing_forged),
     "patch-context": Case(("constant answer",), {}, {}, untold("middle", "scored")),
-    "jigsaw": Case(("constant answer",), {"orders": 8, "grid": (1, 2, 2)}, {}, answered_by_chance("order", 8)),
+    "jigsaw": Case(("constant answer",), {"orders": 8, "grid": (1, 2, 2)}, {}, tiles_from_anywhere),
     "rotation": Case(("constant answer",), {}, {}, answered_by_chance("turn", 24)),
     "slice-order": Case(("constant answer",), {"slabs": 3}, {}, untold("slabs", axis=1)),
     "masked-volume": Case(("diverging loss",), {}, {}, silly=SILLY),

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
+from medssl.pretext.projection import pooled_channels, pooled_levels
+
+POOLED_LEVELS = 2  # what a vector for a whole image is made of
 
 
 class VoxelHead(nn.Module):
@@ -44,22 +47,30 @@ class VoxelHead(nn.Module):
 
 
 class VectorHead(nn.Module):
-    """`outputs` numbers per image: the deepest features, averaged over space, through one hidden layer.
+    """`outputs` numbers per image: mean and maximum of the two deepest levels, through one hidden layer.
 
-    Without batch normalisation, which at 2-8 volumes per device depends on the company a volume is in. For classes, and
-    for any other small vector that the task predicts from a whole patch. `images`: how many images of one sample are
-    put side by side before the hidden layer (the tiles of a jigsaw).
+    The deepest mean alone is nearly the same for all images behind an instance norm, and rotations and orders of tiles
+    were not learnt from it. Without batch normalisation, which at 2-8 volumes per device depends on the company a
+    volume is in. For classes, and for any other small vector that the task predicts from a whole patch. `images`: how
+    many images of one sample are put side by side before the hidden layer (the tiles of a jigsaw).
     """
 
     def __init__(self, encoder: Encoder, outputs: int, *, hidden: int = 256, images: int = 1) -> None:
         super().__init__()
         self.images = images
-        inputs = encoder.channels[-1] * images
+        inputs = pooled_channels(encoder, POOLED_LEVELS) * images
         self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         """(B, outputs) from a pyramid of B * images images, those of one sample next to each other."""
-        features = pooled(pyramid)  # (B * images, F)
+        return self.answers(self.describe(pyramid))
+
+    def describe(self, pyramid: list[Tensor]) -> Tensor:
+        """(B * images, F): what stands for each image."""
+        return pooled_levels(pyramid, POOLED_LEVELS).to(pyramid[-1].dtype)
+
+    def answers(self, features: Tensor) -> Tensor:
+        """(B, outputs) from what `describe` gave, those of one sample next to each other."""
         out: Tensor = self.layers(features.reshape(len(features) // self.images, -1))
         return out
 

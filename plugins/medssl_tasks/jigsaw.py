@@ -46,6 +46,12 @@ class Jigsaw(PretextTask):
         orders: int = Field(
             default=100, ge=2, le=2000, description="Orders to tell apart, chosen as unlike each other as can be."
         )
+        copies: int = Field(
+            default=8,
+            ge=1,
+            le=256,
+            description="Orders that are asked of a patch at a time. Its parts are encoded once, so more cost nothing.",
+        )
         gap: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
             default="auto",
             description="Room for each part to lie in beyond its own edge, in voxels. auto: a quarter of the "
@@ -83,8 +89,8 @@ class Jigsaw(PretextTask):
         return {"gap": [self._gap(edge) for edge in tile]}
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`tiles` (B, n, C, d, h, w) in their places, normalised one by one; `order` (B,), the index of the order to
-        shuffle them to.
+        """`tiles` (B, n, C, d, h, w) in their places, normalised one by one; `order` (B, copies), the index of
+        each order to shuffle them to.
         """
         cube, grid = region.crop("cube"), self.config.grid
         cell = [edge // parts for edge, parts in zip(cube.shape[2:], grid, strict=True)]
@@ -96,24 +102,29 @@ class Jigsaw(PretextTask):
         shares = region.draws.shares("jitter", (len(self.orders[0]), 3))
         offsets = margin + np.floor(shares * free).astype(np.int64)
         tiles = cut_tiles(cube, grid=grid, tile=tile, offsets=offsets)
-        order = (region.draws.uniform("order", 0.0, 1.0) * len(self.orders)).long().clamp_max(len(self.orders) - 1)
+        shares = region.draws.uniform("order", 0.0, 1.0, (self.config.copies,))
+        order = (shares * len(self.orders)).long().clamp_max(len(self.orders) - 1)
         return {"tiles": normalised_tiles(tiles), "order": order}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Cross-entropy of the order."""
+        """Cross-entropy of the order, averaged over the orders that are asked."""
         tiles, order = views["tiles"], views["order"]
-        shuffled = shuffle(tiles, self.orders[order])
-        pyramid = self.encoder(shuffled.flatten(0, 1))
-        logits = self.head(pyramid).to(tiles.dtype)
-        energy, other = class_energies(logits, order)
-        solved = unshuffle(shuffled, self.orders[logits.argmax(dim=1)])
+        count, copies = tiles.shape[1], order.shape[1]
+        pyramid = self.encoder(tiles.flatten(0, 1))
+        # Each part is encoded alone: to shuffle what stands for it is to shuffle the parts.
+        parts = self.head.describe(pyramid).unflatten(0, (-1, count)).repeat_interleave(copies, dim=0)
+        logits = self.head.answers(shuffle(parts, self.orders[order.flatten()]).flatten(0, 1)).to(tiles.dtype)
+        right, wrong = class_energies(logits, order.flatten())
+        energy, other = right.view_as(order).mean(dim=1), wrong.view_as(order).mean(dim=1)
+        shuffled = shuffle(tiles, self.orders[order[:, 0]])
+        solved = unshuffle(shuffled, self.orders[logits.argmax(dim=1).view_as(order)[:, 0]])
         scan, guess = join_tiles(tiles, grid=self.config.grid), join_tiles(solved, grid=self.config.grid)
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=other,
             trivial=log(len(self.orders)),
-            terms={"accuracy": (logits.argmax(dim=1) == order).to(tiles.dtype).mean()},
+            terms={"accuracy": (logits.argmax(dim=1) == order.flatten()).to(tiles.dtype).mean()},
             pictures={
                 "scan": scan,
                 "shuffled": join_tiles(shuffled, grid=self.config.grid),

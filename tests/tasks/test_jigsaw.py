@@ -106,6 +106,22 @@ def test_each_part_goes_through_the_encoder_alone():
     assert torch.count_nonzero(reached[[0, 1, 2, *range(4, 16)]]) == 0
 
 
+def test_shuffling_features_is_shuffling_parts():
+    subject = task(copies=5).double()
+    views = views_of(subject)
+    views = {"tiles": views["tiles"].double(), "order": views["order"]}
+    assert views["order"].shape == (2, 5)
+    expected = []
+    for sample in range(2):
+        losses = []
+        for order in views["order"][sample].tolist():
+            shown = views["tiles"][sample][subject.orders[order]]  # (8, 1, d, h, w)
+            logits = subject.head(subject.encoder(shown))
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor([order])).item())
+        expected.append(sum(losses) / 5)
+    assert subject(views).energy.tolist() == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_part_is_half_the_patch_but_never_one_voxel_at_the_deepest_level():
     assert tile_edges((64, 48, 32), (8, 8, 8)) == (32, 24, 16)
     assert tile_edges((32, 32, 32), (16, 16, 16)) == (32, 32, 32)

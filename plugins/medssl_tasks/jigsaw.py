@@ -102,8 +102,8 @@ class Jigsaw(PretextTask):
         shares = region.draws.shares("jitter", (len(self.orders[0]), 3))
         offsets = margin + np.floor(shares * free).astype(np.int64)
         tiles = cut_tiles(cube, grid=grid, tile=tile, offsets=offsets)
-        shares = region.draws.uniform("order", 0.0, 1.0, (self.config.copies,))
-        order = (shares * len(self.orders)).long().clamp_max(len(self.orders) - 1)
+        drawn = region.draws.uniform("order", 0.0, 1.0, (self.config.copies,))
+        order = (drawn * len(self.orders)).long().clamp_max(len(self.orders) - 1)
         return {"tiles": normalised_tiles(tiles), "order": order}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
@@ -112,7 +112,7 @@ class Jigsaw(PretextTask):
         count, copies = tiles.shape[1], order.shape[1]
         pyramid = self.encoder(tiles.flatten(0, 1))
         # Each part is encoded alone: to shuffle what stands for it is to shuffle the parts.
-        parts = self.head.describe(pyramid).unflatten(0, (-1, count)).repeat_interleave(copies, dim=0)
+        parts = self.head.describe(pyramid).view(len(tiles), count, -1).repeat_interleave(copies, dim=0)
         logits = self.head.answers(shuffle(parts, self.orders[order.flatten()]).flatten(0, 1)).to(tiles.dtype)
         right, wrong = class_energies(logits, order.flatten())
         energy, other = right.view_as(order).mean(dim=1), wrong.view_as(order).mean(dim=1)

@@ -7,7 +7,7 @@
 import itertools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -94,9 +94,20 @@ class LocalWorkers:
 
             context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
             self._pool = ProcessPool(
-                max_workers=self.count, context=context, initializer=confine, initargs=(self._worker_bytes,)
+                max_workers=self.count,
+                context=context,
+                initializer=_begin,
+                initargs=(self._worker_bytes, {**os.environ}),
             )
         return self._pool
+
+
+def _begin(worker_bytes: int, environment: Mapping[str, str]) -> None:
+    """In a new worker. The server that forks them keeps the environment of its own start, so that credentials set
+    since, in a notebook say, would not reach them.
+    """
+    os.environ.update(environment)
+    confine(worker_bytes)
 
 
 def _landed(future: "Future[R]", task: T, timeout_s: float) -> Done[T, R]:

@@ -163,7 +163,8 @@ def test_what_cannot_be_a_source_is_said_in_a_sentence(run_ingest, stored, monke
 @pytest.mark.enable_socket
 @pytest.mark.filterwarnings("default")
 def test_an_s3_server_gives_the_same_scans(tmp_path, run_ingest, stored, monkeypatch):
-    pytest.importorskip("s3fs", reason="needs s3fs: pip install 'medssl[remote]'")
+    s3fs = pytest.importorskip("s3fs", reason="needs s3fs: pip install 'medssl[remote]'")
+    s3fs.S3FileSystem.clear_instance_cache()  # one from another test would not know these credentials
     server_of = pytest.importorskip("moto.server", reason="needs moto[server], a stand-in for S3")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

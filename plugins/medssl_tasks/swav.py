@@ -43,11 +43,12 @@ class SwAV(PretextTask):
             "scan.",
         )
         queue: int = Field(
-            default=1024,
+            default=128,
             ge=0,
             le=65536,
-            description="Earlier vectors that keep a small batch company when clusters are filled evenly; at least "
-            "as many as prototypes, better 8 times. 0 uses the batch alone.",
+            description="Earlier vectors that keep a small batch company when clusters are filled evenly: about as "
+            "many as prototypes, and those of 16 steps, as in the paper. Older ones come from another encoder, and "
+            "codes that are balanced against them contradict the features. 0 uses the batch alone.",
         )
         temperature: float = Field(default=0.1, gt=0.0, le=2.0, description="Divides the scores of what predicts.")
         epsilon: float = Field(

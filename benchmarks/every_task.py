@@ -22,6 +22,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 SETTINGS = HERE / "label_efficiency"
 LABELS, SEEDS = 5, 3
+# Half of the benchmark's steps: 66 trainings, and what is compared is tasks with each other.
+FINETUNING_STEPS = 250
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def finetune(out: Path, tasks: Sequence[str], jobs: int) -> None:
     starts = [part for t in tasks for part in ("--init", f"{t}={out / 'every_task' / 'pretrained' / t}")]
     medssl(
         "label-efficiency", "--cohort", out / "cohort", *starts,
-        "--config", SETTINGS / "finetune.yaml",
+        "--config", SETTINGS / "finetune.yaml", "--steps", FINETUNING_STEPS,
         "--labels", LABELS, "--seeds", SEEDS, "--out", out / "every_task", threads=jobs,
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ DATA = HERE.parents[1] / "shared" / "data" / "hippocampus"
 TEST_SCANS, SPLIT_SEED = 40, 20261122
 # Public data: a public key makes the pseudonyms, and with them the choice of labelled scans, the same everywhere.
 KEY = hashlib.sha256(b"medssl hippocampus benchmark").hexdigest()
-TASKS = ("masked-volume", "simclr")
+TASKS = ("pseudo-segmentation", "masked-volume", "simclr")
 
 
 def main() -> None:

@@ -1,0 +1,281 @@
+"""Does every task learn? Each is trained on phantoms for seconds, and a linear probe asks its encoder for tissues.
+
+    python benchmarks/learning.py [--tasks NAME ...] [--seeds 3] [--steps 150]
+
+For every task that ships: its loss at the end beside its trivial value, and what one matrix reads off the frozen
+encoder, beside the same at initialisation: the segmentation, from dense features (Dice), and the tissue in the middle
+of a small patch, from pooled ones (share of right answers, of which a guess has a quarter). Tissues differ in texture
+and place, not in mean intensity. Means over the seeds; prints a table and writes benchmarks/results/learning.md.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import RESULTS, machine
+from torch import Tensor
+
+from medssl.config import OptimConfig
+from medssl.diagnostics.probe import LinearProbe, probe_segmentation
+from medssl.encoders.encoder import Encoder
+from medssl.geometry import Volume
+from medssl.plugins import list_tasks, load_task
+from medssl.pretext.projection import pooled_levels
+from medssl.pretext.task import PretextTask
+from medssl.store.crops import Crop
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
+from medssl.store.policy import StorePolicy
+from medssl.store.volumes import StoredVolume, write_volume
+from medssl.testing import TinyEncoder
+from medssl.training.loop import seed_step
+from medssl.training.optimisation import learning_rate, make_optimiser, set_learning_rate
+from medssl.views.region import Region
+
+SHAPE = (44, 40, 36)  # (X, Y, Z) voxels of a phantom
+PATCH = (16, 24, 32)  # (D, H, W)
+CLASSES = 5  # air, body, and three organs
+SCANS, LABELLED, HELD_OUT = 24, 6, 6
+PATCHES, PATCH_EDGE = 12, 16  # small patches per tissue and scan, and their edge in voxels
+BATCH = 4
+OPTIM = OptimConfig(lr=2e-3)
+# Beyond the defaults: as many clusters as half the scans, and a queue of their order, which the page of swav asks for.
+OPTIONS = {"swav": {"prototypes": SCANS // 2, "queue": SCANS}}
+# Times as many steps: its images are small and its steps quick, and a step has few answers to learn from.
+LONGER = {"rotation": 4}
+CLEAR = 0.02  # a gain above what the choice of scans makes of nothing
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """One training. loss, trivial: means over its last tenth; trivial is None where the task has none. before, after:
+    what the probes find.
+    """
+
+    loss: float
+    trivial: float | None
+    before: "Probed"
+    after: "Probed"
+    cpu_s: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the loss is below the trivial value and one of the probes clearly better than before."""
+        below = self.trivial is None or self.loss < self.trivial
+        return below and max(self.after.dice - self.before.dice, self.after.share - self.before.share) > CLEAR
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Dice: mean over body and organs, of the segmentation. share: of patches whose tissue is named rightly."""
+
+    dice: float
+    share: float
+
+
+def phantoms(folder: Path, count: int, *, seed: int) -> list[StoredVolume]:
+    """Stored scans of invented patients, each with its labels."""
+    stored = []
+    for number in range(count):
+        voxels, labels = (Volume(array, np.eye(4)) for array in phantom(np.random.default_rng([seed, number])))
+        name = f"phantom{seed}-{number}"
+        stored.append(write_volume(folder, name, voxels, modality="MR", label=labels, policy=StorePolicy()))
+    return stored
+
+
+def phantom(draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(X, Y, Z) int16 voxels and uint8 labels: an ellipsoid with three organs of one mean intensity, told apart by fine
+    grain, stripes and coarse lumps, and by where they lie. Up differs from down and front from back, as in a body.
+    """
+    axes = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in SHAPE), indexing="ij")
+    stretch = draws.uniform(0.8, 0.95, 3)
+    body = sum((axis / size) ** 2 for axis, size in zip(axes, stretch, strict=True)) < 1
+    labels = body.astype(np.uint8)
+    volume = (
+        300.0 + draws.uniform(-20, 20) * axes[0] + draws.uniform(40, 80) * axes[1] + draws.uniform(60, 120) * axes[2]
+    )
+    textures = (grain(draws, 1), stripes(draws), grain(draws, 3))
+    places = ((-0.35, -0.2, 0.3), (0.4, 0.1, 0.2), (0.0, 0.2, -0.4))
+    for label, (texture, place) in enumerate(zip(textures, places, strict=True), start=2):
+        centre, radius = np.array(place) + draws.uniform(-0.12, 0.12, 3), draws.uniform(0.28, 0.38)
+        inside = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)) < radius**2
+        labels[inside & body] = label
+        volume = np.where(inside, 380 + draws.uniform(-50, 50) + draws.uniform(60, 110) * texture, volume)
+    noisy = draws.uniform(0.7, 1.4) * volume * body + draws.normal(0, 15, SHAPE)
+    return np.clip(noisy, 0, 4000).astype(np.int16), labels
+
+
+def grain(draws: np.random.Generator, size: int) -> np.ndarray:
+    """Lumps of about `size` voxels, with mean 0 and deviation 1."""
+    field = draws.standard_normal([edge + 4 * size for edge in SHAPE])
+    for axis in range(3):
+        window = np.ones(size + 1) / (size + 1)
+        field = np.apply_along_axis(np.convolve, axis, field, window, mode="same")
+    cut = field[tuple(slice(2 * size, 2 * size + edge) for edge in SHAPE)]
+    return (cut - cut.mean()) / cut.std()
+
+
+def stripes(draws: np.random.Generator) -> np.ndarray:
+    """Waves of about 6 voxels along Z, a little tilted in each patient."""
+    direction = np.array([0.0, 0.0, 1.0]) + 0.2 * draws.standard_normal(3)
+    direction /= np.linalg.norm(direction)
+    along = sum(d * np.arange(edge).reshape(shape) for d, edge, shape in zip(
+        direction, SHAPE, ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True))  # fmt: skip
+    return np.sqrt(2) * np.sin(2 * np.pi * along / draws.uniform(5, 7) + draws.uniform(0, 6))
+
+
+def train(task: PretextTask, scans: Sequence[StoredVolume], *, steps: int, seed: int) -> tuple[float, float | None]:
+    """Loss and trivial value over the last tenth of the steps, which are taken as the training loop takes them."""
+    optimiser = make_optimiser([(task, 1.0)], OPTIM)
+    losses, trivial = [], []
+    with RegionLoader(
+        BatchPlan(scans, task.crops(PATCH), batch_size=BATCH, seed=seed), workers=0, first_step=0
+    ) as loader:
+        for step, batch in zip(range(steps), loader, strict=False):
+            seed_step(seed, step, 0)
+            with torch.no_grad():
+                views = task.views(Region.from_batch(batch, device=torch.device("cpu"), seed=seed))
+            out = task(views)
+            out.loss.backward()
+            if OPTIM.clip_norm:
+                torch.nn.utils.clip_grad_norm_(task.parameters(), OPTIM.clip_norm)
+            set_learning_rate(optimiser, learning_rate(step, steps, OPTIM))
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            task.after_step(step, steps)
+            losses.append(float(out.loss.detach()))
+            least = out.terms.get("trivial") if out.trivial is None else out.trivial
+            trivial.append(None if least is None else float(least))
+    last = slice(-max(1, steps // 10), None)
+    known = [value for value in trivial[last] if value is not None]
+    return statistics.mean(losses[last]), statistics.mean(known) if known else None
+
+
+def whole_scans(scans: Sequence[StoredVolume]) -> tuple[Tensor, Tensor]:
+    """(N, 1, D, H, W) normalised scans and their labels, in the order given."""
+    x, y, z = (edge // 4 * 4 for edge in SHAPE)
+    images, labels = [], []
+    for scan in scans:
+        plan = BatchPlan([scan], {"patch": Crop(size=(z, y, x))}, batch_size=1, seed=0)
+        with RegionLoader(plan, workers=0, first_step=0, with_labels=True) as loader:
+            region = Region.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=0)
+        images.append(region.crop("patch"))
+        labels.append(region.label("patch"))
+    return torch.cat(images), torch.cat(labels)
+
+
+def learn(name: str, scans: Sequence[StoredVolume], probed: tuple[Tensor, Tensor], *, steps: int, seed: int) -> Learnt:
+    """Train one task over a fresh encoder, and probe that before and after."""
+    started = time.process_time()
+    torch.manual_seed(seed)
+    loaded = load_task(name)
+    task = loaded.cls(TinyEncoder(), loaded.cls.Config(**OPTIONS.get(name, {})))
+    fresh = deepcopy(task.exported_encoder())
+    loss, trivial = train(task, scans, steps=steps * LONGER.get(name, 1), seed=seed)
+    return Learnt(
+        loss, trivial, probe(fresh, probed), probe(task.exported_encoder(), probed), time.process_time() - started
+    )
+
+
+def probe(encoder: Encoder, probed: tuple[Tensor, Tensor]) -> Probed:
+    """Both probes, on the scans that they were not fitted on."""
+    images, labels = probed
+    dice = probe_segmentation(encoder, images, labels, classes=CLASSES, fit_on=LABELLED).mean_dice
+    patches, tissues = small_patches(images, labels)
+    with torch.no_grad():
+        features = torch.cat([pooled_levels(encoder.eval()(part), 2) for part in patches.split(32)])
+    fitted = len(patches) * LABELLED // len(images)
+    matrix = LinearProbe.fit(features[:fitted], tissues[:fitted], classes=CLASSES, ridge=1e-2)
+    right = matrix.predict(features[fitted:]) == tissues[fitted:]
+    return Probed(dice, float(right.double().mean()))
+
+
+def small_patches(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 1, d, d, d) patches of every scan, as many for each tissue, and the tissue in the middle of each."""
+    half = PATCH_EDGE // 2
+    draws = torch.Generator().manual_seed(0)
+    patches, tissues = [], []
+    for image, label in zip(images, labels, strict=True):
+        inner = label[0, half:-half, half:-half, half:-half]
+        for tissue in range(1, CLASSES):
+            places = (inner == tissue).nonzero()
+            for d, h, w in places[torch.randint(len(places), (PATCHES,), generator=draws)].tolist():
+                patches.append(image[:, d : d + 2 * half, h : h + 2 * half, w : w + 2 * half])
+                tissues.append(tissue)
+    return torch.stack(patches), torch.tensor(tissues)
+
+
+def every_task(names: Sequence[str], *, steps: int, seeds: int, folder: Path) -> Iterator[tuple[str, list[Learnt]]]:
+    """Each task with one training per seed."""
+    scans = phantoms(folder, SCANS, seed=0)
+    probed = whole_scans(phantoms(folder, LABELLED + HELD_OUT, seed=1))
+    for name in names:
+        yield name, [learn(name, scans, probed, steps=steps, seed=seed) for seed in range(seeds)]
+
+
+def row(name: str, runs: Sequence[Learnt]) -> str:
+    """One line of the table."""
+    trivial = "none" if runs[0].trivial is None else f"{statistics.mean(run.trivial or 0.0 for run in runs):.3f}"
+    cells = [
+        f"`{name}`",
+        f"{statistics.mean(run.loss for run in runs):.3f}",
+        trivial,
+        *gain([run.before.dice for run in runs], [run.after.dice for run in runs]),
+        *gain([run.before.share for run in runs], [run.after.share for run in runs]),
+        f"{sum(run.is_clear for run in runs)} of {len(runs)}",
+        f"{statistics.mean(run.cpu_s for run in runs):.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def gain(before: list[float], after: list[float]) -> tuple[str, str]:
+    """From where to where, and the gain with its standard deviation over seeds."""
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
+    path = f"{statistics.mean(before):.3f} to {statistics.mean(after):.3f}"
+    return path, f"{statistics.mean(gains):+.3f} ± {spread:.3f}"
+
+
+HEAD = """| task | loss | trivial | Dice | gain | tissue | gain | clear | CPU s |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    known = [entry.name for entry in list_tasks() if entry.built_in]
+    parser.add_argument("--tasks", nargs="+", choices=known, default=known, metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=150)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = []
+    print(HEAD)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, runs in every_task(asked.tasks, steps=asked.steps, seeds=asked.seeds, folder=Path(folder)):
+            lines.append(row(name, runs))
+            print(lines[-1], flush=True)
+    if asked.tasks != known:
+        return
+    facts = machine()
+    text = [
+        "# Does every task learn?",
+        "",
+        f"`python benchmarks/learning.py --seeds {asked.seeds} --steps {asked.steps}` on {facts['processor']}, "
+        f"{facts['date']}. What is trained and probed stands at the top of the script.",
+        "",
+        HEAD,
+        *lines,
+        "",
+    ]
+    (RESULTS / "learning.md").write_text("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()

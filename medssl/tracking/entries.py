@@ -25,6 +25,7 @@ def log_data(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
     this run's input. A second call adds nothing.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
 
     digest = run.facts.get("cohort_digest")
     if not digest:
@@ -34,8 +35,13 @@ def log_data(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
         tags.append(InputTag("scans", str(run.facts["scans"])))
     if "labelled_scans" in run.facts:
         tags.append(InputTag("labelled_scans", str(len(run.facts["labelled_scans"]))))
-    data = Dataset(DATASET, str(digest)[:_DIGEST_LIMIT], "medssl", "{}")
-    client.log_inputs(mlflow_run_id, datasets=[DatasetInput(data, tags)])
+    inputs = [DatasetInput(Dataset(DATASET, str(digest)[:_DIGEST_LIMIT], "medssl", "{}"), tags)]
+    try:
+        client.log_inputs(mlflow_run_id, datasets=inputs)
+    except MlflowException:
+        # MLflow looks for the entry and makes it in two steps: another run of the same cohort came between them. Its
+        # entry is found now.
+        client.log_inputs(mlflow_run_id, datasets=inputs)
 
 
 def log_weights(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:

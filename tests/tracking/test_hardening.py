@@ -156,6 +156,26 @@ def test_several_processes_may_meet_on_a_fresh_workspace(tmp_path):
     assert len(found.search_runs([found.get_experiment_by_name("medssl").experiment_id])) == 3
 
 
+def test_a_run_that_enters_the_same_data_at_the_same_moment_is_no_failure(workspace, monkeypatch):
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    real, refused = MlflowClient.log_inputs, []
+
+    def beaten_once(self, *arguments, **named):
+        if not refused:
+            refused.append(True)
+            raise MlflowException("UNIQUE constraint failed: datasets.experiment_id, datasets.name, datasets.digest")
+        real(self, *arguments, **named)
+
+    run = make_run(workspace, "beaten")
+    run.finish("finished")
+    monkeypatch.setattr(MlflowClient, "log_inputs", beaten_once)
+    (data,) = client(workspace).get_run(sync(run.folder).mlflow_run_id).inputs.dataset_inputs
+    assert refused
+    assert data.dataset.digest == "abc123"
+
+
 def test_nothing_planted_in_settings_facts_or_errors_reaches_mlflow(tmp_path):
     path = f"/hospital/{SECRET}/scan.nii.gz"
     config = {

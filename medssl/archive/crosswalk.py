@@ -1,39 +1,16 @@
 """Patients under several ids: a list that somebody wrote down, or the hospital's own list of merged records."""
 
-import csv
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from medssl.archive.identity import Crosswalk, Pseudonyms, is_placeholder, normalised_patient_id
 from medssl.archive.index import Index
+from medssl.archive.table_file import read_table
 from medssl.errors import UsageError
 
 _FACT = "patients"
 
-
-@dataclass
-class _Lines:
-    """What has been read of a file so far."""
-
-    path: Path
-    pairs: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-
-    def add(self, number: int, row: dict[str, str | None]) -> None:
-        """Take up one line."""
-        words = {name: normalised_patient_id(row.get(name) or "") for name in ("patient", "same_as")}
-        for name, word in words.items():
-            if is_placeholder(word):
-                raise UsageError(
-                    f"{self.path}, line {number}: {name} is {word!r}, which stands for nobody in particular. "
-                    "Leave the line out."
-                )
-        issuers = {name: (row.get(name) or "").strip() for name in ("issuer", "same_as_issuer")}
-        known, other = (issuers["issuer"], words["patient"]), (issuers["same_as_issuer"], words["same_as"])
-        if self.pairs.setdefault(known, other) != other:
-            raise UsageError(
-                f"{self.path}, line {number}: an earlier line says otherwise of this id. Keep one of them."
-            )
+Id = tuple[str, str]  # issuer, patient
 
 
 def read_patients_file(path: Path) -> Crosswalk:
@@ -42,17 +19,22 @@ def read_patients_file(path: Path) -> Crosswalk:
 
     Raises UsageError when the file cannot be read, a line is wrong, or ids lead in a circle.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as a CSV of patients. Check the path given to --patients.") from error
-    if not rows or not {"patient", "same_as"} <= set(rows[0]):
-        raise UsageError(f"{path} needs a header line 'patient,same_as' and at least one row. See docs/archive.md.")
-    lines = _Lines(path)
-    for number, row in enumerate(rows, start=2):
-        lines.add(number, row)
-    return _straight(Crosswalk(lines.pairs), path)
+    pairs: dict[Id, Id] = {}
+    for number, row in read_table(path, "patient", "same_as", option="--patients", of="patients"):
+        known = (row.get("issuer", ""), _patient(row, "patient", path, number))
+        other = (row.get("same_as_issuer", ""), _patient(row, "same_as", path, number))
+        if pairs.setdefault(known, other) != other:
+            raise UsageError(f"{path}, line {number}: an earlier line says otherwise of this id. Keep one of them.")
+    return _straight(Crosswalk(pairs), path)
+
+
+def _patient(row: dict[str, str], column: str, path: Path, line: int) -> str:
+    word = normalised_patient_id(row[column])
+    if is_placeholder(word):
+        raise UsageError(
+            f"{path}, line {line}: {column} is {word!r}, which stands for nobody in particular. Leave the line out."
+        )
+    return word
 
 
 def with_crosswalk(index: Index, pseudonyms: Pseudonyms, path: Path | None) -> Pseudonyms:

@@ -5,7 +5,6 @@ Names in label objects are free text. A structure gets a label only where its na
 private index when a label is first met and never change while the cohort grows.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from medssl.archive.index import Index
 from medssl.archive.label_record import Structure
 from medssl.archive.structure_words import word_of_codes, word_of_name
+from medssl.archive.table_file import read_table
 from medssl.errors import DataError, UsageError
 
 MOST_LABELS = 255
@@ -36,16 +36,9 @@ class NameTable:
 
 def read_names_file(path: Path) -> dict[str, str]:
     """Name or code of a structure to label, from a CSV with the columns name,label. Raises UsageError."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as a CSV. Check the path given to --label-names.") from error
-    if not rows or not {"name", "label"} <= set(rows[0]):
-        raise UsageError(f"{path} needs a header line 'name,label' and at least one row. See docs/archive.md.")
     chosen: dict[str, str] = {}
-    for line, row in enumerate(rows, start=2):
-        key, label = _key(row["name"] or ""), (row["label"] or "").strip()
+    for line, row in read_table(path, "name", "label", option="--label-names"):
+        key, label = _key(row["name"]), row["label"]
         if not key:
             raise UsageError(f"{path}, line {line}: the name is blank. Write the name of a structure, or its code.")
         if chosen.setdefault(key, label) != label:

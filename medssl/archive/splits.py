@@ -1,6 +1,5 @@
 """A split that somebody wrote down: a CSV with the columns `file` and `split`, which wins over the keyed one."""
 
-import csv
 import json
 from pathlib import Path
 from typing import get_args
@@ -8,6 +7,7 @@ from typing import get_args
 from medssl.archive.index import Index
 from medssl.archive.manifest import Split
 from medssl.archive.rows import parse_row
+from medssl.archive.table_file import read_table
 from medssl.errors import DataError, UsageError
 
 _SPLITS: tuple[Split, ...] = get_args(Split)
@@ -15,16 +15,9 @@ _SPLITS: tuple[Split, ...] = get_args(Split)
 
 def read_splits_file(path: Path) -> dict[str, Split]:
     """File name to split. Raises UsageError when the file cannot be read or a row is wrong."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as a CSV of splits. Check the path given to --splits.") from error
-    if not rows or not {"file", "split"} <= set(rows[0]):
-        raise UsageError(f"{path} needs a header line 'file,split' and at least one row. See docs/archive.md.")
     chosen: dict[str, Split] = {}
-    for line, row in enumerate(rows, start=2):
-        name, word = (row["file"] or "").strip(), (row["split"] or "").strip()
+    for line, row in read_table(path, "file", "split", option="--splits", of="splits"):
+        name, word = row["file"], row["split"]
         if word not in _SPLITS:
             raise UsageError(f"{path}, line {line}: the split is {word!r}. Write train, val or test.")
         if chosen.setdefault(name, word) != word:

@@ -1,4 +1,6 @@
-"""A memory of the last vectors of all ranks: negatives for moco, company for swav, what deepercluster clusters."""
+"""A memory of the last vectors of all ranks: negatives for moco, company for swav, what deepercluster and
+pseudo-segmentation cluster.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 
 class Queue(nn.Module):
-    """The last `length` unit vectors, first in, first out; saved with the task, and the same on every rank.
+    """The last `length` vectors, first in, first out; saved with the task, and the same on every rank.
 
     Until vectors have come in, their places hold random directions (as in MoCo), the same in every run. owners: whose
     each vector is, as `scan_numbers` gives it; 0 where nobody said.
@@ -36,6 +38,10 @@ class Queue(nn.Module):
         self.vectors.index_copy_(0, places, newest)
         self.owners.index_copy_(0, places, torch.zeros_like(places) if owners is None else owners[-length:])
         self.written += len(newest)
+
+    def known(self) -> Float[Tensor, "n f"]:
+        """The vectors that came in, at most `length`. Waits for the device, to know how many."""
+        return self.vectors[: min(int(self.written), len(self.vectors))]
 
     def real(self) -> Float[Tensor, "length"]:
         """1 where a vector that came in lies, 0 where a random one still does."""

@@ -27,12 +27,11 @@ def volume_edges(volume: Tensor) -> Edges:
     return depth, height, width
 
 
-def block_edges(asked: int | str, volume: Tensor, *, step: Edges = (1, 1, 1)) -> Edges:
-    """Edges (D, H, W) of a hidden block in voxels: multiples of `step`, and otherwise never more than half the patch.
-
-    As asked; "auto" is, per axis, an eighth of the patch as a power of two from 4 to 16.
+def block_edges(asked: int | str, patch: Edges, *, step: Edges = (1, 1, 1)) -> Edges:
+    """Edges (D, H, W) of a hidden block in voxels for such a patch: multiples of `step`, and otherwise at most half of
+    the patch. As asked; "auto" is, per axis, an eighth of the patch as a power of two from 4 to 16.
     """
-    edges = [_auto_edge(edge) if asked == "auto" else min(int(asked), max(1, edge // 2)) for edge in volume.shape[2:]]
+    edges = [_auto_edge(edge) if asked == "auto" else min(int(asked), max(1, edge // 2)) for edge in patch]
     whole = [-(-edge // size) * size for edge, size in zip(edges, step, strict=True)]
     return whole[0], whole[1], whole[2]
 

@@ -80,13 +80,14 @@ class Adversarial(PretextTask):
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, list[int]]:
         """Edges of a forged block along D, H, W."""
-        return {"block": list(block_edges(self.config.block, torch.empty(1, 1, *patch, device="meta")))}
+        return {"block": list(block_edges(self.config.block, patch))}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`real`, the patch; `hidden`, the blocks to forge; `scored`, those of the scan that are no air."""
         real = region.crop("patch")
-        block = block_edges(self.config.block, real)
-        hidden = block_mask(region.draws, "hidden", shape=volume_edges(real), block=block, ratio=self.config.ratio)
+        edges = volume_edges(real)
+        block = block_edges(self.config.block, edges)
+        hidden = block_mask(region.draws, "hidden", shape=edges, block=block, ratio=self.config.ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
             scored &= informative(real, block, floor=self.config.ignore_air).any(dim=1, keepdim=True)

@@ -136,7 +136,7 @@ class DeeperCluster(PretextTask):
             self.memory.push(vectors)
         self.newest.clear()
         if (step + 1) % self._every(total) == 0:
-            known = self.memory.vectors[: min(int(self.memory.written), len(self.memory.vectors))]
+            known = self.memory.known()
             if len(known) >= 2 * self.config.clusters:
                 self.cluster(known)
 

@@ -80,14 +80,14 @@ class MaskedVolume(PretextTask):
 
     def automatic(self, patch: Edges, steps: int) -> Mapping[str, list[int]]:
         """Edges of a hidden block along D, H, W."""
-        like = torch.empty(1, 1, *patch, device="meta")
-        return {"block": list(block_edges(self.config.block, like, step=self.step))}
+        return {"block": list(block_edges(self.config.block, patch, step=self.step))}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `hidden` from the encoder; `scored`, what of it lies inside the scan and is no air."""
         target = region.crop("patch")
-        block = block_edges(self.config.block, target, step=self.step)
-        hidden = block_mask(region.draws, "hidden", shape=volume_edges(target), block=block, ratio=self.config.ratio)
+        edges = volume_edges(target)
+        block = block_edges(self.config.block, edges, step=self.step)
+        hidden = block_mask(region.draws, "hidden", shape=edges, block=block, ratio=self.config.ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
             scored = scored & informative(target, block, floor=self.config.ignore_air)
@@ -96,7 +96,7 @@ class MaskedVolume(PretextTask):
     def forward(self, views: dict[str, Tensor]) -> Step:
         """Squared error on the scored voxels: per sample its energy, on average the loss."""
         volume, hidden, scored = views["target"], views["hidden"], views["scored"]
-        block = block_edges(self.config.block, volume, step=self.step)
+        block = block_edges(self.config.block, volume_edges(volume), step=self.step)
         target, mean, deviation = self._normalised(volume, block)
         seen = volume.masked_fill(hidden, 0.0)  # 0 is the mean of a normalised scan
         pyramid = self._encoded(seen, hidden)

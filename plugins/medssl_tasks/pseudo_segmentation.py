@@ -20,9 +20,10 @@ from medssl.hookspecs import hookimpl
 from medssl.pretext.distillation import entropy
 from medssl.pretext.gather import gather
 from medssl.pretext.heads import pooled
-from medssl.pretext.lloyd import euclidean_kmeans, nearest_centroid
+from medssl.pretext.kmeans import euclidean_kmeans, nearest_centroid
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import without_autocast
+from medssl.pretext.queue import Queue
 from medssl.pretext.reconstruction import scored_mean
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
@@ -90,8 +91,6 @@ class PseudoSegmentation(PretextTask):
     config: Config
     centroids: Tensor
     shares: Tensor
-    memory: Tensor
-    remembered: Tensor
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
@@ -100,9 +99,10 @@ class PseudoSegmentation(PretextTask):
         draw = torch.Generator().manual_seed(0)
         self.register_buffer("centroids", torch.randn(config.clusters, features, generator=draw))
         self.register_buffer("shares", torch.full((config.clusters,), 1.0 / config.clusters))
-        self.register_buffer("memory", torch.zeros(MEMORY, features))
-        self.register_buffer("remembered", torch.zeros((), dtype=torch.int64))
-        self._trivial: float | None = None  # known on the host, so that no step waits for the device
+        self.memory = Queue(MEMORY, features)
+        # Known on the host, so that no step waits for the device.
+        self._trivial: float | None = None
+        self._has_map: bool | None = None
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """One patch with mild random geometry."""
@@ -110,15 +110,16 @@ class PseudoSegmentation(PretextTask):
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, list[int]]:
         """Edges of a hidden block along D, H, W."""
-        return {"block": list(block_edges(self.config.block, torch.empty(1, 1, *patch, device="meta")))}
+        return {"block": list(block_edges(self.config.block, patch))}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`scan`, the patch; `seen`, what the encoder gets; `descriptors` (B, F, D, H, W) of all voxels and `sampled`
         (B, S, F) of some; `scored`, what lies inside the scan.
         """
         scan, scored = region.crop("patch"), region.valid("patch")
-        block = block_edges(self.config.block, scan)
-        hidden = block_mask(region.draws, "hidden", shape=volume_edges(scan), block=block, ratio=self.config.hidden)
+        edges = volume_edges(scan)
+        block = block_edges(self.config.block, edges)
+        hidden = block_mask(region.draws, "hidden", shape=edges, block=block, ratio=self.config.hidden)
         seen = IntensityChain(self.config.intensity)(scan, region.draws, "patch").masked_fill(hidden, 0.0)
         descriptors = self._descriptors(scan, region)
         return {
@@ -192,21 +193,19 @@ class PseudoSegmentation(PretextTask):
 
     @torch.no_grad()
     def _remember(self, sampled: Tensor) -> None:
-        newest = gather(sampled.flatten(0, 1), together=True).to(self.memory)
-        first = self._trivial is None and int(self.remembered) == 0
-        places = (self.remembered + torch.arange(len(newest), device=newest.device)) % len(self.memory)
-        self.memory.index_copy_(0, places, newest)
-        self.remembered += len(newest)
-        if first:  # random centroids give no map: the first batch already has one
+        if self._has_map is None:
+            self._has_map = int(self.memory.written) > 0  # of a resumed training
+        self.memory.push(gather(sampled.flatten(0, 1), together=True))
+        if not self._has_map:  # random centroids give none: the first batch already has one
             self._cluster()
 
     @torch.no_grad()
     def _cluster(self) -> None:
-        known = self.memory[: min(int(self.remembered), len(self.memory))]
+        known = self.memory.known()
         self.centroids.copy_(euclidean_kmeans(known, self.config.clusters, iterations=ITERATIONS))
         counts = torch.bincount(nearest_centroid(known, self.centroids), minlength=self.config.clusters)
         self.shares.copy_(counts / len(known))
-        self._trivial = float(entropy(self.shares))
+        self._trivial, self._has_map = float(entropy(self.shares)), True
 
 
 def _places(scan: Tensor, region: Region) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 from small_world import SmallEncoder, SmallRegion, phantoms, trained
 
-from medssl.pretext.lloyd import euclidean_kmeans, nearest_centroid, squared_distances
+from medssl.pretext.kmeans import euclidean_kmeans, nearest_centroid, squared_distances
 from medssl_tasks.pseudo_segmentation import PseudoSegmentation
 
 SHAPE = (16, 20, 12)
@@ -52,6 +52,26 @@ def test_without_place_the_clusters_of_two_brightnesses_are_the_two_halves_of_th
     clusters = subject(views).pictures["clusters"][:, 0]
     assert len(clusters[:, :, :9].unique()) == len(clusters[:, :, 11:].unique()) == 1
     assert clusters[0, 0, 0, 0] != clusters[0, 0, 19, 0]
+
+
+def test_a_look_at_the_task_before_training_does_not_keep_the_first_map_from_being_made():
+    subject = make(clusters=4)
+    views = subject.views(SmallRegion(phantoms(2, SHAPE)))
+    uniform = subject.eval()(views).trivial
+    assert uniform == pytest.approx(math.log(4))
+    before = subject.centroids.clone()
+    assert subject.train()(views).trivial < uniform
+    assert not torch.equal(subject.centroids, before)
+
+
+def test_a_resumed_training_keeps_its_map():
+    subject = make(clusters=4).train()
+    views = subject.views(SmallRegion(phantoms(2, SHAPE)))
+    subject(views)
+    resumed = make(clusters=4).train()
+    resumed.load_state_dict(subject.state_dict())
+    resumed(views)
+    assert torch.equal(resumed.centroids, subject.centroids)
 
 
 def test_the_place_runs_from_edge_to_edge_of_the_scan_wherever_the_patch_lies():

@@ -6,30 +6,36 @@ from typing import Annotated
 
 import typer
 
+from medssl_cli.archive_options import (
+    Archives,
+    AsJson,
+    DryRun,
+    FollowSymlinks,
+    IncludeDerived,
+    KeyFile,
+    MinSlices,
+    Modality,
+    Scheduler,
+    Sources,
+    Workers,
+)
+
 
 def convert(
-    source: Annotated[list[Path], typer.Argument(help="Folders or files with NIfTI or DICOM scans.")],
+    source: Sources,
     out: Annotated[Path, typer.Option(help="Folder for the NIfTI files; new or empty.")],
     manifest: Annotated[Path | None, typer.Option(help="Parquet file for the manifest.")] = None,
-    modality: Annotated[str | None, typer.Option(help="Modality of NIfTI scans: CT, MR, PT.")] = None,
-    min_slices: Annotated[int | None, typer.Option(min=1, help="Fewest slices of a DICOM scan.")] = None,
-    include_derived: Annotated[
-        bool, typer.Option("--include-derived", help="Keep projections, maps and phase images.")
-    ] = False,
+    modality: Modality = None,
+    min_slices: MinSlices = None,
+    include_derived: IncludeDerived = False,
     volumes_per_series: Annotated[int | None, typer.Option(min=1, help="Most volumes of one time series; all.")] = None,
-    follow_symlinks: Annotated[
-        bool, typer.Option("--follow-symlinks", help="Follow links that stay inside a source.")
-    ] = False,
-    archives: Annotated[bool, typer.Option("--archives", help="Look into zip, tar and gzip files.")] = False,
-    key_file: Annotated[Path | None, typer.Option(help="Pseudonym key; default ~/.medssl/pseudonym.key.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes; as many as cores where it is left out.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Dask scheduler whose workers do the work, e.g. tcp://node1:8786.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report from the headers; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    follow_symlinks: FollowSymlinks = False,
+    archives: Archives = False,
+    key_file: KeyFile = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write every accepted scan as NIfTI on its own grid: rescaled, exact affine, one file per scan and time point.
 

@@ -6,13 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medssl_cli.archive_options import (
+    Archives,
+    AsJson,
+    DryRun,
+    FollowSymlinks,
+    IncludeDerived,
+    KeyFile,
+    MinSlices,
+    Modality,
+    Scheduler,
+    Sources,
+    Workers,
+)
+
 if TYPE_CHECKING:
     from medssl.archive.report import IngestReport
     from medssl.store.ingest import IngestSettings
 
 
 def ingest(
-    source: Annotated[list[Path], typer.Argument(help="Folders or files with NIfTI or DICOM scans.")],
+    source: Sources,
     out: Annotated[Path, typer.Option(help="Cohort folder to make or continue.")],
     labels: Annotated[Path | None, typer.Option(help="Folder with label files named like their images.")] = None,
     label_names: Annotated[
@@ -20,26 +34,18 @@ def ingest(
     ] = None,
     splits: Annotated[Path | None, typer.Option(help="CSV with columns file,split that overrides the split.")] = None,
     patients: Annotated[Path | None, typer.Option(help="CSV with columns patient,same_as: ids of one patient.")] = None,
-    modality: Annotated[str | None, typer.Option(help="Modality of NIfTI scans: CT, MR, PT.")] = None,
-    min_slices: Annotated[int | None, typer.Option(min=1, help="Fewest slices of a DICOM scan.")] = None,
-    include_derived: Annotated[
-        bool, typer.Option("--include-derived", help="Keep projections, maps and phase images.")
-    ] = False,
+    modality: Modality = None,
+    min_slices: MinSlices = None,
+    include_derived: IncludeDerived = False,
     volumes_per_series: Annotated[int | None, typer.Option(min=1, help="Most volumes kept of one time series.")] = None,
-    follow_symlinks: Annotated[
-        bool, typer.Option("--follow-symlinks", help="Follow links that stay inside a source.")
-    ] = False,
-    archives: Annotated[bool, typer.Option("--archives", help="Look into zip, tar and gzip files.")] = False,
-    key_file: Annotated[Path | None, typer.Option(help="Pseudonym key; default ~/.medssl/pseudonym.key.")] = None,
+    follow_symlinks: FollowSymlinks = False,
+    archives: Archives = False,
+    key_file: KeyFile = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes; as many as cores where it is left out.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Dask scheduler whose workers do the work, e.g. tcp://node1:8786.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report from the headers; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring every scan of an archive into a cohort, and say why each other one was left out.
 

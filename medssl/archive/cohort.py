@@ -10,6 +10,7 @@ from typing import Any
 
 from medssl.archive.manifest import ManifestRow, read_manifest
 from medssl.errors import DataError
+from medssl.randomness import generator
 
 FORMAT = 1
 MANIFEST = "manifest.parquet"
@@ -45,6 +46,14 @@ class Cohort:
         rows = (row for row in self.rows if row.accepted)
         chosen = (row for row in rows if split in (None, row.split) and labelled in (None, row.labelled))
         return tuple(sorted(chosen, key=lambda row: row.scan_id))
+
+    def drawn_labelled(self, count: int, *, seed: int) -> tuple[ManifestRow, ...]:
+        """`count` labelled scans of the training split, or all where there are fewer, drawn by the seed: the scans that
+        fine-tuning learns from. More with one seed contain fewer.
+        """
+        rows = self.accepted(split="train", labelled=True)
+        order = generator(seed, 0, "labelled scans").permutation(len(rows))
+        return tuple(rows[i] for i in order[:count])
 
     @cached_property
     def digest(self) -> str:

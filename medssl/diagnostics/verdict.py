@@ -148,9 +148,8 @@ def _teacher(history: Sequence[Numbers]) -> Verdict | None:
 
 
 def _posterior(history: Sequence[Numbers]) -> Verdict | None:
-    active = history[-1].get("active_units")
-    before = max(h.get("active_units", 0.0) for h in history[:-1])
-    if active is None or active >= LEAST_ACTIVE or active > before:  # higher than ever: still waking up
+    active = _asleep(history, "active_units", least=LEAST_ACTIVE)
+    if active is None:
         return None
     return _alarm(
         "posterior collapse",
@@ -160,10 +159,16 @@ def _posterior(history: Sequence[Numbers]) -> Verdict | None:
     )
 
 
+def _asleep(history: Sequence[Numbers], metric: str, *, least: float) -> float | None:
+    """The share that is in use, where it is below `least` and not higher than ever, which is still waking up."""
+    share = history[-1].get(metric)
+    before = max(h.get(metric, 0.0) for h in history[:-1])
+    return share if share is not None and share < least and share <= before else None
+
+
 def _dictionary(history: Sequence[Numbers]) -> Verdict | None:
-    used = history[-1].get("used_atoms")
-    before = max(h.get("used_atoms", 0.0) for h in history[:-1])
-    if used is None or used >= LEAST_ATOMS or used > before:
+    used = _asleep(history, "used_atoms", least=LEAST_ATOMS)
+    if used is None:
         return None
     return _alarm(
         "dead dictionary",

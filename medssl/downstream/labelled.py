@@ -2,7 +2,6 @@
 
 from medssl.archive.cohort import Cohort
 from medssl.errors import ConfigError, DataError
-from medssl.randomness import generator
 from medssl.store.volumes import StoredVolume, open_volume
 
 
@@ -14,15 +13,11 @@ def training_scans(cohort: Cohort, *, labels: int | str, seed: int) -> list[Stor
     rows = cohort.accepted(split="train", labelled=True)
     if not rows:
         raise DataError("The cohort has no labelled scan in the split 'train'. Ingest with --labels DIR.")
-    if labels == "all":
-        chosen = list(rows)
-    elif int(labels) > len(rows):
+    if labels != "all" and int(labels) > len(rows):
         raise ConfigError(
             f"{labels} labelled scans were asked for, but the split 'train' has {len(rows)}. Lower --labels."
         )
-    else:
-        order = generator(seed, 0, "labelled scans").permutation(len(rows))
-        chosen = [rows[i] for i in order[: int(labels)]]
+    chosen = rows if labels == "all" else cohort.drawn_labelled(int(labels), seed=seed)
     return [open_volume(cohort.store, row.scan_id) for row in chosen]
 
 

@@ -10,11 +10,11 @@ from medssl.config import ProbeConfig
 from medssl.diagnostics.probe import probe_both_halves
 from medssl.errors import ConfigError, DataError
 from medssl.pretext.task import PretextTask
-from medssl.randomness import generator
 from medssl.store.crops import Crop
 from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume, open_volume
+from medssl.training.schedule import interval, is_due
 from medssl.views.region import Region
 
 TIMES = 10  # probes of a training, unless it says how often
@@ -48,12 +48,12 @@ class OnlineProbe:
 
     def is_due(self, done: int, total: int) -> bool:
         """Whether to probe after `done` steps: before the first, every so many, and after the last."""
-        return done in (0, total) or done % self.interval(self._every, total) == 0
+        return is_due(done, total, every=self.interval(self._every, total))
 
     @staticmethod
     def interval(every: int | str, total: int) -> int:
         """Steps between two probes, as asked or automatic."""
-        return max(1, total // TIMES) if isinstance(every, str) else every
+        return interval(every, total, times=TIMES)
 
     def measure(self, *, device: torch.device) -> dict[str, float]:
         """Of the encoder that the task would export: `probe/dice`, the mean over foreground classes, `probe/dice_...`
@@ -92,11 +92,9 @@ def online_probe(
             f"probe.labels is {settings.labels}, but the split 'train' has {len(rows)} labelled scans. Lower "
             "probe.labels, 0 for no probe."
         )
-    order = generator(seed, 0, "labelled scans").permutation(len(rows))
-    chosen = [rows[i] for i in order[: settings.labels]]
     classes = sorted({label for row in rows for label in row.labels} - {0})
     if not classes:
         raise DataError("The labels of the training split hold background only. Set probe.labels=0.")
     names = {label: cohort.label_names.get(label, str(label)) for label in classes}
-    scans = [open_volume(cohort.store, row.scan_id) for row in chosen]
+    scans = [open_volume(cohort.store, row.scan_id) for row in cohort.drawn_labelled(settings.labels, seed=seed)]
     return OnlineProbe(task, scans, names=names, patch=patch, seed=seed, every=settings.every)

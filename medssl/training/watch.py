@@ -18,6 +18,7 @@ from medssl.store.crops import Crop
 from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
+from medssl.training.schedule import interval, is_due
 from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region
 
@@ -67,12 +68,12 @@ class CollapseWatch:
 
     def is_due(self, done: int, total: int) -> bool:
         """Whether to diagnose after `done` steps: before the first, every so many, and after the last."""
-        return done in (0, total) or done % self.interval(self._every, total) == 0
+        return is_due(done, total, every=self.interval(self._every, total))
 
     @staticmethod
     def interval(every: int | str, total: int) -> int:
         """Steps between two diagnoses, as asked or automatic."""
-        return max(1, total // TIMES) if isinstance(every, str) else every
+        return interval(every, total, times=TIMES)
 
     def listens(self, done: int, total: int) -> bool:
         """Whether to `observe` the step that is just done: often enough that a diagnosis rests on many samples, seldom

@@ -20,10 +20,11 @@ from machine import machine, write_results
 from medssl.geometry import Volume, to_array_axes
 from medssl.store.blocks import BLOCK_VOXELS, CHUNK_VOXELS
 from medssl.store.policy import StorePolicy
-from medssl.store.volumes import write_volume
+from medssl.store.volumes import StoredVolume, write_volume
 
 DICOM = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom" / "head_t1"
 Reader = Callable[[tuple[slice, ...]], np.ndarray]
+PACKED, FLAT = "medssl store, lz4 (int16)", "medssl store, not packed (int16)"
 
 
 def head() -> tuple[np.ndarray, str]:
@@ -47,9 +48,13 @@ def formats(folder: Path, voxels: np.ndarray) -> dict[str, tuple[Reader, Path]]:
     import zarr
 
     one = {"nthreads": 1}
-    scan = write_volume(
-        folder, "scan", Volume(to_array_axes(voxels), np.eye(4)), modality="MR", label=None, policy=StorePolicy()
-    )
+    packed_scan, flat_scan = (
+        write_volume(
+            folder, packing, Volume(to_array_axes(voxels), np.eye(4)), modality="MR", label=None,
+            policy=StorePolicy(packing=packing),
+        )
+        for packing in ("lz4", "none")
+    )  # fmt: skip
     np.save(folder / "raw.npy", voxels)
     blosc2.asarray(
         voxels, urlpath=str(folder / "plain.b2nd"), mode="w",
@@ -68,11 +73,12 @@ def formats(folder: Path, voxels: np.ndarray) -> dict[str, tuple[Reader, Path]]:
     nib.save(nib.Nifti1Image(to_array_axes(voxels), np.eye(4)), folder / "scan.nii.gz")
     torch.save(torch.from_numpy(voxels.astype(np.float32)), folder / "scan.pt")
 
-    def from_store(box: tuple[slice, ...]) -> np.ndarray:
-        return scan.read(tuple(s.start for s in box), tuple(s.stop for s in box))
+    def reader(scan: StoredVolume) -> Reader:
+        return lambda box: scan.read(tuple(s.start for s in box), tuple(s.stop for s in box))
 
     return {
-        "medssl store (int16, LZ4)": (from_store, folder / "scan.b2nd"),
+        PACKED: (reader(packed_scan), folder / "lz4.b2nd"),
+        FLAT: (reader(flat_scan), folder / "none.safetensors"),
         "raw int16, memory map": (
             lambda b: np.array(np.load(folder / "raw.npy", mmap_mode="r")[b]),
             folder / "raw.npy",
@@ -127,12 +133,12 @@ def measure(edges: list[int], crops: int) -> dict[str, object]:
 
 
 def ratios(rows: dict[str, dict[str, float]], edges: list[int]) -> dict[str, float]:
-    store = rows["medssl store (int16, LZ4)"]
     return {
-        f"{name} / store at {edge}": round(row[f"cpu_ms_{edge}"] / store[f"cpu_ms_{edge}"], 2)
+        f"{name} / {store} at {edge}": round(row[f"cpu_ms_{edge}"] / rows[store][f"cpu_ms_{edge}"], 2)
+        for store in (PACKED, FLAT)
         for edge in edges
         for name, row in rows.items()
-        if row is not store
+        if name != store
     }
 
 

@@ -24,17 +24,15 @@ from medssl.geometry import Volume, to_array_axes
 from medssl.store.crops import Crop
 from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
-from medssl.store.policy import StorePolicy
+from medssl.store.policy import Packing, StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
 
 ROTATE_DEG, ZOOM, HAPPENS = 30.0, (0.7, 1.4), 0.36
 
 
-def scans(folder: Path, voxels: np.ndarray, count: int) -> list[StoredVolume]:
-    volume = Volume(to_array_axes(voxels), np.eye(4))
-    return [
-        write_volume(folder, f"scan-{i}", volume, modality="MR", label=None, policy=StorePolicy()) for i in range(count)
-    ]
+def scans(folder: Path, voxels: np.ndarray, count: int, packing: Packing = "lz4") -> list[StoredVolume]:
+    volume, policy = Volume(to_array_axes(voxels), np.eye(4)), StorePolicy(packing=packing)
+    return [write_volume(folder, f"scan-{i}", volume, modality="MR", label=None, policy=policy) for i in range(count)]
 
 
 def cpu_seconds() -> float:
@@ -139,13 +137,18 @@ def main() -> None:
     facts: dict[str, object] = {"machine": machine("blosc2", "batchgeneratorsv2"), "data": f"{origin}, {voxels.shape}"}
     with tempfile.TemporaryDirectory() as folder:
         stored = scans(Path(folder), voxels, 3)
+        flat = scans(Path(folder) / "flat", voxels, 3, "none")
         facts["cpu_ms_per_sample"] = {
-            f"windows of {asked.edge}^3": round(per_sample(stored, plain, steps=asked.steps, workers=1), 2),
-            f"{asked.edge}^3, turned and zoomed in {HAPPENS:.0%}": round(
-                per_sample(stored, turned, steps=asked.steps, workers=1), 2
-            ),
-            f"batchgeneratorsv2 SpatialTransform at {asked.edge}^3": batchgenerators(voxels, asked.edge),
+            f"{what}, {packing}": round(per_sample(kept, crop, steps=asked.steps, workers=1), 2)
+            for what, crop in (
+                (f"windows of {asked.edge}^3", plain),
+                (f"{asked.edge}^3, turned and zoomed in {HAPPENS:.0%}", turned),
+            )
+            for packing, kept in (("lz4", stored), ("not packed", flat))
         }
+        facts["cpu_ms_per_sample"][f"batchgeneratorsv2 SpatialTransform at {asked.edge}^3"] = batchgenerators(
+            voxels, asked.edge
+        )
         facts["memory"] = memory(Path(folder) / "small", asked.memory_steps)
         facts["share of a step spent waiting, GPU"] = waiting(stored)
     for group in ("cpu_ms_per_sample", "memory"):

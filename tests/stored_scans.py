@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from medssl.geometry import Volume
-from medssl.store.policy import StorePolicy
+from medssl.store.policy import Packing, StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
 
 # Right, anterior, superior; three unequal spacings and an oblique turn about z of 20 degrees.
@@ -31,7 +31,13 @@ def noise(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
 
 
 def store_scan(
-    folder: Path, scan_id: str, voxels: np.ndarray, *, label: np.ndarray | None = None, modality: str = "MR"
+    folder: Path,
+    scan_id: str,
+    voxels: np.ndarray,
+    *,
+    label: np.ndarray | None = None,
+    modality: str = "MR",
+    packing: Packing = "lz4",
 ) -> StoredVolume:
     affine = np.diag([0.8, 1.1, 2.5, 1.0])
     return write_volume(
@@ -40,5 +46,5 @@ def store_scan(
         Volume(voxels, affine),
         modality=modality,
         label=None if label is None else Volume(label, affine),
-        policy=StorePolicy(),
+        policy=StorePolicy(packing=packing),
     )

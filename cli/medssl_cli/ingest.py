@@ -1,6 +1,7 @@
 """`medssl ingest`: from an archive to a cohort."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from medssl_cli.archive_options import (
 if TYPE_CHECKING:
     from medssl.archive.report import IngestReport
     from medssl.store.ingest import IngestSettings
+    from medssl.store.policy import StorePolicy
 
 
 def ingest(
@@ -42,6 +44,16 @@ def ingest(
     archives: Archives = False,
     key_file: KeyFile = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
+    spacing: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[MODALITY=]X,Y,Z|native",
+            help="Voxel edges in mm of what is stored; repeat it for several modalities. Each scan's own by default.",
+        ),
+    ] = None,
+    packing: Annotated[
+        str | None, typer.Option(help="lz4, or none: faster from memory, two to three times the disk.")
+    ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     dry_run: DryRun = False,
@@ -59,7 +71,8 @@ def ingest(
     given = given_options(
         labels=labels, label_names=label_names, splits=splits, patients=patients, modality=modality,
         min_slices=min_slices, volumes_per_series=volumes_per_series,
-        key_file=key_file, seed=seed, workers=workers, include_derived=include_derived or None,
+        key_file=key_file, seed=seed, policy=store_policy(spacing or [], packing),
+        workers=workers, include_derived=include_derived or None,
         follow_symlinks=follow_symlinks or None, archives=archives or None,
         scheduler=scheduler, dry_run=dry_run or None,
     )  # fmt: skip
@@ -75,6 +88,32 @@ def ingest(
 def given_options(**options: Any) -> dict[str, Any]:
     """Options that somebody gave."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def store_policy(spacings: Sequence[str], packing: str | None) -> "StorePolicy | None":
+    """The store policy that options ask for; None when they ask for nothing. Raises ConfigError with what is wrong."""
+    from pydantic import ValidationError
+
+    from medssl.errors import ConfigError
+    from medssl.store.policy import StorePolicy
+
+    given: dict[str, Any] = {"packing": packing} if packing is not None else {}
+    for word in spacings:
+        modality, equals, edges = word.rpartition("=")
+        target = edges if edges == "native" else tuple(edges.split(","))
+        if equals:
+            given.setdefault("spacing_mm", {})[modality.upper()] = target
+        else:
+            given["other_spacing_mm"] = target
+    try:
+        return StorePolicy(**given) if given else None
+    except ValidationError as error:
+        if "packing" in error.errors()[0]["loc"]:
+            raise ConfigError(f"--packing is {packing!r}. Write lz4 or none.") from error
+        raise ConfigError(
+            f"--spacing {' --spacing '.join(spacings)} cannot be read. Write three edges in mm between 0.05 and 50, as "
+            "in --spacing 1,1,1 or --spacing CT=1.5,1.5,2, or native."
+        ) from error
 
 
 def ingest_settings(given: dict[str, Any]) -> "IngestSettings":

@@ -41,7 +41,8 @@ class Splitter:
 def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> Settled:
     """What holds for this cohort: as asked when it is new, else as before.
 
-    named: settings that somebody gave. Raises UsageError when one of them, or the key, differs from before.
+    named: settings that somebody gave, "policy.FIELD" for one of the store policy. Raises UsageError when one of them,
+    or the key, differs from before.
     """
     text = index.fact("settled")
     if text is None:
@@ -54,10 +55,17 @@ def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> Settled:
             f"the cohort was made with the pseudonym key {before.key_id}, this is {asked.key_id}. "
             "Name the right one with --key-file."
         )
-    for name in sorted(named & {"seed", "fractions", "policy"}):
-        if getattr(before, name) != getattr(asked, name):
+    for name in sorted(named):
+        was, wanted = _value(before, name), _value(asked, name)
+        if was != wanted:
             raise UsageError(
-                f"the cohort was made with {name} {getattr(before, name)}, not "
-                f"{getattr(asked, name)}. Leave it out, or ingest into a new folder."
+                f"the cohort was made with {name.removeprefix('policy.')} {was}, not {wanted}. Leave it out, or ingest "
+                "into a new folder."
             )
     return before
+
+
+def _value(settled: Settled, name: str) -> object:
+    if name.startswith("policy."):
+        return settled.policy.get(name.removeprefix("policy."))
+    return getattr(settled, name) if name in {"seed", "fractions"} else None

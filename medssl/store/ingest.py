@@ -1,8 +1,7 @@
 """Archive to cohort: read headers, plan scans, store them, write the manifest.
 
-Each step leaves its result in the private index, so that a run that was killed is continued by running it again, and
-a run over
-an unchanged archive does nothing.
+Each step leaves its result in the private index, so that a run that was killed is continued by running it again, and a
+run over an unchanged archive does nothing.
 """
 
 import json
@@ -39,10 +38,10 @@ from medssl.archive.unpack import unpack
 from medssl.archive.workers import LocalWorkers, Workers
 from medssl.errors import UsageError
 from medssl.store.attempts import T, attempts
-from medssl.store.blocks import remove_drafts
+from medssl.store.container import remove_drafts
 from medssl.store.intake import Intake, take_in
 from medssl.store.policy import StorePolicy
-from medssl.store.volumes import image_path, label_path
+from medssl.store.volumes import packing_of, remove_volume, stored_scan_ids
 
 _UNFINISHED = "unfinished"
 
@@ -107,7 +106,7 @@ def ingest(
     started_s = time.monotonic()
     with prepared(sources, None if settings.dry_run else cohort, settings, progress) as ready:
         for scan_id in ready.removed:
-            _take_out(cohort, scan_id)
+            remove_volume(cohort / "store", scan_id)
         n_loaded = 0 if settings.dry_run else _store(ready, cohort, settings, progress)
         tally = Tally()
         rows = tally.watch(ready.rows(tally))
@@ -171,7 +170,7 @@ def prepared(
         _workers(settings, [*roots, *([cohort.resolve()] if cohort else [])]) as workers,
         _opened(cohort, settings) as (index, pseudonyms),
     ):
-        settled = settle(index, _asked(settings, pseudonyms), named=frozenset(settings.model_fields_set))
+        settled = settle(index, _asked(settings, pseudonyms), named=_named(settings))
         interrupted = bool(index.fact(_UNFINISHED))
         index.put_fact(_UNFINISHED, "yes")
         pseudonyms = with_crosswalk(index, pseudonyms, settings.patients)
@@ -228,6 +227,11 @@ def _asked(settings: IngestSettings, pseudonyms: Pseudonyms) -> Settled:
     return Settled(pseudonyms.key_id, settings.seed, settings.fractions, settings.policy.model_dump(mode="json"))
 
 
+def _named(settings: IngestSettings) -> frozenset[str]:
+    """Settings that somebody gave; of the store policy its fields."""
+    return frozenset(settings.model_fields_set | {f"policy.{name}" for name in settings.policy.model_fields_set})
+
+
 def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings) -> tuple[dict[int, str], list[str]]:
     """Plan what is new or changed. Returns the label names, and the ids of scans that are no more."""
     roots: list[str] = json.loads(index.fact("label_roots") or "[]")
@@ -264,13 +268,13 @@ def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Pr
     counts: Counter[str] = Counter()
     for task, outcome in ready.run(take_in, tasks, waiting, settings.limits.scan_seconds):
         if outcome.reason:
-            _take_out(cohort, task.scan_id)
+            remove_volume(cohort / "store", task.scan_id)
         index.put_outcome(task.scan_id, outcome.text())
         counts[str(outcome.reason or "stored")] += 1
         note = ", ".join(f"{count} {word}" for word, count in counts.most_common(4))
         progress.step("storing scans", counts.total(), len(waiting), note)
     for scan_id in duplicates(index):
-        _take_out(cohort, scan_id)
+        remove_volume(cohort / "store", scan_id)
     if waiting:
         remove_drafts(cohort / "store")
     return len(waiting)
@@ -284,9 +288,7 @@ def _waiting(index: Index, cohort: Path) -> list[str]:
         if scan.outcome is None or scan.source is None:
             continue
         reason = parse_outcome(scan.outcome).reason
-        missing = (
-            reason is None and scan.scan_id not in twins and not image_path(cohort / "store", scan.scan_id).exists()
-        )
+        missing = reason is None and scan.scan_id not in twins and not packing_of(cohort / "store", scan.scan_id)
         if missing or reason in PASSING:
             waiting.append(scan.scan_id)
     return waiting
@@ -307,14 +309,8 @@ def _write(cohort: Path, rows: Iterator[ManifestRow], ready: Prepared) -> None:
 def _sweep(cohort: Path, index: Index) -> None:
     """Remove from the store what belongs to no scan any more, which an ingest that was killed may have left there."""
     twins = duplicates(index)
-    for path in (cohort / "store").glob("*.b2nd"):
-        scan_id = path.name.split(".")[0]
+    for scan_id in stored_scan_ids(cohort / "store"):
         scan = index.scan(scan_id)
         outcome = parse_outcome(scan.outcome) if scan and scan.outcome else None
         if outcome is None or outcome.reason or scan_id in twins:
-            _take_out(cohort, scan_id)
-
-
-def _take_out(cohort: Path, scan_id: str) -> None:
-    image_path(cohort / "store", scan_id).unlink(missing_ok=True)
-    label_path(cohort / "store", scan_id).unlink(missing_ok=True)
+            remove_volume(cohort / "store", scan_id)

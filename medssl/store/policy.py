@@ -1,10 +1,10 @@
 """On which grid a scan is stored, and the way back to the scan's own grid."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field
 
 from medssl.errors import DataError
 from medssl.geometry import Volume, to_array_axes, to_ras
@@ -12,7 +12,10 @@ from medssl.store.normalisation import Normalisation as Normalisation
 from medssl.store.normalisation import normalisation_of as normalisation_of
 from medssl.store.resampling import resample_axis
 
-Spacing = Literal["native"] | tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+# What a target may be: beyond it a slip of the keyboard would fill the disk, or leave a scan of a few voxels.
+Millimetres = Annotated[float, Field(ge=0.05, le=50.0)]
+Spacing = Literal["native"] | tuple[Millimetres, Millimetres, Millimetres]
+Packing = Literal["lz4", "none"]
 
 PARALLEL_TOLERANCE = 1e-3
 SPACING_TOLERANCE = 1e-3
@@ -40,6 +43,11 @@ class StorePolicy(BaseModel):
         default=3.0,
         ge=1.0,
         description="Ratio of the largest to the smallest spacing from which a scan counts as anisotropic.",
+    )
+    packing: Packing = Field(
+        default="lz4",
+        description="How voxels lie on the disk: lz4, in packed blocks, or none, which reads two to three times as "
+        "fast from memory and takes two to three times the disk.",
     )
 
     def target_spacing_mm(self, spacing_mm: tuple[float, float, float], modality: str) -> tuple[float, float, float]:

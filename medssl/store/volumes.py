@@ -5,7 +5,7 @@ Y, Z) in Fortran order, so that a read needs no transpose. The affine beside the
 everywhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from medssl.errors import DataError
 from medssl.geometry import Volume, same_grid, spacing_mm, to_tensor_axes
-from medssl.store.blocks import damaged, read_box, read_facts, verify_blocks, write_blocks
+from medssl.store import blocks, flat
 from medssl.store.body import BodyMask, Box, find_body
+from medssl.store.container import Container, Contents, Index, damaged, missing
 from medssl.store.normalisation import Normalisation, normalisation_of
-from medssl.store.policy import StorePolicy, to_store_grid
+from medssl.store.policy import Packing, StorePolicy, to_store_grid
 from medssl.store.quantise import quantisation, quantised
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ FORMAT = 1
 # Voxels of each label class that are remembered, so that a crop can be centred on one without reading the label.
 VOXELS_PER_CLASS = 512
 
-Index = tuple[int, int, int]
+CONTAINERS: Mapping[Packing, Container] = {"lz4": blocks, "none": flat}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,7 @@ class StoredVolume:
     has_label: bool
     class_voxels: Mapping[int, npt.NDArray[np.int32]]
     body_mask: BodyMask | None = None
+    packing: Packing = "lz4"
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -65,7 +67,7 @@ class StoredVolume:
 
         out: array of that shape to read into, which is then what is returned where it is contiguous.
         """
-        return self._box(image_path(self.folder, self.scan_id), start, stop, np.dtype(np.int16), out)
+        return self._box(image_path(self.folder, self.scan_id, self.packing), start, stop, np.dtype(np.int16), out)
 
     def read_label(
         self, start: Index, stop: Index, *, out: npt.NDArray[np.uint8] | None = None
@@ -73,7 +75,11 @@ class StoredVolume:
         """Label values (d, h, w) of the box [start, stop), as `read`. Raises DataError where the scan has no label."""
         if not self.has_label:
             raise DataError(f"scan {self.scan_id} has no label in the store. Ingest the cohort again with --labels.")
-        return self._box(label_path(self.folder, self.scan_id), start, stop, np.dtype(np.uint8), out)
+        return self._box(label_path(self.folder, self.scan_id, self.packing), start, stop, np.dtype(np.uint8), out)
+
+    def fetch(self, start: Index, stop: Index) -> None:
+        """Read from the disk what `read` needs, and unpack nothing: for timing."""
+        CONTAINERS[self.packing].fetch(image_path(self.folder, self.scan_id, self.packing), self.scan_id, start, stop)
 
     def normalised(self) -> "Tensor":
         """The whole scan, (D, H, W) float32 on the CPU, on the scale that networks see."""
@@ -85,20 +91,39 @@ class StoredVolume:
     def _box(
         self, path: Path, start: Index, stop: Index, dtype: "np.dtype[Any]", out: npt.NDArray[Any] | None
     ) -> npt.NDArray[Any]:
-        voxels = read_box(path, self.scan_id, start, stop, out=out)
+        voxels = CONTAINERS[self.packing].read_box(path, self.scan_id, start, stop, out=out)
         if voxels.shape != tuple(b - a for a, b in zip(start, stop, strict=True)) or voxels.dtype != dtype:
             raise damaged(self.scan_id, path, f"it holds {voxels.dtype} voxels of another shape than recorded")
         return voxels
 
 
-def image_path(folder: Path, scan_id: str) -> Path:
+def image_path(folder: Path, scan_id: str, packing: Packing) -> Path:
     """Where the voxels of a scan lie."""
-    return folder / f"{scan_id}.b2nd"
+    return folder / f"{scan_id}{CONTAINERS[packing].SUFFIX}"
 
 
-def label_path(folder: Path, scan_id: str) -> Path:
+def label_path(folder: Path, scan_id: str, packing: Packing) -> Path:
     """Where the label of a scan lies, if it has one."""
-    return folder / f"{scan_id}.label.b2nd"
+    return folder / f"{scan_id}.label{CONTAINERS[packing].SUFFIX}"
+
+
+def packing_of(folder: Path, scan_id: str) -> Packing | None:
+    """How a scan lies in the store; None when it does not."""
+    return next((packing for packing in CONTAINERS if image_path(folder, scan_id, packing).exists()), None)
+
+
+def stored_scan_ids(folder: Path) -> Iterator[str]:
+    """Ids of all scans that have a file in the store."""
+    for container in CONTAINERS.values():
+        for path in folder.glob(f"*{container.SUFFIX}"):
+            yield path.name.split(".")[0]
+
+
+def remove_volume(folder: Path, scan_id: str) -> None:
+    """Take a scan and its label out of the store, if they are there."""
+    for packing in CONTAINERS:
+        image_path(folder, scan_id, packing).unlink(missing_ok=True)
+        label_path(folder, scan_id, packing).unlink(missing_ok=True)
 
 
 def write_volume(
@@ -129,12 +154,12 @@ def write_volume(
         "normalisation": [normalisation.low, normalisation.high, normalisation.mean, normalisation.std],
         "body_box": body_box, "body_mask": mask.facts(), "has_label": label is not None,
     }  # fmt: skip
-    path, levels = image_path(folder, scan_id), quantised(voxels, scale=scale, offset=offset)
+    path, levels = image_path(folder, scan_id, policy.packing), quantised(voxels, scale=scale, offset=offset)
     try:
-        write_blocks(path, levels, facts=facts, arrays=arrays)
+        CONTAINERS[policy.packing].write(path, levels, Contents(facts, arrays))
     except DataError:
         if not path.exists():
-            label_path(folder, scan_id).unlink(missing_ok=True)
+            label_path(folder, scan_id, policy.packing).unlink(missing_ok=True)
         raise
     return open_volume(folder, scan_id)
 
@@ -144,8 +169,12 @@ def open_volume(folder: Path, scan_id: str) -> StoredVolume:
 
     Raises DataError when it is missing, damaged or of another version of the store.
     """
-    path = image_path(folder, scan_id)
-    facts, arrays = read_facts(path, scan_id)
+    packing = packing_of(folder, scan_id)
+    if packing is None:
+        raise missing(scan_id, image_path(folder, scan_id, "lz4"))
+    path = image_path(folder, scan_id, packing)
+    beside = CONTAINERS[packing].read_contents(path, scan_id)
+    facts = beside.facts
     if facts.get("format") != FORMAT:
         raise DataError(
             f"scan {scan_id} is of another version of the store (format {facts.get('format')}, this is {FORMAT}). "
@@ -165,19 +194,21 @@ def open_volume(folder: Path, scan_id: str) -> StoredVolume:
             normalisation=Normalisation(*facts["normalisation"]),
             body_box=(start, stop),
             has_label=facts["has_label"],
-            class_voxels={int(name.removeprefix("class/")): where for name, where in arrays.items()},
+            class_voxels={int(name.removeprefix("class/")): where for name, where in beside.arrays.items()},
             body_mask=BodyMask.of_facts(facts["body_mask"]) if "body_mask" in facts else None,
+            packing=packing,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(scan_id, path, error) from error
 
 
 def verify_volume(folder: Path, scan_id: str) -> None:
-    """Unpack every block of a scan and its label and compare the checksums. Raises DataError that names the scan."""
+    """Read all of a scan and its label and compare the checksums. Raises DataError that names the scan."""
     stored = open_volume(folder, scan_id)
-    verify_blocks(image_path(folder, scan_id), scan_id)
+    container = CONTAINERS[stored.packing]
+    container.verify(image_path(folder, scan_id, stored.packing), scan_id)
     if stored.has_label:
-        verify_blocks(label_path(folder, scan_id), scan_id)
+        container.verify(label_path(folder, scan_id, stored.packing), scan_id)
 
 
 def _refuse_unusable(scan_id: str, volume: Volume) -> None:
@@ -210,7 +241,8 @@ def _write_label(
 ) -> dict[int, npt.NDArray[np.int32]]:
     """Write the label and return a sample of each class's voxels, the same for the same scan."""
     voxels = to_tensor_axes(to_store_grid(label, policy=policy, modality=modality, nearest=True).voxels)
-    write_blocks(label_path(folder, scan_id), voxels, facts={"format": FORMAT, "scan_id": scan_id})
+    path = label_path(folder, scan_id, policy.packing)
+    CONTAINERS[policy.packing].write(path, voxels, Contents({"format": FORMAT, "scan_id": scan_id}))
     chosen = np.random.default_rng(0)
     sampled = {}
     for value in np.unique(voxels[voxels != 0]):

@@ -4,14 +4,11 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from medssl.config import PretrainConfig
-from medssl.store.blocks import open_blocks
 from medssl.store.crops import Crop
 from medssl.store.plan import BatchPlan
-from medssl.store.volumes import StoredVolume, image_path
 from medssl.training.loop import start_fabric, worker_count
 from medssl.training.preparation import choose_scans, make_plan, prepare
 from medssl.training.timing import TimedSteps, time_steps
@@ -58,22 +55,13 @@ def time_reading(plan: BatchPlan, *, samples: int) -> dict[str, float]:
     for sample in map(plan.sample, range(samples)):
         scan = by_id[sample.scan_id]
         started = time.perf_counter()
-        _fetch_packed(scan, sample.start, sample.stop)
+        scan.fetch(sample.start, sample.stop)
         fetched = time.perf_counter()
         scan.read(sample.start, sample.stop)
         read.append(fetched - started)
         whole.append(time.perf_counter() - fetched)
     read_ms = 1e3 * statistics.median(read)
     return {"read": read_ms, "decode": max(0.0, 1e3 * statistics.median(whole) - read_ms)}
-
-
-def _fetch_packed(scan: StoredVolume, start: Sequence[int], stop: Sequence[int]) -> None:
-    """Read the packed chunks that a box touches, and unpack nothing."""
-    stored = open_blocks(image_path(scan.folder, scan.scan_id), scan.scan_id)
-    rows = [range(a // c, (b - 1) // c + 1) for a, b, c in zip(start, stop, stored.chunks, strict=True)]
-    counts = [-(-n // c) for n, c in zip(stored.shape, stored.chunks, strict=True)]
-    for d, h, w in product(*rows):
-        stored.schunk.get_chunk((d * counts[1] + h) * counts[2] + w)
 
 
 def _summary(timed: TimedSteps, reading: dict[str, float], plan: BatchPlan, workers: int) -> StepTiming:
@@ -99,7 +87,8 @@ def _advice(parts: dict[str, float], reading: dict[str, float], share: float, wo
     elif share > WAIT_SHARE:
         busy = sum(reading.values()) / max(1e-9, sum(parts.values()) - parts["wait"])
         advice.append(
-            f"Unpacking is the limit. Use at least {int(busy) + 1} workers: --set loop.workers={int(busy) + 1}."
+            f"Unpacking is the limit. Use at least {int(busy) + 1} workers: --set loop.workers={int(busy) + 1}; or "
+            "ingest with --packing none where the disk is large and fast."
         )
     if parts["views"] > 0.25 * sum(parts.values()):
         advice.append("Views take a quarter of the step or more. Lower chances of rotation and of augmentation.")

@@ -2,19 +2,21 @@
 machine.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.archive.index import Index, IndexedScan
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rows import parse_outcome, parse_row
+from medssl.archive.sources import DicomSource, NiftiSource, parse_source
 from medssl.errors import DataError
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One thing that became of a file or a series. what: 'file' or 'scan'; name: pseudonym or path; verdict: the
-    code.
+    """One thing that became of a file or a series. what: 'file', 'scan' or 'label'; name: pseudonym or path; verdict:
+    the code.
     """
 
     what: str
@@ -32,7 +34,8 @@ def explain(index: Index, asked: str, *, show_paths: bool) -> list[Explanation]:
     """
     found: list[Explanation] = []
     series: dict[str, None] = {}
-    for file in index.find_files(asked):
+    files = list(index.find_files(asked))
+    for file in files:
         if file.reason is not None:
             name = str(file.path) if show_paths else file.kind
             found.append(Explanation("file", name, file.reason, file.finding, file.reason.action, ()))
@@ -50,12 +53,28 @@ def explain(index: Index, asked: str, *, show_paths: bool) -> list[Explanation]:
         ]
         if show_paths:
             found += [Explanation("file", str(file.path), "-", "", "", ()) for file in index.files(series=one)]
+    if files and not found:
+        found = list(_as_labels(index, {str(file.path) for file in files}))
     if not found:
         raise DataError(
             f"the cohort knows no file, series or scan {Path(asked).name}. Give a path, a file name, "
             "or an id of the manifest."
         )
     return found
+
+
+def _as_labels(index: Index, paths: set[str]) -> Iterator[Explanation]:
+    """The scans that these files label: a label has no series of scans of its own."""
+    for scan in index.scans():
+        source = parse_source(scan.source) if scan.source else None
+        if isinstance(source, NiftiSource) and source.label is not None and source.label.path in paths:
+            yield Explanation("label", scan.scan_id, "accepted", f"it labels the scan {scan.scan_id}", "", ())
+        if isinstance(source, DicomSource):
+            for label in source.labels:
+                if label.file.path in paths:
+                    values = ", ".join(f"structure {number} as label {value}" for number, value in label.values)
+                    finding = f"it labels the scan {scan.scan_id}: {values}"
+                    yield Explanation("label", scan.scan_id, "accepted", finding, "", ())
 
 
 def _scan(scan: IndexedScan) -> Explanation:

@@ -162,7 +162,9 @@ def test_what_cannot_be_a_source_is_said_in_a_sentence(run_ingest, stored, monke
 
 @pytest.mark.enable_socket
 @pytest.mark.filterwarnings("default")
-def test_an_s3_server_gives_the_same_scans(tmp_path, run_ingest, stored, monkeypatch):
+def test_an_s3_server_gives_the_same_scans_and_when_it_is_dead_the_cohort_stays_as_it_was(
+    tmp_path, run_ingest, stored, monkeypatch
+):
     s3fs = pytest.importorskip("s3fs", reason="needs s3fs: pip install 'medssl[remote]'")
     s3fs.S3FileSystem.clear_instance_cache()  # one from another test would not know these credentials
     server_of = pytest.importorskip("moto.server", reason="needs moto[server], a stand-in for S3")
@@ -174,7 +176,7 @@ def test_an_s3_server_gives_the_same_scans(tmp_path, run_ingest, stored, monkeyp
     try:
         for name, value in (
             ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}"), ("AWS_ACCESS_KEY_ID", "none"),
-            ("AWS_SECRET_ACCESS_KEY", "none"), ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_SECRET_ACCESS_KEY", "none"), ("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_MAX_ATTEMPTS", "1"),
         ):  # fmt: skip
             monkeypatch.setenv(name, value)
         store = fsspec.filesystem("s3", skip_instance_cache=True)
@@ -188,3 +190,7 @@ def test_an_s3_server_gives_the_same_scans(tmp_path, run_ingest, stored, monkeyp
         assert run_ingest(remote("s3://archive/2020"), workers=1).n_loaded == 0
     finally:
         server.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(DataError, match=r"s3://archive does not answer \(EndpointConnectionError\).*continues"):
+        run_ingest(remote("s3://archive/2020"))
+    assert [row for row in read_manifest(tmp_path / "cohort" / "manifest.parquet") if row.accepted] == rows

@@ -11,6 +11,9 @@ from written_dicom import Series, random_voxels
 from written_labels import highdicom_segmentation, outline, put, segmentation, structure_set, written
 
 from medssl.archive.cohort import Cohort
+from medssl.archive.explain import explain
+from medssl.archive.index import read_index
+from medssl_phantoms import make_archive
 
 SHAPE = (14, 11, 9)
 
@@ -331,3 +334,27 @@ def test_pydicom_reads_the_same_masks_from_what_the_tests_write_bit_by_bit(ct, t
     path = put(axial(*ct, all_frames()), tmp_path / "seg")
     frames = pydicom.dcmread(path).pixel_array.reshape(2, SHAPE[2], SHAPE[1], SHAPE[0])
     np.testing.assert_array_equal((frames[0] + 2 * frames[1]).transpose(2, 1, 0), truth())
+
+
+def test_explain_knows_a_label_that_is_used_and_one_that_is_not(tmp_path, run_ingest, ct):
+    used = put(highdicom_segmentation(ct[1], masks(), ["Liver", "Spleen"]), tmp_path / "a" / "seg")
+    strange = highdicom_segmentation(ct[1], masks(), ["Rtx 12b", "Plan B"])
+    unused = put(strange, tmp_path / "a" / "other")
+    run_ingest(tmp_path / "a")
+    (scan_id,) = [row.scan_id for row in Cohort.open(tmp_path / "cohort").accepted()]
+    with read_index(tmp_path / "cohort" / "private") as index:
+        (label,) = explain(index, str(used), show_paths=False)
+        (left_out,) = explain(index, str(unused), show_paths=False)
+    assert (label.what, label.name, label.verdict) == ("label", scan_id, "accepted")
+    assert label.finding == f"it labels the scan {scan_id}: structure 1 as label 1, structure 2 as label 2"
+    assert left_out.verdict == "LABEL_NAMES"
+
+
+def test_explain_knows_the_label_of_a_nifti_scan(tmp_path, run_ingest):
+    made = make_archive(tmp_path / "a", dicom_patients=0, nifti_cases=1, shape=(24, 30, 18))
+    run_ingest(made.images, labels=made.labels)
+    (name,) = [path.name for path in made.labels.iterdir()]
+    (row,) = Cohort.open(tmp_path / "cohort").accepted()
+    with read_index(tmp_path / "cohort" / "private") as index:
+        found = explain(index, str(made.labels / name), show_paths=False)
+    assert [one.finding for one in found] == [f"it labels the scan {row.scan_id}"]

@@ -155,6 +155,8 @@ def _further(values: Values) -> int:
         return tags.LAST_OF_UIH
     if "MOSAIC" in values.words(tags.IMAGE_TYPE):
         return tags.LAST_OF_CSA
+    if vendor.startswith("ge ") and values.text(tags.MODALITY) == "MR":
+        return tags.LAST_OF_GE
     return 0
 
 

@@ -38,7 +38,7 @@ def _classic(values: Values) -> Frame:
         pixel_spacing_mm=_spacing(values),
         slope=slope,
         intercept=intercept,
-        image_type=values.words(tags.IMAGE_TYPE),
+        image_type=(*values.words(tags.IMAGE_TYPE), *_ge_signal(values)),
         echo_ms=values.decimal(tags.ECHO_TIME),
         echo_number=values.integer(tags.ECHO_NUMBER),
         repetition_ms=values.decimal(tags.REPETITION_TIME),
@@ -146,12 +146,31 @@ def _rescale(values: Values) -> tuple[float, float]:
 
 
 def _b_value(values: Values) -> float | None:
-    """Diffusion weighting: standard, else as UIH (FD) or Siemens (IS) write it privately."""
+    """Diffusion weighting: standard, else as UIH (FD), Siemens (IS) or GE (IS) write it privately."""
     for tag in (tags.B_VALUE, tags.UIH_B_VALUE):
         found = _first(values.doubles(tag))
         if found is not None:
             return found
+    if _is_ge(values):
+        # The first of four numbers; GE adds 1e9 to those of multi-shell protocols (dcm2niix, GE/README).
+        found = values.decimal(tags.GE_B_VALUE)
+        return None if found is None else found % 100_000
     return values.decimal(tags.SIEMENS_B_VALUE)
+
+
+def _ge_signal(values: Values) -> tuple[str, ...]:
+    """The part of the signal that a slice of GE shows, in the word of ImageType, where it is not the magnitude: GE says
+    it in a private element alone (0: magnitude, 1: phase, 2: real, 3: imaginary).
+    """
+    word = _GE_SIGNALS.get(values.short(tags.GE_SIGNAL)) if _is_ge(values) else None
+    return (word,) if word else ()
+
+
+_GE_SIGNALS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+
+
+def _is_ge(values: Values) -> bool:
+    return values.text(tags.GE_CREATOR) == "GEMS_PARM_01"
 
 
 def _first(numbers: tuple[float, ...]) -> float | None:

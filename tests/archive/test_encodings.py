@@ -158,3 +158,53 @@ def test_philips_magnitude_and_phase_in_one_series_are_two_scans(tmp_path):
     both = accepted(tmp_path, include_derived=True)
     assert [row.n_volumes for row, _ in both] == [1, 1]
     assert_is(next(volume for _, volume in both if volume.voxels.min() < 0), phase)
+
+
+def ge(signal: int, b_value: int | None = None):
+    """What GE writes into a slice beside its image: which part of the signal it is, and its diffusion weighting."""
+
+    def edit(ds, k):
+        ds.Manufacturer, ds.ImageType = "GE MEDICAL SYSTEMS", ["ORIGINAL", "PRIMARY", "OTHER"]
+        ds.add_new((0x0043, 0x0010), "LO", "GEMS_PARM_01")
+        ds.add_new((0x0043, 0x102F), "SS", signal)
+        if b_value is not None:
+            ds.add_new((0x0043, 0x1039), "IS", [b_value, 8, 0, 0])
+
+    return edit
+
+
+def test_ge_says_magnitude_phase_real_and_imaginary_in_a_private_element_alone(tmp_path):
+    parts = [Series(random_voxels(seed=part), modality="MR", intercept=0.0) for part in range(4)]
+    for part, series in enumerate(parts):
+        series.series_uid, series.study_uid = parts[0].series_uid, parts[0].study_uid
+        series.write(tmp_path / "s", ge(part))
+    ((_, volume),) = accepted(tmp_path)
+    assert_is(volume, parts[0])
+    everything = accepted(tmp_path, include_derived=True)
+    assert [row.n_volumes for row, _ in everything] == [1] * 4
+    for series in parts:
+        same = [volume for _, volume in everything if np.isclose(volume.voxels.sum(), series.voxels.sum())]
+        assert_is(*same, series)
+
+
+def test_the_private_element_of_another_vendor_is_not_taken_for_ges(tmp_path):
+    series = Series(random_voxels(), modality="MR", intercept=0.0)
+
+    def other(ds, k):
+        ge(1)(ds, k)
+        ds[0x0043, 0x0010].value = "SOMEBODY ELSE"
+
+    series.write(tmp_path / "s", other)
+    ((_, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+
+
+def test_diffusion_weightings_of_ge_are_volumes_of_one_scan(tmp_path):
+    parts = [Series(random_voxels(seed=part), modality="MR", intercept=0.0) for part in range(2)]
+    for series, b_value in zip(parts, (1_000_000_000, 1_000_000_750), strict=True):
+        series.series_uid, series.study_uid = parts[0].series_uid, parts[0].study_uid
+        series.write(tmp_path / "s", ge(0, b_value))
+    found = accepted(tmp_path)
+    assert [row.n_volumes for row, _ in found] == [2, 2]
+    for series, (_, volume) in zip(parts, found, strict=True):
+        assert_is(volume, series)

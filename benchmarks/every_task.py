@@ -9,15 +9,13 @@ Calling it again completes what was interrupted.
 
 import argparse
 import json
-import os
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from command import medssl
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = HERE / "label_efficiency"
@@ -46,7 +44,7 @@ def main() -> None:
 
 def installed_tasks() -> list[str]:
     """Names of the tasks that `medssl plugins list` shows."""
-    listed = json.loads(medssl("plugins", "list", "--json", threads=0))
+    listed = json.loads(medssl("plugins", "list", "--json", reads=True))
     return sorted(plugin["name"] for plugin in listed if plugin["kind"] == "task" and plugin["status"] == "ok")
 
 
@@ -58,7 +56,7 @@ def pretrain(out: Path, task: str, jobs: int) -> float:
         started = time.monotonic()
         medssl(
             "pretrain", "--cohort", out / "cohort", "--task", task, "--config", SETTINGS / "every_task.yaml",
-            "--out", folder, *(["--resume"] if (folder / "run.json").exists() else []), threads=jobs,
+            "--out", folder, *(["--resume"] if (folder / "run.json").exists() else []), threads=one_each(jobs),
         )  # fmt: skip
         took.write_text(f"{time.monotonic() - started:.0f}")
     return float(took.read_text()) if took.exists() else float("nan")
@@ -70,22 +68,13 @@ def finetune(out: Path, tasks: Sequence[str], jobs: int) -> None:
     medssl(
         "label-efficiency", "--cohort", out / "cohort", *starts,
         "--config", SETTINGS / "finetune.yaml", "--steps", FINETUNING_STEPS,
-        "--labels", LABELS, "--seeds", SEEDS, "--out", out / "every_task", threads=jobs,
+        "--labels", LABELS, "--seeds", SEEDS, "--out", out / "every_task", threads=one_each(jobs),
     )  # fmt: skip
 
 
-def medssl(*words: object, threads: int) -> str:
-    """Run one medssl command, shown as the user would type it; with one thread where several run side by side."""
-    command = ["medssl", *map(str, words)]
-    print("$", shlex.join(command), flush=True)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    limited = {"OMP_NUM_THREADS": "1"} if threads > 1 else {}
-    done = subprocess.run(
-        command, env={**os.environ, "PATH": path, **limited}, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"{done.stdout}\nThe command above failed; its error is on the terminal. Run this again to go on.")
-    return done.stdout
+def one_each(jobs: int) -> int:
+    """Threads of a training: one where several run side by side, else all."""
+    return 1 if jobs > 1 else 0
 
 
 def markdown(summary: Sequence[dict[str, Any]], seconds: dict[str, float]) -> str:

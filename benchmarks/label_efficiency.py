@@ -12,13 +12,11 @@ interrupted.
 import argparse
 import csv
 import hashlib
-import os
 import random
-import shlex
-import subprocess
 import sys
-import time
 from pathlib import Path
+
+from command import medssl
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = HERE / "label_efficiency"
@@ -50,7 +48,7 @@ def main() -> None:
         key.write_text(KEY)
         key.chmod(0o600)
     cohort = out / "cohort"
-    run(
+    medssl(
         "ingest",
         arguments.data / "images",
         "--labels",
@@ -67,7 +65,7 @@ def main() -> None:
         folder = out / task
         if not (folder / "encoder.json").exists():
             again = ["--resume"] if (folder / "run.json").exists() else []
-            run(
+            medssl(
                 "pretrain",
                 "--cohort",
                 cohort,
@@ -81,7 +79,7 @@ def main() -> None:
             )
         starts += ["--init", f"{task}={folder}"]
     choices = [part for setting in arguments.settings for part in ("--set", setting)]
-    run(
+    medssl(
         "label-efficiency", "--cohort", cohort, *starts, "--config", SETTINGS / "finetune.yaml", *choices,
         "--labels", arguments.labels, "--seeds", arguments.seeds, "--out", out / arguments.results,
     )  # fmt: skip
@@ -102,16 +100,6 @@ def write_splits(path: Path, data: Path) -> None:
         return
     with path.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("file", "split"), *rows])
-
-
-def run(*words: object) -> None:
-    """Run one medssl command, shown as the user would type it, with the time it took."""
-    command = ["medssl", *map(str, words)]
-    print("$", shlex.join(command), flush=True)
-    started = time.monotonic()
-    beside = Path(sys.executable).parent
-    subprocess.run(command, check=True, env={**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"})
-    print(f"  took {time.monotonic() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,27 @@ class EncoderBench:
         self.cls, self.seed = cls, seed
         self.options = dict(options or {})
         self.preset = preset
+        self._described: tuple[EncoderDescription, tuple[int, int, int]] | None = None
 
     def described(self) -> tuple[EncoderDescription, tuple[int, int, int]]:
         """The description that the host would make, for images of two channels, and the patch (D, H, W) it is for.
 
         Raises PluginError where no patch is accepted.
         """
+        if self._described is None:  # an encoder is built to know, and every check asks
+            self._described = self._find_description()
+        return self._described
+
+    def encoder(self, description: EncoderDescription | None = None, *, other: bool = False) -> Encoder:
+        """A new encoder; the same weights each time, or with `other` those of another seed."""
+        return self._built(description or self.described()[0], seed=self.seed + other)
+
+    def image(self, *, batch: int = 2, seed: int = 0, patch: tuple[int, int, int] | None = None) -> Tensor:
+        """(B, 2, D, H, W) noise."""
+        draws = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, CHANNELS, *(patch or self.described()[1]), generator=draws)
+
+    def _find_description(self) -> tuple[EncoderDescription, tuple[int, int, int]]:
         resolve = getattr(self.cls, "resolve", None)
         if resolve is None:
             description = self._describe(self.options)
@@ -45,15 +60,6 @@ class EncoderBench:
             checked = self.cls.Options.model_validate(options)  # type: ignore[attr-defined]
             return self._describe(checked.model_dump(mode="json")), patch
         raise PluginError(f"resolve accepts no patch of {', '.join(map(str, PATCHES))}: {refused}")
-
-    def encoder(self, description: EncoderDescription | None = None, *, other: bool = False) -> Encoder:
-        """A new encoder; the same weights each time, or with `other` those of another seed."""
-        return self._built(description or self.described()[0], seed=self.seed + other)
-
-    def image(self, *, batch: int = 2, seed: int = 0, patch: tuple[int, int, int] | None = None) -> Tensor:
-        """(B, 2, D, H, W) noise."""
-        draws = torch.Generator().manual_seed(seed)
-        return torch.randn(batch, CHANNELS, *(patch or self.described()[1]), generator=draws)
 
     def _describe(self, options: Mapping[str, Any]) -> EncoderDescription:
         return EncoderDescription(name=str(self.cls.name), in_channels=CHANNELS, options=dict(options))  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed_training import KillAt, KilledError
 from torch import Tensor, nn
 
 from medssl.config import LoopConfig, OptimConfig
@@ -64,19 +65,6 @@ def trained(folder: Path, scans) -> tuple[nn.Module, Run]:
     module, run = Denoise(), run_in(folder)
     train(training_of(module, scans), fabric=start_fabric(LOOP), run=run, progress=Silent())
     return module, run
-
-
-class KilledError(Exception):
-    """Stands for a kill between two steps."""
-
-
-class KillAt(Silent):
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def step(self, step: int, **shown: float) -> None:
-        if step == self.at:
-            raise KilledError
 
 
 def test_training_lowers_the_loss_and_leaves_metrics_pictures_and_a_checkpoint(tmp_path, ball_scans):

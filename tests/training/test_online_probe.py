@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed_training import KillAt, KilledError
 
 from medssl.archive.cohort import Cohort
 from medssl.config import LoopConfig, PretrainConfig, ProbeConfig
@@ -31,19 +32,6 @@ class Said(Silent):
 
     def say(self, line: str) -> None:
         self.lines.append(line)
-
-
-class KilledError(Exception):
-    """Stands for a kill between two steps."""
-
-
-class KillAt(Silent):
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def step(self, step: int, **shown: float) -> None:
-        if step == self.at:
-            raise KilledError
 
 
 def config_of(cohort: Path, *, labels: int) -> PretrainConfig:

@@ -36,6 +36,12 @@ def ingest(
     ] = None,
     splits: Annotated[Path | None, typer.Option(help="CSV with columns file,split that overrides the split.")] = None,
     patients: Annotated[Path | None, typer.Option(help="CSV with columns patient,same_as: ids of one patient.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the sources in the manifest, of letters, digits, '.', '_', '-'. It leaves the archive."
+        ),
+    ] = None,
     modality: Modality = None,
     min_slices: MinSlices = None,
     include_derived: IncludeDerived = False,
@@ -69,7 +75,7 @@ def ingest(
     from medssl_cli.ingest_display import LiveProgress, print_report
 
     given = given_options(
-        labels=labels, label_names=label_names, splits=splits, patients=patients, modality=modality,
+        dataset=dataset, labels=labels, label_names=label_names, splits=splits, patients=patients, modality=modality,
         min_slices=min_slices, volumes_per_series=volumes_per_series,
         key_file=key_file, seed=seed, policy=store_policy(spacing or [], packing),
         workers=workers, include_derived=include_derived or None,

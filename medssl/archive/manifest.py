@@ -23,10 +23,10 @@ class ManifestRow:
     """What may be known outside the archive about one scan or rejected series.
 
     All ids are pseudonyms of lower-case letters, digits and '-', safe as file names. shape: (X, Y, Z) in voxels.
-    affine_ras_mm: the 4x4
-    affine row by row. n_volumes: volumes at the same place in its series (time points, b-values). labels: the class
-    values
-    in its label, 0 included; empty means unlabelled. content_hash: BLAKE2b of the voxels, None before they were read.
+    affine_ras_mm: the 4x4 affine row by row. n_volumes: volumes at the same place in its series (time points,
+    b-values). labels: the class values in its label, 0 included; empty means unlabelled. content_hash:
+    BLAKE2b of the voxels, None before they were read. dataset: what its source was called by whoever ingested it,
+    else empty.
     """
 
     scan_id: str
@@ -48,6 +48,7 @@ class ManifestRow:
     split: Split
     content_hash: str | None
     labels: tuple[int, ...]
+    dataset: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -139,5 +140,6 @@ def _schema() -> "pa.Schema":
         "split": text,
         "content_hash": text,
         "labels": pa.list_(number),
+        "dataset": text,
     }
     return pa.schema(list(fields.items()), metadata={"medssl_schema": str(SCHEMA_VERSION)})

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from medssl.archive.assemble import Assembled, LeftOut, Rules, assemble
+from medssl.archive.dataset_names import source_of_files
 from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index, IndexedFile, IndexedScan
 from medssl.archive.manifest import ManifestRow
@@ -33,7 +34,8 @@ def plan_dicom(index: Index, pseudonyms: Pseudonyms, rules: Rules, labels: Label
     for series in dirty:
         if series.startswith(LABEL):
             parts = labels.left_out(series)
-            removed += index.plan(series, [_left_out_scan(series, part, pseudonyms) for part in parts])
+            dataset = source_of_files(pseudonyms, list(index.files(series=series))) if parts else ""
+            removed += index.plan(series, [_left_out_scan(series, part, pseudonyms, dataset) for part in parts])
     return removed
 
 
@@ -44,20 +46,20 @@ def plan_series(
     records = [parse_record(file.record or "") for file in files]
     assembly = assemble(list(enumerate(records)), rules)
     attached = labels.attach(series, assembly.scans) if labels else [Attached() for _ in assembly.scans]
-    scans = []
+    scans, dataset = [], source_of_files(pseudonyms, files)
     for number, (scan, label) in enumerate(zip(assembly.scans, attached, strict=True)):
         row = _row(scan, number, len({one.file for one in scan.slices}), pseudonyms)
-        row = replace(row, flags=(*row.flags, *label.flags))
+        row = replace(row, flags=(*row.flags, *label.flags), dataset=dataset)
         source = source_json(replace(_source(scan, files, records), labels=label.objects))
         finding = (
             f"{scan.shape[2]} slices, tilt {scan.tilt_deg:.2f} degrees, volume {scan.volume + 1} of {scan.n_volumes}"
         )
         scans.append(IndexedScan(row.scan_id, series, source, row_json(row), finding, None))
-    return scans + [_left_out_scan(series, part, pseudonyms) for part in assembly.left_out]
+    return scans + [_left_out_scan(series, part, pseudonyms, dataset) for part in assembly.left_out]
 
 
-def _left_out_scan(series: str, part: LeftOut, pseudonyms: Pseudonyms) -> IndexedScan:
-    row = _left_out_row(part, pseudonyms)
+def _left_out_scan(series: str, part: LeftOut, pseudonyms: Pseudonyms, dataset: str) -> IndexedScan:
+    row = replace(_left_out_row(part, pseudonyms), dataset=dataset)
     return IndexedScan(row.scan_id, series, None, row_json(row), part.finding, None)
 
 

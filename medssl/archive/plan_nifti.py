@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medssl.archive.dataset_names import dataset_id
 from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index, IndexedFile, IndexedScan
 from medssl.archive.labels import Dataset, dataset_of, merged_label_names, pair, read_dataset, stem
@@ -125,6 +126,7 @@ class _Identify:
             split="train",
             content_hash=None,
             labels=(),
+            dataset=dataset_id(self.pseudonyms, file.root),
         )
 
     def _scan_id(self, file: IndexedFile) -> str:
@@ -186,6 +188,7 @@ def rejected_file_row(file: IndexedFile, pseudonyms: Pseudonyms) -> ManifestRow:
         affine_ras_mm=None,
         n_files=1,
         n_volumes=0,
+        dataset=dataset_id(pseudonyms, file.root),
         split="train",
         content_hash=None,
         labels=(),

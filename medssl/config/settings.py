@@ -117,7 +117,7 @@ class ProbeConfig(Settings):
         return labels
 
 
-Column = Literal["modality", "body_part", "manufacturer", "model"]
+Column = Literal["dataset", "modality", "body_part", "manufacturer", "model"]
 
 
 class SamplingConfig(Settings):

@@ -20,6 +20,7 @@ from medssl.archive.assemble import Rules
 from medssl.archive.cohort import COHORT, FORMAT, MANIFEST
 from medssl.archive.collect import collect
 from medssl.archive.crosswalk import with_crosswalk
+from medssl.archive.dataset_names import NAME_PATTERN, dataset_names, name_datasets
 from medssl.archive.discover import check_not_empty, checked_sources
 from medssl.archive.identity import Pseudonyms, key_file, open_key, passing_key
 from medssl.archive.index import PASSING, Index, open_index
@@ -64,6 +65,9 @@ class IngestSettings(BaseModel):
         default=None, description="CSV with columns name,label: structures of DICOM label objects to labels"
     )
     modality: str | None = Field(default=None, description="modality of NIfTI scans, which do not tell it themselves")
+    dataset: str | None = Field(
+        default=None, pattern=NAME_PATTERN, description="what the sources are called in the manifest's column dataset"
+    )
     policy: StorePolicy = StorePolicy()
     limits: Limits = Limits()
     workers: int | None = Field(
@@ -139,13 +143,16 @@ class Prepared:
 
     def rows(self, tally: Tally) -> Iterator[ManifestRow]:
         """Rows of all scans, then of files that were left out by themselves; what has no row is noted in `tally`."""
-        yield from scan_rows(self.index, self.pseudonyms, self.splitter)
+        names = dataset_names(self.index)
+        for row in scan_rows(self.index, self.pseudonyms, self.splitter):
+            yield replace(row, dataset=names.get(row.dataset, ""))
         for file in self.index.rejected_files():
             if file.reason in _NO_ROW:
                 tally.note(file.reason, 1)
             else:
                 row = rejected_file_row(file, self.pseudonyms)
-                yield replace(row, split=self.splitter(row.patient_id))
+                dataset = names.get(row.dataset, row.dataset)
+                yield replace(row, split=self.splitter(row.patient_id), dataset=dataset)
 
     def run(
         self,
@@ -174,6 +181,7 @@ def prepared(
         interrupted = bool(index.fact(_UNFINISHED))
         index.put_fact(_UNFINISHED, "yes")
         pseudonyms = with_crosswalk(index, pseudonyms, settings.patients)
+        name_datasets(index, pseudonyms, roots, settings.dataset)
         n_files = collect(
             roots,
             index,

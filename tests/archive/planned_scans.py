@@ -1,5 +1,6 @@
 """The three layers in a row, for tests: a folder of DICOM files to rows, sources and volumes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ KEY = Pseudonyms(bytes(range(32)))
 
 
 def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
-    """Rows and sources of all series under a folder."""
+    """Rows and sources of all series under a folder. In the index, the rows' data set stands for the folder: left out
+    here.
+    """
     files = [
         scan_file(found.path / name, folder, stamp, limits=LIMITS)
         for found in walk(folder)
@@ -31,7 +34,7 @@ def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
     assert all(file.kind == "dicom" for file in files), [(file.path.name, file.reason, file.finding) for file in files]
     chosen = Rules(**{"min_slices": 3, "limits": LIMITS} | rules)
     return [
-        (parse_row(scan.row), scan.source)
+        (replace(parse_row(scan.row), dataset=""), scan.source)
         for series in sorted({file.series for file in files})
         for scan in plan_series(series, [file for file in files if file.series == series], KEY, chosen)
     ]

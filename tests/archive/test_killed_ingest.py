@@ -126,7 +126,7 @@ def test_a_scan_that_is_no_more_leaves_the_store_though_the_ingest_that_dropped_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("medssl.store.ingest._take_out", killed)
+        patched.setattr("medssl.store.ingest.remove_volume", killed)
         with pytest.raises(KeyboardInterrupt):
             run_ingest(archive, min_slices=9)
     run_ingest(archive, min_slices=9)

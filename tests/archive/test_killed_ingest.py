@@ -21,6 +21,8 @@ import pytest
 from cohort_bytes import cohort_bytes
 from written_dicom import Series, random_voxels
 
+from medssl.archive.manifest import read_manifest
+
 COUNT = int(os.environ.get("MEDSSL_KILLS", "4"))
 RUN = """
 import sys
@@ -31,7 +33,7 @@ from medssl.store.ingest import IngestSettings, ingest
 if __name__ == "__main__":
     source, cohort, key, workers = sys.argv[1:]
     settings = IngestSettings(
-        workers=int(workers), min_slices=3, limits=Limits(field_of_view_mm=5.0), key_file=Path(key)
+        workers=int(workers), min_slices=3, limits=Limits(field_of_view_mm=5.0), key_file=Path(key), dataset="archive"
     )
     print("go", flush=True)
     sys.stdin.readline()
@@ -141,14 +143,17 @@ def test_a_killed_ingest_is_continued_to_the_same_manifest_and_store(tmp_path, a
     expected = cohort_bytes(tmp_path / "whole-0")
     assert cohort_bytes(tmp_path / "whole-2") == expected
     assert len(expected) > 10
+    rows = set(read_manifest(tmp_path / "whole-0" / "manifest.parquet"))
     draw = random.Random(20240611)
     stages = []
     for number in range(COUNT):
         cohort, workers = tmp_path / f"killed-{number}", (0, 2)[number % 2]
         runner.run(cohort, workers=workers, seconds=draw.random() * whole_s[workers])
         stages.append(stage(cohort))
-        run_ingest(archive, out=cohort)
+        run_ingest(archive, out=cohort, dataset="archive")
         runner.wait_for_orphans()
+        different = set(read_manifest(cohort / "manifest.parquet")) ^ rows  # bytes tell nobody what went wrong
+        assert not different, (number, stages[-1], different)
         assert cohort_bytes(cohort) == expected, (number, stages[-1])
     assert "storing" in stages or "reading headers" in stages, stages
     print(f"{COUNT} kills:", {found: stages.count(found) for found in stages})

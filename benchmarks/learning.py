@@ -5,7 +5,8 @@
 For every task that ships: its loss at the end beside its trivial value, and what one matrix reads off the frozen
 encoder, beside the same at initialisation: the segmentation, from dense features (Dice), and the tissue in the middle
 of a small patch, from pooled ones (share of right answers, of which a guess has a quarter). Tissues differ in texture
-and place, not in mean intensity. Means over the seeds; prints a table and writes benchmarks/results/learning.md.
+and place, not in mean intensity. Means over the seeds; prints a table and writes it to
+benchmarks/results/learning.md, where rows of tasks that were not run again stay.
 """
 
 import argparse
@@ -49,8 +50,8 @@ OPTIM = OptimConfig(lr=2e-3)
 # Beyond the defaults: as many clusters as half the scans, and a queue of their order, which the page of swav asks for.
 OPTIONS = {"swav": {"prototypes": SCANS // 2, "queue": SCANS}}
 # Times as many steps. rotation: its images are small and its steps quick, and a step has few answers to learn from.
-# swav: codes of so small a batch say little until the queue is full of vectors of an encoder that has settled.
-LONGER = {"rotation": 4, "swav": 3}
+# swav, dino: their targets say little until the queue is full, or the centre found, of an encoder that has settled.
+LONGER = {"rotation": 4, "swav": 3, "dino": 3}
 CLEAR = 0.02  # a gain above what the choice of scans makes of nothing
 
 
@@ -256,26 +257,33 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    lines = []
+    lines = {}
     print(HEAD)
     with tempfile.TemporaryDirectory() as folder:
         for name, runs in every_task(asked.tasks, steps=asked.steps, seeds=asked.seeds, folder=Path(folder)):
-            lines.append(row(name, runs))
-            print(lines[-1], flush=True)
-    if asked.tasks != known:
-        return
+            lines[name] = row(name, runs)
+            print(lines[name], flush=True)
+    write(lines, known, seeds=asked.seeds, steps=asked.steps)
+
+
+def write(lines: dict[str, str], known: Sequence[str], *, seeds: int, steps: int) -> None:
+    """The table; rows of tasks that were not run stay where seeds and steps were the same."""
+    path, command = RESULTS / "learning.md", f"`python benchmarks/learning.py --seeds {seeds} --steps {steps}`"
+    before = path.read_text() if path.exists() else ""
+    if command in before:
+        lines = {line.split("`")[1]: line for line in before.splitlines() if line.startswith("| `")} | lines
     facts = machine()
     text = [
         "# Does every task learn?",
         "",
-        f"`python benchmarks/learning.py --seeds {asked.seeds} --steps {asked.steps}` on {facts['processor']}, "
-        f"{facts['date']}. What is trained and probed stands at the top of the script.",
+        f"{command} on {facts['processor']}, {facts['date']}. What is trained and probed stands at the top of the "
+        "script.",
         "",
         HEAD,
-        *lines,
+        *(lines[name] for name in known if name in lines),
         "",
     ]
-    (RESULTS / "learning.md").write_text("\n".join(text))
+    path.write_text("\n".join(text))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ def ingest(
         list[str] | None,
         typer.Option(
             metavar="[MODALITY=]X,Y,Z|native",
-            help="Voxel edges in mm of what is stored; repeat it for several modalities. Each scan's own by default.",
+            help="Voxel edges in mm of what is stored; repeat it for several modalities. Each scan's own by default. "
+            "Thick slices stay thick.",
         ),
     ] = None,
     packing: Annotated[

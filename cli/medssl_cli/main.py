@@ -1,7 +1,6 @@
 """The command `medssl`: which commands there are, and the options that stand before them."""
 
 import importlib
-import importlib.util
 import os
 from typing import Annotated
 
@@ -20,9 +19,7 @@ COMMANDS = (
     ("pretrain", _PATH),
     ("finetune", _PATH),
     ("label-efficiency", _PATH),
-    ("evaluate", _PATH),
     ("predict", _PATH),
-    ("embed", _PATH),
     ("export", _PATH),
     ("demo", _PATH),
     ("runs", _REVIEW),
@@ -82,10 +79,7 @@ def options(
 
 def _register() -> None:
     for name, panel in COMMANDS:
-        place = f"medssl_cli.{name.replace('-', '_')}"
-        if importlib.util.find_spec(place) is None:
-            continue
-        module = importlib.import_module(place)
+        module = importlib.import_module(f"medssl_cli.{name.replace('-', '_')}")
         if isinstance(group := getattr(module, "app", None), typer.Typer):
             app.add_typer(group, name=name, rich_help_panel=panel)
         else:

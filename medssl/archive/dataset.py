@@ -33,6 +33,15 @@ _GROWTH = 8
 _KNOWN_FIRST_GROUPS = (0x0002, 0x0004, 0x0008)
 
 
+# The private group of GE that says what part of the signal an image shows: vendor, bytes in which it lies as a rule,
+# and its first element whole (its creator), in explicit and implicit little endian.
+_GE_VENDOR, _GE_BYTES = b"GE MEDICAL SYSTEMS", 1 << 15
+_GE_GROUP = {
+    True: b"\x43\x00\x10\x00LO\x0c\x00GEMS_PARM_01",
+    False: b"\x43\x00\x10\x00\x0c\x00\x00\x00GEMS_PARM_01",
+}
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Wanted elements of one file, and its meta information. pixel_at: where the pixel element begins if it was met,
@@ -66,7 +75,7 @@ def read_dataset(
     TRUNCATED.
     """
     wanted = wanted or _IMAGE
-    data = start
+    data = read(min(_GE_BYTES, size)) if _GE_VENDOR in start and len(start) < min(_GE_BYTES, size) else start
     while True:
         complete = len(data) >= size
         try:
@@ -136,6 +145,12 @@ def _walk(data: bytes, position: int, *, explicit: bool, little: bool, complete:
     walker = Walker(data, position, explicit=explicit, little=little, values=wanted.values, sequences=wanted.sequences)
     walker.walk(tags.LAST_OF_PLAIN, complete=complete)
     further = wanted.last(Values(walker.found, little))
+    if further == tags.LAST_OF_GE:
+        # Found instead of walked to: ten kilobytes of GE's other groups would take as long as all the rest.
+        group = data.find(_GE_GROUP[explicit], walker.position)
+        if group < 0 or walker.pixel_tag:
+            return walker
+        walker.position = group
     if further and not walker.pixel_tag:
         walker.walk(further, complete=complete)
     return walker

@@ -173,11 +173,22 @@ def ge(signal: int, b_value: int | None = None):
     return edit
 
 
-def test_ge_says_magnitude_phase_real_and_imaginary_in_a_private_element_alone(tmp_path):
+@pytest.mark.parametrize("before", [0, 12_000])
+def test_ge_says_magnitude_phase_real_and_imaginary_in_a_private_element_alone(tmp_path, before):
+    """Real headers have some ten kilobytes of other private groups before it."""
+
+    def of_part(part):
+        def edit(ds, k):
+            ge(part)(ds, k)
+            ds.add_new((0x0029, 0x0010), "LO", "GEMS_OTHER_01")
+            ds.add_new((0x0029, 0x1001), "OB", bytes(before))
+
+        return edit
+
     parts = [Series(random_voxels(seed=part), modality="MR", intercept=0.0) for part in range(4)]
     for part, series in enumerate(parts):
         series.series_uid, series.study_uid = parts[0].series_uid, parts[0].study_uid
-        series.write(tmp_path / "s", ge(part))
+        series.write(tmp_path / "s", of_part(part))
     ((_, volume),) = accepted(tmp_path)
     assert_is(volume, parts[0])
     everything = accepted(tmp_path, include_derived=True)

@@ -52,7 +52,11 @@ class SwAV(PretextTask):
         )
         temperature: float = Field(default=0.1, gt=0.0, le=2.0, description="Divides the scores of what predicts.")
         epsilon: float = Field(
-            default=0.05, gt=0.0, le=1.0, description="Softness of the codes; smaller is harder and less even."
+            default=0.03,
+            gt=0.0,
+            le=1.0,
+            description="Softness of the codes; smaller is harder and less even. The paper takes 0.05 for batches of "
+            "thousands: with a few vectors so soft a code says hardly more than that all prototypes are alike.",
         )
         iterations: int = Field(default=3, ge=1, le=100, description="Rounds of Sinkhorn's algorithm.")
         frozen_share: float = Field(

@@ -22,7 +22,7 @@ def test_the_loss_is_the_mean_over_codes_and_other_crops_of_a_naive_loop():
     given = embeddings(task)
     terms = []
     for code in ("a", "b"):
-        target = sinkhorn(given[f"scores {code}"], epsilon=0.05, iterations=3)
+        target = sinkhorn(given[f"scores {code}"], epsilon=task.config.epsilon, iterations=3)
         for other in ("a", "b", "small 0", "small 1"):
             if other != code:
                 log_share = F.log_softmax(given[f"scores {other}"] / 0.1, dim=1)
@@ -42,10 +42,10 @@ def test_codes_take_no_gradient():
     task = make("swav without queue")
     given = embeddings(task)
     small = {name: value.requires_grad_() for name, value in given.items() if name.startswith("scores")}
-    target = sinkhorn(given["scores a"].detach(), epsilon=0.05, iterations=3)
+    target = sinkhorn(given["scores a"].detach(), epsilon=task.config.epsilon, iterations=3)
     task.compare(given).loss.backward()
     student = F.softmax(given["scores small 0"].detach() / 0.1, dim=1)
-    other = sinkhorn(given["scores b"].detach(), epsilon=0.05, iterations=3)
+    other = sinkhorn(given["scores b"].detach(), epsilon=task.config.epsilon, iterations=3)
     expected = ((student - target) + (student - other)) / (0.1 * 5 * 6)  # only the soft-max side is differentiated
     assert torch.allclose(small["scores small 0"].grad, expected, atol=1e-6)
 

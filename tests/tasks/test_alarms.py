@@ -166,7 +166,7 @@ CASES = {
         ("one prototype", *COLLAPSE), {**SMALL, "prototypes": 8, "queue": 0}, {"norm": "layer"}, no_equal_shares
     ),
     "deepercluster": Case(("one prototype",), {**HEAD, "clusters": 4, "memory": 512}, {}, one_cluster),
-    "barlow-twins": Case(("dimensional collapse",), HEAD, {"off_weight": 1e-9}, lr=3e-2),
+    "barlow-twins": Case(("dimensional collapse",), {"hidden": 32, "features": 32}, {"off_weight": 1e-9}, lr=3e-2),
     "vicreg": Case(("complete collapse",), HEAD, {"variance": 0.0, "covariance": 0.0}),
     "vicreg without covariance": Case(("dimensional collapse",), HEAD, {"covariance": 0.0}, lr=1e-2),
     "jepa": Case(COLLAPSE, {"width": 16, "depth": 1}, {}, no_teacher, lr=1e-2),

@@ -4,6 +4,7 @@ From top to bottom: read a region batch, make views on the device, forward, back
 draw pictures, save. Every step seeds itself from (seed, step), so that a restart repeats nothing and misses nothing.
 """
 
+import atexit
 import math
 import os
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -165,7 +167,16 @@ def start_fabric(settings: LoopConfig) -> Fabric:
         accelerator="auto", devices=devices, num_nodes=machines, strategy=strategy, **precision_of(precision)
     )
     fabric.launch()
+    atexit.register(leave_process_group)
     return fabric
+
+
+def leave_process_group() -> None:
+    """Take leave of the other processes, where there are any, before Python ends: gloo's threads drop Python objects of
+    the last exchange, and one that comes too late aborts the process.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def chosen_precision(settings: LoopConfig) -> Literal["32-true", "bf16-mixed", "16-mixed"]:

@@ -101,17 +101,21 @@ sys.path[:0] = sys.argv[3:]
 from joint_world import gradient, make
 from lightning_fabric import Fabric
 from medssl.training.batch_gradient import backward, set_up_chunks
+from medssl.training.loop import leave_process_group
 torch.set_num_threads(1)
 views, case, chunk = torch.load(sys.argv[1])
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision="64-true")
 fabric.launch()
-half = len(views["a"]) // 2
-mine = {name: view[fabric.global_rank * half :][:half] for name, view in views.items()}
-task = make(case, norm="layer").double()
-model = fabric.setup(task)
-set_up_chunks(task, model, chunk=chunk)
-backward(model, mine, fabric=fabric, chunk=chunk)
-torch.save(gradient(task), f"{sys.argv[2]}.{fabric.global_rank}")
+def main():
+    half = len(views["a"]) // 2
+    mine = {name: view[fabric.global_rank * half :][:half] for name, view in views.items()}
+    task = make(case, norm="layer").double()
+    model = fabric.setup(task)
+    set_up_chunks(task, model, chunk=chunk)
+    backward(model, mine, fabric=fabric, chunk=chunk)
+    torch.save(gradient(task), f"{sys.argv[2]}.{fabric.global_rank}")
+main()
+leave_process_group()  # with the model gone: see there
 """
 
 

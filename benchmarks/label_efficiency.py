@@ -49,34 +49,18 @@ def main() -> None:
         key.chmod(0o600)
     cohort = out / "cohort"
     medssl(
-        "ingest",
-        arguments.data / "images",
-        "--labels",
-        arguments.data / "labels",
-        "--splits",
-        splits,
-        "--key-file",
-        key,
-        "--out",
-        cohort,
-    )
+        "ingest", arguments.data / "images", "--labels", arguments.data / "labels",
+        "--splits", splits, "--key-file", key, "--out", cohort,
+    )  # fmt: skip
     starts = []
     for task in arguments.tasks:
         folder = out / task
         if not (folder / "encoder.json").exists():
             again = ["--resume"] if (folder / "run.json").exists() else []
             medssl(
-                "pretrain",
-                "--cohort",
-                cohort,
-                "--task",
-                task,
-                "--config",
-                SETTINGS / f"{task}.yaml",
-                "--out",
-                folder,
-                *again,
-            )
+                "pretrain", "--cohort", cohort, "--task", task, "--config", SETTINGS / f"{task}.yaml",
+                "--out", folder, *again,
+            )  # fmt: skip
         starts += ["--init", f"{task}={folder}"]
     choices = [part for setting in arguments.settings for part in ("--set", setting)]
     medssl(

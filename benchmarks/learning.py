@@ -51,7 +51,8 @@ OPTIM = OptimConfig(lr=2e-3)
 OPTIONS = {"swav": {"prototypes": SCANS // 2, "queue": SCANS}}
 # Times as many steps. rotation: its images are small and its steps quick, and a step has few answers to learn from.
 # swav, dino: their targets say little until the queue is full, or the centre found, of an encoder that has settled.
-LONGER = {"rotation": 4, "swav": 3, "dino": 3}
+# adversarial: two networks learn, and the critic has something to learn only once the forger forges.
+LONGER = {"rotation": 4, "swav": 3, "dino": 3, "adversarial": 2}
 CLEAR = 0.02  # a gain above what the choice of scans makes of nothing
 
 

@@ -55,7 +55,7 @@ def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> Settled:
             f"the cohort was made with the pseudonym key {before.key_id}, this is {asked.key_id}. "
             "Name the right one with --key-file."
         )
-    for name in sorted(named):
+    for name in sorted(named & _names(asked)):
         was, wanted = _value(before, name), _value(asked, name)
         if was != wanted:
             raise UsageError(
@@ -65,7 +65,11 @@ def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> Settled:
     return before
 
 
+def _names(settled: Settled) -> set[str]:
+    return {"seed", "fractions", *(f"policy.{name}" for name in settled.policy)}
+
+
 def _value(settled: Settled, name: str) -> object:
     if name.startswith("policy."):
         return settled.policy.get(name.removeprefix("policy."))
-    return getattr(settled, name) if name in {"seed", "fractions"} else None
+    return getattr(settled, name)

@@ -46,6 +46,11 @@ class Teacher(nn.Module):
             mine.lerp_(theirs.detach().to(mine.dtype), 1.0 - momentum)
 
 
+def first_momentum(steps: int, *, base: AutoMomentum) -> dict[str, float]:
+    """What `momentum` stands for at the first of `steps`, as `PretextTask.automatic` tells it."""
+    return {"momentum": round(momentum_at(0, steps, base=base), 4)}
+
+
 def momentum_at(step: int, total: int, *, base: AutoMomentum) -> float:
     """Momentum after step `step` of `total`: a cosine from `base` at 0 to 1 at `total` (Grill et al. 2020, BYOL).
 

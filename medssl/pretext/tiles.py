@@ -27,15 +27,6 @@ def volume_edges(volume: Tensor) -> Edges:
     return depth, height, width
 
 
-def block_edges(asked: int | str, patch: Edges, *, step: Edges = (1, 1, 1)) -> Edges:
-    """Edges (D, H, W) of a hidden block in voxels for such a patch: multiples of `step`, and otherwise at most half of
-    the patch. As asked; "auto" is, per axis, an eighth of the patch as a power of two from 4 to 16.
-    """
-    edges = [_auto_edge(edge) if asked == "auto" else min(int(asked), max(1, edge // 2)) for edge in patch]
-    whole = [-(-edge // size) * size for edge, size in zip(edges, step, strict=True)]
-    return whole[0], whole[1], whole[2]
-
-
 def cut_tiles(volume: Tensor, *, grid: Edges, tile: Edges, offsets: npt.NDArray[np.int64] | None = None) -> Tensor:
     """(B, n, C, *tile): one tile from each cell of an even `grid` of n cells, W fastest.
 
@@ -69,8 +60,3 @@ def normalised_tiles(tiles: Tensor, *, floor: float = 0.05) -> Tensor:
     axes = (3, 4, 5)
     centred = tiles - tiles.mean(dim=axes, keepdim=True)
     return centred / centred.square().mean(dim=axes, keepdim=True).sqrt().clamp_min(floor)
-
-
-def _auto_edge(edge: int) -> int:
-    power = 1 << max(0, (edge // 8).bit_length() - 1)
-    return min(16, max(4, power), max(1, edge // 2))

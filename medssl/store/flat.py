@@ -52,8 +52,7 @@ def write(path: Path, voxels: npt.NDArray[Any], contents: Contents) -> None:
 
 def read_contents(path: Path, scan_id: str) -> Contents:
     """What lies beside the voxels. Raises DataError that names the scan."""
-    about, arrays = _beside(path, scan_id)
-    return Contents(json.loads(about["facts"]), arrays)
+    return _beside(path, scan_id)[0]
 
 
 def read_box(
@@ -73,8 +72,8 @@ def fetch(path: Path, scan_id: str, start: Index, stop: Index) -> None:
 
 def verify(path: Path, scan_id: str) -> None:
     """Read everything and compare with the checksum that was written. Raises DataError where they differ."""
-    about, arrays = _beside(path, scan_id)
-    if checksum(_mapped(path, scan_id), about["facts"], arrays) != about["checksum"]:
+    contents, facts, written = _beside(path, scan_id)
+    if checksum(_mapped(path, scan_id), facts, contents.arrays) != written:
         raise damaged(scan_id, path, "the checksum differs")
 
 
@@ -108,14 +107,13 @@ def _place(file: BinaryIO) -> tuple[int, Index, "np.dtype[Any]"]:
     return 8 + length + begin, (d, h, w), dtype
 
 
-def _beside(path: Path, scan_id: str) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
-    """Text of the facts with the checksum, and the small arrays."""
+def _beside(path: Path, scan_id: str) -> tuple[Contents, str, str]:
+    """What lies beside the voxels, the text of its facts, and the checksum."""
     _mapped(path, scan_id)  # a file that is too short is refused before safetensors maps it
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})[_ABOUT])
             arrays = {name: file.get_tensor(name) for name in file.keys() if name != _VOXELS}  # noqa: SIM118
-            json.loads(about["facts"]), about["checksum"]
+        return Contents(json.loads(about["facts"]), arrays), about["facts"], about["checksum"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(scan_id, path, error) from error
-    return about, arrays

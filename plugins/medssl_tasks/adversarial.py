@@ -18,13 +18,12 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
+from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import informative, scored_mean, voxel_error
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
-from medssl.pretext.tiles import block_edges, volume_edges
 from medssl.store.crops import Crop
-from medssl.views.masks import block_mask
 from medssl.views.region import Region
 
 TRIVIAL = 2.0 * 0.6931471805599453  # a critic that scores everything 0 pays ln 2 for the real and ln 2 for the made up
@@ -85,9 +84,7 @@ class Adversarial(PretextTask):
     def views(self, region: Region) -> dict[str, Tensor]:
         """`real`, the patch; `hidden`, the blocks to forge; `scored`, those of the scan that are no air."""
         real = region.crop("patch")
-        edges = volume_edges(real)
-        block = block_edges(self.config.block, edges)
-        hidden = block_mask(region.draws, "hidden", shape=edges, block=block, ratio=self.config.ratio)
+        hidden, block = hide_blocks(real, region.draws, asked=self.config.block, ratio=self.config.ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
             scored &= informative(real, block, floor=self.config.ignore_air).any(dim=1, keepdim=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.pretext.momentum import AutoMomentum, Teacher, momentum_at
+from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit
 from medssl.pretext.step import Step
@@ -54,7 +54,7 @@ class BYOL(PretextTask):
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
-        return {"momentum": round(momentum_at(0, steps, base=self.config.momentum), 4)}
+        return first_momentum(steps, base=self.config.momentum)
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each."""

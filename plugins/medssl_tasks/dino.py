@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.distillation import Centre, cross_entropy, entropy, teacher_probabilities, usage
-from medssl.pretext.momentum import AutoMomentum, Teacher, momentum_at
+from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks, pair_pictures
 from medssl.pretext.projection import Projection, pooled_channels, pooled_levels
 from medssl.pretext.prototypes import Prototypes
@@ -98,7 +98,7 @@ class DINO(PretextTask):
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
-        return {"momentum": round(momentum_at(0, steps, base=self.config.momentum), 4)}
+        return first_momentum(steps, base=self.config.momentum)
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """One (B, C, D, H, W) per crop; with the masked term also `hidden a` and `hidden b`, (B, 1, d, h, w) cells."""

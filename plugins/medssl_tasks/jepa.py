@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
-from medssl.pretext.momentum import AutoMomentum, Teacher, momentum_at
+from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import in_full
 from medssl.pretext.sparse import DropsTokens
@@ -77,7 +77,7 @@ class JEPA(PretextTask):
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
-        return {"momentum": round(momentum_at(0, steps, base=self.config.momentum), 4)}
+        return first_momentum(steps, base=self.config.momentum)
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`patch`, and `hidden`, where the encoder is not to see: whole cells of the finest predicted level."""

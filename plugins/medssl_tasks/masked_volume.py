@@ -15,14 +15,14 @@ from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
+from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, block_moments, informative, scored_mean, voxel_error
 from medssl.pretext.sparse import DropsTokens, check_convolutional, encode_sparsely, filled
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
-from medssl.pretext.tiles import Edges, block_edges, volume_edges
+from medssl.pretext.tiles import Edges, volume_edges
 from medssl.store.crops import Crop
-from medssl.views.masks import block_mask
 from medssl.views.region import Region
 
 
@@ -85,9 +85,8 @@ class MaskedVolume(PretextTask):
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `hidden` from the encoder; `scored`, what of it lies inside the scan and is no air."""
         target = region.crop("patch")
-        edges = volume_edges(target)
-        block = block_edges(self.config.block, edges, step=self.step)
-        hidden = block_mask(region.draws, "hidden", shape=edges, block=block, ratio=self.config.ratio)
+        asked, ratio = self.config.block, self.config.ratio
+        hidden, block = hide_blocks(target, region.draws, asked=asked, ratio=ratio, step=self.step)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
             scored = scored & informative(target, block, floor=self.config.ignore_air)

@@ -17,7 +17,7 @@ from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.gather import gather, rank
-from medssl.pretext.momentum import AutoMomentum, Teacher, momentum_at
+from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue, scan_numbers
@@ -78,7 +78,7 @@ class MoCo(PretextTask):
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
-        return {"momentum": round(momentum_at(0, steps, base=self.config.momentum), 4)}
+        return first_momentum(steps, base=self.config.momentum)
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each, and `scan`, (B,) a number per scan."""

@@ -20,6 +20,7 @@ from medssl.hookspecs import hookimpl
 from medssl.pretext.distillation import entropy
 from medssl.pretext.gather import gather
 from medssl.pretext.heads import pooled
+from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.kmeans import euclidean_kmeans, nearest_centroid
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import without_autocast
@@ -27,11 +28,9 @@ from medssl.pretext.queue import Queue
 from medssl.pretext.reconstruction import scored_mean
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
-from medssl.pretext.tiles import block_edges, volume_edges
 from medssl.store.crops import Crop
 from medssl.views.filters import blur
 from medssl.views.intensity import IntensityChain
-from medssl.views.masks import block_mask
 from medssl.views.region import Region
 
 # Brightness of the voxel itself and of its surroundings, in voxels, with the weight of each: single voxels are noisy.
@@ -117,9 +116,7 @@ class PseudoSegmentation(PretextTask):
         (B, S, F) of some; `scored`, what lies inside the scan.
         """
         scan, scored = region.crop("patch"), region.valid("patch")
-        edges = volume_edges(scan)
-        block = block_edges(self.config.block, edges)
-        hidden = block_mask(region.draws, "hidden", shape=edges, block=block, ratio=self.config.hidden)
+        hidden, _ = hide_blocks(scan, region.draws, asked=self.config.block, ratio=self.config.hidden)
         seen = IntensityChain(self.config.intensity)(scan, region.draws, "patch").masked_fill(hidden, 0.0)
         descriptors = self._descriptors(scan, region)
         return {

@@ -5,7 +5,7 @@ import torch
 from small_world import SmallEncoder, SmallRegion, phantoms, trained
 
 from medssl.encoders.build import build_encoder, describe
-from medssl.pretext.tiles import block_edges
+from medssl.pretext.hidden_blocks import block_edges
 from medssl_tasks.jepa import JEPA
 from medssl_tasks.masked_volume import MaskedVolume
 

@@ -3,8 +3,8 @@ import torch
 from pydantic import ValidationError
 from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms, trained
 
+from medssl.pretext.hidden_blocks import block_edges
 from medssl.pretext.reconstruction import block_moments, informative, scored_mean
-from medssl.pretext.tiles import block_edges
 from medssl_tasks.masked_volume import MaskedVolume
 
 

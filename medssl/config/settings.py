@@ -199,7 +199,10 @@ class FinetuneConfig(Settings):
     cohort: UserPath = Field(description="folder that `medssl ingest` wrote, with labels")
     init: str = Field(min_length=1, description="'scratch', or the folder of a finished pretraining")
     labels: PositiveInt | Literal["all"] = Field(default="all", description="labelled training scans that are used")
-    encoder: EncoderChoice = Field(default=EncoderConfig(), description="the backbone; a pretraining brings its own")
+    encoder: EncoderChoice = Field(
+        default=EncoderConfig(),
+        description="the backbone; a pretraining brings its own, for the scratch it is compared with too",
+    )
     patch: PatchSize | Auto = Field(
         default="auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans"
     )

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medssl.config import FinetuneConfig
+from medssl.config import EncoderConfig, FinetuneConfig
 from medssl.downstream.finetune import SCRATCH, finetune
 from medssl.downstream.intervals import paired_interval
-from medssl.errors import ConfigError, DataError
+from medssl.encoders.encoder import EncoderDescription
+from medssl.encoders.weights import read_description
+from medssl.errors import ConfigError, DataError, UsageError
 from medssl.runs.run import Run
 from medssl.runs.writing import write_atomically
 from medssl.training.pretrain import Observer, no_observer
@@ -67,11 +69,14 @@ def label_efficiency(
 ) -> list[Comparison]:
     """Fine-tune every (start, label count, seed) under `out` and compare each start with scratch.
 
-    inits: name to 'scratch' or a pretraining run; scratch is added when missing. progress: makes what shows one fine-
-    tuning, from its title. Runs that are finished are not repeated, one that was killed is continued, so calling this
-    again completes what was interrupted. Writes label_efficiency.json, .md and .png to `out`.
+    inits: name to 'scratch' or a pretraining run; scratch is added when missing, with the network of the others in
+    place of `config.encoder`: a gain shall be that of the weights. progress: makes what shows one fine-tuning, from its
+    title. Runs that are finished are not repeated, one that was killed is continued, so calling this again completes
+    what was interrupted. Writes label_efficiency.json, .md and .png to `out`. Raises UsageError where the pretrained
+    networks differ.
     """
     starts = {SCRATCH: SCRATCH, **inits}
+    config = config.model_copy(update={"encoder": shared_network(config.encoder, inits)})
     out.mkdir(parents=True, exist_ok=True)
     scores: list[Score] = []
     jobs = [(n, seed, name) for n in labels for seed in range(seeds) for name in starts]
@@ -85,6 +90,32 @@ def label_efficiency(
     comparisons = compare(scores)
     write_results(out, scores, comparisons)
     return comparisons
+
+
+def shared_network(asked: EncoderConfig, inits: Mapping[str, str]) -> EncoderConfig:
+    """The network that all pretrained starts have; as asked where there is none.
+
+    Raises UsageError where they differ: one scratch cannot be held against both.
+    """
+    pretrained = {name: read_description(Path(run)) for name, run in inits.items() if run != SCRATCH}
+    if not pretrained:
+        return asked
+    (first, network), *others = pretrained.items()
+    for name, other in others:
+        if other != network:
+            raise UsageError(
+                f"'{first}' and '{name}' are different networks ({difference(network, other)}), and scratch can be "
+                "like one of them only. Compare them in two folders, or pretrain one of them anew with the other's "
+                "encoder.name and encoder.options."
+            )
+    return asked.model_copy(update={"name": network.name, "options": dict(network.options)})
+
+
+def difference(one: EncoderDescription, other: EncoderDescription) -> str:
+    """The first thing in which two networks differ, such as 'filters [8, 16] and [8, 16, 32]'."""
+    facts = [{"name": d.name, "in_channels": d.in_channels, **d.options} for d in (one, other)]
+    name = next(name for name in {**facts[0], **facts[1]} if facts[0].get(name) != facts[1].get(name))
+    return f"{name} {facts[0].get(name)} and {facts[1].get(name)}"
 
 
 def run_or_read(

@@ -2,7 +2,11 @@
 
 import pytest
 
-from medssl.downstream.label_efficiency import Score, compare, markdown_table
+from medssl.config import EncoderConfig
+from medssl.downstream.label_efficiency import Score, compare, markdown_table, shared_network
+from medssl.encoders.build import build_encoder, describe
+from medssl.encoders.weights import save_encoder
+from medssl.errors import UsageError
 
 
 def scores_where_masked_gains(gain: float) -> list[Score]:
@@ -35,3 +39,24 @@ def test_the_table_states_points_and_intervals():
     table = markdown_table(compare(scores_where_masked_gains(0.04)))
     assert "| 3 | masked | 59.0 |" in table
     assert "| +4.0 | +4.0 to +4.0 |" in table
+
+
+def test_scratch_has_the_network_of_the_starts_and_starts_of_two_networks_are_refused(tmp_path):
+    for name, patch in (("a", (32, 32, 32)), ("b", (32, 32, 32)), ("shallow", (24, 32, 24))):
+        (tmp_path / name).mkdir()
+        save_encoder(tmp_path / name, build_encoder(describe("dynunet", preset="tiny", patch=patch)), facts={})
+    starts = {name: str(tmp_path / name) for name in ("a", "b", "shallow")}
+    asked = EncoderConfig(name="segresnet", preset="small")
+    network = shared_network(asked, {"scratch": "scratch", "a": starts["a"], "b": starts["b"]})
+    assert (network.name, network.preset, network.options["filters"]) == ("dynunet", "small", [8, 16, 32, 64])
+    again = describe(network.name, preset=network.preset, options=network.options, patch=(48, 64, 48))
+    assert again == build_encoder(again).description == describe("dynunet", preset="tiny", patch=(32, 32, 32))
+    assert shared_network(asked, {"scratch": "scratch"}) == asked
+    with pytest.raises(UsageError, match=r"'a' and 'shallow'.*filters \[8, 16, 32, 64\] and \[8, 16, 32\]"):
+        shared_network(asked, starts)
+
+
+@pytest.mark.parametrize("name", ["dynunet", "segresnet", "swin-unetr", "vit"])
+def test_a_network_that_is_described_whole_is_built_the_same_for_other_patches(name):
+    first = describe(name, preset="tiny", patch=(64, 64, 64))
+    assert describe(name, preset="base", options=first.options, patch=(64, 96, 64)) == first

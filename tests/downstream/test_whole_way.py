@@ -12,7 +12,7 @@ from medssl.config import FinetuneConfig, LoopConfig, OptimConfig, PretrainConfi
 from medssl.downstream.finetune import finetune
 from medssl.downstream.label_efficiency import label_efficiency
 from medssl.downstream.predict import predict
-from medssl.encoders.weights import load_encoder, load_network
+from medssl.encoders.weights import load_encoder, load_network, read_description
 from medssl.errors import CheckpointError, ConfigError, DataError, UsageError
 from medssl.runs.run import Run
 from medssl.training.pretrain import pretrain
@@ -129,7 +129,7 @@ def test_a_folder_is_predicted_file_by_file_and_a_bad_file_costs_that_file(model
 def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finished_work(
     encoder_run, small_archive, tmp_path
 ):
-    config = finetuning(small_archive, loop=loop(2))
+    config = finetuning(small_archive, loop=loop(2), encoder={"name": "segresnet"})
     made: list[str] = []
 
     def progress(title: str) -> Silent:
@@ -140,6 +140,8 @@ def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finishe
     assert [(c.labels, c.init) for c in comparisons] == [(2, "scratch"), (2, "masked")]
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "e" / "runs").glob("*/model.safetensors")}
     assert len(before) == 4
+    networks = [Run.open(path.parent).facts["encoder"] for path in before]
+    assert networks == 4 * [read_description(encoder_run).model_dump(mode="json")]  # not the one that was asked for
     again = label_efficiency(config, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert again == comparisons

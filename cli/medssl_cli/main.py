@@ -27,6 +27,7 @@ COMMANDS = (
     ("ui", _REVIEW),
     ("sync", _REVIEW),
     ("score", _REVIEW),
+    ("embed", _REVIEW),
     ("plugins", _SETUP),
     ("config", _SETUP),
     ("doctor", _SETUP),

@@ -27,10 +27,12 @@ def score(
     """
     from medssl.downstream.score import score_scans
     from medssl.errors import UsageError
+    from medssl_cli.progress import counted
 
     if out is not None and out.exists():
         raise UsageError(f"{out} exists. Choose another file with --out.")
-    scans = score_scans(run, cohort, regions=regions, plugin_files=plugin or [])
+    with counted("regions") as progress:
+        scans = score_scans(run, cohort, regions=regions, plugin_files=plugin or [], progress=progress)
     if out is not None:
         _write(scans, out)
     if as_json:
@@ -48,11 +50,13 @@ def score(
 
 def _write(scans: "list[ScanEnergy]", out: Path) -> None:
     import csv
+    import io
 
-    part = out.with_name(f".{out.name}.part")
+    from medssl.runs.writing import write_atomically
+
+    text = io.StringIO(newline="")
+    rows = csv.DictWriter(text, fieldnames=list(scans[0].as_dict()))
+    rows.writeheader()
+    rows.writerows(scan.as_dict() for scan in scans)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("w", newline="") as file:
-        rows = csv.DictWriter(file, fieldnames=list(scans[0].as_dict()))
-        rows.writeheader()
-        rows.writerows(scan.as_dict() for scan in scans)
-    part.replace(out)
+    write_atomically(out, text.getvalue().encode())

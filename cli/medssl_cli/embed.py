@@ -1,0 +1,34 @@
+"""`medssl embed`: one vector per scan."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def embed(
+    run: Annotated[Path, typer.Option(help="Run folder of `medssl pretrain`.")],
+    cohort: Annotated[Path, typer.Option(help="Cohort made by `medssl ingest`; not necessarily that of the run.")],
+    out: Annotated[Path, typer.Option(help="Table to write: .parquet or .csv.")],
+) -> None:
+    """Write what the encoder makes of each scan, for neighbours, maps and simple classifiers.
+
+    Example: medssl embed --run runs/masked --cohort cohort --out features.parquet
+    """
+    from medssl.downstream.embed import embed_scans, write_embeddings
+    from medssl.errors import UsageError
+    from medssl_cli.progress import counted
+
+    if out.exists():
+        raise UsageError(f"{out} exists. Choose another file with --out.")
+    if out.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--out is '{out.name}'. Let it end in .parquet or .csv.")
+    with counted("scans") as progress:
+        embeddings = embed_scans(run, cohort, progress=progress)
+    write_embeddings(embeddings, out)
+    for scan_id, reason in embeddings.failed.items():
+        typer.echo(f"{scan_id}: {reason}", err=True)
+    count, features = embeddings.vectors.shape
+    typer.echo(f"{count} of {count + len(embeddings.failed)} scans, {features} features each: {out}")
+    if embeddings.failed:
+        raise typer.Exit(1)

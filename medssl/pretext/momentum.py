@@ -2,15 +2,24 @@
 
 import copy
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.pretext.projection import BatchNorm
 
-AutoMomentum = float | Literal["auto"]
+AutoMomentum = Annotated[
+    float | Literal["auto"],
+    Field(
+        ge=0.0,
+        lt=1.0,
+        description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average over a "
+        "fortieth of the run, 0.9 to 0.996.",
+    ),
+]
 
 
 class Teacher(nn.Module):

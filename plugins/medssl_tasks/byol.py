@@ -31,13 +31,7 @@ class BYOL(PretextTask):
         """Settings of byol."""
 
         features: int = Field(default=256, ge=8, le=8192, description="Length of the compared vectors.")
-        momentum: AutoMomentum = Field(
-            default="auto",
-            ge=0.0,
-            lt=1.0,
-            description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average "
-            "over a fortieth of the run, 0.9 to 0.996.",
-        )
+        momentum: AutoMomentum = "auto"
 
     config: Config
 

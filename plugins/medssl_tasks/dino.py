@@ -50,13 +50,7 @@ class DINO(PretextTask):
             le=1.0,
             description="Divides the teacher's scores; small values give confident targets.",
         )
-        momentum: AutoMomentum = Field(
-            default="auto",
-            ge=0.0,
-            lt=1.0,
-            description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average "
-            "over a fortieth of the run, 0.9 to 0.996.",
-        )
+        momentum: AutoMomentum = "auto"
         frozen_share: float = Field(
             default=0.02,
             ge=0.0,

@@ -52,13 +52,7 @@ class JEPA(PretextTask):
         )
         width: int = Field(default=128, ge=8, le=4096, description="Features of the predictor.")
         depth: int = Field(default=3, ge=1, le=12, description="Residual blocks of the predictor.")
-        momentum: AutoMomentum = Field(
-            default="auto",
-            ge=0.0,
-            lt=1.0,
-            description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average "
-            "over a fortieth of the run, 0.9 to 0.996.",
-        )
+        momentum: AutoMomentum = "auto"
         geometry: PatchGeometry = Field(
             default=PatchGeometry(), description="Random rotation, magnification and mirroring."
         )

@@ -52,13 +52,7 @@ class MoCo(PretextTask):
             le=2.0,
             description="Divides similarities. Small values stress the most similar negatives.",
         )
-        momentum: AutoMomentum = Field(
-            default="auto",
-            ge=0.0,
-            lt=1.0,
-            description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average "
-            "over a fortieth of the run, 0.9 to 0.996.",
-        )
+        momentum: AutoMomentum = "auto"
 
     config: Config
 

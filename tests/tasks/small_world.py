@@ -1,59 +1,19 @@
 """A small encoder and small regions, so that a task can be tried out in milliseconds."""
 
-from itertools import pairwise
-
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.randomness import Draws
+from medssl.testing import TinyEncoder
 
 SHAPE = (16, 20, 24)
 
 
-class SmallDecoder(Decoder):
-    def __init__(self, channels, out_channels):
-        super().__init__()
-        self.out_channels = out_channels
-        self.up = nn.ModuleList(nn.Conv3d(low + high, high, 3, padding=1) for high, low in pairwise(channels))
-        self.out = nn.Conv3d(channels[0], out_channels, 1)
-
-    def forward(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
-        x = pyramid[-1]
-        for conv, skip in zip(reversed(self.up), reversed(pyramid[:-1]), strict=True):
-            x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
-            x = F.leaky_relu(conv(torch.cat([x, skip], dim=1)))
-        return self.out(x)
-
-
-class SmallEncoder(Encoder):
-    """Three levels of two convolutions, instance normalisation, stride 1, 2 and 4."""
+class SmallEncoder(TinyEncoder):
+    """Of few channels."""
 
     def __init__(self, channels=(6, 12, 24), in_channels=1):
-        super().__init__()
-        self.description = EncoderDescription(name="small", in_channels=in_channels)
-        self.channels = channels
-        self.strides = ((1, 1, 1), (2, 2, 2), (4, 4, 4))
-        inputs = (in_channels, *channels[:-1])
-        self.levels = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv3d(a, b, 3, padding=1, stride=1 if i == 0 else 2),
-                nn.InstanceNorm3d(b, affine=True),
-                nn.LeakyReLU(0.01),
-            )
-            for i, (a, b) in enumerate(zip(inputs, channels, strict=True))
-        )
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        pyramid = []
-        for level in self.levels:
-            image = level(image)
-            pyramid.append(image)
-        return pyramid
-
-    def make_decoder(self, out_channels: int) -> SmallDecoder:
-        return SmallDecoder(self.channels, out_channels)
+        super().__init__(in_channels=in_channels, channels=channels)
 
 
 class SmallRegion:

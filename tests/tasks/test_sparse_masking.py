@@ -148,5 +148,5 @@ def test_a_vit_encodes_only_the_tokens_that_are_left():
 
 
 def test_an_encoder_that_cannot_drop_tokens_is_refused_in_words():
-    with pytest.raises(ConfigError, match="'small' has no `encode_visible`"):
+    with pytest.raises(ConfigError, match="'tiny' has no `encode_visible`"):
         MaskedVolume(SmallEncoder(), MaskedVolume.Config(masking="drop-tokens"))

@@ -17,12 +17,12 @@ def embed(
     """
     from medssl.downstream.embed import embed_scans, write_embeddings
     from medssl.errors import UsageError
+    from medssl.runs.writing import prepare_new_file
     from medssl_cli.progress import counted
 
-    if out.exists():
-        raise UsageError(f"{out} exists. Choose another file with --out.")
     if out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out is '{out.name}'. Let it end in .parquet or .csv.")
+    prepare_new_file(out)
     with counted("scans") as progress:
         embeddings = embed_scans(run, cohort, progress=progress)
     write_embeddings(embeddings, out)

@@ -26,11 +26,11 @@ def score(
     Example: medssl score --run runs/masked --cohort cohort --top 10
     """
     from medssl.downstream.score import score_scans
-    from medssl.errors import UsageError
+    from medssl.runs.writing import prepare_new_file
     from medssl_cli.progress import counted
 
-    if out is not None and out.exists():
-        raise UsageError(f"{out} exists. Choose another file with --out.")
+    if out is not None:
+        prepare_new_file(out)
     with counted("regions") as progress:
         scans = score_scans(run, cohort, regions=regions, plugin_files=plugin or [], progress=progress)
     if out is not None:
@@ -58,5 +58,4 @@ def _write(scans: "list[ScanEnergy]", out: Path) -> None:
     rows = csv.DictWriter(text, fieldnames=list(scans[0].as_dict()))
     rows.writeheader()
     rows.writerows(scan.as_dict() for scan in scans)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, text.getvalue().encode())

@@ -97,7 +97,6 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> None:
     write = pa.csv.write_csv if out.suffix == ".csv" else pa.parquet.write_table
     content = io.BytesIO()
     write(pa.table(columns), content)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content.getvalue())
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from medssl.errors import DataError
+from medssl.errors import DataError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -31,6 +31,16 @@ def write_atomically(path: Path, content: bytes) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
             raise
+
+
+def prepare_new_file(path: Path) -> None:
+    """Make the folder of a file that is written later. Raises UsageError where the file exists, DataError where the
+    folder cannot be made: before hours of work, not after them.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists. Choose another file with --out.")
+    with say_what_failed(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:

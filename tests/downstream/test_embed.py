@@ -116,3 +116,13 @@ def test_an_encoder_that_says_no_patch_is_refused(encoder_folder, small_archive)
     save_encoder(encoder_folder, build_encoder(describe("dynunet", preset="tiny", patch=(16, 16, 16))), facts={})
     with pytest.raises(CheckpointError, match="for which patch"):
         embed_scans(encoder_folder, small_archive.cohort)
+
+
+@pytest.mark.parametrize("command", ["embed", "score"])
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(command, encoder_folder, small_archive, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "table.csv"
+    words = [command, "--run", str(encoder_folder), "--cohort", str(small_archive.cohort), "--out", str(out)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert f"{out} cannot be written" in " ".join(done.output.split()).replace("\n", "")

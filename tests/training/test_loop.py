@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -155,3 +157,24 @@ def test_clip_norm_zero_clips_nothing(tmp_path, ball_scans):
         train(training, fabric=start_fabric(LOOP), run=run, progress=Silent())
         losses.append([line["train/loss"] for line in run.metrics()])
     assert losses[0] == losses[1]
+
+
+LEAVES = """
+import atexit, sys
+import torch.distributed as dist
+from medssl.config import LoopConfig
+from medssl.training.loop import start_fabric
+atexit.register(lambda: print("in a group at the very end:", dist.is_initialized()))
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+start_fabric(LoopConfig(steps=1, devices=1))
+print("in a group while training:", dist.is_initialized())
+"""
+
+
+def test_a_process_leaves_its_group_before_python_ends(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES, str(tmp_path / "store")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout.splitlines()[-2:]
+    assert said == ["in a group while training: True", "in a group at the very end: False"]

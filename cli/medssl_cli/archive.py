@@ -134,7 +134,7 @@ def verify(
     from medssl.errors import UsageError
     from medssl.store.ingest import IngestSettings
     from medssl.store.verify import verify_against_dcm2niix
-    from medssl_cli.ingest_display import LiveProgress
+    from medssl_cli.progress import LiveProgress
 
     if against != "dcm2niix":
         raise UsageError(f"--against {against} is not known. Use --against dcm2niix.")

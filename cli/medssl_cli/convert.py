@@ -43,7 +43,8 @@ def convert(
     """
     from medssl.store.convert import convert as run_convert
     from medssl_cli.ingest import finish, given_options, ingest_settings
-    from medssl_cli.ingest_display import LiveProgress, print_table
+    from medssl_cli.ingest_display import print_table
+    from medssl_cli.progress import LiveProgress
 
     given = given_options(
         modality=modality,

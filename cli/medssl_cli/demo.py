@@ -109,7 +109,7 @@ def write_archive(folder: Path, size: DemoSize) -> Path:
 def ingest_archive(archive: Path, cohort: Path, *, key: Path, workers: int | None) -> Path:
     """The cohort of the archive's DICOM and NIfTI scans."""
     from medssl.store.ingest import IngestSettings, ingest
-    from medssl_cli.ingest_display import LiveProgress
+    from medssl_cli.progress import LiveProgress
 
     if not key.exists():
         key.touch(mode=0o600)

@@ -1,5 +1,6 @@
 """`medssl embed`: one vector per scan."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +19,13 @@ def embed(
     from medssl.downstream.embed import embed_scans, write_embeddings
     from medssl.errors import UsageError
     from medssl.runs.writing import prepare_new_file
-    from medssl_cli.progress import counted
+    from medssl_cli.progress import LiveProgress
 
     if out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out is '{out.name}'. Let it end in .parquet or .csv.")
     prepare_new_file(out)
-    with counted("scans") as progress:
-        embeddings = embed_scans(run, cohort, progress=progress)
+    with LiveProgress() as live:
+        embeddings = embed_scans(run, cohort, progress=partial(live.step, "scans"))
     write_embeddings(embeddings, out)
     for scan_id, reason in embeddings.failed.items():
         typer.echo(f"{scan_id}: {reason}", err=True)

@@ -73,7 +73,8 @@ def ingest(
     Example: medssl ingest /archive/2019 /archive/2020 --out cohort
     """
     from medssl.store.ingest import ingest as run_ingest
-    from medssl_cli.ingest_display import LiveProgress, print_report
+    from medssl_cli.ingest_display import print_report
+    from medssl_cli.progress import LiveProgress
 
     given = given_options(
         dataset=dataset, labels=labels, label_names=label_names, splits=splits, patients=patients, modality=modality,

@@ -1,11 +1,11 @@
-"""How a training looks in the terminal: one live line, or a plain line now and then where nobody can watch it live."""
+"""How long work looks in the terminal: one live line, or a plain line now and then where nobody can watch it live."""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
+from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -22,16 +22,37 @@ def own_rank() -> int:
     return 0
 
 
-@contextmanager
-def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A live bar on stderr where somebody watches, fed with (done, total); else nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+class LiveProgress:
+    """Lines on stderr that count what is done; plain ones every ten seconds where nobody can watch it live."""
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as live:
-        bar = live.add_task(what, total=None)
-        yield lambda done, total: live.update(bar, completed=done, total=total)
+    def __init__(self) -> None:
+        self._live: Progress | None = None
+        self._bars: dict[str, TaskID] = {}
+        self._printed_s = time.monotonic()
+
+    def __enter__(self) -> "LiveProgress":
+        if sys.stderr.isatty():
+            self._live = _bars()
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def step(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+        """`done` of `total` things of a stage are over."""
+        if self._live is not None:
+            if stage not in self._bars:
+                self._bars[stage] = self._live.add_task(stage, total=total, note=note)
+            self._live.update(self._bars[stage], completed=done, total=total, note=note)
+        elif time.monotonic() - self._printed_s >= PLAIN_EVERY_S:
+            self._printed_s = time.monotonic()
+            of = f" of {total}" if total is not None else ""
+            about = f" ({note})" if note else ""
+            print(f"{stage}: {done}{of}{about}", file=sys.stderr, flush=True)
 
 
 class TrainingProgress:
@@ -134,3 +155,14 @@ class TrainingProgress:
 
     def _print(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
+
+
+def _bars() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    return Progress(*columns, console=Console(stderr=True), refresh_per_second=4)

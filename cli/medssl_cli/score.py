@@ -1,6 +1,7 @@
 """`medssl score`: which scans of a cohort a trained task finds odd."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,12 +28,14 @@ def score(
     """
     from medssl.downstream.score import score_scans
     from medssl.runs.writing import prepare_new_file
-    from medssl_cli.progress import counted
+    from medssl_cli.progress import LiveProgress
 
     if out is not None:
         prepare_new_file(out)
-    with counted("regions") as progress:
-        scans = score_scans(run, cohort, regions=regions, plugin_files=plugin or [], progress=progress)
+    with LiveProgress() as live:
+        scans = score_scans(
+            run, cohort, regions=regions, plugin_files=plugin or [], progress=partial(live.step, "regions")
+        )
     if out is not None:
         _write(scans, out)
     if as_json:

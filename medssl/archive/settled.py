@@ -55,8 +55,9 @@ def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> Settled:
             f"the cohort was made with the pseudonym key {before.key_id}, this is {asked.key_id}. "
             "Name the right one with --key-file."
         )
-    for name in sorted(named & _names(asked)):
-        was, wanted = _value(before, name), _value(asked, name)
+    known, wishes = _by_name(before), _by_name(asked)
+    for name in sorted(named & wishes.keys()):
+        was, wanted = known.get(name), wishes[name]
         if was != wanted:
             raise UsageError(
                 f"the cohort was made with {name.removeprefix('policy.')} {was}, not {wanted}. Leave it out, or ingest "
@@ -65,11 +66,6 @@ def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> Settled:
     return before
 
 
-def _names(settled: Settled) -> set[str]:
-    return {"seed", "fractions", *(f"policy.{name}" for name in settled.policy)}
-
-
-def _value(settled: Settled, name: str) -> object:
-    if name.startswith("policy."):
-        return settled.policy.get(name.removeprefix("policy."))
-    return getattr(settled, name)
+def _by_name(settled: Settled) -> dict[str, object]:
+    policy = {f"policy.{name}": value for name, value in settled.policy.items()}
+    return {"seed": settled.seed, "fractions": settled.fractions, **policy}

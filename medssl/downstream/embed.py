@@ -1,7 +1,7 @@
 """One vector per scan: what a pretrained encoder makes of it, for neighbours, maps and simple classifiers."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from medssl.archive.cohort import Cohort
 from medssl.archive.manifest import ManifestRow
 from medssl.encoders.build import check_patch
 from medssl.encoders.encoder import Encoder
+from medssl.encoders.records import stated_patch
 from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.errors import CheckpointError, DataError
 from medssl.pretext.projection import pooled_levels
@@ -23,6 +24,7 @@ from medssl.store.volumes import StoredVolume, open_volume
 
 LEVELS = 2  # of the pyramid, the coarsest: as in the tasks' own vectors
 WINDOWS = 4  # that are computed at once
+LONGEST_EDGE = 1024  # of a window in voxels: records come from strangers, and scans are padded to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +44,8 @@ def embed_scans(
     Raises CheckpointError where that holds none, ConfigError where its patch does not fit it, DataError for a cohort
     of which no scan can be read.
     """
-    encoder, _ = load_encoder(run_folder)
     patch = _patch(run_folder)
+    encoder, _ = load_encoder(run_folder)
     check_patch(encoder, patch)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     cohort = Cohort.open(cohort_folder)
@@ -101,8 +103,7 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> None:
 
 
 def _patch(folder: Path) -> tuple[int, int, int]:
-    edges: Sequence[object] = encoder_record(folder).facts.get("patch", ())
-    if len(edges) != 3 or not all(isinstance(edge, int) and 0 < edge <= 1024 for edge in edges):
+    patch = stated_patch(encoder_record(folder).facts)
+    if patch is None or not all(0 < edge <= LONGEST_EDGE for edge in patch):
         raise CheckpointError(f"{folder / 'encoder.json'} does not say for which patch the encoder was trained.")
-    d, h, w = (int(str(edge)) for edge in edges)
-    return d, h, w
+    return patch

@@ -1,6 +1,7 @@
 """The JSON files beside the weights: what was trained, on what, and what every tensor looks like."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -72,6 +73,14 @@ class NetworkRecord(BaseModel):
     out_channels: int = OutChannels
     facts: NetworkFacts
     tensors: dict[str, TensorRecord]
+
+
+def stated_patch(facts: Mapping[str, Any]) -> Triple | None:
+    """(D, H, W) voxels that an encoder saw in training, where its facts say so."""
+    edges = facts.get("patch")
+    if not isinstance(edges, list) or len(edges) != 3 or not all(isinstance(edge, int) for edge in edges):
+        return None
+    return edges[0], edges[1], edges[2]
 
 
 R = TypeVar("R", EncoderRecord, NetworkRecord)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medssl.encoders.encoder import Decoder, Encoder
-from medssl.encoders.records import NetworkFacts
+from medssl.encoders.records import NetworkFacts, stated_patch
 from medssl.encoders.topology import Triple
 from medssl.encoders.weights import encoder_record, load_encoder, load_network
 from medssl.errors import CheckpointError, UsageError
@@ -47,10 +47,7 @@ class Source:
         """(D, H, W) voxels that the network saw in training, where the run says so."""
         if self.network is not None:
             return self.network.patch
-        stated = self.facts.get("patch")
-        return (
-            (int(stated[0]), int(stated[1]), int(stated[2])) if isinstance(stated, list) and len(stated) == 3 else None
-        )
+        return stated_patch(self.facts)
 
     @property
     def only_size(self) -> Triple | None:

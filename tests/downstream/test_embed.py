@@ -1,6 +1,7 @@
 """One vector per scan."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pyarrow.csv
@@ -93,8 +94,6 @@ def test_the_table_has_a_row_per_scan_and_holds_pseudonyms_only(suffix, encoder_
 
 
 def test_a_damaged_scan_costs_that_scan(encoder_folder, small_archive, tmp_path):
-    import shutil
-
     cohort = tmp_path / "cohort"
     shutil.copytree(small_archive.cohort, cohort)
     victim = sorted((cohort / "store").glob("*.b2nd"))[0]

@@ -337,16 +337,16 @@ def test_a_link_is_followed_only_inside_its_source_and_only_when_asked(tmp_path,
 
 
 def test_a_scan_that_is_too_large_for_its_worker_costs_itself_only(tmp_path, run_ingest):
-    """With real worker processes and too small an address space for one of the scans."""
+    """With real worker processes, whose whole address space is smaller than the voxels of one of the scans."""
     root = labelled_folder(tmp_path / "a", count=3)
     header = bytearray((nifti(tmp_path / "big.nii", scan_voxels(1))).read_bytes()[:352])
-    struct.pack_into("<8h", header, 40, 3, 800, 800, 800, 1, 1, 1, 1)
+    struct.pack_into("<8h", header, 40, 3, 1000, 1000, 1000, 1, 1, 1, 1)
     with (root / "images" / "big.nii").open("wb") as file:
         file.write(header)
-        file.truncate(352 + 2 * 800**3)
+        file.truncate(352 + 2 * 1000**3)
     from medssl.archive.limits import Limits
 
-    limits = Limits(field_of_view_mm=5.0, worker_bytes=1_200_000_000)
+    limits = Limits(field_of_view_mm=5.0, worker_bytes=1_600_000_000)
     report = run_ingest(root, workers=1, limits=limits)
     assert report.n_scans == 3
     assert report.reasons == {"TOO_LARGE": 1}

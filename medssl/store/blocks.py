@@ -94,11 +94,11 @@ def verify(path: Path, scan_id: str) -> None:
 
 
 def _opened(path: Path, scan_id: str) -> Any:
-    """The open blosc2 array; nothing is unpacked yet."""
+    """The open blosc2 array; nothing is unpacked yet. A memory map saves the copy out of the file cache."""
     import blosc2
 
     try:
-        return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+        return blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
     except FileNotFoundError as error:
         raise missing(scan_id, path) from error
     except _REFUSALS as error:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from medssl.errors import DataError
 from medssl.store.worker import (
+    Delivery,
     Errand,
     Failure,
     Order,
@@ -88,7 +90,7 @@ class _Member:
         self.under_way: deque[tuple[Order, _Memory]] = deque()
         self.free: deque[_Memory] = deque()
         self.memories, self.largest = 0, 0
-        self.last_scan_id: str | None = None
+        self.reading: str | None = None  # the scan that it last said to turn to
 
     def give(self, order: Order) -> None:
         self.largest = max(self.largest, batch_bytes(order))
@@ -124,9 +126,9 @@ class _Member:
     def take(self, step: int) -> Voxels:
         order, memory = self.under_way.popleft()
         try:
-            while isinstance(message := self.connection.recv(), Reading):
-                self.last_scan_id = message.scan_id
-        except (EOFError, ConnectionResetError) as error:
+            while isinstance(message := self._hear(), Reading):
+                pass
+        except (EOFError, OSError) as error:
             raise self._death() from error
         if isinstance(message, Failure):
             raise _failure(message)
@@ -138,12 +140,22 @@ class _Member:
     def _give_back(self, memory: _Memory) -> None:
         self.free.append(memory)
 
+    def _hear(self) -> Reading | Delivery | Failure:
+        """The worker's next message. Raises EOFError or OSError when there is none to come."""
+        message: Reading | Delivery | Failure = self.connection.recv()
+        self.reading = message.scan_id if isinstance(message, Reading) else None
+        return message
+
     def _death(self) -> DataError:
         code = self.process.wait()
+        with suppress(EOFError, OSError):
+            while True:  # what it had said before it died
+                self._hear()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        where = f"while it read scan {self.reading}" if self.reading else "between two batches"
         return DataError(
-            f"a data worker died ({how}) while it read scan {self.last_scan_id}. If the machine ran out of memory "
-            "(signal 9), lower loop.workers or the batch size; else run `medssl doctor --cohort` to check the store."
+            f"a data worker died ({how}) {where}. If the machine ran out of memory (signal 9), lower loop.workers or "
+            "the batch size; else run `medssl doctor --cohort` to check the store."
         )
 
     def close(self) -> None:

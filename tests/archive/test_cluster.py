@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from cohort_bytes import cohort_bytes
 from dangerous import GIGABYTE, behave, fail
 from typer.testing import CliRunner
+from waiting import wait_for
 from written_dicom import Series, random_voxels
 
 from medssl.archive import cluster as cluster_module
@@ -38,8 +38,7 @@ class Cluster:
         self.processes = [self._start("scheduler", "--port", "0", "--no-dashboard")]
         self.workers = [self.start_worker(folder / name) for name in ("one", "two")]
         self.processes += self.workers
-        while not self.file.exists():
-            time.sleep(0.05)
+        wait_for(self.file.exists)
         self.address = json.loads(self.file.read_text())["address"]
 
     def start_worker(self, folder: Path) -> subprocess.Popen[bytes]:

@@ -1,6 +1,6 @@
 import os
 import signal
-import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from stored_scans import noise, store_scan
+from waiting import wait_for
 
 from medssl.errors import DataError
 from medssl.store.crops import Crop
@@ -103,13 +104,30 @@ def test_a_truncated_scan_stops_the_training_with_its_name(tmp_path):
         batches(plan, 1, workers=1, with_labels=False)
 
 
-def test_a_killed_worker_stops_the_training_with_the_scan_it_was_reading(plan):
+def test_a_killed_worker_stops_the_training_with_the_scan_it_was_reading(tmp_path):
+    plan = BatchPlan(
+        [store_scan(tmp_path, "stuck", noise((40, 40, 40)))], {"a": Crop(size=(30,) * 3)}, batch_size=1, seed=0
+    )
+    (tmp_path / "stuck.b2nd").unlink()
+    os.mkfifo(tmp_path / "stuck.b2nd")  # whoever opens it waits for a writer
+    with RegionLoader(plan, workers=1, first_step=0) as loader, ThreadPoolExecutor(1) as thread:
+        member = loader._crew.members[0]
+        batch = thread.submit(next, iter(loader))
+        wait_for(lambda: member.reading == "stuck")
+        os.kill(member.process.pid, signal.SIGKILL)
+        with pytest.raises(DataError, match=r"worker died \(signal 9\) while it read scan stuck\. If"):
+            batch.result()
+
+
+def test_a_worker_killed_at_any_moment_stops_the_training(plan):
     with RegionLoader(plan, workers=2, first_step=0) as loader:
         stream = iter(loader)
         next(stream)
         for member in loader._crew.members:
             os.kill(member.process.pid, signal.SIGKILL)
-        with pytest.raises(DataError, match=r"worker died \(signal 9\) while it read scan scan-\d"):
+        with pytest.raises(
+            DataError, match=r"worker died \(signal 9\) (while it read scan scan-\d|between two batches)\."
+        ):
             list(zip(range(6), stream, strict=False))
 
 
@@ -163,12 +181,14 @@ def test_descriptors_and_memory_are_given_back(plan):
         for _ in range(10):
             next(stream)
         member = loader._crew.members[0]
-        open_before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), member.process.pid)]
+        folders = [f"/proc/{pid}/fd" for pid in (os.getpid(), member.process.pid)]
+        open_before = [len(os.listdir(folder)) for folder in folders]
         for _ in range(100):
             next(stream)
-        time.sleep(0.05)
-        open_after = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), member.process.pid)]
-        assert np.subtract(open_after, open_before).max() <= 1
+        # the worker is at work on the next batch while this looks
+        wait_for(
+            lambda: all(len(os.listdir(f)) <= n + 1 for f, n in zip(folders, open_before, strict=True)), limit_s=10
+        )
 
 
 class Log(list):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from medssl.config import TrackingConfig
 from medssl.errors import TrackingError
@@ -120,13 +121,6 @@ def test_a_kill_in_the_middle_costs_nothing_that_was_logged(workspace):
     assert steps[:1000] == [line["step"] for line in lines][:1000]
     assert steps[-1] == lines[-1]["step"]
     assert sync(folder).sent == 0
-
-
-def wait_for(condition, *, limit_s: float = 120.0) -> None:
-    until = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < until, "took too long"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow  # MLflow itself waits 20 s for the lock

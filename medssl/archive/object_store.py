@@ -35,9 +35,10 @@ def open_store(path: Path) -> Iterator["ObjectStore"]:
 
         filesystem, _ = url_to_fs(url_of(path))
     except ImportError as error:
+        # fsspec says which package a store asks for; that of S3 and fsspec itself come with medssl.
         raise UsageError(
-            f"{path.parts[0]}// needs a package that is not installed ({error.name or error}). "
-            "Install it with: pip install 'medssl[remote]'."
+            f"{path.parts[0]}// needs a package that is not installed: {error}. For s3:// install it with: "
+            "pip install 'medssl[remote]'; other stores need their own package beside that."
         ) from error
     except ValueError as error:
         raise UsageError(f"{path.parts[0]}// is no source that is known. See docs/archive.md.") from error

@@ -155,9 +155,15 @@ def test_what_cannot_be_a_source_is_said_in_a_sentence(run_ingest, stored, monke
     fsspec.filesystem("memory").makedirs("/void")
     with pytest.raises(DataError, match="holds no object"):
         run_ingest(remote("memory://void"))
+    known = sys.modules["fsspec.registry"]._registry  # another test may have loaded a store
+    monkeypatch.delitem(known, "s3", raising=False)
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(UsageError, match=r"medssl\[remote\]"):
+    with pytest.raises(UsageError, match=r"s3fs.*medssl\[remote\]"):
         run_ingest(remote("s3://bucket/prefix"))
+    monkeypatch.delitem(known, "gs", raising=False)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UsageError, match=r"^gs:// needs .*gcsfs"):
+        run_ingest(remote("gs://bucket/prefix"))
 
 
 @pytest.mark.enable_socket

@@ -49,7 +49,7 @@ def synthetic(number: int) -> IndexedFile:
         modality="CT",
         rows=512, columns=512, n_frames=1, photometric="MONOCHROME2", bits_allocated=16, bits_stored=12, high_bit=11,
         signed=False, padding=None, grid=0, frame_of_reference=f"1.2.826.4.{study}", manufacturer="siemens",
-        model="definition", body_part="chest", lut=False, references=(), pixel_at=1500, pixel_bytes=524288,
+        model="definition", body_part="chest", lut=False, pixel_at=1500, pixel_bytes=524288,
         frames=(frame,),
     )  # fmt: skip
     path = ROOT / f"{number // 5000:05d}" / f"IM{number:08d}"

@@ -72,7 +72,6 @@ def _plain(dataset: Dataset) -> Record:
         padding=_padding(values), grid=0, frame_of_reference=values.text(tags.FRAME_OF_REFERENCE),
         manufacturer=manufacturer_word(values.text(tags.MANUFACTURER)), model=model_word(values.text(tags.MODEL)),
         body_part=body_part_word(values.text(tags.BODY_PART)), lut=bool(values.items(tags.LUT)),
-        references=_references(values),
         pixel_at=dataset.pixel_at, pixel_bytes=0,
         frames=(), flags=tuple(flags),
     )  # fmt: skip
@@ -132,14 +131,3 @@ def _padding(values: Values) -> tuple[int, int] | None:
     first = read(tags.PADDING)
     last = read(tags.PADDING_LIMIT) if len(values.raw(tags.PADDING_LIMIT)) >= 2 else first
     return min(first, last), max(first, last)
-
-
-def _references(values: Values) -> tuple[str, ...]:
-    """Series UIDs that a segmentation or structure set refers to."""
-    if tags.REFERENCED_SERIES not in values.elements and tags.REFERENCED_FRAME not in values.elements:
-        return ()
-    found = [item.text(tags.SERIES_UID) for item in values.items(tags.REFERENCED_SERIES)]
-    for frame in values.items(tags.REFERENCED_FRAME):
-        for study in frame.items(tags.RT_STUDY):
-            found += [series.text(tags.SERIES_UID) for series in study.items(tags.RT_SERIES)]
-    return tuple(sorted({uid for uid in found if uid}))

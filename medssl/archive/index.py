@@ -17,7 +17,7 @@ from medssl.archive.discover import Stamp
 from medssl.archive.reasons import Reason
 from medssl.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 # What may be over by the next run is tried again then.
 PASSING = frozenset({Reason.IN_FLUX, Reason.IO_ERROR, Reason.TIMEOUT})
 

@@ -74,7 +74,7 @@ def read_label_record(
     if len(structures) > MOST_STRUCTURES or len(instances) > MOST_INSTANCES:
         raise Rejected(Reason.TOO_LARGE, f"{len(structures)} structures on {len(instances)} images in one label object")
     series = tuple(sorted({uid for item in _series(values) if (uid := item.text(tags.SERIES_UID))}))
-    return LabelRecord(record._replace(references=series), _created(values), series, instances, structures)
+    return LabelRecord(record, _created(values), series, instances, structures)
 
 
 def read_label_object(path: str, wanted: Wanted, *, limits: Limits) -> Dataset:
@@ -97,7 +97,7 @@ def _last(values: Values) -> int:
     """Frames are walked only where the object does not list the images it was made on."""
     if values.text(tags.SOP_CLASS) == RT_STRUCTURE:
         return label_tags.LAST_BEFORE_CONTOURS
-    listed = values.items(tags.REFERENCED_SERIES) or values.items(label_tags.OTHER_STUDIES)
+    listed = values.items(label_tags.REFERENCED_SERIES) or values.items(label_tags.OTHER_STUDIES)
     return label_tags.LAST_OF_SEGMENTS if listed else tags.LAST_OF_FRAMES
 
 
@@ -113,12 +113,12 @@ _WANTED = Wanted(_VALUES, _SEQUENCES, _last)
 
 def _series(values: Values) -> Iterator[Values]:
     """Items that stand for a referenced series: of this study, of others, of a structure set."""
-    yield from values.items(tags.REFERENCED_SERIES)
+    yield from values.items(label_tags.REFERENCED_SERIES)
     for study in values.items(label_tags.OTHER_STUDIES):
-        yield from study.items(tags.REFERENCED_SERIES)
-    for frame in values.items(tags.REFERENCED_FRAME):
-        for study in frame.items(tags.RT_STUDY):
-            yield from study.items(tags.RT_SERIES)
+        yield from study.items(label_tags.REFERENCED_SERIES)
+    for frame in values.items(label_tags.REFERENCED_FRAME):
+        for study in frame.items(label_tags.RT_STUDY):
+            yield from study.items(label_tags.RT_SERIES)
 
 
 def _instances(values: Values) -> Iterator[str]:

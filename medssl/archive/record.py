@@ -79,7 +79,6 @@ class Record(NamedTuple):
     model: str
     body_part: str
     lut: bool
-    references: tuple[str, ...]
     pixel_at: int
     pixel_bytes: int
     frames: tuple[Frame, ...]

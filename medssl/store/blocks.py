@@ -49,8 +49,9 @@ def write(path: Path, voxels: npt.NDArray[Any], contents: Contents) -> None:
             cparams={**packing, "splitmode": blosc2.SplitMode.ALWAYS_SPLIT},
         )
         stored.schunk.vlmeta["facts"] = described
-        for name, a in small.items():
-            stored.schunk.vlmeta[f"array/{name}"] = a.tobytes()
+        # blosc2 takes sixteen such entries in a file; a label may have 255 classes.
+        if small:
+            stored.schunk.vlmeta["arrays"] = b"".join(small[name].tobytes() for name in sorted(small))
         stored.schunk.vlmeta["checksum"] = checksum(voxels, described, small)
         del stored
 
@@ -109,8 +110,10 @@ def _contents(stored: Any, path: Path, scan_id: str) -> Contents:
     try:
         meta = stored.schunk.vlmeta
         facts = json.loads(meta["facts"])
-        shapes = facts.pop("arrays")
-        arrays = {n: np.frombuffer(meta[f"array/{n}"], dtype).reshape(shape) for n, (dtype, shape) in shapes.items()}
-    except (*_REFUSALS, KeyError) as error:
+        arrays, rest = {}, memoryview(meta.get("arrays", b""))
+        for name, (dtype, shape) in sorted(facts.pop("arrays").items()) if rest else ():
+            arrays[name] = np.ndarray(shape, dtype, buffer=rest)
+            rest = rest[arrays[name].nbytes :]
+    except (*_REFUSALS, KeyError, TypeError) as error:
         raise damaged(scan_id, path, error) from error
     return Contents(facts, arrays)

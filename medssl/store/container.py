@@ -67,8 +67,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError, ValueError) as error:
         free_mb = shutil.disk_usage(path.parent).free // 2**20
         raise DataError(
-            f"{path.name} cannot be written to the store: {error} ({free_mb} MB are free there). Check space and "
-            "rights of the folder."
+            f"{path.name} cannot be written to the store: {str(error) or type(error).__name__} ({free_mb} MB are free "
+            "there). Check space and rights of the folder."
         ) from error
     finally:
         draft.unlink(missing_ok=True)

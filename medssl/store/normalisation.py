@@ -51,7 +51,7 @@ def normalisation_of(volume: Volume, modality: str) -> Normalisation:
     low, high = np.percentile(body, [LOW_PERCENTILE, HIGH_PERCENTILE])
     inside = np.clip(body, low, high)
     std = float(inside.std())
-    # A constant scan has nothing to scale; 1 keeps it at zero instead of dividing by zero.
-    return Normalisation(
-        float(low), float(high), float(inside.mean()), std if std > 1e-6 * max(1.0, abs(high)) else 1.0
-    )
+    # A constant scan has nothing to scale; 1 keeps it at zero instead of dividing by zero. What is constant follows
+    # from the scan's own values: a diffusivity in m2/s varies by a billionth.
+    varies = std > 1e-6 * max(abs(low), abs(high))
+    return Normalisation(float(low), float(high), float(inside.mean()), std if varies else 1.0)

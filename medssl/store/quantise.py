@@ -12,11 +12,12 @@ LEVELS = 4095
 DARK_PERCENTILE, BRIGHT_PERCENTILE = 0.5, 99.5
 
 
-def quantisation(voxels: npt.NDArray[Any], modality: str) -> tuple[float, float]:
-    """(scale, offset) that keep the whole range of the scan.
+def quantisation(voxels: npt.NDArray[Any], modality: str, keep: tuple[float, float]) -> tuple[float, float]:
+    """(scale, offset) of a scan of which at least the values from keep[0] to keep[1] are of use.
 
     Whole numbers that fit 16 bits are kept as they are, and so is CT (rounded to 1 HU). All else gets 4096 levels
-    between the darkest and the brightest half per cent, coarser only where outliers would leave the 16 bits.
+    between the darkest and the brightest half per cent, and 65536 in all: values that lie further out than these reach,
+    such as a hot voxel in a map of ratios, are clipped rather than that all others share what is left of the levels.
     """
     low, high = float(voxels.min()), float(voxels.max())
     fits = low >= LOWEST and high <= HIGHEST
@@ -27,10 +28,16 @@ def quantisation(voxels: npt.NDArray[Any], modality: str) -> tuple[float, float]
     if high == low:
         return 1.0, low
     dark, bright = np.percentile(voxels[:: max(1, voxels.shape[0] // 128)], [DARK_PERCENTILE, BRIGHT_PERCENTILE])
-    scale = max((float(bright) - float(dark)) / LEVELS, (high - low) / (HIGHEST - LOWEST))
+    least, most = min(float(dark), keep[0]), max(float(bright), keep[1])
+    if most == least:
+        least, most = low, high
+    scale = max((float(bright) - float(dark)) / LEVELS, (most - least) / (HIGHEST - LOWEST))
     # From zero upwards where the range allows: the upper byte then hardly changes and packs well.
-    offset = low if (high - low) / scale <= HIGHEST else low - LOWEST * scale
-    return scale, offset
+    if (high - low) / scale <= HIGHEST:
+        return scale, low
+    reach = (HIGHEST - LOWEST) * scale
+    bottom = max(low, min((least + most - reach) / 2, high - reach))
+    return scale, bottom - LOWEST * scale
 
 
 def quantised(voxels: npt.NDArray[Any], *, scale: float, offset: float) -> npt.NDArray[np.int16]:

@@ -25,7 +25,7 @@ from medssl.store.quantise import quantisation, quantised
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 # Voxels of each label class that are remembered, so that a crop can be centred on one without reading the label.
 VOXELS_PER_CLASS = 512
 
@@ -39,7 +39,7 @@ class StoredVolume:
 
     shape, spacing_mm, body_box: in tensor order (D, H, W). affine_ras_mm: (4, 4), stored (X, Y, Z) index to RAS mm.
     physical value = stored voxel * scale + offset. class_voxels: per label value an (N, 3) sample of its voxels (d, h,
-    w). body_mask: None in a file of before there were masks.
+    w). body_mask: None where nothing is drawn any more.
     """
 
     scan_id: str
@@ -145,8 +145,8 @@ def write_volume(
             folder, scan_id, _checked_label(scan_id, volume, label), policy=policy, modality=modality
         )
         arrays = {f"class/{value}": where for value, where in classes.items()}
-    scale, offset = quantisation(voxels, modality)
     normalisation = normalisation_of(stored, modality)
+    scale, offset = quantisation(voxels, modality, (normalisation.low, normalisation.high))
     body_box, mask = find_body(voxels, modality)
     facts = {
         "format": FORMAT, "scan_id": scan_id, "modality": modality, "shape": list(voxels.shape),
@@ -195,7 +195,7 @@ def open_volume(folder: Path, scan_id: str) -> StoredVolume:
             body_box=(start, stop),
             has_label=facts["has_label"],
             class_voxels={int(name.removeprefix("class/")): where for name, where in beside.arrays.items()},
-            body_mask=BodyMask.of_facts(facts["body_mask"]) if "body_mask" in facts else None,
+            body_mask=BodyMask.of_facts(facts["body_mask"]),
             packing=packing,
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -1,14 +1,11 @@
-import json
 import pickle
 
-import blosc2
 import numpy as np
 import pytest
 from scipy import ndimage
-from stored_scans import noise, store_scan
+from stored_scans import store_scan
 
 from medssl.store.body import coarse_mask, find_body, with_cavities
-from medssl.store.volumes import open_volume
 
 
 def ct_of_a_chest() -> np.ndarray:
@@ -65,12 +62,3 @@ def test_the_mask_comes_back_from_the_store_and_is_small(tmp_path):
     stored = store_scan(tmp_path, "a", voxels.transpose(2, 1, 0), modality="CT")
     assert np.array_equal(stored.body_mask.cells, find_body(voxels, "CT")[1].cells)
     assert len(pickle.dumps(stored)) < 2000
-
-
-def test_a_file_of_before_there_were_masks_can_be_read(tmp_path):
-    store_scan(tmp_path, "a", noise((20, 22, 24)))
-    array = blosc2.open(str(tmp_path / "a.b2nd"), mode="a")
-    facts = json.loads(array.schunk.vlmeta["facts"])
-    del facts["body_mask"]
-    array.schunk.vlmeta["facts"] = json.dumps(facts)
-    assert open_volume(tmp_path, "a").body_mask is None

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import weakref
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -20,10 +19,10 @@ from medssl.store.worker import (
     Errand,
     Failure,
     Order,
-    Reading,
     anonymous_memory,
     batch_arrays,
     batch_bytes,
+    being_read,
 )
 
 # Batches that each worker may be ahead: one being read, one ready.
@@ -90,7 +89,6 @@ class _Member:
         self.under_way: deque[tuple[Order, _Memory]] = deque()
         self.free: deque[_Memory] = deque()
         self.memories, self.largest = 0, 0
-        self.reading: str | None = None  # the scan that it last said to turn to
 
     def give(self, order: Order) -> None:
         self.largest = max(self.largest, batch_bytes(order))
@@ -124,12 +122,11 @@ class _Member:
         return memory
 
     def take(self, step: int) -> Voxels:
-        order, memory = self.under_way.popleft()
         try:
-            while isinstance(message := self._hear(), Reading):
-                pass
+            message: Delivery | Failure = self.connection.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
+        order, memory = self.under_way.popleft()
         if isinstance(message, Failure):
             raise _failure(message)
         voxels, labels = batch_arrays(memory.pages, order)
@@ -140,19 +137,11 @@ class _Member:
     def _give_back(self, memory: _Memory) -> None:
         self.free.append(memory)
 
-    def _hear(self) -> Reading | Delivery | Failure:
-        """The worker's next message. Raises EOFError or OSError when there is none to come."""
-        message: Reading | Delivery | Failure = self.connection.recv()
-        self.reading = message.scan_id if isinstance(message, Reading) else None
-        return message
-
     def _death(self) -> DataError:
         code = self.process.wait()
-        with suppress(EOFError, OSError):
-            while True:  # what it had said before it died
-                self._hear()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        where = f"while it read scan {self.reading}" if self.reading else "between two batches"
+        scan_ids = [scan_id for order, memory in self.under_way if (scan_id := being_read(memory.pages, order))]
+        where = f"while it read scan {scan_ids[0]}" if scan_ids else "between two batches"
         return DataError(
             f"a data worker died ({how}) {where}. If the machine ran out of memory (signal 9), lower loop.workers or "
             "the batch size; else run `medssl doctor --cohort` to check the store."

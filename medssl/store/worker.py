@@ -11,11 +11,13 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from multiprocessing.connection import Connection
 
@@ -27,6 +29,9 @@ from medssl.store.crops import Sample
 from medssl.store.volumes import StoredVolume
 
 Buffer = mmap.mmap | bytearray
+# At the end of each memory stands which sample is being read, counted from 1, so that a worker's death has a name. A
+# message for each would fill the socket of a large batch, and both ends would wait for each other.
+_NOTE = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,6 @@ class Errand:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A worker tells which scan it turns to, so that its death has a name."""
-
-    scan_id: str
-
-
-@dataclass(frozen=True)
 class Delivery:
     """A batch lies in the memory of its errand: voxels int16, then labels uint8 where asked for."""
 
@@ -83,7 +81,7 @@ def box_shape(sample: Sample) -> tuple[int, int, int]:
 
 def batch_bytes(order: Order) -> int:
     """Size of the memory that a batch needs."""
-    return _voxel_count(order.samples) * (3 if order.with_labels else 2)
+    return _voxel_count(order.samples) * (3 if order.with_labels else 2) + _NOTE.size
 
 
 def _voxel_count(samples: Sequence[Sample]) -> int:
@@ -95,12 +93,15 @@ def read_batch(
     voxels: npt.NDArray[np.int16],
     labels: npt.NDArray[np.uint8] | None,
     *,
-    reading: Callable[[str], None],
+    reading: Callable[[int], None],
 ) -> None:
-    """Read each sample's box into its place: the boxes lie one after the other, each (d, h, w) in C order."""
+    """Read each sample's box into its place: the boxes lie one after the other, each (d, h, w) in C order.
+
+    reading: told the number of each sample, from 1, before it is read, and 0 at the end.
+    """
     first = 0
-    for sample, scan in zip(order.samples, order.scans, strict=True):
-        reading(scan.scan_id)
+    for number, (sample, scan) in enumerate(zip(order.samples, order.scans, strict=True), 1):
+        reading(number)
         shape = box_shape(sample)
         place = slice(first, first + prod(shape))
         # Read straight into place: a copy would cost a third of the reading.
@@ -108,6 +109,17 @@ def read_batch(
         if labels is not None:
             scan.read_label(sample.start, sample.stop, out=labels[place].reshape(shape))
         first = place.stop
+    reading(0)
+
+
+def being_read(memory: mmap.mmap, order: Order) -> str | None:
+    """The scan that the worker at this order has turned to; None before the first and after the last."""
+    (number,) = _NOTE.unpack_from(memory, len(memory) - _NOTE.size)
+    return order.scans[number - 1].scan_id if number else None
+
+
+def _note(memory: mmap.mmap, number: int) -> None:
+    _NOTE.pack_into(memory, len(memory) - _NOTE.size, number)
 
 
 def batch_arrays(memory: Buffer, order: Order) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8] | None]:
@@ -166,7 +178,7 @@ def serve(descriptor: int) -> None:
 def _carry_out(order: Order, memory: mmap.mmap, connection: Connection) -> None:
     try:
         voxels, labels = batch_arrays(memory, order)
-        read_batch(order, voxels, labels, reading=lambda scan_id: connection.send(Reading(scan_id)))
+        read_batch(order, voxels, labels, reading=partial(_note, memory))
         connection.send(Delivery(order.step))
     except DataError as error:
         connection.send(Failure(order.step, str(error), data_error=True))

@@ -14,6 +14,7 @@ from medssl.errors import DataError
 from medssl.store.crops import Crop
 from medssl.store.loader import RegionBatch, RegionLoader
 from medssl.store.plan import BatchPlan
+from medssl.store.worker import being_read
 
 CROPS = {
     "patch": Crop(
@@ -113,7 +114,7 @@ def test_a_killed_worker_stops_the_training_with_the_scan_it_was_reading(tmp_pat
     with RegionLoader(plan, workers=1, first_step=0) as loader, ThreadPoolExecutor(1) as thread:
         member = loader._crew.members[0]
         batch = thread.submit(next, iter(loader))
-        wait_for(lambda: member.reading == "stuck")
+        wait_for(lambda: any(being_read(memory.pages, order) for order, memory in member.under_way))
         os.kill(member.process.pid, signal.SIGKILL)
         with pytest.raises(DataError, match=r"worker died \(signal 9\) while it read scan stuck\. If"):
             batch.result()
@@ -129,6 +130,12 @@ def test_a_worker_killed_at_any_moment_stops_the_training(plan):
             DataError, match=r"worker died \(signal 9\) (while it read scan scan-\d|between two batches)\."
         ):
             list(zip(range(6), stream, strict=False))
+
+
+def test_a_large_batch_fills_no_channel_between_the_processes(scans):
+    """600 samples: orders of 400 KB and more, while the worker is at work on the one before."""
+    plan = BatchPlan(scans, {"a": Crop(size=(4, 4, 4)), "b": Crop(size=(4, 4, 4))}, batch_size=600, seed=0)
+    assert [batch.step for batch in batches(plan, 4, workers=2, with_labels=False)] == [0, 1, 2, 3]
 
 
 def test_leaving_the_loader_ends_its_workers(plan):

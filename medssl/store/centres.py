@@ -36,7 +36,10 @@ def draw_centre(
     if on_label and scan.class_voxels:
         values = sorted(scan.class_voxels)
         places = scan.class_voxels[values[int(which * len(values))]]
-        return np.asarray(np.clip(places[int(voxel * len(places))].astype(np.float64), low, high))
+        place = places[int(voxel * len(places))].astype(np.float64)
+        if whole_voxels:  # an even window has no middle voxel: without this it would lie on even voxels only
+            place, low, high = place + share - 0.5, low - 0.5, high + 0.5
+        return np.asarray(np.clip(place, low, high))
     body_low = np.array(scan.body_box[0]) - 0.5 + extent * (0.5 - OVERHANG)
     body_high = np.array(scan.body_box[1]) - 0.5 - extent * (0.5 - OVERHANG)
     body_low, body_high = np.minimum(body_low, body_high), np.maximum(body_low, body_high)

@@ -19,7 +19,7 @@ WAIT_SHARE = 0.02
 
 @dataclass(frozen=True)
 class StepTiming:
-    """Median milliseconds of a step, by part.
+    """Milliseconds of a step, by part.
 
     read, decode: of one worker, in parallel to the rest where there are workers.
     """

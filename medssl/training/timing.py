@@ -1,5 +1,6 @@
 """A training for a few steps with a stopwatch: wait, copy, views, forward, backward, optimiser."""
 
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from lightning_fabric import Fabric
 from medssl.config import PretrainConfig
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask
+from medssl.store.crew import AHEAD
 from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
 from medssl.training.batch_gradient import backward, set_up_chunks
@@ -26,7 +28,7 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class TimedSteps:
-    """Median milliseconds of a step, by part; and of the first step with a task its loss, the trivial one, and the
+    """Milliseconds of a step, by part; and of the first step with a task its loss, the trivial one, and the
     shapes of its views, (B, C, D, H, W).
     """
 
@@ -57,9 +59,14 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
         self.seconds.setdefault(name, []).append(time.perf_counter() - started)
 
-    def medians_ms(self, warm_up: int) -> dict[str, float]:
-        """Median per part, without the first steps."""
-        return {name: 1e3 * statistics.median(values[warm_up:] or values) for name, values in self.seconds.items()}
+    def parts_ms(self, warm_up: int) -> dict[str, float]:
+        """Median per part, without the first steps; of waiting the mean: workers that started together deliver
+        together, so that one step waits for all of them and the next ones for none.
+        """
+        return {
+            name: 1e3 * (statistics.mean if name == "wait" else statistics.median)(values[warm_up:] or values)
+            for name, values in self.seconds.items()
+        }
 
 
 def time_steps(
@@ -72,13 +79,16 @@ def time_steps(
     warm_up: int = WARM_UP,
 ) -> TimedSteps:
     """Train `task` as `config` says for some steps and throw the result away; without a task, only read and cut the
-    plan's crops.
+    plan's crops. It takes more than `steps` where several workers read: those that they had read ahead are not counted,
+    and each has the same share in what is.
 
     Raises DataError where a scan cannot be read.
     """
     device, watch, first = fabric.device, Stopwatch(fabric.device), None
     train = _trainer(task, config, fabric, watch) if task else None
-    with RegionLoader(plan, workers=worker_count(config.loop), first_step=0, device=device) as loader:
+    workers = worker_count(config.loop)
+    warm_up, steps = max(warm_up, AHEAD * workers), math.ceil(steps / max(1, workers)) * max(1, workers)
+    with RegionLoader(plan, workers=workers, first_step=0, device=device) as loader:
         batches = iter(loader)
         for step in range(steps + warm_up):
             with watch.part("wait"):
@@ -91,7 +101,7 @@ def time_steps(
             if train:
                 output = train(views)
                 first = first or (float(output.loss.detach()), output.trivial, views)
-    parts = watch.medians_ms(warm_up)
+    parts = watch.parts_ms(warm_up)
     if first is None:
         return TimedSteps(parts)
     loss, trivial, seen = first

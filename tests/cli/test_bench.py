@@ -5,11 +5,14 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from medssl.archive.limits import Limits
+from medssl.store.crew import Crew
 from medssl.store.ingest import IngestSettings, ingest
 from medssl.training.benchmark import _advice
+from medssl.training.timing import Stopwatch
 from medssl_cli.main import app
 
 
@@ -52,6 +55,21 @@ def test_with_a_task_it_times_the_whole_step_and_says_what_would_help(cohort):
     )
     for part in ("wait", "copy", "views", "forward", "backward", "optimiser", "samples per second", "read", "decode"):
         assert part in text
+
+
+def test_waiting_is_a_mean_since_workers_deliver_together():
+    watch = Stopwatch(torch.device("cpu"))
+    watch.seconds = {"wait": [9.0, 9.0, 0.4, 0.0, 0.0, 0.0, 0.4, 0.0, 0.0, 0.0], "views": [1.0, 1.0, *[0.002] * 7, 5.0]}
+    assert watch.parts_ms(2) == pytest.approx({"wait": 100.0, "views": 2.0})
+
+
+def test_what_workers_had_read_ahead_is_not_timed(cohort):
+    words = ["--cohort", str(cohort), "--steps", "3", "--batch-size", "2", "--workers", "2", "--json"]
+    taken = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Crew, "take", lambda crew, step, take=Crew.take: (taken.append(step), take(crew, step))[1])
+        run(*words)
+    assert len(taken) >= 2 * 2 + 4  # all that were under way at the start, then two rounds
 
 
 def test_the_advice_fits_the_figures():

@@ -206,6 +206,15 @@ def test_foreground_patches_hold_a_voxel_of_a_class_drawn_uniformly():
     assert holds[2].mean() == pytest.approx(0.5, abs=0.08)
 
 
+@pytest.mark.parametrize("edge", [7, 8])
+def test_foreground_patches_start_on_odd_and_on_even_voxels(edge):
+    inside = {1: 10 + np.indices((20, 20, 20)).reshape(3, -1).T.astype(np.int32)}
+    crops = {"patch": Crop(size=(edge, edge, edge))}
+    plan = BatchPlan([scan("s", (40, 40, 40), classes=inside)], crops, batch_size=1, seed=0, foreground=1.0)
+    odd = (starts(plan, 400) % 2).mean(axis=0)
+    assert (np.abs(odd - 0.5) < 0.1).all()
+
+
 def test_the_box_holds_every_voxel_that_interpolation_reads():
     plan = BatchPlan([scan("s", spacing=(0.7, 0.7, 2.1))], {"a": MOVED, "b": MOVED}, batch_size=1, seed=3)
     grid = np.stack([g.ravel() for g in np.indices(MOVED.size)] + [np.ones(np.prod(MOVED.size))])

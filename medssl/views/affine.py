@@ -9,6 +9,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from medssl.views.filters import along_axis
+from medssl.views.on_device import on_device
 from medssl.views.sampling import Size, resample
 
 # The order in which MONAI's `create_shear` applies its six coefficients.
@@ -55,8 +56,8 @@ def about_the_middle(centred: Float[Tensor, "b 3 4"], *, source: Sequence[int], 
     """The matrix between voxel indices of a matrix between places counted from the middle of the source and of the
     target.
     """
-    middle = torch.tensor([[(n - 1) / 2 for n in source], [(n - 1) / 2 for n in target]], device=centred.device)
-    shift = centred[:, :, 3] + middle[0] - (centred[:, :, :3] @ middle[1][:, None])[:, :, 0]
+    middles = on_device([(n - 1) / 2 for n in (*source, *target)], centred.device)
+    shift = centred[:, :, 3] + middles[:3] - (centred[:, :, :3] @ middles[3:, None])[:, :, 0]
     return torch.cat([centred[:, :, :3], shift[:, :, None]], dim=2)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.randomness import Draws
+from medssl.views.on_device import chosen
 
 Parameters = dict[str, Tensor]
 Range = tuple[float, float]
@@ -40,8 +41,7 @@ class BatchTransform(RandomizableTransform):  # type: ignore[misc]  # monai publ
             return self.apply(images, self.parameters(draws, stream, images))
         out = images if owned else images.clone()
         for group in together(rows, images):
-            # Neighbours are a view, any others a copy to work on.
-            where = slice(group[0], group[-1] + 1) if group[-1] - group[0] + 1 == len(group) else group
+            where = chosen(group, images.device)
             out[where] = self.apply(out[where], self.parameters(draws.of(group), stream, out[where]))
         return out
 

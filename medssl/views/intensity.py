@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from medssl.views.contrast import stretch_contrast as stretch_contrast
 from medssl.views.fields import gaussian_noise
 from medssl.views.filters import blur as blur
 from medssl.views.filters import low_resolution as low_resolution
+from medssl.views.on_device import chosen, on_device
 
 # Chances and ranges are those of nnU-Net's training (nnUNetTrainer.get_training_transforms), which has them from years
 # of segmentation challenges; they suit contrastive views as well. Ranges are given at strength 1 and grow with it.
@@ -54,8 +54,7 @@ class IntensityChain:
             index = STEPS.index(name)
             rows = np.flatnonzero(happens[:, index] < chance).tolist()
             if rows:
-                # Neighbours are a view, any others a copy to work on.
-                where = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
+                where = chosen(rows, out.device)
                 out[where] = step(out[where], size[rows, index], rows)
         return out
 
@@ -112,4 +111,4 @@ _Step = tuple[str, float, Callable[[Tensor, Shares, list[int]], Tensor]]
 
 def _on(images: Tensor, values: Shares) -> Tensor:
     """Host numbers on the device of the images, without waiting."""
-    return torch.from_numpy(values.astype(np.float32)).to(images.device, non_blocking=True)
+    return on_device(values, images.device)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.randomness import Draws
+from medssl.views.on_device import on_device
 
 Size = tuple[int, int, int]
 
@@ -35,7 +36,7 @@ def cube_mask(draws: Draws, name: str, *, shape: Size, count: int, edge: tuple[i
             f"mask edges {edge} do not fit a patch of {shape} (D, H, W). Give (shortest, longest) in voxels."
         )
     lengths = (edge[0] + draws.uniform(f"{name}/edges", 0.0, 1.0, (count, 3)) * (edge[1] - edge[0] + 1)).floor()
-    room = torch.tensor(shape, device=draws.device) - lengths + 1
+    room = on_device(shape, draws.device) - lengths + 1
     starts = (draws.uniform(f"{name}/starts", 0.0, 1.0, (count, 3)) * room).floor()
     lines = []
     for axis, length in enumerate(shape):

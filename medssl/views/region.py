@@ -9,6 +9,7 @@ from torch import Tensor
 from medssl.errors import PluginError
 from medssl.randomness import Draws
 from medssl.store.loader import RegionBatch
+from medssl.views.on_device import chosen
 from medssl.views.sampling import inside_scan, resample, window
 
 
@@ -138,10 +139,10 @@ class Region:
             return out
         # Zero is grid_sample's padding: it is made to mean "outside" by a shift there and back.
         shift = outside.view(-1, 1, 1, 1, 1)
-        chosen = slice(None) if len(rows) == len(exact) else rows
-        matrix = to_box[chosen].to(self.device, non_blocking=True)
-        cut = resample(volumes[chosen] - shift[chosen], matrix, size, mode=mode).add_(shift[chosen])
-        out[chosen] = cut.to(volumes.dtype)
+        where = chosen(rows, self.device)
+        matrix = to_box[chosen(rows, to_box.device)].to(self.device, non_blocking=True)
+        cut = resample(volumes[where] - shift[where], matrix, size, mode=mode).add_(shift[where])
+        out[where] = cut.to(volumes.dtype)
         return out
 
 

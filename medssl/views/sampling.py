@@ -41,15 +41,16 @@ def resample(
     displacement: further shift of every patch voxel, in voxels of the volume along d, h, w.
     """
     # grid_sample counts from -1 to 1 between the outer faces: the scaling goes into the matrix, not over every voxel.
-    half = torch.tensor(volumes.shape[2:], device=matrix.device, dtype=matrix.dtype).view(1, 3, 1) / 2
-    scaled = matrix / half
-    scaled[:, :, 3] += 0.5 / half[:, :, 0] - 1.0
+    scaled = matrix.clone()
+    for axis, length in enumerate(volumes.shape[2:]):
+        scaled[:, axis] *= 2 / length
+        scaled[:, axis, 3] += 1 / length - 1.0
     # Axes apart while they are written (a third of the time), interleaved only as a view; named w, h, d.
     grid = torch.empty((len(matrix), 3, *size), device=volumes.device, dtype=volumes.dtype)
     for axis in range(3):
         _coordinates_into(grid[:, 2 - axis], scaled[:, axis])
         if displacement is not None:
-            grid[:, 2 - axis].addcmul_(displacement[:, axis], 1.0 / half[:, axis, :, None, None])
+            grid[:, 2 - axis].add_(displacement[:, axis], alpha=2 / volumes.shape[2 + axis])
     return F.grid_sample(volumes, grid.permute(0, 2, 3, 4, 1), mode=mode, padding_mode="zeros", align_corners=False)
 
 

@@ -10,6 +10,7 @@ from medssl.errors import ConfigError
 from medssl.randomness import Draws
 from medssl.views.affine import about_the_middle, affine_matrix, elastic_displacement, warp
 from medssl.views.batch import BatchTransform, Parameters, Range, around_zero
+from medssl.views.on_device import chosen
 
 Ranges = Sequence[float | Range]
 
@@ -92,9 +93,10 @@ class BatchRandAffine(BatchTransform):
         rows = np.flatnonzero(draws.shares(f"{stream}/happens") < self.prob).tolist()
         images, labels = images.clone(), labels.clone()
         if rows:
-            parameters = self.parameters(draws.of(rows), stream, images[rows])
-            images[rows] = self.apply(images[rows], parameters)
-            labels[rows] = self.apply_to_labels(labels[rows], parameters)
+            where = chosen(rows, images.device)
+            parameters = self.parameters(draws.of(rows), stream, images[where])
+            images[where] = self.apply(images[where], parameters)
+            labels[where] = self.apply_to_labels(labels[where], parameters)
         return images, labels
 
     def _warp(self, volumes: Tensor, parameters: Parameters, *, labels: bool, outside: Tensor | None) -> Tensor:

@@ -3,19 +3,25 @@ visits the host.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stored_scans import noise, store_scan
 from torch.overrides import TorchFunctionMode
 
 from medssl.errors import ConfigError
 from medssl.randomness import Draws
+from medssl.store.crops import Crop
+from medssl.store.loader import RegionLoader
+from medssl.store.plan import BatchPlan
 from medssl.views import transforms as ours
 from medssl.views.intensity import IntensityChain
-from medssl.views.masks import block_mask
+from medssl.views.masks import block_mask, cube_mask
+from medssl.views.region import Region
 
 CPU = torch.device("cpu")
 TRANSFORMS: dict[str, Callable[[], Callable[..., torch.Tensor]]] = {
@@ -79,6 +85,9 @@ class HostVisits(TorchFunctionMode):
 
     WAITING = frozenset({"item", "tolist", "nonzero", "__bool__", "__float__", "__int__", "__index__", "is_nonzero"})
     CARRYING = frozenset({"numpy", "cpu", "__array__", "tolist"})
+    # Made on the host and copied to the device while the host waits: `torch.tensor(..., device=)`, a list as an index.
+    COPYING = frozenset({"tensor", "as_tensor"})
+    INDEXING = frozenset({"__getitem__", "__setitem__"})
     SMALL = 4096  # numbers: parameters of a batch, control points and kernels
 
     def __init__(self) -> None:
@@ -106,6 +115,9 @@ class HostVisits(TorchFunctionMode):
             self.visits.append(f"waits: {name}")
         if name in self.CARRYING and large:
             self.visits.append(f"carries: {name}")
+        index = args[1] if name in self.INDEXING else None
+        if name in self.COPYING or any(isinstance(i, list) for i in (index if isinstance(index, tuple) else (index,))):
+            self.visits.append(f"copies: {name}")
         return func(*args, **(kwargs or {}))
 
     @staticmethod
@@ -129,7 +141,43 @@ def test_the_watch_sees_a_visit():
         float(images.mean())
         images.numpy()
         torch.from_numpy(np.zeros(5000))
-    assert watch.visits == ["waits: __float__", "carries: numpy", "arrives: from_numpy"]
+        images[[0, 0]]
+        torch.tensor([1.0], device=images.device)
+    seen = ["waits: __float__", "carries: numpy", "arrives: from_numpy", "copies: __getitem__", "copies: tensor"]
+    assert watch.visits == seen
+
+
+def test_cutting_and_the_standard_chain_do_not_wait_for_the_device(tmp_path):
+    region = region_of(tmp_path, CPU)
+    with HostVisits() as watch:
+        chain_of(region)
+    assert [visit for visit in watch.visits if "__getitem__" in visit or "tensor" in visit] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cutting_and_the_standard_chain_do_not_wait_for_the_gpu(tmp_path):
+    region = region_of(tmp_path, torch.device("cuda"))
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        chain_of(region)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def region_of(folder: Path, device: torch.device) -> Region:
+    """A batch of eight patches of which some are turned."""
+    scans = [store_scan(folder, f"s{i}", noise((30, 28, 26), i)) for i in range(3)]
+    crops = {"patch": Crop(size=(16, 14, 12), rotation_deg=(20.0, 20.0, 20.0), probability=0.5)}
+    plan = BatchPlan(scans, crops, batch_size=8, seed=0)
+    with RegionLoader(plan, workers=0, first_step=0) as loader:
+        return Region.from_batch(next(iter(loader)), device=device, seed=0)
+
+
+def chain_of(region: Region) -> torch.Tensor:
+    hidden = cube_mask(region.draws, "m", shape=(16, 14, 12), count=2, edge=(3, 5))
+    return IntensityChain(2.0)(region.crop("patch"), region.draws, "view") * hidden
 
 
 def test_labels_follow_the_images_and_keep_their_classes():

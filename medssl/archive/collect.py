@@ -10,6 +10,7 @@ from medssl.archive.places import source_of
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
 from medssl.archive.scan import Parcel, left_out, scan_parcel
+from medssl.archive.vanished import forget_below
 from medssl.archive.workers import Done, Workers
 
 PARCEL_FILES = 64
@@ -36,8 +37,11 @@ def collect(
         for root in roots:
             home = root.parent if root.is_file() else root
             pending: list[tuple[Path, Stamp]] = []
+            listed: set[Path] = set()
             for folder in _folders(root, follow_symlinks, without, limits):
                 met += len(folder.files)
+                if is_remote(root):
+                    listed.add(folder.path)
                 index.put_files(_leaving(folder, index, home))
                 index.put_files(refused(folder, home))
                 fresh = to_read(folder, index, whole=not root.is_file())
@@ -47,6 +51,8 @@ def collect(
                     pending = pending[PARCEL_FILES:]
             if pending:
                 yield Parcel(home, tuple(pending), limits)
+            if not root.is_file():
+                forget_below(index, root, listed)
 
     read = 0
     far = [root for root in roots if is_remote(root)]

@@ -10,51 +10,17 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from medssl.archive.discover import Stamp
+from medssl.archive.index_schema import BY_STUDY, COPIES, SCHEMA
 from medssl.archive.reasons import Reason
 from medssl.errors import DataError
 
 FORMAT = 2
 # What may be over by the next run is tried again then.
 PASSING = frozenset({Reason.IN_FLUX, Reason.IO_ERROR, Reason.TIMEOUT})
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS folders (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, root TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS files (
-    id INTEGER PRIMARY KEY, folder INTEGER NOT NULL REFERENCES folders, name TEXT NOT NULL, size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    kind TEXT NOT NULL, reason TEXT, finding TEXT, series TEXT, record TEXT, vanished INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (folder, name));
-CREATE INDEX IF NOT EXISTS files_of_series ON files (series) WHERE series IS NOT NULL;
-CREATE INDEX IF NOT EXISTS files_rejected ON files (reason) WHERE reason IS NOT NULL;
-CREATE TABLE IF NOT EXISTS dirty (series TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS scans (
-    scan_id TEXT PRIMARY KEY, series TEXT NOT NULL, source TEXT, row TEXT NOT NULL, finding TEXT NOT NULL DEFAULT '',
-    outcome TEXT) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS scans_of_series ON scans (series);
-CREATE INDEX IF NOT EXISTS scans_to_load ON scans (scan_id) WHERE outcome IS NULL AND source IS NOT NULL;
-"""
-
-# All but one of the scans that are voxel for voxel the same: one with a label is kept before one without, then the
-# smallest id. SQLite sorts on disk, so that memory does not grow with the archive.
-_COPIES = """
-SELECT scan_id FROM (
-    SELECT scan_id, ROW_NUMBER() OVER (
-        PARTITION BY json_extract(outcome, '$.content_hash')
-        ORDER BY json_array_length(outcome, '$.labels') = 0, scan_id) AS place
-    FROM scans
-    WHERE json_extract(outcome, '$.content_hash') IS NOT NULL AND json_extract(outcome, '$.reason') IS NULL)
-WHERE place > 1
-"""
-_BY_STUDY = """
-SELECT json_extract(row, '$.study_id') AS study, row FROM scans
-WHERE json_extract(row, '$.modality') = ? AND json_extract(row, '$.status') = 'accepted'
-ORDER BY study, scan_id
-"""
 
 
 @dataclass(frozen=True)
@@ -73,7 +39,10 @@ class IndexedFile:
 
 @dataclass(frozen=True)
 class IndexedScan:
-    """One planned or rejected scan. row, source and outcome are JSON; source is None where there is nothing to load."""
+    """One planned or rejected scan. row, source and outcome are JSON; source is None where there is nothing to load.
+
+    kept: JSON of the same scan as it was stored before, while it waits to be loaded from elsewhere or anew.
+    """
 
     scan_id: str
     series: str
@@ -81,6 +50,14 @@ class IndexedScan:
     row: str
     finding: str
     outcome: str | None
+    kept: str | None = None
+
+    @property
+    def stored(self) -> "IndexedScan | None":
+        """What lies in the store under this id, as far as the index knows: this scan, or what it was before."""
+        if self.outcome is not None:
+            return None if json.loads(self.outcome)["reason"] else self
+        return IndexedScan(**json.loads(self.kept)) if self.kept else None
 
 
 class Index:
@@ -134,10 +111,31 @@ class Index:
                 ((name, os.fspath(folder)) for name in names),
             )
 
-    def folders_under(self, place: Path) -> list[Path]:
-        """Folders with this beginning of their path, such as those of one archive."""
+    def folders_under(self, place: Path) -> Iterator[Path]:
+        """A folder and those below it, such as the ones of an archive, as far as files are there. Files may be marked
+        meanwhile.
+        """
         text = os.fspath(place)
-        rows = self._db.execute("SELECT path FROM folders WHERE substr(path, 1, ?) = ?", (len(text), text))
+        below = text.rstrip("/") + "/"
+        last = 0
+        while True:
+            rows = self._db.execute(
+                "SELECT id, path FROM folders WHERE id > ? AND (path = ? OR substr(path, 1, ?) = ?) AND EXISTS "
+                "(SELECT 1 FROM files WHERE folder = folders.id AND NOT vanished) ORDER BY id LIMIT 1000",
+                (last, text, len(below), below),
+            ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            for _, path in rows:
+                yield Path(path)
+
+    def folders_to_plan(self) -> list[Path]:
+        """Folders with files that are there and are about to be planned: of new or changed series, and all NIfTI."""
+        rows = self._db.execute(
+            "SELECT path FROM folders WHERE id IN (SELECT folder FROM dirty JOIN files USING (series) "
+            "WHERE NOT vanished UNION SELECT folder FROM files WHERE kind IN ('nifti', 'dataset') AND NOT vanished)"
+        )
         return [Path(path) for (path,) in rows]
 
     def files(self, *, kind: str | None = None, series: str | None = None) -> Iterator[IndexedFile]:
@@ -148,6 +146,11 @@ class Index:
                 where += f" AND {column} = ?"
                 values.append(value)
         return self._files(where, values)
+
+    def vanished_files(self, *, kind: str | None = None, series: str | None = None) -> Iterator[IndexedFile]:
+        """Files that are gone, of one kind or one series, as they were when they were seen last."""
+        column, value = ("kind", kind) if kind is not None else ("series", series)
+        return self._files(f"vanished AND {column} = ?", [value or ""])
 
     def rejected_files(self) -> Iterator[IndexedFile]:
         """Files that were left out by themselves, before any series was looked at."""
@@ -206,27 +209,41 @@ class Index:
             self._db.execute("INSERT OR IGNORE INTO dirty SELECT DISTINCT series FROM files WHERE series IS NOT NULL")
 
     def plan(self, series: str, scans: Iterable[IndexedScan]) -> list[str]:
-        """Replace the scans of one series and clear its dirt; returns the ids of scans that are no more.
+        """Replace the scans of one series and clear its dirt; returns the ids of those that are stored no more.
 
-        A scan whose source is unchanged keeps its outcome, so that it is not loaded again.
+        A scan whose source is unchanged keeps its outcome, so that it is not loaded again. Of one that must be loaded
+        again it is remembered what was stored, for `put_back`.
         """
         with self._db:
             before = {scan.scan_id: scan for scan in self.scans(series=series)}
+            unloaded = []
             for scan in scans:
                 old = before.pop(scan.scan_id, None)
-                keep = old.outcome if old is not None and old.source == scan.source else None
-                if old is None or keep is None or old.row != scan.row:
-                    values = (scan.scan_id, series, scan.source, scan.row, scan.finding, keep)
-                    self._db.execute("INSERT OR REPLACE INTO scans VALUES (?,?,?,?,?,?)", values)
+                outcome, kept = _carried(old, scan) if old is not None else (None, None)
+                if old is not None and scan.source is None and old.source is not None:
+                    unloaded.append(scan.scan_id)
+                if old is None or outcome is None or old.row != scan.row:
+                    values = (scan.scan_id, series, scan.source, scan.row, scan.finding, outcome, kept)
+                    self._db.execute("INSERT OR REPLACE INTO scans VALUES (?,?,?,?,?,?,?)", values)
             self._db.executemany("DELETE FROM scans WHERE scan_id = ?", ((scan_id,) for scan_id in before))
             self._db.execute("DELETE FROM dirty WHERE series = ?", (series,))
-        return sorted(before)
+        return sorted([*before, *unloaded])
+
+    def move_scan(self, scan_id: str, series: str) -> None:
+        """The scan is of another series from now on: its file has another place."""
+        with self._db:
+            self._db.execute("UPDATE scans SET series = ? WHERE scan_id = ?", (series, scan_id))
 
     def scans(self, *, series: str | None = None) -> Iterator[IndexedScan]:
         """Scans of one series or of all, by scan id."""
         where = "" if series is None else "WHERE series = ?"
         rows = self._db.execute(f"SELECT * FROM scans {where} ORDER BY scan_id", [] if series is None else [series])
         return (IndexedScan(*row) for row in rows)
+
+    def has_scans(self, beginning: str) -> bool:
+        """Whether there is a scan of a series whose key begins so."""
+        where = (beginning, beginning + "\U0010ffff")
+        return self._db.execute("SELECT 1 FROM scans WHERE series >= ? AND series < ?", where).fetchone() is not None
 
     def scans_to_load(self) -> list[str]:
         """Ids of scans that were planned and not loaded yet."""
@@ -241,11 +258,11 @@ class Index:
 
     def copies(self) -> Iterator[str]:
         """Ids of loaded scans that are voxel for voxel another one, which is kept."""
-        return (scan_id for (scan_id,) in self._db.execute(_COPIES))
+        return (scan_id for (scan_id,) in self._db.execute(COPIES))
 
     def rows_by_study(self, modality: str) -> Iterator[tuple[str, str]]:
         """(study, row) of every scan of a modality that was planned to be loaded, study by study."""
-        return ((study, row) for study, row in self._db.execute(_BY_STUDY, (modality,)))
+        return ((study, row) for study, row in self._db.execute(BY_STUDY, (modality,)))
 
     def mark(self, scan_ids: Iterable[str]) -> None:
         """Mark scans for as long as the index is open, on disk; marks of before are forgotten."""
@@ -258,10 +275,32 @@ class Index:
         """Whether a scan is among those that `mark` was told of last."""
         return self._db.execute("SELECT 1 FROM temp.marks WHERE scan_id = ?", (scan_id,)).fetchone() is not None
 
-    def put_outcome(self, scan_id: str, outcome: str | None) -> None:
-        """Write down what loading a scan came to; None asks for it to be loaded again."""
+    def put_outcome(self, scan_id: str, outcome: str) -> None:
+        """Write down what loading a scan came to."""
         with self._db:
-            self._db.execute("UPDATE scans SET outcome = ? WHERE scan_id = ?", (outcome, scan_id))
+            self._db.execute("UPDATE scans SET outcome = ?, kept = NULL WHERE scan_id = ?", (outcome, scan_id))
+
+    def load_again(self, scan_id: str) -> None:
+        """Ask for a scan to be loaded again."""
+        scan = self.scan(scan_id)
+        if scan is not None:
+            with self._db:
+                self._db.execute(
+                    "UPDATE scans SET outcome = NULL, kept = ? WHERE scan_id = ?", (_kept(scan.stored), scan_id)
+                )
+
+    def put_back(self, scan_id: str) -> bool:
+        """Let a scan be what it was when it was stored; False where it never was."""
+        scan = self.scan(scan_id)
+        before = scan.stored if scan else None
+        if scan is None or before is None:
+            return False
+        with self._db:
+            self._db.execute(
+                "UPDATE scans SET source = ?, row = ?, finding = ?, outcome = ?, kept = NULL WHERE scan_id = ?",
+                (before.source, before.row, before.finding, before.outcome, scan_id),
+            )
+        return True
 
     # Facts
 
@@ -325,12 +364,24 @@ def read_index(folder: Path) -> Iterator[Index]:
         connection.close()
 
 
+def _carried(old: IndexedScan, new: IndexedScan) -> tuple[str | None, str | None]:
+    """(outcome, kept) of a scan that is planned anew."""
+    stored = old.stored
+    if stored is not None and stored.source == new.source:
+        return stored.outcome, None
+    return (old.outcome, None) if old.source == new.source else (None, _kept(stored))
+
+
+def _kept(stored: IndexedScan | None) -> str | None:
+    return json.dumps(asdict(replace(stored, kept=None))) if stored else None
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     # The journal of WAL mode takes the mode of the database file, so nothing of it is readable by others.
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.executescript(_SCHEMA)
+    connection.executescript(SCHEMA)
     index = Index(connection)
     found = index.fact("format")
     if found is None:

@@ -46,9 +46,13 @@ def stem(path: Path) -> str:
 
 
 def read_dataset(path: Path) -> Dataset | None:
-    """What a dataset.json says; None when it is something else by that name. Raises DataError when it is damaged."""
+    """What a dataset.json says; None when it is something else by that name, or gone. Raises DataError when it is
+    damaged.
+    """
     try:
         facts = json.loads(read_small(path).decode("utf-8-sig"))
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no valid JSON. Mend it, or take it away to match labels by file name.") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("labels"), dict):

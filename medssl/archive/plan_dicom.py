@@ -1,5 +1,6 @@
 """DICOM records of the index to planned scans: assembled, under pseudonyms, with all that loading needs."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,12 +12,12 @@ from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index, IndexedFile, IndexedScan
 from medssl.archive.manifest import ManifestRow
 from medssl.archive.pixels import PixelFormat
-from medssl.archive.plan_labels import IMAGE, LABEL, Attached, LabelObjects
+from medssl.archive.plan_labels import IMAGE, LABEL, Attached, LabelObjects, files_of
 from medssl.archive.reasons import Flag
 from medssl.archive.record import Record, parse_record
 from medssl.archive.repeats import Slice
-from medssl.archive.rows import row_json
-from medssl.archive.sources import DicomFile, DicomSource, SourceFile, SourceSlice, Twin, source_json
+from medssl.archive.rows import parse_row, row_json
+from medssl.archive.sources import DicomFile, DicomSource, SourceFile, SourceSlice, Twin, parse_source, source_json
 from medssl.archive.syntaxes import family
 from medssl.geometry import spacing_mm
 
@@ -29,14 +30,44 @@ def plan_dicom(index: Index, pseudonyms: Pseudonyms, rules: Rules, labels: Label
     dirty = index.dirty_series()
     for series in dirty:
         if series.startswith(IMAGE):
-            files = list(index.files(series=series))
-            removed += index.plan(series, plan_series(series, files, pseudonyms, rules, labels))
+            removed += index.plan(series, _planned(index, series, pseudonyms, rules, labels))
     for series in dirty:
         if series.startswith(LABEL):
             parts = labels.left_out(series)
-            dataset = source_of_files(pseudonyms, list(index.files(series=series))) if parts else ""
+            dataset = source_of_files(pseudonyms, files_of(index, series)) if parts else ""
             removed += index.plan(series, [_left_out_scan(series, part, pseudonyms, dataset) for part in parts])
     return removed
+
+
+def _planned(
+    index: Index, series: str, pseudonyms: Pseudonyms, rules: Rules, labels: LabelObjects
+) -> list[IndexedScan]:
+    """Scans of a series from the files that are there; with those that are gone and stored, where it would lose a
+    stored scan or slices of one otherwise: they moved to tape, or their disk is not mounted.
+    """
+    files = list(index.files(series=series))
+    scans = plan_series(series, files, pseudonyms, rules, labels) if files else []
+    gone = list(index.vanished_files(series=series))
+    stored = [one for scan in index.scans(series=series) if (one := scan.stored) is not None] if gone else []
+    if _holds(scans, stored):
+        return scans
+    copied = {parse_record(file.record or "").instance for file in files}
+    needed = {path for scan in stored for path in _paths(scan)}
+    gone = [file for file in gone if os.fspath(file.path) in needed]
+    gone = [file for file in gone if parse_record(file.record or "").instance not in copied]
+    together = sorted([*files, *gone], key=lambda file: file.path)
+    return plan_series(series, together, pseudonyms, rules, labels) if gone else scans
+
+
+def _holds(scans: Sequence[IndexedScan], stored: Sequence[IndexedScan]) -> bool:
+    """Whether every scan that is stored is planned again, with no slice less."""
+    depths = {scan.scan_id: (parse_row(scan.row).shape or (0,))[-1] for scan in scans if scan.source is not None}
+    return all(depths.get(scan.scan_id, 0) >= (parse_row(scan.row).shape or (0,))[-1] for scan in stored)
+
+
+def _paths(scan: IndexedScan) -> set[str]:
+    source = parse_source(scan.source) if scan.source else None
+    return {one.file.path for one in source.files} if isinstance(source, DicomSource) else set()
 
 
 def plan_series(

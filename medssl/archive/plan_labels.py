@@ -39,7 +39,7 @@ class LabelObjects:
 
     def attach(self, series: str, scans: Sequence[Assembled]) -> list[Attached]:
         """What labels each scan of a series of images."""
-        found = [file for key in self.links.get(series, ()) for file in self.index.files(series=key)]
+        found = [file for key in self.links.get(series, ()) for file in files_of(self.index, key)]
         candidates: list[list[_Candidate]] = [[] for _ in scans]
         for file, label in _in_order(found):
             here = [number for number, scan in enumerate(scans) if _refers(label, scan)]
@@ -57,7 +57,7 @@ class LabelObjects:
         """Objects of a series of label objects that label no scan, one entry for each reason."""
         parts: dict[tuple[Reason, str], LeftOut] = {}
         absent = Rejected(Reason.LABEL_WITHOUT_IMAGE, "no series of images that it refers to is in the sources")
-        for number, file in enumerate(self.index.files(series=series)):
+        for number, file in enumerate(files_of(self.index, series)):
             record = parse_label_record(file.record or "").record
             if (why := self.verdicts.get(record.instance, absent)) is not None:
                 before = parts.get((why.reason, why.finding), LeftOut(why.reason, why.finding, (), record))
@@ -139,6 +139,19 @@ def label_objects(index: Index, table: NameTable, dataset_names: Mapping[int, st
     return LabelObjects(index, table, by_image, numbered(index, table, structures, dataset_names))
 
 
+def files_of(index: Index, series: str) -> list[IndexedFile]:
+    """Files of a series of label objects: those that are there, and those that are gone and of which no copy is there,
+    because what was stored from them stays.
+    """
+    here, gone = list(index.files(series=series)), list(index.vanished_files(series=series))
+    copied = {_instance(file) for file in here} if gone else set()
+    return [*here, *(file for file in gone if _instance(file) not in copied)]
+
+
+def _instance(file: IndexedFile) -> str:
+    return parse_label_record(file.record or "").record.instance
+
+
 def names_met(index: Index) -> list[tuple[str, str, int]]:
     """(name of a structure, its label or '', number of objects that have it), the commonest first.
 
@@ -148,7 +161,7 @@ def names_met(index: Index) -> list[tuple[str, str, int]]:
     labels: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for key in index.series_keys(LABEL):
-        for file in index.files(series=key):
+        for file in files_of(index, key):
             for one in parse_label_record(file.record or "").structures:
                 name = " ".join(one.name.split()) or " ".join(one.codes)
                 labels.setdefault(name, table.label(one) or "")
@@ -165,7 +178,7 @@ def _links(index: Index, keys: Sequence[str]) -> Iterator[tuple[str, set[str], s
     for key in keys:
         images: set[str] = set()
         structures: set[Structure] = set()
-        for file in index.files(series=key):
+        for file in files_of(index, key):
             label = parse_label_record(file.record or "")
             named = {image for uid in label.series for image in by_uid.get(uid, ())}
             if not label.series and label.instances:

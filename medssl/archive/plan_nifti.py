@@ -10,8 +10,9 @@ from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index, IndexedFile, IndexedScan
 from medssl.archive.labels import Dataset, dataset_of, merged_label_names, pair, read_dataset, stem
 from medssl.archive.manifest import ManifestRow
+from medssl.archive.moved_nifti import adopt_moved, datasets_out_of_reach, label_out_of_reach, series_key
 from medssl.archive.reasons import Flag, Reason
-from medssl.archive.rows import row_json
+from medssl.archive.rows import parse_row, row_json
 from medssl.archive.sources import NiftiSource, SourceFile, source_json
 from medssl.geometry import spacing_mm
 
@@ -56,9 +57,10 @@ def plan_nifti(
     readable = [path for path, file in files.items() if file.reason is None]
     pairing = pair(files, label_roots=label_roots, datasets=datasets)
     identify = _Identify(index, pseudonyms, datasets, modality)
+    adopt_moved(index, [files[path] for path in readable])
     removed: list[str] = []
     for path in readable:
-        series = _series(path)
+        series = series_key(path)
         if path in pairing.many_channels:
             scans = [identify.rejected(files[path], Reason.MULTI_CHANNEL, "its case has more than one channel")]
         elif path in pairing.images:
@@ -69,11 +71,7 @@ def plan_nifti(
         else:
             scans = []
         removed += index.plan(series, scans)
-    return NiftiPlan(merged_label_names(datasets.values()), removed)
-
-
-def _series(path: Path) -> str:
-    return f"nifti:{path}"
+    return NiftiPlan(merged_label_names([*datasets.values(), *datasets_out_of_reach(index, datasets)]), removed)
 
 
 @dataclass(frozen=True)
@@ -87,16 +85,15 @@ class _Identify:
 
     def planned(self, file: IndexedFile, label: IndexedFile | None) -> IndexedScan:
         """A scan that is to be loaded."""
-        source = NiftiSource(
-            SourceFile.of(file.path, file.stamp), SourceFile.of(label.path, label.stamp) if label else None
-        )
+        found = SourceFile.of(label.path, label.stamp) if label else label_out_of_reach(self.index, file)
+        source = NiftiSource(SourceFile.of(file.path, file.stamp), found)
         row = self._row(file, None)
-        return IndexedScan(row.scan_id, _series(file.path), source_json(source), row_json(row), "", None)
+        return IndexedScan(row.scan_id, series_key(file.path), source_json(source), row_json(row), "", None)
 
     def rejected(self, file: IndexedFile, reason: Reason, finding: str) -> IndexedScan:
         """A file that is left out."""
         row = self._row(file, reason)
-        return IndexedScan(row.scan_id, _series(file.path), None, row_json(row), finding, None)
+        return IndexedScan(row.scan_id, series_key(file.path), None, row_json(row), finding, None)
 
     def _row(self, file: IndexedFile, reason: Reason | None) -> ManifestRow:
         import numpy as np
@@ -130,13 +127,14 @@ class _Identify:
         )
 
     def _scan_id(self, file: IndexedFile) -> str:
-        """From the path within its source, so that it survives a move of the source; from the whole path if two
-        sources agree.
-        """
+        """As before; of a new file from the path within its source, from the whole path if two sources agree."""
+        own = next(self.index.scans(series=series_key(file.path)), None)
+        if own is not None:
+            return own.scan_id
         place = Path(file.root.name, file.path.relative_to(file.root)).as_posix()
         scan_id = self.pseudonyms.name("scan", "nifti", place)
         holder = self.index.scan(scan_id)
-        if holder is None or holder.series == _series(file.path):
+        if holder is None:
             return scan_id
         return self.pseudonyms.name("scan", "nifti", file.path.as_posix())
 
@@ -152,6 +150,10 @@ class _Identify:
             name = name[:-5]
         suspect = is_placeholder(name)
         if suspect:
+            own = next(self.index.scans(series=series_key(path)), None)
+            before = parse_row(own.row) if own is not None else None
+            if before is not None and Flag.PATIENT_ID_SUSPECT in before.flags:
+                return before.patient_id, True
             return self.pseudonyms.name("patient", "nifti", path.as_posix()), True
         return self.pseudonyms.patient("nifti", name), False
 

@@ -36,6 +36,7 @@ from medssl.archive.rows import Outcome, duplicates, parse_outcome, parse_row, s
 from medssl.archive.settled import Settled, Splitter, settle
 from medssl.archive.splits import overrides, read_splits_file
 from medssl.archive.unpack import unpack
+from medssl.archive.vanished import forget_elsewhere
 from medssl.archive.workers import LocalWorkers, Workers
 from medssl.errors import UsageError
 from medssl.store.attempts import T, attempts
@@ -198,7 +199,7 @@ def prepared(
                 limits=settings.limits,
                 seen=lambda opened, read: progress.step("reading archives", read, None, f"{opened} archives opened"),
             )
-        label_names, removed = _plan(index, pseudonyms, settings)
+        label_names, removed = _plan(index, pseudonyms, roots, settings)
         splitter = settled.splitter(pseudonyms, overrides(index, named_splits, settings.splits))
         yield Prepared(index, pseudonyms, workers, settled, splitter, label_names, removed, n_files, interrupted)
 
@@ -240,18 +241,21 @@ def _named(settings: IngestSettings) -> frozenset[str]:
     return frozenset(settings.model_fields_set | {f"policy.{name}" for name in settings.policy.model_fields_set})
 
 
-def _plan(index: Index, pseudonyms: Pseudonyms, settings: IngestSettings) -> tuple[dict[int, str], list[str]]:
+def _plan(
+    index: Index, pseudonyms: Pseudonyms, roots: Sequence[Path], settings: IngestSettings
+) -> tuple[dict[int, str], list[str]]:
     """Plan what is new or changed. Returns the label names, and the ids of scans that are no more."""
-    roots: list[str] = json.loads(index.fact("label_roots") or "[]")
-    if settings.labels and os.fspath(settings.labels.resolve()) not in roots:
-        roots.append(os.fspath(settings.labels.resolve()))
-        index.put_fact("label_roots", json.dumps(roots))
-    plan = plan_nifti(index, pseudonyms, label_roots=tuple(map(Path, roots)), modality=settings.modality)
+    forget_elsewhere(index, roots)
+    label_roots: list[str] = json.loads(index.fact("label_roots") or "[]")
+    if settings.labels and os.fspath(settings.labels.resolve()) not in label_roots:
+        label_roots.append(os.fspath(settings.labels.resolve()))
+        index.put_fact("label_roots", json.dumps(label_roots))
+    plan = plan_nifti(index, pseudonyms, label_roots=tuple(map(Path, label_roots)), modality=settings.modality)
     rules = Rules(settings.min_slices, settings.include_derived, settings.volumes_per_series, settings.limits)
     if index.fact("rules") != repr(rules):
         index.make_all_dirty()
         for scan_id in trimmed(index):
-            index.put_outcome(scan_id, None)
+            index.load_again(scan_id)
         index.put_fact("rules", repr(rules))
     table, changed = name_table(index, read_names_file(settings.label_names) if settings.label_names else None)
     labels = label_objects(index, table, plan.label_names, all_again=changed)
@@ -275,10 +279,13 @@ def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Pr
 
     counts: Counter[str] = Counter()
     for task, outcome in ready.run(take_in, tasks, waiting, settings.limits.scan_seconds):
-        if outcome.reason:
-            remove_volume(cohort / "store", task.scan_id)
-        index.put_outcome(task.scan_id, outcome.text())
-        counts[str(outcome.reason or "stored")] += 1
+        if _kept_as_it_was(outcome, task, index):
+            counts["kept as it was"] += 1
+        else:
+            if outcome.reason:
+                remove_volume(task.store, task.scan_id)
+            index.put_outcome(task.scan_id, outcome.text())
+            counts[str(outcome.reason or "stored")] += 1
         note = ", ".join(f"{count} {word}" for word, count in counts.most_common(4))
         progress.step("storing scans", counts.total(), len(waiting), note)
     for scan_id in duplicates(index):
@@ -286,6 +293,17 @@ def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Pr
     if waiting:
         remove_drafts(cohort / "store")
     return len(waiting)
+
+
+def _kept_as_it_was(outcome: Outcome, task: Intake, index: Index) -> bool:
+    """Whether a scan stays what it is in the store, because it cannot be loaded anew for a reason that may pass. It is
+    planned again by the next run, which may find its files elsewhere.
+    """
+    if outcome.reason not in PASSING:
+        return False
+    scan = index.scan(task.scan_id)
+    index.mark_dirty([scan.series] if scan else [])
+    return bool(packing_of(task.store, task.scan_id)) and index.put_back(task.scan_id)
 
 
 def _waiting(index: Index, cohort: Path) -> list[str]:

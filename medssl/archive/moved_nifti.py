@@ -1,0 +1,75 @@
+"""NIfTI files that lie elsewhere than before: a scan keeps its id, its label and the names of its labels.
+
+A DICOM series is known by its UIDs wherever it lies; of a NIfTI file there is only the place.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medssl.archive.index import Index, IndexedFile
+from medssl.archive.labels import Dataset
+from medssl.archive.sources import NiftiSource, SourceFile, parse_source
+from medssl.archive.vanished import is_deserted
+
+_FACT = "dataset_labels"
+
+
+def series_key(path: Path) -> str:
+    """Key of the series that a NIfTI file is by itself."""
+    return f"nifti:{path}"
+
+
+def adopt_moved(index: Index, files: Sequence[IndexedFile]) -> None:
+    """Give each new file the scan of a file that is gone, if it is the same: by name, size, time and header. Of several
+    the one whose path ends most alike.
+    """
+    fresh = [file for file in files if next(index.scans(series=series_key(file.path)), None) is None]
+    if not fresh:
+        return
+    gone: dict[tuple[object, ...], list[IndexedFile]] = {}
+    for file in index.vanished_files(kind="nifti"):
+        gone.setdefault(_looks(file), []).append(file)
+    for file in fresh:
+        alike = gone.get(_looks(file), [])
+        scans = [(old, scan) for old in alike for scan in index.scans(series=series_key(old.path))]
+        if scans:
+            old, scan = max(scans, key=lambda one: (_shared_end(one[0].path, file.path), one[0].path))
+            alike.remove(old)
+            index.move_scan(scan.scan_id, series_key(file.path))
+
+
+def label_out_of_reach(index: Index, file: IndexedFile) -> SourceFile | None:
+    """The label that a scan is stored with, where its folder is gone or empty. A label that was taken out of a folder
+    is no label any more.
+    """
+    scan = next(index.scans(series=series_key(file.path)), None)
+    source = parse_source(scan.source) if scan and scan.source else None
+    if not isinstance(source, NiftiSource) or source.label is None:
+        return None
+    return source.label if is_deserted(Path(source.label.path).parent) else None
+
+
+def datasets_out_of_reach(index: Index, here: Mapping[Path, Dataset]) -> list[Dataset]:
+    """Datasets of earlier runs whose dataset.json is gone while scans of theirs are stored, for their label names."""
+    before: dict[str, dict[str, str]] = json.loads(index.fact(_FACT) or "{}")
+    names = {os.fspath(folder): {str(k): v for k, v in one.label_names.items()} for folder, one in here.items()}
+    away = {
+        folder: labels
+        for folder, labels in before.items()
+        if folder not in names and is_deserted(Path(folder)) and index.has_scans(f"{series_key(Path(folder))}/")
+    }
+    if before != names | away:
+        index.put_fact(_FACT, json.dumps(names | away, sort_keys=True))
+    return [Dataset(Path(folder), {}, {int(k): v for k, v in one.items()}, False) for folder, one in away.items()]
+
+
+def _looks(file: IndexedFile) -> tuple[object, ...]:
+    return file.path.name, file.stamp, file.record
+
+
+def _shared_end(one: Path, other: Path) -> int:
+    """How many parts two paths share, from their ends."""
+    pairs = zip(reversed(one.parts), reversed(other.parts), strict=False)
+    return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(one.parts), len(other.parts)))

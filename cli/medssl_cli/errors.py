@@ -1,6 +1,7 @@
 """From an exception to a line on stderr and an exit code: 0 done, 1 failed, 2 usage or configuration, 130 stopped."""
 
 import errno
+import io
 import sys
 from typing import Any
 
@@ -27,6 +28,8 @@ class GuardedGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; MedsslErrors and full disks end it with a sentence."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is no UTF-8 is printed all the same
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except MedsslError as error:

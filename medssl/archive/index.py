@@ -15,6 +15,7 @@ from pathlib import Path
 
 from medssl.archive.discover import Stamp
 from medssl.archive.index_schema import BY_STUDY, COPIES, SCHEMA
+from medssl.archive.path_text import path_text, text_path
 from medssl.archive.reasons import Reason
 from medssl.errors import DataError
 
@@ -73,16 +74,16 @@ class Index:
         rows = self._db.execute(
             "SELECT name, size, mtime_ns, reason FROM files JOIN folders ON folder = folders.id "
             "WHERE path = ? AND NOT vanished",
-            (os.fspath(folder),),
+            (path_text(folder),),
         )
-        return {name: (Stamp(size, mtime_ns), reason) for name, size, mtime_ns, reason in rows}
+        return {text_path(name).name: (Stamp(size, mtime_ns), reason) for name, size, mtime_ns, reason in rows}
 
     def put_files(self, files: Iterable[IndexedFile]) -> None:
         """Insert or replace files, and mark the series they belong to, now or before, as dirty; one transaction."""
         with self._db:
             for file in files:
                 folder = self._folder(file.path.parent, file.root)
-                where = (folder, file.path.name)
+                where = (folder, path_text(file.path.name))
                 before = self._db.execute("SELECT series FROM files WHERE folder = ? AND name = ?", where).fetchone()
                 self._db.execute(
                     "INSERT OR REPLACE INTO files (folder, name, size, mtime_ns, kind, reason, "
@@ -93,7 +94,7 @@ class Index:
                         file.stamp.mtime_ns,
                         file.kind,
                         file.reason,
-                        file.finding,
+                        path_text(file.finding),
                         file.series,
                         file.record,
                     ),
@@ -108,14 +109,14 @@ class Index:
         with self._db:
             self._db.executemany(
                 "UPDATE files SET vanished = 1 WHERE name = ? AND folder = (SELECT id FROM folders WHERE path = ?)",
-                ((name, os.fspath(folder)) for name in names),
+                ((path_text(name), path_text(folder)) for name in names),
             )
 
     def folders_under(self, place: Path) -> Iterator[Path]:
         """A folder and those below it, such as the ones of an archive, as far as files are there. Files may be marked
         meanwhile.
         """
-        text = os.fspath(place)
+        text = path_text(place)
         below = text.rstrip("/") + "/"
         last = 0
         while True:
@@ -128,7 +129,7 @@ class Index:
                 return
             last = rows[-1][0]
             for _, path in rows:
-                yield Path(path)
+                yield text_path(path)
 
     def folders_to_plan(self) -> list[Path]:
         """Folders with files that are there and are about to be planned: of new or changed series, and all NIfTI."""
@@ -136,7 +137,7 @@ class Index:
             "SELECT path FROM folders WHERE id IN (SELECT folder FROM dirty JOIN files USING (series) "
             "WHERE NOT vanished UNION SELECT folder FROM files WHERE kind IN ('nifti', 'dataset') AND NOT vanished)"
         )
-        return [Path(path) for (path,) in rows]
+        return [text_path(path) for (path,) in rows]
 
     def files(self, *, kind: str | None = None, series: str | None = None) -> Iterator[IndexedFile]:
         """Files that are there, of one kind or one series, in the order of their paths."""
@@ -160,8 +161,8 @@ class Index:
         """Files of this name, or at this path."""
         path = Path(name)
         if path.is_absolute() or (len(path.parts) > 1 and path.parts[0].endswith(":")):
-            return self._files("name = ? AND path = ?", [path.name, os.fspath(path.parent)])
-        return self._files("name = ?", [name])
+            return self._files("name = ? AND path = ?", [path_text(path.name), path_text(path.parent)])
+        return self._files("name = ?", [path_text(name)])
 
     def _files(self, where: str, values: list[str]) -> Iterator[IndexedFile]:
         rows = self._db.execute(
@@ -172,16 +173,15 @@ class Index:
         )
         for path, root, name, size, mtime_ns, kind, reason, finding, series, record in rows:
             code = Reason(reason) if reason else None
-            yield IndexedFile(
-                Path(path, name), Path(root), Stamp(size, mtime_ns), kind, code, finding or "", series, record
-            )
+            place = Path(text_path(path), text_path(name))
+            yield IndexedFile(place, text_path(root), Stamp(size, mtime_ns), kind, code, finding or "", series, record)
 
     def _folder(self, path: Path, root: Path) -> int:
-        text = os.fspath(path)
+        text = path_text(path)
         found = self._db.execute("SELECT id FROM folders WHERE path = ?", (text,)).fetchone()
         if found is None:
             found = self._db.execute(
-                "INSERT INTO folders (path, root) VALUES (?, ?) RETURNING id", (text, os.fspath(root))
+                "INSERT INTO folders (path, root) VALUES (?, ?) RETURNING id", (text, path_text(root))
             ).fetchone()
         return int(found[0])
 

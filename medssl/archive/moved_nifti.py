@@ -10,15 +10,11 @@ from pathlib import Path
 
 from medssl.archive.index import Index, IndexedFile
 from medssl.archive.labels import Dataset
+from medssl.archive.scan import series_key
 from medssl.archive.sources import NiftiSource, SourceFile, parse_source
 from medssl.archive.vanished import is_deserted
 
 _FACT = "dataset_labels"
-
-
-def series_key(path: Path) -> str:
-    """Key of the series that a NIfTI file is by itself."""
-    return f"nifti:{path}"
 
 
 def adopt_moved(index: Index, files: Sequence[IndexedFile]) -> None:

@@ -10,9 +10,10 @@ from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index, IndexedFile, IndexedScan
 from medssl.archive.labels import Dataset, dataset_of, merged_label_names, pair, read_dataset, stem
 from medssl.archive.manifest import ManifestRow
-from medssl.archive.moved_nifti import adopt_moved, datasets_out_of_reach, label_out_of_reach, series_key
+from medssl.archive.moved_nifti import adopt_moved, datasets_out_of_reach, label_out_of_reach
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rows import parse_row, row_json
+from medssl.archive.scan import series_key
 from medssl.archive.sources import NiftiSource, SourceFile, source_json
 from medssl.geometry import spacing_mm
 

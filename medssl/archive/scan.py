@@ -15,6 +15,7 @@ from medssl.archive.index import IndexedFile
 from medssl.archive.label_record import label_record_json, read_label_record
 from medssl.archive.limits import Limits
 from medssl.archive.nifti import HEADER_BYTES, is_nifti, parse_header
+from medssl.archive.path_text import path_text
 from medssl.archive.places import UNTOLD_BYTES, Start, is_plain, source_of, tells_no_size
 from medssl.archive.reasons import Reason
 from medssl.archive.record import record_json
@@ -80,6 +81,11 @@ def scan_content(path: Path, root: Path, stamp: Stamp, *, read: Start, limits: L
     except Rejected as rejected:
         return left_out(path, root, stamp, rejected)
     return IndexedFile(path, root, stamp, kind, None, "", series, record)
+
+
+def series_key(path: Path) -> str:
+    """Key of the series that a NIfTI file is by itself."""
+    return f"nifti:{path_text(path)}"
 
 
 def left_out(path: Path, root: Path, stamp: Stamp, rejected: Rejected) -> IndexedFile:
@@ -159,4 +165,4 @@ def _nifti(path: Path, start: bytes, limits: Limits) -> tuple[str, str, str]:
         raise Rejected(Reason.NOT_DICOM, "its first bytes are neither DICOM nor NIfTI")
     header = parse_header(start, limits=limits)
     record = {"shape": header.shape, "affine_ras_mm": header.affine_ras_mm.ravel().tolist(), "flags": header.flags}
-    return "nifti", f"nifti:{path}", json.dumps(record)
+    return "nifti", series_key(path), json.dumps(record)

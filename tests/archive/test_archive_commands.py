@@ -1,7 +1,9 @@
 """The commands around an archive: exit codes, key sentences, and that no name is printed."""
 
 import json
+import os
 import shutil
+import sys
 
 import nibabel
 import numpy as np
@@ -102,3 +104,26 @@ def test_an_ingest_without_any_scan_fails_and_says_why(tmp_path, medssl):
     result = medssl("ingest", tmp_path / "a", "--out", tmp_path / "c", "--workers", 0, code=1)
     assert "NOT_DICOM" in result.output
     assert "no scan was accepted" in result.output
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes UTF-8 only")
+def test_names_that_are_no_utf_8_are_read_explained_and_printed(tmp_path, medssl):
+    """Disks of older systems: b"M\\xfcller" is Müller in Latin-1, and no text in UTF-8."""
+    root = tmp_path / "archive"
+    Series(random_voxels((40, 36, 32))).write(root / "x")
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(random_voxels((40, 36, 32), seed=4), affine), root / "x" / "s.nii.gz")
+    (root / "x" / "s.nii.gz").rename(root / "x" / os.fsdecode(b"caf\xe9.nii.gz"))
+    (root / os.fsdecode(b"r\xe9sum\xe9.txt")).write_text("hello")
+    (root / "x").rename(root / os.fsdecode(b"M\xfcller"))
+    assert json.loads(medssl("ingest", root, "--out", "unused", "--dry-run", "--json").stdout)["n_scans"] == 2
+    assert json.loads(medssl("convert", root, "--out", tmp_path / "nifti", "--json").stdout)["n_scans"] == 2
+    for loaded in (2, 0):
+        report = json.loads(medssl("ingest", root, "--out", tmp_path / "cohort", "--json", "--workers", 0).stdout)
+        assert (report["n_scans"], report["n_loaded"], report["reasons"]) == (2, loaded, {"NOT_DICOM": 1})
+    found = medssl("archive", "explain", tmp_path / "cohort", os.fsdecode(b"caf\xe9.nii.gz"), "--show-paths").stdout
+    assert r"M\udcfcller/caf\udce9.nii.gz" in found
+    assert "NOT_DICOM" in medssl("archive", "explain", tmp_path / "cohort", os.fsdecode(b"r\xe9sum\xe9.txt")).stdout
+    (root / os.fsdecode(b"M\xfcller")).rename(root / os.fsdecode(b"M\xfcller-2"))
+    report = json.loads(medssl("ingest", root, "--out", tmp_path / "cohort", "--json", "--workers", 0).stdout)
+    assert (report["n_scans"], report["reasons"]) == (2, {"NOT_DICOM": 1})

@@ -1,8 +1,11 @@
 """What the index finds by itself, on disk, against the plain way in memory."""
 
+import os
 import random
+from pathlib import Path
 
 from medssl.archive.index import IndexedScan, open_index
+from medssl.archive.path_text import path_text, text_path
 from medssl.archive.reasons import Reason
 from medssl.archive.rows import Outcome, duplicates
 
@@ -38,3 +41,20 @@ def test_marks_are_those_of_the_last_call(tmp_path):
         assert [index.is_marked(name) for name in "abc"] == [True, True, False]
         index.mark(["c"])
         assert [index.is_marked(name) for name in "abc"] == [False, False, True]
+
+
+def test_every_path_is_text_and_comes_back():
+    names = (
+        b"plain",
+        b"M\xfcller",
+        "Müller".encode(),
+        b"\xff\xfe",
+        "\U0010fffd00dcfc".encode(),
+        b"a\xf4\x8f\xbf\xbd\xe9",
+    )
+    for name in names:
+        path = Path("/archive", os.fsdecode(name), "x")
+        assert text_path(path_text(path)) == path
+        path_text(path).encode()
+    assert len({path_text(os.fsdecode(name)) for name in names}) == len(names)
+    assert path_text("/archive/Müller/x") == "/archive/Müller/x"

@@ -1,0 +1,23 @@
+"""Paths as text that every file format takes, and back.
+
+Names on a disk are bytes. Python hands over those that are no UTF-8 as lone surrogates (PEP 383), which SQLite and
+every encoder refuse; here they follow a mark from the end of the private use area, as does the mark itself.
+"""
+
+import os
+import re
+from pathlib import Path
+
+_MARK = "\U0010fffd"
+_UNUSUAL = re.compile(f"[\ud800-\udfff{_MARK}]")
+_MARKED = re.compile(f"{_MARK}([0-9a-f]{{6}})")
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path, or the name of a file, as text; most paths as they are."""
+    return _UNUSUAL.sub(lambda found: f"{_MARK}{ord(found[0]):06x}", os.fspath(path))
+
+
+def text_path(text: str) -> Path:
+    """The path that `path_text` wrote."""
+    return Path(_MARKED.sub(lambda found: chr(int(found[1], 16)), text))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl.config import LoopConfig
-    from medssl.downstream.label_efficiency import Comparison
+    from medssl.downstream.comparison import Comparison
 
 RECORD = "demo.json"
 # The pseudonym key of the demo's cohort. It guards nobody, since the patients are invented; a fixed one makes the

@@ -14,7 +14,7 @@ from medssl.downstream.segmentation import Segmentation, segmentation_crops
 from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, transfer
-from medssl.encoders.weights import load_encoder, read_description, save_network
+from medssl.encoders.weights import load_encoder, read_description, save_network, weights_digest
 from medssl.runs.run import Run
 from medssl.runs.writing import write_atomically
 from medssl.store.plan import BatchPlan
@@ -56,6 +56,7 @@ def finetune(
     )
     facts = {
         "init": "scratch" if config.init == SCRATCH else "pretrained",
+        "init_digest": None if config.init == SCRATCH else weights_digest(Path(config.init)),
         "encoder": network.encoder.description.model_dump(mode="json"),
         "patch": list(patch),
         "labelled_scans": [scan.scan_id for scan in scans],

@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from medssl.archive.cohort import Cohort
 from medssl.config import EncoderConfig, FinetuneConfig
+from medssl.downstream.comparison import Comparison, Score, compare
 from medssl.downstream.finetune import SCRATCH, finetune
-from medssl.downstream.intervals import paired_interval
 from medssl.encoders.encoder import EncoderDescription
-from medssl.encoders.weights import read_description
+from medssl.encoders.weights import read_description, weights_digest
 from medssl.errors import ConfigError, DataError, UsageError
 from medssl.runs.run import Run
 from medssl.runs.writing import write_atomically
@@ -23,38 +21,6 @@ from medssl.training.pretrain import Observer, no_observer
 from medssl.training.progress import Progress
 
 FILE_NAME = "label_efficiency.json"
-
-
-@dataclass(frozen=True)
-class Score:
-    """Dice of one test case after one fine-tuning.
-
-    dice: class value to Dice; None where reference and prediction lack the class.
-    """
-
-    init: str
-    labels: int
-    seed: int
-    case: str
-    dice: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One start at one label count, against scratch with the same labels and seeds.
-
-    Intervals are 95 %; those of scratch itself are None.
-    """
-
-    labels: int
-    init: str
-    mean: float
-    low: float
-    high: float
-    difference: float | None
-    difference_low: float | None
-    difference_high: float | None
-    class_means: Mapping[str, float]
 
 
 def label_efficiency(
@@ -73,23 +39,86 @@ def label_efficiency(
     place of `config.encoder`: a gain shall be that of the weights. progress: makes what shows one fine-tuning, from its
     title. Runs that are finished are not repeated, one that was killed is continued, so calling this again completes
     what was interrupted. Writes label_efficiency.json, .md and .png to `out`. Raises UsageError where the pretrained
-    networks differ.
+    networks differ, ConfigError where `out` has runs with other settings, of other scans or from other weights.
     """
     starts = {SCRATCH: SCRATCH, **inits}
     config = config.model_copy(update={"encoder": shared_network(config.encoder, inits)})
+    jobs = planned_jobs(config, starts, labels=labels, seeds=seeds, out=out)
+    refuse_changed(jobs)
     out.mkdir(parents=True, exist_ok=True)
     scores: list[Score] = []
-    jobs = [(n, seed, name) for n in labels for seed in range(seeds) for name in starts]
-    for number, (n, seed, name) in enumerate(jobs, start=1):
-        title = f"[{number}/{len(jobs)}] {name}, {n} labels, seed {seed}"
-        folder = out / "runs" / f"{name}-n{n}-s{seed}"
-        job = config.model_copy(
-            update={"init": starts[name], "labels": n, "loop": config.loop.model_copy(update={"seed": seed})}
-        )
-        scores += run_or_read(job, folder, name=name, progress=progress(title), observe=observe)
+    for number, job in enumerate(jobs, start=1):
+        title = f"[{number}/{len(jobs)}] {job.name}, {job.config.labels} labels, seed {job.config.loop.seed}"
+        scores += run_or_read(job, progress=progress(title), observe=observe)
     comparisons = compare(scores)
     write_results(out, scores, comparisons)
     return comparisons
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fine-tuning of a comparison, and what it must have been made from.
+
+    cohort_digest: of the scans and labels. init_digest: of the weights it starts from; None from scratch.
+    """
+
+    name: str
+    config: FinetuneConfig
+    folder: Path
+    cohort_digest: str
+    init_digest: str | None
+
+
+def planned_jobs(
+    config: FinetuneConfig, starts: Mapping[str, str], *, labels: Sequence[int], seeds: int, out: Path
+) -> list[Job]:
+    """Every fine-tuning of a comparison in the order in which they run. Raises DataError and CheckpointError where
+    the cohort or a start cannot be read.
+    """
+    cohort_digest = Cohort.open(config.cohort).digest
+    digests = {name: None if start == SCRATCH else weights_digest(Path(start)) for name, start in starts.items()}
+    return [
+        Job(
+            name=name,
+            config=config.model_copy(
+                update={"init": start, "labels": n, "loop": config.loop.model_copy(update={"seed": seed})}
+            ),
+            folder=out / "runs" / f"{name}-n{n}-s{seed}",
+            cohort_digest=cohort_digest,
+            init_digest=digests[name],
+        )
+        for n in labels
+        for seed in range(seeds)
+        for name, start in starts.items()
+    ]
+
+
+def refuse_changed(jobs: Sequence[Job]) -> None:
+    """Raise ConfigError when runs that are there were made with other settings, scans or weights than `jobs` ask for:
+    one table must not mix them.
+    """
+    found = [(job.folder, why) for job in jobs if (why := what_changed(job))]
+    if found:
+        folder, why = found[0]
+        rest = f" {len(found) - 1} more runs in {folder.parent} do not fit either." if len(found) > 1 else ""
+        them = "these folders" if rest else "the folder"
+        raise ConfigError(f"{folder} {why}.{rest} Choose another --out, or remove {them}.")
+
+
+def what_changed(job: Job) -> str | None:
+    """In what the run that is in the folder of a job differs from it; None where it does not, or there is no run."""
+    if not (job.folder / "run.json").exists():
+        return None
+    run = Run.open(job.folder)
+    if run.config != job.config.model_dump(mode="json"):
+        return "was made with other settings"
+    if run.facts.get("cohort_digest") != job.cohort_digest:
+        return f"was made when {job.config.cohort} held other scans or labels"
+    if job.init_digest and "init_digest" not in run.facts:
+        return "was made by an earlier medssl and does not say which weights it started from"
+    if run.facts.get("init_digest") != job.init_digest:
+        return f"started from other weights than {job.config.init} holds now"
+    return None
 
 
 def shared_network(asked: EncoderConfig, inits: Mapping[str, str]) -> EncoderConfig:
@@ -118,71 +147,23 @@ def difference(one: EncoderDescription, other: EncoderDescription) -> str:
     return f"{name} {facts[0].get(name)} and {facts[1].get(name)}"
 
 
-def run_or_read(
-    config: FinetuneConfig, folder: Path, *, name: str, progress: Progress, observe: Observer
-) -> list[Score]:
+def run_or_read(job: Job, *, progress: Progress, observe: Observer) -> list[Score]:
     """Scores of one fine-tuning, which is run, continued or only read, whichever is left to do.
 
-    Raises ConfigError when `folder` holds a run with other settings, DataError when the test split has no labels.
+    Raises ConfigError when scans or weights changed meanwhile, DataError when the test split has no labels.
     """
-    results = folder / "evaluation.json"
-    exists = (folder / "run.json").exists()
-    if exists and Run.open(folder).config != config.model_dump(mode="json"):
-        raise ConfigError(f"{folder} was made with other settings. Choose another --out, or remove the folder.")
+    results = job.folder / "evaluation.json"
     if not results.exists():
-        finetune(config, folder, resume=exists, progress=progress, observe=observe)
+        finetune(job.config, job.folder, resume=(job.folder / "run.json").exists(), progress=progress, observe=observe)
+        refuse_changed([job])
     if not results.exists():
         raise DataError(
             "The split 'test' has no labelled scan, so nothing can be compared. "
             "Ingest more labelled scans, or give --splits."
         )
     cases = json.loads(results.read_text())["cases"]
-    return [Score(name, int(config.labels), config.loop.seed, case["scan_id"], case["dice"]) for case in cases]
-
-
-def compare(scores: Sequence[Score]) -> list[Comparison]:
-    """Means and paired differences per label count and start; a case's score is the mean over its classes."""
-    comparisons = []
-    for labels in sorted({score.labels for score in scores}):
-        scratch = score_table(scores, labels=labels, init=SCRATCH)
-        for init in dict.fromkeys(score.init for score in scores):
-            table = score_table(scores, labels=labels, init=init)
-            mean = paired_interval(table)
-            gain = paired_interval(table - scratch) if init != SCRATCH else None
-            comparisons.append(
-                Comparison(
-                    labels=labels,
-                    init=init,
-                    mean=mean.mean,
-                    low=mean.low,
-                    high=mean.high,
-                    difference=gain.mean if gain else None,
-                    difference_low=gain.low if gain else None,
-                    difference_high=gain.high if gain else None,
-                    class_means=class_means(scores, labels=labels, init=init),
-                )
-            )
-    return comparisons
-
-
-def score_table(scores: Sequence[Score], *, labels: int, init: str) -> npt.NDArray[np.float64]:
-    """(seeds, cases) mean Dice over classes, seeds and cases in sorted order; NaN where a case has no class at all."""
-    chosen = {(s.seed, s.case): s.dice.values() for s in scores if s.labels == labels and s.init == init}
-    seeds, cases = sorted({seed for seed, _ in chosen}), sorted({case for _, case in chosen})
-    table = np.full((len(seeds), len(cases)), np.nan)
-    for (seed, case), values in chosen.items():
-        counted = [value for value in values if value is not None]
-        if counted:
-            table[seeds.index(seed), cases.index(case)] = np.mean(counted)
-    return table
-
-
-def class_means(scores: Sequence[Score], *, labels: int, init: str) -> dict[str, float]:
-    """Mean Dice per class over seeds and cases: a class that was never learned shows here."""
-    chosen = [s for s in scores if s.labels == labels and s.init == init]
-    classes = list(chosen[0].dice)
-    values = {c: [v for s in chosen if (v := s.dice[c]) is not None] for c in classes}
-    return {c: float(np.mean(v)) if v else float("nan") for c, v in values.items()}
+    labels, seed = int(job.config.labels), job.config.loop.seed
+    return [Score(job.name, labels, seed, case["scan_id"], case["dice"]) for case in cases]
 
 
 def write_results(out: Path, scores: Sequence[Score], comparisons: Sequence[Comparison]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from medssl.downstream.label_efficiency import Comparison
+    from medssl.downstream.comparison import Comparison
 
 
 def plot_comparisons(comparisons: Sequence[Comparison], path: Path) -> None:

@@ -3,6 +3,8 @@
 Weights as safetensors, and beside them what is needed to build the network again. No pickled code.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,16 @@ def encoder_record(folder: Path) -> EncoderRecord:
 def read_description(folder: Path) -> EncoderDescription:
     """The architecture of the encoder in a folder. Raises CheckpointError."""
     return encoder_record(folder).description
+
+
+def weights_digest(folder: Path) -> str:
+    """A digest of the encoder's tensors, and of the decoder's where pretraining left one: other weights, another
+    digest. Reads encoder.json only, whose digests `load_encoder` checks. Raises CheckpointError.
+    """
+    record = encoder_record(folder)
+    parts = {"encoder": record.tensors, "decoder": record.decoder.tensors if record.decoder else {}}
+    digests = {part: {name: tensor.digest for name, tensor in tensors.items()} for part, tensors in parts.items()}
+    return hashlib.blake2b(json.dumps(digests, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def save_network(folder: Path, network: SegmentationNetwork, *, facts: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A small ingested cohort: oblique, anisotropic phantoms with two classes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +50,22 @@ def small_archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
     folder = tmp_path_factory.mktemp("archive")
     for number in range(11):
         write_phantom(folder / "scans", number)
-    splits = folder / "splits.csv"
     rows = [f"case{n:02d}.nii.gz,{'test' if n >= 8 else 'train'}" for n in range(11)]
-    splits.write_text("\n".join(["file,split", *rows]))
-    key = folder / "key"
-    key.write_text("ab" * 32)
-    key.chmod(0o600)
-    settings = IngestSettings(labels=folder / "scans" / "labels", splits=splits, key_file=key, workers=0, modality="MR")
-    ingest([folder / "scans" / "images"], folder / "cohort", settings=settings)
-    return SmallArchive(folder / "scans", folder / "cohort")
+    (folder / "splits.csv").write_text("\n".join(["file,split", *rows]))
+    (folder / "key").write_text("ab" * 32)
+    (folder / "key").chmod(0o600)
+    archive = SmallArchive(folder / "scans", folder / "cohort")
+    ingest([archive.scans / "images"], archive.cohort, settings=settings_of(archive))
+    return archive
+
+
+def add_phantoms(archive: SmallArchive, cohort: Path, *, folder: Path, numbers: Iterable[int]) -> None:
+    """Ingest further phantoms, made in `folder` and without labels, into a copy of the archive's cohort."""
+    for number in numbers:
+        write_phantom(folder, number)
+    ingest([archive.scans / "images", folder / "images"], cohort, settings=settings_of(archive))
+
+
+def settings_of(archive: SmallArchive) -> IngestSettings:
+    files = {"splits": archive.scans.parent / "splits.csv", "key_file": archive.scans.parent / "key"}
+    return IngestSettings(labels=archive.scans / "labels", workers=0, modality="MR", **files)

@@ -1,12 +1,15 @@
 """The comparison of starts at label counts."""
 
+from dataclasses import replace
+
 import pytest
 
 from medssl.config import EncoderConfig
-from medssl.downstream.label_efficiency import Score, compare, markdown_table, shared_network
+from medssl.downstream.comparison import Score, compare
+from medssl.downstream.label_efficiency import markdown_table, shared_network
 from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.weights import save_encoder
-from medssl.errors import UsageError
+from medssl.errors import DataError, UsageError
 
 
 def scores_where_masked_gains(gain: float) -> list[Score]:
@@ -33,6 +36,15 @@ def test_a_class_that_a_case_lacks_is_left_out_of_its_mean():
     (only,) = compare(scores)
     assert only.mean == pytest.approx((0.8 + 0.4) / 2)
     assert only.class_means == pytest.approx({"1": 0.7, "2": 0.2})
+
+
+@pytest.mark.parametrize("other", ["c", None])
+def test_scans_that_only_one_start_was_scored_on_are_not_paired_with_others(other):
+    scores = scores_where_masked_gains(0.04)
+    odd = next(s for s in scores if (s.init, s.seed, s.case) == ("masked", 1, "b"))
+    scores[scores.index(odd)] = replace(odd, case=other) if other else replace(odd, labels=5)
+    with pytest.raises(DataError, match=r"at 3 labels 'masked' and scratch.*first: seed 1, scan b, which scratch has"):
+        compare(scores)
 
 
 def test_the_table_states_points_and_intervals():

@@ -1,6 +1,8 @@
 """From a cohort to an encoder, to a segmentation model, to labels on a scan's own grid."""
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -12,12 +14,12 @@ from medssl.config import FinetuneConfig, LoopConfig, OptimConfig, PretrainConfi
 from medssl.downstream.finetune import finetune
 from medssl.downstream.label_efficiency import label_efficiency
 from medssl.downstream.predict import predict
-from medssl.encoders.weights import load_encoder, load_network, read_description
+from medssl.encoders.weights import load_encoder, load_network, read_description, save_encoder
 from medssl.errors import CheckpointError, ConfigError, DataError, UsageError
 from medssl.runs.run import Run
 from medssl.training.pretrain import pretrain
 from medssl.training.progress import Silent
-from tests.downstream.conftest import SHAPE, SmallArchive, oblique_affine
+from tests.downstream.conftest import SHAPE, SmallArchive, add_phantoms, oblique_affine
 
 PATCH = (16, 16, 16)
 
@@ -151,6 +153,44 @@ def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finishe
     other = config.model_copy(update={"augment": 0.5})
     with pytest.raises(ConfigError, match="other settings"):
         label_efficiency(other, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
+
+
+def test_results_of_an_encoder_that_was_pretrained_anew_are_not_shown_as_the_new_ones(
+    encoder_run, small_archive, tmp_path
+):
+    start, out = tmp_path / "masked", tmp_path / "e"
+    shutil.copytree(encoder_run, start)
+    compared = partial(label_efficiency, finetuning(small_archive, loop=loop(1)), {"masked": str(start)}, [2], 1, out)
+    before = compared(progress=lambda _: Silent())
+    encoder, decoder = load_encoder(start)
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(1.5)
+    save_encoder(start, encoder, decoder, facts={})
+    with pytest.raises(ConfigError, match=r"masked-n2-s0 started from other weights than .*masked holds now\. Choose"):
+        compared(progress=lambda _: Silent())
+
+    shutil.rmtree(out / "runs" / "masked-n2-s0")
+    after = compared(progress=lambda _: Silent())
+    assert after[0] == before[0]
+    record = out / "runs" / "masked-n2-s0" / "run.json"
+    record.write_text(record.read_text().replace("init_digest", "another_fact"))
+    with pytest.raises(ConfigError, match="earlier medssl and does not say which weights"):
+        compared(progress=lambda _: Silent())
+
+
+def test_results_on_another_state_of_the_cohort_are_refused_before_anything_is_trained(
+    encoder_run, small_archive, tmp_path
+):
+    cohort, out = tmp_path / "cohort", tmp_path / "e"
+    shutil.copytree(small_archive.cohort, cohort)
+    config = finetuning(small_archive, cohort=cohort, loop=loop(1))
+    compared = partial(label_efficiency, config, {"masked": str(encoder_run)}, [2], 2, out)
+    compared(progress=lambda _: Silent())
+    add_phantoms(small_archive, cohort, folder=tmp_path / "more", numbers=[11])
+    shutil.rmtree(out / "runs" / "scratch-n2-s0")
+    with pytest.raises(ConfigError, match=r"masked-n2-s0 was made when .*cohort held other scans.* 2 more runs"):
+        compared(progress=lambda _: Silent())
+    assert not (out / "runs" / "scratch-n2-s0").exists()
 
 
 @pytest.mark.parametrize(

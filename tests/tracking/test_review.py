@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medssl.downstream.label_efficiency import Score, compare, write_results
+from medssl.downstream.comparison import Score, compare
+from medssl.downstream.label_efficiency import write_results
 from medssl.errors import DataError, UsageError
 from medssl.runs.run import Run
 from medssl.tracking.evidence import as_markdown, cautions, read_evidence, verdict

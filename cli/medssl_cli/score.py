@@ -10,8 +10,6 @@ import typer
 if TYPE_CHECKING:
     from medssl.downstream.score import ScanEnergy
 
-LOOK_FROM = 3.0
-
 
 def score(
     run: Annotated[Path, typer.Option(help="Run folder of `medssl pretrain`.")],
@@ -22,11 +20,11 @@ def score(
     plugin: Annotated[list[Path] | None, typer.Option(help="File with the run's task. Repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: every scan.")] = False,
 ) -> None:
-    """Rank scans by energy, the oddest first: wrong modality, cut field of view, artefacts.
+    """Rank scans by energy, the oddest first: wrong modality, cut field of view, artefacts, blank scans.
 
     Example: medssl score --run runs/masked --cohort cohort --top 10
     """
-    from medssl.downstream.score import score_scans
+    from medssl.downstream.score import LOOK_FROM, NOTHING_TO_JUDGE, score_scans
     from medssl.runs.writing import prepare_new_file
     from medssl_cli.progress import LiveProgress
 
@@ -41,14 +39,27 @@ def score(
     if as_json:
         typer.echo(json.dumps([scan.as_dict() for scan in scans], indent=1))
         return
-    typer.echo(f"{'scan':<24} {'modality':<9} {'energy':>10} {'surprise':>9}")
+    typer.echo(f"{'scan':<24} {'modality':<9} {'energy':>10} {'surprise':>9} {'judged':>7}  direction")
     for scan in scans[:top]:
-        mark = "  <- look" if scan.surprise >= LOOK_FROM else ""
-        typer.echo(f"{scan.scan_id:<24} {scan.modality or '':<9} {scan.energy:>10.4g} {scan.surprise:>9.2f}{mark}")
-    odd = sum(scan.surprise >= LOOK_FROM for scan in scans)
-    typer.echo(f"{odd} of {len(scans)} scans are {LOOK_FROM:.0f} robust standard deviations or more above the median.")
+        typer.echo(_line(scan))
+    odd = sum(scan.deserves_a_look for scan in scans)
+    empty = sum(scan.direction == NOTHING_TO_JUDGE for scan in scans)
+    typer.echo(
+        f"{odd} of {len(scans)} scans deserve a look: {odd - empty} lie {LOOK_FROM:.0f} robust standard deviations or "
+        f"more from the median, in {empty} there is nothing to judge."
+    )
     if out is not None:
         typer.echo(f"Ranking: {out}")
+
+
+def _line(scan: "ScanEnergy") -> str:
+    energy = "" if scan.energy is None else f"{scan.energy:.4g}"
+    surprise = "" if scan.surprise is None else f"{scan.surprise:.2f}"
+    mark = "  <- look" if scan.deserves_a_look else ""
+    return (
+        f"{scan.scan_id:<24} {scan.modality or '':<9} {energy:>10} {surprise:>9} {scan.judged:>7.0%}  "
+        f"{scan.direction}{mark}"
+    )
 
 
 def _write(scans: "list[ScanEnergy]", out: Path) -> None:

@@ -70,8 +70,8 @@ class CollapseMonitor:
         """Keep what a batch says until the next evaluation: one batch alone is too few to judge."""
         self._steps.append(_step_numbers(step))
         if step.negative_energy is not None:
-            self._right.extend(step.energy.detach().flatten().tolist())
-            self._wrong.extend(step.negative_energy.detach().flatten().tolist())
+            self._right.extend(_judged(step.energy, step.scored))
+            self._wrong.extend(_judged(step.negative_energy, step.scored))
         if step.embeddings is not None and (
             not self._embeddings or self._embeddings[0].shape[1] == step.embeddings.shape[1]
         ):
@@ -134,7 +134,7 @@ class CollapseMonitor:
         }
 
     def _energy_numbers(self) -> dict[str, float]:
-        if not self._right:
+        if not self._right or not self._wrong:
             return {}
         gap = energy_gap(torch.tensor(list(self._right)), torch.tensor(list(self._wrong)))
         return {"energy_gap": gap.mean, "energy_auc": gap.auc, "energy_pairs": float(gap.pairs)}
@@ -168,6 +168,15 @@ def rank_share(features: Float[Tensor, "n f"]) -> float:
     """Centred effective rank as a share of the largest that N features of F channels can have."""
     count, channels = features.shape
     return rankme(features, centred=True) / max(1, min(count - 1, channels))
+
+
+def _judged(energy: Tensor, scored: Tensor | None) -> list[float]:
+    """Energies of the samples that had something to score; the 0 of the others tells no pair from another."""
+    values = energy.detach().flatten()
+    if scored is not None and len(scored) == len(values):
+        values = values[scored > 0]
+    found: list[float] = values.tolist()
+    return found
 
 
 def _step_numbers(step: Step) -> dict[str, float]:

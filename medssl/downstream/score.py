@@ -18,6 +18,7 @@ from medssl.encoders.build import build_encoder
 from medssl.encoders.encoder import EncoderDescription
 from medssl.errors import CheckpointError, DataError, UsageError
 from medssl.plugins import load_task, task_config
+from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask
 from medssl.runs.run import Run
 from medssl.store.loader import RegionLoader
@@ -28,21 +29,34 @@ from medssl.views.region import Region
 
 SEED = 0
 MAD_TO_STD = 1.4826  # of a normal distribution
+MEAN_DEVIATION_TO_STD = 1.2533  # the same, for the mean of absolute deviations
+FEWEST_PEERS = 5
+LOOK_FROM = 3.0  # robust standard deviations
+NOTHING_TO_JUDGE = "nothing to judge"
 
 
 @dataclass(frozen=True)
 class ScanEnergy:
-    """One scan. energy: mean over its regions, in the task's units. spread: standard deviation over them.
+    """One scan. energy: mean over its judged regions, in the task's units. spread: standard deviation over them.
 
-    surprise: distance of the energy from the cohort's median, in robust standard deviations; 3 and more deserves a
-    look.
+    surprise: distance of the energy from the cohort's median, in robust standard deviations; 3 and more on either side
+    deserves a look. All three are None where no region could be judged. judged: share of its regions in which the
+    task found something to score. direction: "above" or "below" the median, or "nothing to judge" for a scan with
+    hardly a region that could be: blank, saturated, or a mask that was exported as a scan.
     """
 
     scan_id: str
     modality: str | None
-    energy: float
-    spread: float
-    surprise: float
+    energy: float | None
+    spread: float | None
+    surprise: float | None
+    judged: float
+    direction: str
+
+    @property
+    def deserves_a_look(self) -> bool:
+        """Whether it is an outlier."""
+        return self.direction == NOTHING_TO_JUDGE or abs(self.surprise or 0.0) >= LOOK_FROM
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -57,7 +71,7 @@ def score_scans(
     plugin_files: Sequence[Path] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ScanEnergy]:
-    """Every accepted scan of a cohort, the most surprising first, by the pretext task of a finished pretraining.
+    """Every accepted scan of a cohort, the oddest first (see `ranked`), by the pretext task of a finished pretraining.
 
     regions: read per scan, at places that depend on nothing but their number. The task runs in evaluation mode.
     Raises UsageError for a run that is no pretraining, CheckpointError where its state cannot be used, DataError for
@@ -113,7 +127,7 @@ def region_energies(
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[float]]:
-    """Energies of `regions` regions of each scan, by scan id.
+    """Energies of `regions` regions of each scan, by scan id; NaN where the task had nothing to score.
 
     A task that compares samples sees different scans in a batch.
     """
@@ -127,7 +141,7 @@ def region_energies(
             torch.manual_seed(SEED + step)  # tasks may draw from torch
             region = Region.from_batch(batch, device=device, seed=SEED)
             with torch.no_grad():
-                found = task(task.views(region)).energy.float().cpu().tolist()
+                found = _judged(task(task.views(region)))
             # The last batch reaches into the next round of the scans.
             for number, scan_id, energy in zip(region.numbers, region.scan_ids, found, strict=True):
                 if number < total:
@@ -136,20 +150,56 @@ def region_energies(
     return dict(energies)
 
 
+def _judged(step: Step) -> list[float]:
+    """Energy of each sample, NaN where it rests on nothing: the 0 of an empty mean would be the best of all."""
+    energy = step.energy.float()
+    if step.scored is not None:
+        energy = energy.masked_fill(step.scored.to(energy.device) <= 0, math.nan)
+    return [value if math.isfinite(value) else math.nan for value in energy.cpu().tolist()]
+
+
 def ranked(energies: Mapping[str, list[float]], modalities: Mapping[str, str | None]) -> list[ScanEnergy]:
-    """Scans by falling energy; each is held against the median of its own modality, where there are at least five
-    of it.
+    """Scans with nothing to judge, then those whose energy is farthest from the median, on either side.
+
+    An unusually low energy is no praise: a smooth or empty scan is easy to predict. Each is held against the scans of
+    its own modality, where at least five of it could be judged.
     """
-    means = {scan_id: float(np.mean(values)) for scan_id, values in energies.items()}
+    known = {scan_id: [e for e in values if not math.isnan(e)] for scan_id, values in energies.items()}
+    shares = {scan_id: len(known[scan_id]) / max(1, len(values)) for scan_id, values in energies.items()}
+    least = 0.5 * float(np.median(list(shares.values()))) if shares else 0.0
+    means = {scan_id: float(np.mean(values)) for scan_id, values in known.items() if values}
     groups: dict[str | None, list[float]] = defaultdict(list)
     for scan_id, mean in means.items():
         groups[modalities.get(scan_id)].append(mean)
     out = []
-    for scan_id, mean in means.items():
-        own = groups[modalities.get(scan_id)]
-        peers = np.array(own if len(own) >= 5 else list(means.values()))
-        middle = float(np.median(peers))
-        width = MAD_TO_STD * float(np.median(np.abs(peers - middle)))
-        surprise = (mean - middle) / width if width > 0 else 0.0
-        out.append(ScanEnergy(scan_id, modalities.get(scan_id), mean, float(np.std(energies[scan_id])), surprise))
-    return sorted(out, key=lambda scan: (-scan.surprise, -scan.energy, scan.scan_id))
+    for scan_id, share in shares.items():
+        modality, mean_energy = modalities.get(scan_id), means.get(scan_id)
+        spread = surprise = None
+        direction = NOTHING_TO_JUDGE
+        if mean_energy is not None:
+            own = groups[modality]
+            spread = float(np.std(known[scan_id]))
+            surprise = surprise_of(mean_energy, own if len(own) >= FEWEST_PEERS else list(means.values()))
+            if share >= least:
+                direction = "above" if surprise >= 0 else "below"
+        out.append(ScanEnergy(scan_id, modality, mean_energy, spread, surprise, share, direction))
+    return sorted(out, key=_oddest_first)
+
+
+def surprise_of(energy: float, peers: Sequence[float]) -> float:
+    """Distance of `energy` from the median of `peers` in robust standard deviations; 0 where all peers are equal.
+
+    Where more than half of them are equal, their median deviation is 0, and the mean deviation takes its place
+    (Iglewicz & Hoaglin 1993).
+    """
+    values = np.array(peers)
+    middle = float(np.median(values))
+    deviations = np.abs(values - middle)
+    width = MAD_TO_STD * float(np.median(deviations)) or MEAN_DEVIATION_TO_STD * float(deviations.mean())
+    return (energy - middle) / width if width > 0 else 0.0
+
+
+def _oddest_first(scan: ScanEnergy) -> tuple[bool, float, float, str]:
+    nothing = scan.direction == NOTHING_TO_JUDGE
+    surprise = scan.surprise or 0.0
+    return not nothing, scan.judged if nothing else 0.0, -abs(surprise), scan.scan_id

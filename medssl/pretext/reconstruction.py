@@ -14,11 +14,17 @@ def voxel_error(guess: Tensor, target: Tensor, *, kind: str = "l2") -> Tensor:
 def scored_mean(error: Tensor, scored: Tensor) -> Tensor:
     """(B,) mean of `error` over the voxels where `scored` (bool or weights; its channels, or one for all) is not zero.
 
-    A sample without a scored voxel gives 0. The mean over a batch of equally many samples per rank is the mean over all
-    ranks, which a mean over all scored voxels of a rank would not be.
+    A sample without a scored voxel gives 0, which looks like a perfect answer: tell it by `scored_share`.
+    The mean over a batch of equally many samples per rank is the mean over all ranks, which a mean over all scored
+    voxels of a rank would not be.
     """
     weight = scored.to(error.dtype).expand_as(error)
     return (error * weight).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp_min(1e-6)
+
+
+def scored_share(scored: Tensor) -> Tensor:
+    """(B,) share of voxels where `scored` (bool or weights) is not zero, for `Step.scored`."""
+    return (scored != 0).flatten(1).float().mean(dim=1)
 
 
 def block_moments(volume: Tensor, block: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

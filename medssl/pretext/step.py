@@ -17,7 +17,8 @@ class Step:
     (shuffled pairs), else None. trivial: the loss of the collapsed or trivial solution, to read the loss against;
     None where there is none. terms: detached scalars by name, logged beside the loss. pictures: (B, C, D, H, W)
     volumes in the order in which they are shown, of which the first channel is kept. embeddings: (N, F) detached
-    features that the collapse monitors read, where the task makes any.
+    features that the collapse monitors read, where the task makes any. scored: (B,) share of each sample's voxels that
+    its energy rests on; where it is 0 the energy says nothing (air, one grey value). None where all count.
     """
 
     loss: Tensor
@@ -27,6 +28,7 @@ class Step:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
     embeddings: Tensor | None = None
+    scored: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Keep the first channel of each picture: a sheet shows grey levels."""

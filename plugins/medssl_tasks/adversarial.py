@@ -20,7 +20,7 @@ from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import informative, scored_mean, voxel_error
+from medssl.pretext.reconstruction import informative, scored_mean, scored_share, voxel_error
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.store.crops import Crop
@@ -122,6 +122,7 @@ class Adversarial(PretextTask):
                 "truth": scored.to(real.dtype),
             },
             embeddings=pooled(pyramid).detach().chunk(2)[0],
+            scored=scored_share(scored),
         )
 
     def exported_decoder(self) -> Decoder:

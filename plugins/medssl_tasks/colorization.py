@@ -16,7 +16,7 @@ from medssl.encoders.encoder import Decoder, Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, scored_mean, voxel_error
+from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.randomness import Draws
@@ -106,6 +106,7 @@ class Colorization(PretextTask):
                 "error": error.detach(),
             },
             embeddings=pooled(pyramid).detach(),
+            scored=scored_share(weight),
         )
 
     def exported_decoder(self) -> Decoder:

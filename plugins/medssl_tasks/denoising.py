@@ -15,7 +15,7 @@ from medssl.encoders.encoder import Decoder, Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, scored_mean, voxel_error
+from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.randomness import Draws
@@ -95,6 +95,7 @@ class Denoising(PretextTask):
                 "error": error.detach().sqrt(),
             },
             embeddings=pooled(pyramid).detach(),
+            scored=scored_share(scored),
         )
 
     def exported_decoder(self) -> Decoder:

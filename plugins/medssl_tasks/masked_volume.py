@@ -17,7 +17,14 @@ from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, block_moments, informative, scored_mean, voxel_error
+from medssl.pretext.reconstruction import (
+    against_another,
+    block_moments,
+    informative,
+    scored_mean,
+    scored_share,
+    voxel_error,
+)
 from medssl.pretext.sparse import DropsTokens, check_convolutional, encode_sparsely, filled
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
@@ -117,6 +124,7 @@ class MaskedVolume(PretextTask):
                 "error": error.detach().sqrt() * scored,
             },
             embeddings=pooled(pyramid).detach(),
+            scored=scored_share(scored),
         )
 
     def exported_decoder(self) -> Decoder:

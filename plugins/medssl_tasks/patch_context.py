@@ -19,7 +19,7 @@ from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, scored_mean, voxel_error
+from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, tile_edges
@@ -97,6 +97,7 @@ class PatchContext(PretextTask):
             terms={"trivial": scored_mean(target.square(), scored).mean()},
             pictures=_pictures(views["scan"], guess=guess.detach().to(target.dtype), target=target),
             embeddings=pooled(pyramid).detach(),
+            scored=scored_share(scored),
         )
 
     def _predict(self, features: Tensor) -> Tensor:

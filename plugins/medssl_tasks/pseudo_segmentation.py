@@ -25,7 +25,7 @@ from medssl.pretext.kmeans import euclidean_kmeans, nearest_centroid
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import without_autocast
 from medssl.pretext.queue import Queue
-from medssl.pretext.reconstruction import scored_mean
+from medssl.pretext.reconstruction import scored_mean, scored_share
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.store.crops import Crop
@@ -156,6 +156,7 @@ class PseudoSegmentation(PretextTask):
                 "guess": guess.to(seen.dtype) / highest,
             },
             embeddings=pooled(pyramid).detach(),
+            scored=scored_share(scored),
         )
 
     def after_step(self, step: int, total: int) -> None:

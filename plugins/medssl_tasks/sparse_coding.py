@@ -17,7 +17,7 @@ from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import VoxelHead, pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import scored_mean
+from medssl.pretext.reconstruction import scored_mean, scored_share
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.store.crops import Crop
@@ -110,6 +110,7 @@ class SparseCoding(PretextTask):
             },
             pictures=pictures | {"error": (pictures["guess"] - target).abs()},
             embeddings=pooled(pyramid).detach(),
+            scored=scored_share(inside),
         )
 
     def _energy(self, cells: Tensor, codes: Tensor, *, predicted: Tensor, atoms: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import LatentDecoder
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, voxel_error
+from medssl.pretext.reconstruction import against_another, scored_share, voxel_error
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.store.crops import Crop
@@ -109,6 +109,7 @@ class VAE(PretextTask):
             terms=terms,
             pictures=pictures,
             embeddings=codes,
+            scored=scored_share(scored),
         )
 
 

@@ -204,3 +204,11 @@ def test_rank_share_is_of_what_so_few_features_can_have():
     few = torch.randn(9, 64, generator=torch.Generator().manual_seed(0))
     assert 0.9 < rank_share(few) <= 1.0
     assert rank_share(torch.ones(1, 4)) == 0.0
+
+
+def test_samples_with_nothing_to_score_are_no_pairs():
+    energy, wrong = torch.tensor([0.1, 0.2, 0.0, 0.0]), torch.tensor([0.5, 0.6, 0.0, 0.0])
+    step = Step(torch.tensor(1.0), energy, wrong, scored=torch.tensor([0.5, 1.0, 0.0, 0.0]))
+    metrics = CollapseMonitor().evaluate(encoder_of(), scans(8), step).metrics
+    assert metrics["diagnostics/energy_auc"] == 1.0
+    assert metrics["diagnostics/energy_pairs"] == 2.0

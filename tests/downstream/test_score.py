@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from medssl.config import LoopConfig, PretrainConfig
 from medssl.downstream.score import ranked, region_energies, score_scans
+from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.errors import CheckpointError, UsageError
 from medssl.geometry import Volume
@@ -21,6 +22,7 @@ from medssl.store.policy import StorePolicy
 from medssl.store.volumes import write_volume
 from medssl.training.pretrain import pretrain
 from medssl_cli.score import score
+from medssl_tasks.masked_volume import MaskedVolume
 
 PATCH = (8, 8, 8)
 
@@ -35,7 +37,7 @@ class Grain(PretextTask):
 
     def forward(self, views):
         energy = views["patch"].diff(dim=2).abs().flatten(1).mean(1)
-        return Step(loss=energy.mean(), energy=energy)
+        return Step(loss=energy.mean(), energy=energy, scored=(energy > 0).float())
 
 
 class Nothing(Encoder):
@@ -76,6 +78,61 @@ def test_the_odd_scan_is_first_and_every_scan_is_read_equally_often(ramps):
     assert again == energies
 
 
+def test_blank_and_saturated_scans_and_a_mask_come_first_with_nothing_to_judge(tmp_path):
+    draw = np.random.default_rng(0)
+    shape = (28, 26, 24)
+    volumes = {f"scan{n}": draw.normal(100, 30, shape) for n in range(6)}
+    volumes |= {"blank": np.zeros(shape), "saturated": np.full(shape, 2000.0)}
+    volumes["mask"] = np.pad(np.ones((20, 26, 24)), ((4, 4), (0, 0), (0, 0)))
+    scans = [
+        write_volume(
+            tmp_path,
+            name,
+            Volume(voxels.astype(np.float32), np.eye(4)),
+            modality="MR",
+            label=None,
+            policy=StorePolicy(),
+        )
+        for name, voxels in volumes.items()
+    ]
+    torch.manual_seed(0)
+    encoder = build_encoder(describe("dynunet", preset="tiny", patch=(16, 16, 16)))
+    settings = MaskedVolume.Config(geometry={"probability": 0.0})
+    task = MaskedVolume(encoder, settings).eval()
+    energies = region_energies(task, scans, patch=(16, 16, 16), regions=4, batch_size=4)
+    ranking = ranked(energies, dict.fromkeys(energies, "MR"))
+    assert {scan.scan_id for scan in ranking[:3]} == {"blank", "saturated", "mask"}
+    assert [(scan.judged, scan.energy, scan.surprise) for scan in ranking[:3]] == [(0.0, None, None)] * 3
+    assert all(scan.direction == "nothing to judge" and scan.deserves_a_look for scan in ranking[:3])
+    assert all(scan.judged == 1.0 for scan in ranking if scan.scan_id.startswith("scan"))
+
+
+def test_regions_without_an_energy_count_nothing_and_a_scan_of_hardly_any_other_is_first():
+    nan = float("nan")
+    energies = {f"s{n}": [1.0 + 0.1 * n, nan, 1.0 + 0.1 * n, 1.0] for n in range(6)}
+    energies |= {"odd": [9.0, 9.0, 9.0, 9.0], "padded": [nan, nan, nan, 1.2], "void": [nan] * 4}
+    ranking = ranked(energies, dict.fromkeys(energies, "MR"))
+    assert [scan.scan_id for scan in ranking[:3]] == ["void", "padded", "odd"]
+    assert [scan.direction for scan in ranking[:3]] == ["nothing to judge", "nothing to judge", "above"]
+    assert ranking[1].energy == 1.2
+    assert next(scan for scan in ranking if scan.scan_id == "s2").energy == pytest.approx((1.2 + 1.2 + 1.0) / 3)
+    assert json.loads(json.dumps([scan.as_dict() for scan in ranking], allow_nan=False))[0]["energy"] is None
+
+
+def test_an_energy_far_below_the_others_is_as_odd_as_one_far_above():
+    energies = {f"s{n}": [1.0 + 0.01 * n] for n in range(9)} | {"smooth": [0.2], "noisy": [1.5]}
+    ranking = ranked(energies, dict.fromkeys(energies, "MR"))
+    assert [(scan.scan_id, scan.direction) for scan in ranking[:2]] == [("smooth", "below"), ("noisy", "above")]
+    assert [scan.deserves_a_look for scan in ranking[:3]] == [True, True, False]
+
+
+def test_one_that_differs_where_all_others_are_equal_is_first():
+    ranking = ranked({f"s{n}": [1.0] for n in range(9)} | {"odd": [2.0]}, {})
+    assert ranking[0].scan_id == "odd"
+    assert ranking[0].surprise > 3
+    assert ranking[1].surprise == 0.0
+
+
 def test_surprise_is_measured_within_a_modality():
     energies = {f"ct{n}": [1.0 + 0.01 * n] for n in range(5)} | {f"mr{n}": [9.0 + 0.1 * n] for n in range(5)}
     energies["ct_odd"] = [2.0]
@@ -114,7 +171,10 @@ def test_a_finished_run_scores_a_cohort_from_the_command_line(encoder_run, small
     assert f"Ranking: {table}" in result.output
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 11
-    surprises = [float(row["surprise"]) for row in rows]
+    assert "direction" in result.output
+    judged = [row for row in rows if row["direction"] != "nothing to judge"]
+    assert judged == rows[len(rows) - len(judged) :]
+    surprises = [abs(float(row["surprise"])) for row in judged]
     assert surprises == sorted(surprises, reverse=True)
     assert not any("case" in row["scan_id"] for row in rows)  # pseudonyms only
     as_json = CliRunner().invoke(app, [*common, "--json"])

@@ -136,3 +136,16 @@ def test_a_batch_of_one_is_a_batch(task):
     step = subject(subject.views(region(subject, 1)))
     assert step.energy.shape == (1,)
     step.loss.backward()
+
+
+def test_a_sample_with_nothing_to_score_is_told_from_a_perfect_one(task):
+    subject = make(task).eval()
+    views = subject.views(region(subject))
+    (name,) = [key for key in views if key in ("scored", "weight")] or [None]
+    if name is None:
+        assert subject(views).scored is None  # a class is asked for every patch
+        return
+    views[name] = views[name].clone()
+    views[name][1] = 0
+    scored = subject(views).scored.tolist()
+    assert scored[0] > 0.0 == scored[1]

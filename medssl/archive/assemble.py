@@ -3,7 +3,7 @@ order or names.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,9 @@ from medssl.archive.rejection import Rejected
 from medssl.archive.repeats import Slice, Volumes, sort_key, volumes_of
 from medssl.archive.stacks import SAME_POSITION_MM, Run, grid_of, normal_of, runs_of
 from medssl.archive.syntaxes import family
+
+Patient = tuple[str, ...]  # issuer and id
+PatientOf = Callable[[Record], Patient]
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,13 @@ class Assembly:
     left_out: tuple[LeftOut, ...]
 
 
-def assemble(records: Sequence[tuple[int, Record]], rules: Rules) -> Assembly:
-    """Scans of one series. records: (key of the file, its header record), in any order."""
+def assemble(records: Sequence[tuple[int, Record]], rules: Rules, *, patient_of: PatientOf) -> Assembly:
+    """Scans of one series. records: (key of the file, its header record), in any order.
+
+    patient_of: (issuer, id) that stays for a patient under all ids and spellings. No scan holds slices of two.
+    """
     left_out: list[LeftOut] = []
-    usable = _usable(records, rules, left_out)
+    usable = _usable(records, rules, patient_of, left_out)
     scans: list[Assembled] = []
     for group, flags in partition(usable):
         try:
@@ -81,25 +87,28 @@ def assemble(records: Sequence[tuple[int, Record]], rules: Rules) -> Assembly:
             continue
         scans += found
     scans.sort(key=_order)
-    return Assembly(tuple(_without_excess(scans, rules, left_out)), tuple(_merged(left_out)))
+    return Assembly(tuple(_without_excess(scans, rules, left_out)), tuple(_merged(left_out, patient_of)))
 
 
-def _usable(records: Sequence[tuple[int, Record]], rules: Rules, left_out: list[LeftOut]) -> list[Slice]:
+def _usable(
+    records: Sequence[tuple[int, Record]], rules: Rules, patient_of: PatientOf, left_out: list[LeftOut]
+) -> list[Slice]:
     """Slices with a geometry that may be part of a scan; the others go to `left_out`."""
-    refused: dict[tuple[Reason, str], list[Slice]] = defaultdict(list)
+    refused: dict[tuple[Reason, str, Patient], list[Slice]] = defaultdict(list)
     slices: list[Slice] = []
     for key, record in records:
         if record.verdict is not None:
             left_out.append(LeftOut(Reason(record.verdict), record.finding, (key,), record))
             continue
+        patient = patient_of(record)
         for frame in record.frames:
-            one = Slice(key, record, frame)
+            one = Slice(key, record, frame, patient=patient)
             problem = _problem(one, rules)
             if problem is None:
                 slices.append(one)
             else:
-                refused[problem.reason, problem.finding].append(one)
-    left_out += [_left_out(Rejected(*why), group) for why, group in refused.items()]
+                refused[problem.reason, problem.finding, patient].append(one)
+    left_out += [_left_out(Rejected(reason, finding), group) for (reason, finding, _), group in refused.items()]
     return _without_copies(slices, left_out)
 
 
@@ -117,11 +126,11 @@ def _problem(one: Slice, rules: Rules) -> Rejected | None:
 
 def _without_copies(slices: list[Slice], left_out: list[LeftOut]) -> list[Slice]:
     """One slice for each instance: equal headers make copies twins; unequal ones under one UID are used by nobody."""
-    by_instance: dict[tuple[str, int, int], list[Slice]] = defaultdict(list)
+    by_instance: dict[tuple[Patient, str, int, int], list[Slice]] = defaultdict(list)
     kept: list[Slice] = []
     for one in slices:
         if one.record.instance:
-            by_instance[one.record.instance, one.frame.number, one.frame.tile].append(one)
+            by_instance[one.patient, one.record.instance, one.frame.number, one.frame.tile].append(one)
         else:
             kept.append(one)
     for copies in by_instance.values():
@@ -286,11 +295,11 @@ def _left_out(rejected: Rejected, slices: Sequence[Slice]) -> LeftOut:
     return LeftOut(rejected.reason, rejected.finding, files, first.record)
 
 
-def _merged(left_out: list[LeftOut]) -> list[LeftOut]:
-    """One entry for each reason and finding, in one order."""
-    merged: dict[tuple[Reason, str], LeftOut] = {}
+def _merged(left_out: list[LeftOut], patient_of: PatientOf) -> list[LeftOut]:
+    """One entry for each reason, finding and patient, in one order."""
+    merged: dict[tuple[Reason, str, Patient], LeftOut] = {}
     for part in left_out:
-        key = (part.reason, part.finding)
+        key = (part.reason, part.finding, patient_of(part.record))
         before = merged.get(key)
         files = part.files if before is None else tuple(sorted({*before.files, *part.files}))
         record = part.record if before is None else min(before.record, part.record, key=lambda record: record.instance)
@@ -312,4 +321,5 @@ def _order(scan: Assembled) -> tuple[object, ...]:
         scan.shape,
         place,
         record.instance,
+        scan.slices[0].patient,
     )

@@ -93,7 +93,11 @@ class Pseudonyms:
 
     def patient(self, issuer: str, patient_id: str) -> str:
         """Pseudonym of a patient, the same under all ids that the crosswalk knows."""
-        return self.name("patient", *self.crosswalk(issuer, normalised_patient_id(patient_id)))
+        return self.name("patient", *self.one_id(issuer, patient_id))
+
+    def one_id(self, issuer: str, patient_id: str) -> tuple[str, str]:
+        """The (issuer, id) that a patient has under all spellings, and all ids that the crosswalk knows."""
+        return self.crosswalk(issuer, normalised_patient_id(patient_id))
 
     def share(self, what: str, *parts: str) -> float:
         """A number in [0, 1) that follows from the key and `parts` alone."""

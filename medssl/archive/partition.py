@@ -15,8 +15,8 @@ Same = Callable[[Slice, Slice], bool]
 
 
 def partition(slices: Sequence[Slice]) -> list[tuple[Group, tuple[Flag, ...]]]:
-    """Groups of slices that agree in matrix, orientation, image type, echo and acquisition, and what the series was
-    split by.
+    """Groups of slices that agree in patient, matrix, orientation, image type, echo and acquisition, and what the
+    series was split by.
 
     The outcome depends on no order: slices are put into one first.
     """
@@ -54,8 +54,9 @@ def split_by_acquisition(placed: Group, n_places: int, *, uneven: bool) -> list[
     return groups if (collide or uneven) and max(covered) < n_places else []
 
 
-def _canonical(one: Slice) -> tuple[str, int, str]:
-    return one.record.instance, one.frame.number if one.frame.tile < 0 else one.frame.tile, one.record.syntax
+def _canonical(one: Slice) -> tuple[str, int, str, tuple[str, ...]]:
+    number = one.frame.number if one.frame.tile < 0 else one.frame.tile
+    return one.record.instance, number, one.record.syntax, one.patient
 
 
 def _exact(key: Callable[[Slice], Hashable]) -> Callable[[Group], list[Group]]:
@@ -114,6 +115,8 @@ def _pixel_kind(one: Slice) -> Hashable:
 
 
 _STEPS: tuple[tuple[Flag, Callable[[Group], list[Group]]], ...] = (
+    # First: where UIDs were blanked or made equal, the id is all that keeps two patients apart.
+    (Flag.F_SPLIT_PATIENT, _exact(lambda one: one.patient)),
     (Flag.F_SPLIT_ORIENT, _exact(lambda one: one.record.frame_of_reference)),
     (Flag.F_SPLIT_ORIENT, lambda group: _cluster(group, _same_orientation)),
     (Flag.F_SPLIT_DIM, _exact(_pixel_kind)),

@@ -1,12 +1,13 @@
 """DICOM records of the index to planned scans: assembled, under pseudonyms, with all that loading needs."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from medssl.archive.assemble import Assembled, LeftOut, Rules, assemble
+from medssl.archive.assemble import Assembled, LeftOut, Patient, PatientOf, Rules, assemble
 from medssl.archive.dataset_names import source_of_files
 from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index, IndexedFile, IndexedScan
@@ -73,31 +74,49 @@ def _paths(scan: IndexedScan) -> set[str]:
 def plan_series(
     series: str, files: Sequence[IndexedFile], pseudonyms: Pseudonyms, rules: Rules, labels: LabelObjects | None = None
 ) -> list[IndexedScan]:
-    """Scans and rejected parts of one series of images."""
+    """Scans and rejected parts of one series of images.
+
+    Where UIDs were blanked or made equal, a series holds several patients. Each then has ids of his own, and labels of
+    his own.
+    """
     records = [parse_record(file.record or "") for file in files]
-    assembly = assemble(list(enumerate(records)), rules)
-    attached = labels.attach(series, assembly.scans) if labels else [Attached() for _ in assembly.scans]
+
+    def patient_of(record: Record) -> Patient:
+        return pseudonyms.one_id(record.issuer, record.patient)
+
+    assembly = assemble(list(enumerate(records)), rules, patient_of=patient_of)
+    whose = patient_of if len({patient_of(record) for record in records}) > 1 else _of_one
+    attached = labels.attach(series, assembly.scans, whose) if labels else [Attached() for _ in assembly.scans]
     scans, dataset = [], source_of_files(pseudonyms, files)
-    for number, (scan, label) in enumerate(zip(assembly.scans, attached, strict=True)):
-        row = _row(scan, number, len({one.file for one in scan.slices}), pseudonyms)
+    numbers = Counter[Patient]()
+    for scan, label in zip(assembly.scans, attached, strict=True):
+        series_id = _series_id(scan.record, pseudonyms, whose)
+        row = _row(scan, series_id, numbers[whose(scan.record)], pseudonyms)
+        numbers[whose(scan.record)] += 1
         row = replace(row, flags=(*row.flags, *label.flags), dataset=dataset)
         source = source_json(replace(_source(scan, files, records), labels=label.objects))
         finding = (
             f"{scan.shape[2]} slices, tilt {scan.tilt_deg:.2f} degrees, volume {scan.volume + 1} of {scan.n_volumes}"
         )
         scans.append(IndexedScan(row.scan_id, series, source, row_json(row), finding, None))
-    return scans + [_left_out_scan(series, part, pseudonyms, dataset) for part in assembly.left_out]
+    return scans + [_left_out_scan(series, part, pseudonyms, dataset, whose) for part in assembly.left_out]
 
 
-def _left_out_scan(series: str, part: LeftOut, pseudonyms: Pseudonyms, dataset: str) -> IndexedScan:
-    row = replace(_left_out_row(part, pseudonyms), dataset=dataset)
+def _of_one(record: Record) -> Patient:
+    """Whose a record is in a series of one patient: not told, so that ids do not depend on it."""
+    return ()
+
+
+def _left_out_scan(
+    series: str, part: LeftOut, pseudonyms: Pseudonyms, dataset: str, whose: PatientOf = _of_one
+) -> IndexedScan:
+    row = replace(_left_out_row(part, _series_id(part.record, pseudonyms, whose), pseudonyms), dataset=dataset)
     return IndexedScan(row.scan_id, series, None, row_json(row), part.finding, None)
 
 
-def _row(scan: Assembled, number: int, n_files: int, pseudonyms: Pseudonyms) -> ManifestRow:
+def _row(scan: Assembled, series_id: str, number: int, pseudonyms: Pseudonyms) -> ManifestRow:
     record = scan.record
     patient, flags = _patient(record, pseudonyms)
-    series_id = _series_id(record, pseudonyms)
     affine = np.array(scan.affine_ras_mm).reshape(4, 4)
     return ManifestRow(
         scan_id=f"{series_id}-{number}",
@@ -114,7 +133,7 @@ def _row(scan: Assembled, number: int, n_files: int, pseudonyms: Pseudonyms) -> 
         shape=scan.shape,
         spacing_mm=spacing_mm(affine),
         affine_ras_mm=scan.affine_ras_mm,
-        n_files=n_files,
+        n_files=len({one.file for one in scan.slices}),
         n_volumes=scan.n_volumes,
         split="train",
         content_hash=None,
@@ -122,10 +141,9 @@ def _row(scan: Assembled, number: int, n_files: int, pseudonyms: Pseudonyms) -> 
     )
 
 
-def _left_out_row(part: LeftOut, pseudonyms: Pseudonyms) -> ManifestRow:
+def _left_out_row(part: LeftOut, series_id: str, pseudonyms: Pseudonyms) -> ManifestRow:
     record = part.record
     patient, flags = _patient(record, pseudonyms)
-    series_id = _series_id(record, pseudonyms)
     return ManifestRow(
         scan_id=f"{series_id}-{pseudonyms.name('left-out', part.reason, part.finding)[:8]}",
         series_id=series_id,
@@ -149,8 +167,8 @@ def _left_out_row(part: LeftOut, pseudonyms: Pseudonyms) -> ManifestRow:
     )
 
 
-def _series_id(record: Record, pseudonyms: Pseudonyms) -> str:
-    return pseudonyms.name("series", record.study, record.series)
+def _series_id(record: Record, pseudonyms: Pseudonyms, whose: PatientOf) -> str:
+    return pseudonyms.name("series", record.study, record.series, *whose(record))
 
 
 def _patient(record: Record, pseudonyms: Pseudonyms) -> tuple[str, tuple[str, ...]]:

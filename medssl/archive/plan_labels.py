@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from medssl.archive.assemble import Assembled, LeftOut
+from medssl.archive.assemble import Assembled, LeftOut, PatientOf
 from medssl.archive.index import Index, IndexedFile
 from medssl.archive.label_names import NameTable, name_table, numbered
 from medssl.archive.label_record import LabelRecord, Structure, parse_label_record
@@ -37,12 +37,13 @@ class LabelObjects:
     values: Mapping[str, int]
     verdicts: dict[str, Rejected | None] = field(default_factory=dict)
 
-    def attach(self, series: str, scans: Sequence[Assembled]) -> list[Attached]:
-        """What labels each scan of a series of images."""
+    def attach(self, series: str, scans: Sequence[Assembled], whose: PatientOf) -> list[Attached]:
+        """What labels each scan of a series of images. whose: what a scan and its labels must agree in, besides."""
         found = [file for key in self.links.get(series, ()) for file in files_of(self.index, key)]
         candidates: list[list[_Candidate]] = [[] for _ in scans]
         for file, label in _in_order(found):
-            here = [number for number, scan in enumerate(scans) if _refers(label, scan)]
+            mine = [whose(scan.record) == whose(label.record) for scan in scans]
+            here = [number for number, scan in enumerate(scans) if mine[number] and _refers(label, scan)]
             if not here:
                 self._judge(label, Rejected(Reason.LABEL_WITHOUT_IMAGE, "its images are part of no scan"))
             for number in here:

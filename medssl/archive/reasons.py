@@ -314,6 +314,7 @@ class Flag(_Code):
     F_DUP_INSTANCE = "F_DUP_INSTANCE", "The same instance lies in several files; one is used.", "-"
     F_DUP_POSITION = "F_DUP_POSITION", "Slices with the same content share a position; one is used.", "-"
     F_TWINS_DIFFER = "F_TWINS_DIFFER", "Copies of a slice differ in their pixels; none of them is used.", "-"
+    F_SPLIT_PATIENT = "F_SPLIT_PATIENT", "The series was split by patient: its slices carry several patient ids.", "-"
     F_SPLIT_ORIENT = "F_SPLIT_ORIENT", "The series was split by orientation.", "-"
     F_SPLIT_DIM = "F_SPLIT_DIM", "The series was split by matrix or pixel size.", "-"
     F_SPLIT_TYPE = "F_SPLIT_TYPE", "The series was split by image type (magnitude, phase, original, derived).", "-"

@@ -9,7 +9,8 @@ from medssl.archive.record import Frame, Record
 
 @dataclass(frozen=True)
 class Slice:
-    """A frame of a file in a series. file: the caller's key of the file. depth_mm: position along the normal.
+    """A frame of a file in a series. file: the caller's key of the file. depth_mm: position along the normal. patient:
+    (issuer, id) of whom it shows.
 
     twins: copies that the header cannot tell from it; loading checks that they are equal.
     """
@@ -20,6 +21,7 @@ class Slice:
     depth_mm: float = 0.0
     place: int = -1
     twins: "tuple[Slice, ...]" = ()
+    patient: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,8 @@ def _reconstruction_siblings(index: Index) -> Iterator[str]:
         rows = [parse_row(text) for _, text in study]
         scans = [(row, _box(row)) for row in rows if row.shape and row.affine_ras_mm]
         for (row, box), (other, other_box) in itertools.combinations(scans, 2):
-            if row.series_id != other.series_id and _overlap(box, other_box) >= _SIBLING_OVERLAP:
+            apart = row.series_id != other.series_id and row.patient_id == other.patient_id
+            if apart and _overlap(box, other_box) >= _SIBLING_OVERLAP:
                 yield row.scan_id
                 yield other.scan_id
 

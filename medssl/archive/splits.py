@@ -1,12 +1,14 @@
 """A split that somebody wrote down: a CSV with the columns `file` and `split`, which wins over the keyed one."""
 
 import json
+import os
 from pathlib import Path
 from typing import get_args
 
 from medssl.archive.index import Index
 from medssl.archive.manifest import Split
 from medssl.archive.rows import parse_row
+from medssl.archive.sources import NiftiSource, parse_source
 from medssl.archive.table_file import read_table
 from medssl.errors import DataError, UsageError
 
@@ -52,8 +54,24 @@ def overrides(index: Index, named: dict[str, Split], path: Path | None) -> dict[
 
 def _patients(index: Index, name: str) -> set[str]:
     """Pseudonyms of the patients whose scans a file belongs to."""
-    series = {file.series for file in index.find_files(name) if file.series is not None}
+    files = [file for file in index.find_files(name) if file.series is not None]
+    paths = {os.fspath(file.path) for file in files}
+    found: set[str] = set()
     try:
-        return {parse_row(scan.row).patient_id for one in series for scan in index.scans(series=one)}
+        for series in {file.series for file in files}:
+            scans = list(index.scans(series=series))
+            patients = {parse_row(scan.row).patient_id for scan in scans}
+            if len(patients) > 1:  # equal UIDs: those count of whose scans the file is part
+                scans = [scan for scan in scans if scan.source and paths & _paths(scan.source)]
+                patients = {parse_row(scan.row).patient_id for scan in scans}
+            found |= patients
+        return found
     except (ValueError, KeyError) as error:
         raise DataError("the private index is damaged. Restore it from a copy, or ingest into a new folder.") from error
+
+
+def _paths(source: str) -> set[str]:
+    """The image files of a scan."""
+    parsed = parse_source(source)
+    files = [parsed.image] if isinstance(parsed, NiftiSource) else [one.file for one in parsed.files]
+    return {file.path for file in files}

@@ -98,7 +98,11 @@ def load_scan(path: Path) -> Volume:
                 f"{path} holds {len(sources)} scans{reason}. Name a NIfTI file or a folder with exactly one DICOM scan."
             )
         source = parse_source(sources[0])
-        return load_source(source, limits=limits).volume
+        loaded = load_source(source, limits=limits)
+        # Training can do with a part of a scan; who names one wants all of it, or to know.
+        if isinstance(source, DicomSource) and loaded.trim and loaded.volume.shape[2] < len(source.slices):
+            raise Rejected(loaded.trim.reason, loaded.trim.finding)
+        return loaded.volume
     except Rejected as rejected:
         raise rejected.about(path) from rejected
 

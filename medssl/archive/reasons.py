@@ -314,6 +314,11 @@ class Flag(_Code):
     F_DUP_INSTANCE = "F_DUP_INSTANCE", "The same instance lies in several files; one is used.", "-"
     F_DUP_POSITION = "F_DUP_POSITION", "Slices with the same content share a position; one is used.", "-"
     F_TWINS_DIFFER = "F_TWINS_DIFFER", "Copies of a slice differ in their pixels; none of them is used.", "-"
+    F_FILE_DAMAGED = (
+        "F_FILE_DAMAGED",
+        "The pixels of some of its files cannot be decoded; copies take their place, or the slices are left out.",
+        "-",
+    )
     F_SPLIT_PATIENT = "F_SPLIT_PATIENT", "The series was split by patient: its slices carry several patient ids.", "-"
     F_SPLIT_ORIENT = "F_SPLIT_ORIENT", "The series was split by orientation.", "-"
     F_SPLIT_DIM = "F_SPLIT_DIM", "The series was split by matrix or pixel size.", "-"

@@ -14,7 +14,7 @@ from medssl.archive.index import Index
 from medssl.archive.manifest import ManifestRow, Split
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rejection import Rejected
-from medssl.archive.trim import Trim
+from medssl.archive.trim import COSTS_SLICES, Trim
 
 _SIBLING_OVERLAP = 0.7
 
@@ -103,7 +103,7 @@ def trimmed(index: Index) -> list[str]:
     found = []
     for scan in index.scans():
         outcome = parse_outcome(scan.outcome) if scan.outcome else None
-        if outcome and (outcome.trim or outcome.reason in (Reason.SOP_UID_COLLISION, Reason.DUPLICATE_POSITION)):
+        if outcome and (outcome.trim or outcome.reason in COSTS_SLICES):
             found.append(scan.scan_id)
     return found
 

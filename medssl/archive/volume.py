@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,12 @@ from medssl.archive.dataset import read_lut
 from medssl.archive.limits import Limits
 from medssl.archive.pixels import Values, read_frames
 from medssl.archive.reasons import Flag, Reason
-from medssl.archive.sources import DicomFile, DicomSource, SourceSlice
-from medssl.archive.trim import Trim, trim
+from medssl.archive.rejection import Rejected
+from medssl.archive.sources import DicomFile, DicomSource, SourceSlice, Twin
+from medssl.archive.trim import DAMAGE, Losses, Trim, trim
 from medssl.geometry import Volume
+
+Table = tuple[int, npt.NDArray[np.uint16]]
 
 # What lies outside the field of view of a CT is air (ingest.md 1b, PixelPaddingValue).
 _CT_FLOOR_HU = -1024
@@ -21,47 +25,104 @@ _CT_FLOOR_HU = -1024
 def read_dicom(
     source: DicomSource, *, limits: Limits, min_slices: int = 1
 ) -> tuple[Volume, tuple[Flag, ...], Trim | None]:
-    """Voxels (X, Y, Z) after rescaling, what was noticed, and what was left out because its copies differ.
+    """Voxels (X, Y, Z) after rescaling, what was noticed, and what was left out because it is damaged or its copies
+    differ.
 
     Raises Rejected.
 
     Whole numbers stay whole: int16 or int32 where every slope is 1, float32 otherwise. min_slices: fewest that may be
     left.
     """
-    for file in source.files:
-        file.file.check_unchanged()
-    first = source.files[source.slices[0].file]
-    rows, columns = _tile_shape(first)
-    voxels = np.empty((len(source.slices), rows, columns), _result_type(source))
-    padded, doubtful = 0, dict[int, Reason]()
-    by_file: dict[int, list[tuple[int, SourceSlice]]] = defaultdict(list)
+    for whole in source.files:
+        whole.file.check_unchanged()
+    rows, columns = _tile_shape(source.files[source.slices[0].file])
+    voxels = np.zeros((len(source.slices), rows, columns), _result_type(source))
+    reader = _Reader(source, limits)
+    losses = Losses(damaged=reader.damaged)
+    padded, used = 0, list(source.slices)
+    by_file: dict[int, list[int]] = defaultdict(list)
     for depth, one in enumerate(source.slices):
-        by_file[one.file].append((depth, one))
-    for index, members in by_file.items():
-        file = source.files[index]
-        frames = _frames(file, (one.frame for _, one in members), limits)
-        table = read_lut(file.file.path, limits=limits) if file.lut else None
-        for depth, one in members:
-            stored = _tile(frames[one.frame], file, one.tile)
-            if doubt := _doubt(source, one, stored, limits):
-                doubtful[depth] = doubt
-            outside = _padding(stored, file, source.family)
-            voxels[depth] = _physical(stored, one, table, voxels.dtype)
-            if outside is not None:
-                voxels[depth][outside] = _CT_FLOOR_HU
-                padded += int(np.count_nonzero(outside))
-    for file in source.files:
-        file.file.check_unchanged()
+        by_file[one.file].append(depth)
+    for file, depths in by_file.items():
+        frames = reader.frames(file, (source.slices[depth].frame for depth in depths))
+        for depth in depths:
+            one = source.slices[depth]
+            stored = _tile(frames[one.frame], source.files[file], one.tile) if frames else None
+            read = _agreed(reader, one, stored, (rows, columns))
+            if isinstance(read, Reason):
+                losses.doubtful[depth] = read
+                continue
+            used[depth], values = read
+            voxels[depth], outside = reader.physical(used[depth], values, voxels.dtype)
+            padded += outside
+        reader.tables.clear()
+    for whole in source.files:
+        whole.file.check_unchanged()
     flags = (Flag.F_PADDING,) if padded else ()
     volume = Volume(voxels.transpose(2, 1, 0), np.array(source.affine_ras_mm).reshape(4, 4))
-    if not doubtful:
+    if not losses:
         return volume, (*flags, *_intensity_flags(source, volume)), None
-    volume, lost = trim(source, volume, doubtful, limits=limits, min_slices=min_slices)
+    volume, lost = trim(source, used, volume, losses, limits=limits, min_slices=min_slices)
     return volume, (*flags, *lost.flags, *_intensity_flags(source, volume)), lost
 
 
-def _frames(file: DicomFile, numbers: Iterable[int], limits: Limits) -> dict[int, Values]:
-    return read_frames(file.file.path, file.layout, numbers, pixel_at=file.pixel_at, limits=limits)
+@dataclass
+class _Reader:
+    """Stored values of a source's files. damaged: files that do not give theirs, and why; each costs itself alone."""
+
+    source: DicomSource
+    limits: Limits
+    damaged: dict[int, Rejected] = field(default_factory=dict)
+    tables: dict[int, Table | None] = field(default_factory=dict)
+
+    def frames(self, file: int, numbers: Iterable[int]) -> dict[int, Values] | None:
+        """Frames of a file by their number; None where it is damaged. Raises Rejected for what is no damage."""
+        if file in self.damaged:
+            return None
+        whole = self.source.files[file]
+        try:
+            if file not in self.tables:
+                self.tables[file] = read_lut(whole.file.path, limits=self.limits) if whole.lut else None
+            return read_frames(whole.file.path, whole.layout, numbers, pixel_at=whole.pixel_at, limits=self.limits)
+        except Rejected as rejected:
+            if rejected.reason not in DAMAGE:
+                raise
+            self.damaged[file] = rejected
+            return None
+
+    def copy(self, twin: Twin, tile: int) -> Values | None:
+        """Stored values of a copy of a slice; None where it is damaged."""
+        frames = self.frames(twin.file, [twin.frame])
+        return _tile(frames[twin.frame], self.source.files[twin.file], tile) if frames else None
+
+    def physical(self, one: SourceSlice, stored: Values, dtype: npt.DTypeLike) -> tuple[Values, int]:
+        """A slice in physical units, and how many of its voxels are padding."""
+        values = _physical(stored, one, self.tables[one.file], dtype)
+        outside = _padding(stored, self.source.files[one.file], self.source.family)
+        if outside is None:
+            return values, 0
+        values[outside] = _CT_FLOOR_HU
+        return values, int(np.count_nonzero(outside))
+
+
+def _agreed(
+    reader: _Reader, one: SourceSlice, stored: Values | None, shape: tuple[int, int]
+) -> tuple[SourceSlice, Values] | Reason:
+    """The slice as it is read, from its first sound copy, with its stored values; the reason where it cannot be used.
+
+    stored: its own values, None where they are damaged. Sound copies that differ are used by nobody, because nobody
+    knows which is right.
+    """
+    used = one
+    for twin in one.twins:
+        values = reader.copy(twin, one.tile)
+        if values is None:
+            continue
+        if stored is None and values.shape == shape:
+            used, stored = replace(one, file=twin.file, frame=twin.frame), values
+        elif stored is None or not np.array_equal(values, stored):
+            return Reason.SOP_UID_COLLISION if twin.same_instance else Reason.DUPLICATE_POSITION
+    return reader.damaged[one.file].reason if stored is None else (used, stored)
 
 
 def _tile_shape(file: DicomFile) -> tuple[int, int]:
@@ -78,16 +139,6 @@ def _tile(frame: Values, file: DicomFile, tile: int) -> Values:
     return frame[down * rows : (down + 1) * rows, right * columns : (right + 1) * columns]
 
 
-def _doubt(source: DicomSource, one: SourceSlice, stored: Values, limits: Limits) -> Reason | None:
-    """Why a slice cannot be used: its copies hold other values, and nobody knows which is right."""
-    for twin in one.twins:
-        file = source.files[twin.file]
-        copy = _tile(_frames(file, [twin.frame], limits)[twin.frame], file, one.tile)
-        if not np.array_equal(copy, stored):
-            return Reason.SOP_UID_COLLISION if twin.same_instance else Reason.DUPLICATE_POSITION
-    return None
-
-
 def _result_type(source: DicomSource) -> npt.DTypeLike:
     """The smallest of int16, int32 and float32 that holds every physical value exactly, or as exactly as float32
     does.
@@ -95,7 +146,8 @@ def _result_type(source: DicomSource) -> npt.DTypeLike:
     low, high = 0.0, 0.0
     for one in source.slices:
         file = source.files[one.file]
-        if one.slope != 1 or one.intercept != int(one.intercept) or file.lut:
+        lut = file.lut or any(source.files[twin.file].lut for twin in one.twins)
+        if one.slope != 1 or one.intercept != int(one.intercept) or lut:
             return np.float32
         bits = file.layout.bits_stored
         least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if file.layout.signed else (0, (1 << bits) - 1)
@@ -105,9 +157,7 @@ def _result_type(source: DicomSource) -> npt.DTypeLike:
     return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
 
 
-def _physical(
-    stored: Values, one: SourceSlice, table: tuple[int, npt.NDArray[np.uint16]] | None, dtype: npt.DTypeLike
-) -> Values:
+def _physical(stored: Values, one: SourceSlice, table: Table | None, dtype: npt.DTypeLike) -> Values:
     """Stored values in physical units: through the lookup table where there is one, else slope and intercept."""
     if table is not None:
         first, entries = table

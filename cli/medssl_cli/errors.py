@@ -27,7 +27,7 @@ class GuardedGroup(TyperGroup):
     """Every command runs inside this: errors that a user can act on become one line, bugs keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; MedsslErrors and full disks end it with a sentence."""
+        """Run the command; MedsslErrors, full disks and plugins that call sys.exit end it with a sentence."""
         if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is no UTF-8 is printed all the same
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
@@ -35,6 +35,11 @@ class GuardedGroup(TyperGroup):
         except MedsslError as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(exit_code(error)) from error
+        except SystemExit as end:
+            if type(end) is not SystemExit:  # SIGTERM, see medssl.runs.ending
+                raise
+            typer.echo(f"Error: a plugin ended the command (SystemExit: {end}) before it was done.", err=True)
+            raise typer.Exit(EXIT_FAILED) from end
         except OSError as error:
             if error.errno not in _DISK_ADVICE:
                 raise

@@ -114,10 +114,11 @@ def check(
 
     Exit code 1 where something fails. Example: medssl plugins check masked_cubes.py
     """
+    from medssl.plugins.exits import exits_are_errors, hard_exits_are_soft
     from medssl_cli.plugin_check import check_target, print_outcomes
 
-    outcomes = check_target(target, settings=settings or [])
-    failed = print_outcomes(outcomes, as_json=as_json)
+    with exits_are_errors(target), hard_exits_are_soft():
+        failed = print_outcomes(check_target(target, settings=settings or []), as_json=as_json)
     if failed:
         raise typer.Exit(1)
 

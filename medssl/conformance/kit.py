@@ -54,14 +54,16 @@ def outcome(check: Callable[..., None], run: Callable[[], None]) -> Outcome:
         run()
     except PluginError as error:
         return Outcome(check.__name__, title, str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Outcome(check.__name__, title, _where(error))
     return Outcome(check.__name__, title, None)
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """An error inside the task, with the last line of it that is not a library's."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     own = [frame for frame in frames if "/medssl/" not in frame.filename] or frames
     place = f" ({own[-1].filename}:{own[-1].lineno}: {own[-1].line})" if own else ""
+    if isinstance(error, SystemExit):
+        return f"it ends the process (SystemExit: {error}){place}. Raise an exception where something is wrong."
     return f"{type(error).__name__}: {error}{place}"

@@ -75,6 +75,8 @@ class TwoRanks:
                 (line for line in said if "gloo" not in line.lower() and "connection" not in line.lower()), said[0]
             )
             raise PluginError(f"a step with two processes fails: {cause}")
+        if not all(self._result(rank).exists() for rank in range(WORLD)):
+            raise PluginError("one of two processes ended before its step did. Let no task end the process.")
         first, second = (torch.load(self._result(rank), weights_only=True) for rank in range(WORLD))
         alone = one_step(self.bench, rank=0, world=1)
         if alone["loss"] != one_step(self.bench, rank=0, world=1, reseed=1)["loss"]:

@@ -84,7 +84,7 @@ def provided(plugin: Plugin, hook: str) -> tuple[type, ...]:
         classes = [found for answer in answers for found in _as_classes(plugin, hook, answer)]
     except PluginError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"{hook} of {plugin.origin} failed ({type(error).__name__}: {error}). Correct the plugin."
         ) from error

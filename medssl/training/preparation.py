@@ -11,6 +11,7 @@ from medssl.config import PretrainConfig
 from medssl.encoders.build import build_encoder, check_patch, explain
 from medssl.errors import DataError
 from medssl.plugins import LoadedTask, load_task, task_config
+from medssl.plugins.exits import exits_are_errors
 from medssl.pretext.task import PretextTask
 from medssl.store.crops import Crop
 from medssl.store.plan import BatchPlan
@@ -47,8 +48,9 @@ def prepare(config: PretrainConfig, *, plugin_files: Sequence[Path] = ()) -> Pre
     """
     loaded = load_task(str(config.task.get("name", "")), files=[*config.plugins, *plugin_files])
     scans = choose_scans(config)
-    task = build_task(config, loaded, scans)
-    return Prepared(scans, loaded, task, make_plan(config, scans, task.crops(scans.patch)))
+    with exits_are_errors(loaded.origin):
+        task = build_task(config, loaded, scans)
+        return Prepared(scans, loaded, task, make_plan(config, scans, task.crops(scans.patch)))
 
 
 def choose_scans(config: PretrainConfig) -> Scans:

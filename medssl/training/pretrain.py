@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from pydantic import BaseModel
 
 from medssl.config import PretrainConfig
+from medssl.plugins.exits import exits_are_errors
 from medssl.pretext.gradient_cache import check_chunks
 from medssl.runs.record import Kind
 from medssl.runs.run import Run
@@ -68,7 +69,7 @@ def pretrain(
     run = open_run(
         out, kind="pretrain", config=config, facts=facts | {"auto": chosen} | labelled, resume=resume, fabric=fabric
     )
-    with recorded(run, observe=observe, fabric=fabric):
+    with recorded(run, observe=observe, fabric=fabric), exits_are_errors(loaded.origin):
         for name, why in chosen.items():
             progress.say(f"{name} is auto: {why}")
         watch = CollapseWatch(

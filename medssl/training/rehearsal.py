@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from medssl.config import PretrainConfig
+from medssl.plugins.exits import exits_are_errors
 from medssl.training.automatic import chosen_values
 from medssl.training.loop import start_fabric
 from medssl.training.preparation import prepare
@@ -44,7 +45,8 @@ def rehearse(config: PretrainConfig) -> Rehearsal:
     prepared = prepare(config)
     scans, task = prepared.scans, prepared.task
     fabric = start_fabric(config.loop)
-    timed = time_steps(prepared.plan, task, config=config, fabric=fabric, steps=TIMED_STEPS, warm_up=1)
+    with exits_are_errors(prepared.loaded.origin):
+        timed = time_steps(prepared.plan, task, config=config, fabric=fabric, steps=TIMED_STEPS, warm_up=1)
     seconds = timed.step_ms / 1e3
     parameters = sum(p.numel() for p in task.parameters())
     on_gpu = fabric.device.type == "cuda"

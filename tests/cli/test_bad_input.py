@@ -15,8 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from medssl.geometry import Volume
+from medssl.runs.run import Run
 from medssl_cli.main import app
 from medssl_phantoms import labelled_case, make_archive, write_nifti
+from medssl_tasks.masked_volume import MaskedVolume
 
 SHAPE = (22, 19, 17)
 SHORT = ["--steps", "1", "--set", "loop.batch_size=2", "--set", "loop.workers=0", "--set", "tracking.enabled=false"]
@@ -307,6 +309,20 @@ def test_nothing_to_resume_is_said(world, tmp_path):
     call = ["pretrain", "--cohort", world / "cohort", "--task", "simclr", "--out", tmp_path / "run", "--resume"]
     refused(medssl(*call), 2, "--resume")
     assert is_untouched(tmp_path / "run")
+
+
+@pytest.mark.parametrize("place", ["def forward", "def after_step", "def crops", "def __init__", "def automatic"])
+def test_a_task_that_ends_the_process_is_a_failed_run_that_names_its_plugin(world, tmp_path, place):
+    task = MaskedVolume.__module__
+    (tmp_path / "quits.py").write_text(
+        f"import medssl\nfrom {task} import MaskedVolume\n\n\nclass Quits(MaskedVolume):\n"
+        f'    """Ends."""\n\n    name = "quits"\n\n    {place}(self, *given):\n        raise SystemExit(0)\n\n\n'
+        "@medssl.hookimpl\ndef medssl_pretext_tasks():\n    return [Quits]\n"
+    )
+    call = ["pretrain", "--cohort", world / "cohort", "--task", "quits", "--plugin", tmp_path / "quits.py"]
+    result = medssl(*call, *SHORT, *PATCH, "--out", tmp_path / "run")
+    refused(result, 1, "SystemExit: 0", "a plugin" if place == "def automatic" else "quits.py sha256:")
+    assert is_untouched(tmp_path / "run") or Run.open(tmp_path / "run").status == "failed"
 
 
 # No space

@@ -100,6 +100,32 @@ def test_a_fault_is_a_cross_with_what_to_change_and_the_other_checks_still_run(t
 
 
 @pytest.mark.usefixtures("without_the_second_process")
+@pytest.mark.parametrize(
+    ("place", "end", "sentence"),
+    [
+        ("    return [Mine]", "    raise SystemExit(0)", "medssl_pretext_tasks of mine.py"),
+        (
+            '        scan, hidden = views["scan"]',
+            "        raise SystemExit(0)\n{}",
+            "it ends the process (SystemExit: 0)",
+        ),
+        ('        scan, hidden = views["scan"]', "        import os; os._exit(0)\n{}", "SystemExit: os._exit(0)"),
+        (
+            "        ratio: float",
+            "        odd: int = medssl.Field(default_factory=exit)\n{}",
+            "mine.py ends the process",
+        ),
+    ],
+    ids=["in the hook", "in forward", "without cleaning up", "in a setting"],
+)
+def test_a_plugin_that_ends_the_process_is_a_cross_and_no_pass(tmp_path, place, end, sentence):
+    medssl("plugins", "new", "mine", "--out", tmp_path)
+    path = tmp_path / "mine.py"
+    path.write_text(path.read_text().replace(place, end.format(place)))
+    assert sentence in medssl("plugins", "check", path, code=1)
+
+
+@pytest.mark.usefixtures("without_the_second_process")
 def test_settings_of_the_task_can_be_given_and_are_checked(tmp_path):
     medssl("plugins", "new", "mine", "--out", tmp_path)
     path = tmp_path / "mine.py"

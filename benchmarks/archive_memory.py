@@ -20,7 +20,8 @@ from pathlib import Path
 from medssl.archive.assemble import Rules
 from medssl.archive.discover import Stamp
 from medssl.archive.identity import Pseudonyms
-from medssl.archive.index import Index, IndexedFile, open_index
+from medssl.archive.index import Index, open_index
+from medssl.archive.indexed import IndexedFile
 from medssl.archive.manifest import write_manifest
 from medssl.archive.plan_dicom import plan_dicom
 from medssl.archive.plan_labels import label_objects, name_table

@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 Sources = Annotated[list[Path], typer.Argument(help="Folders or files with NIfTI or DICOM scans.")]
-Modality = Annotated[str | None, typer.Option(help="Modality of NIfTI scans: CT, MR, PT.")]
-MinSlices = Annotated[int | None, typer.Option(min=1, help="Fewest slices of a DICOM scan.")]
-IncludeDerived = Annotated[bool, typer.Option("--include-derived", help="Keep projections, maps and phase images.")]
+Modality = Annotated[str | None, typer.Option(help="Modality of the NIfTI scans in these sources: CT, MR, PT.")]
+MinSlices = Annotated[int | None, typer.Option(min=1, help="Fewest slices of a DICOM scan; 8 at first.")]
+IncludeDerived = Annotated[
+    bool | None,
+    typer.Option("--include-derived/--no-include-derived", help="Keep projections, maps and phase images, or not."),
+]
 FollowSymlinks = Annotated[bool, typer.Option("--follow-symlinks", help="Follow links that stay inside a source.")]
 Archives = Annotated[bool, typer.Option("--archives", help="Look into zip, tar and gzip files.")]
 KeyFile = Annotated[Path | None, typer.Option(help="Pseudonym key; default ~/.medssl/pseudonym.key.")]

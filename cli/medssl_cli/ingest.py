@@ -44,8 +44,10 @@ def ingest(
     ] = None,
     modality: Modality = None,
     min_slices: MinSlices = None,
-    include_derived: IncludeDerived = False,
-    volumes_per_series: Annotated[int | None, typer.Option(min=1, help="Most volumes kept of one time series.")] = None,
+    include_derived: IncludeDerived = None,
+    volumes_per_series: Annotated[
+        int | None, typer.Option(min=1, help="Most volumes kept of one time series; 4 at first.")
+    ] = None,
     follow_symlinks: FollowSymlinks = False,
     archives: Archives = False,
     key_file: KeyFile = None,
@@ -68,7 +70,8 @@ def ingest(
 ) -> None:
     """Bring every scan of an archive into a cohort, and say why each other one was left out.
 
-    Run it again to continue, or to add what is new. Exit code 1 when no scan was accepted.
+    Run it again to continue, or to add what is new; options that are left out then keep their meaning. Exit code 1 when
+    no scan was accepted.
 
     Example: medssl ingest /archive/2019 /archive/2020 --out cohort
     """
@@ -80,7 +83,7 @@ def ingest(
         dataset=dataset, labels=labels, label_names=label_names, splits=splits, patients=patients, modality=modality,
         min_slices=min_slices, volumes_per_series=volumes_per_series,
         key_file=key_file, seed=seed, policy=store_policy(spacing or [], packing),
-        workers=workers, include_derived=include_derived or None,
+        workers=workers, include_derived=include_derived,
         follow_symlinks=follow_symlinks or None, archives=archives or None,
         scheduler=scheduler, dry_run=dry_run or None,
     )  # fmt: skip

@@ -43,3 +43,5 @@ def print_table(report: "IngestReport") -> None:
     for code, count in report.flags.items():
         table.add_row(code, str(count), Flag(code).meaning, style="dim")
     Console().print(table)
+    for notice in report.notices:
+        typer.echo(f"note: {notice}")

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medssl.archive.discover import Folder, Stamp, is_remote, walk
-from medssl.archive.index import PASSING, Index, IndexedFile
+from medssl.archive.index import PASSING, Index
+from medssl.archive.indexed import IndexedFile
 from medssl.archive.limits import Limits
 from medssl.archive.places import source_of
 from medssl.archive.reasons import Reason

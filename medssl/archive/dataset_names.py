@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medssl.archive.identity import Pseudonyms
-from medssl.archive.index import Index, IndexedFile
+from medssl.archive.index import Index
+from medssl.archive.indexed import IndexedFile
 
 # A name leaves the archive: a word, no path and no sentence.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"

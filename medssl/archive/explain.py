@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medssl.archive.index import Index, IndexedScan
+from medssl.archive.index import Index
+from medssl.archive.indexed import IndexedScan
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rows import parse_outcome, parse_row
 from medssl.archive.sources import DicomSource, NiftiSource, parse_source

@@ -10,11 +10,11 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from medssl.archive.discover import Stamp
 from medssl.archive.index_schema import BY_STUDY, COPIES, SCHEMA
+from medssl.archive.indexed import IndexedFile, IndexedScan, carried, kept_text
 from medssl.archive.path_text import path_text, text_path
 from medssl.archive.reasons import Reason
 from medssl.errors import DataError
@@ -22,43 +22,6 @@ from medssl.errors import DataError
 FORMAT = 2
 # What may be over by the next run is tried again then.
 PASSING = frozenset({Reason.IN_FLUX, Reason.IO_ERROR, Reason.TIMEOUT})
-
-
-@dataclass(frozen=True)
-class IndexedFile:
-    """One file and what its header said. record: JSON of the scan layer, None where there is none."""
-
-    path: Path
-    root: Path
-    stamp: Stamp
-    kind: str
-    reason: Reason | None
-    finding: str
-    series: str | None
-    record: str | None
-
-
-@dataclass(frozen=True)
-class IndexedScan:
-    """One planned or rejected scan. row, source and outcome are JSON; source is None where there is nothing to load.
-
-    kept: JSON of the same scan as it was stored before, while it waits to be loaded from elsewhere or anew.
-    """
-
-    scan_id: str
-    series: str
-    source: str | None
-    row: str
-    finding: str
-    outcome: str | None
-    kept: str | None = None
-
-    @property
-    def stored(self) -> "IndexedScan | None":
-        """What lies in the store under this id, as far as the index knows: this scan, or what it was before."""
-        if self.outcome is not None:
-            return None if json.loads(self.outcome)["reason"] else self
-        return IndexedScan(**json.loads(self.kept)) if self.kept else None
 
 
 class Index:
@@ -219,7 +182,7 @@ class Index:
             unloaded = []
             for scan in scans:
                 old = before.pop(scan.scan_id, None)
-                outcome, kept = _carried(old, scan) if old is not None else (None, None)
+                outcome, kept = carried(old, scan) if old is not None else (None, None)
                 if old is not None and scan.source is None and old.source is not None:
                     unloaded.append(scan.scan_id)
                 if old is None or outcome is None or old.row != scan.row:
@@ -286,7 +249,7 @@ class Index:
         if scan is not None:
             with self._db:
                 self._db.execute(
-                    "UPDATE scans SET outcome = NULL, kept = ? WHERE scan_id = ?", (_kept(scan.stored), scan_id)
+                    "UPDATE scans SET outcome = NULL, kept = ? WHERE scan_id = ?", (kept_text(scan.stored), scan_id)
                 )
 
     def put_back(self, scan_id: str) -> bool:
@@ -362,18 +325,6 @@ def read_index(folder: Path) -> Iterator[Index]:
         yield Index(connection)
     finally:
         connection.close()
-
-
-def _carried(old: IndexedScan, new: IndexedScan) -> tuple[str | None, str | None]:
-    """(outcome, kept) of a scan that is planned anew."""
-    stored = old.stored
-    if stored is not None and stored.source == new.source:
-        return stored.outcome, None
-    return (old.outcome, None) if old.source == new.source else (None, _kept(stored))
-
-
-def _kept(stored: IndexedScan | None) -> str | None:
-    return json.dumps(asdict(replace(stored, kept=None))) if stored else None
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -8,7 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medssl.archive.index import Index, IndexedFile
+from medssl.archive.index import Index
+from medssl.archive.indexed import IndexedFile
 from medssl.archive.labels import Dataset
 from medssl.archive.scan import series_key
 from medssl.archive.sources import NiftiSource, SourceFile, parse_source

@@ -10,7 +10,8 @@ import numpy as np
 from medssl.archive.assemble import Assembled, LeftOut, Patient, PatientOf, Rules, assemble
 from medssl.archive.dataset_names import source_of_files
 from medssl.archive.identity import Pseudonyms, is_placeholder
-from medssl.archive.index import Index, IndexedFile, IndexedScan
+from medssl.archive.index import Index
+from medssl.archive.indexed import IndexedFile, IndexedScan
 from medssl.archive.manifest import ManifestRow
 from medssl.archive.pixels import PixelFormat
 from medssl.archive.plan_labels import IMAGE, LABEL, Attached, LabelObjects, files_of

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from medssl.archive.assemble import Assembled, LeftOut, PatientOf
-from medssl.archive.index import Index, IndexedFile
+from medssl.archive.index import Index
+from medssl.archive.indexed import IndexedFile
 from medssl.archive.label_names import NameTable, name_table, numbered
 from medssl.archive.label_record import LabelRecord, Structure, parse_label_record
 from medssl.archive.reasons import Flag, Reason

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from medssl.archive.dataset_names import dataset_id
 from medssl.archive.identity import Pseudonyms, is_placeholder
-from medssl.archive.index import Index, IndexedFile, IndexedScan
+from medssl.archive.index import Index
+from medssl.archive.indexed import IndexedFile, IndexedScan
 from medssl.archive.labels import Dataset, dataset_of, merged_label_names, pair, read_dataset, stem
 from medssl.archive.manifest import ManifestRow
 from medssl.archive.moved_nifti import adopt_moved, datasets_out_of_reach, label_out_of_reach
@@ -15,6 +16,7 @@ from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rows import parse_row, row_json
 from medssl.archive.scan import series_key
 from medssl.archive.sources import NiftiSource, SourceFile, source_json
+from medssl.archive.told_modality import modality_told_of
 from medssl.geometry import spacing_mm
 
 _MODALITY_WORDS = {
@@ -47,7 +49,7 @@ class NiftiPlan:
 
 
 def plan_nifti(
-    index: Index, pseudonyms: Pseudonyms, *, label_roots: tuple[Path, ...], modality: str | None
+    index: Index, pseudonyms: Pseudonyms, *, label_roots: tuple[Path, ...], told: Mapping[Path, str]
 ) -> NiftiPlan:
     """Plan every NIfTI file of the index. Raises DataError for a dataset.json that is damaged or contradicts
     another.
@@ -57,7 +59,7 @@ def plan_nifti(
     files = {file.path: file for file in index.files(kind="nifti")}
     readable = [path for path, file in files.items() if file.reason is None]
     pairing = pair(files, label_roots=label_roots, datasets=datasets)
-    identify = _Identify(index, pseudonyms, datasets, modality)
+    identify = _Identify(index, pseudonyms, datasets, told)
     adopt_moved(index, [files[path] for path in readable])
     removed: list[str] = []
     for path in readable:
@@ -82,7 +84,7 @@ class _Identify:
     index: Index
     pseudonyms: Pseudonyms
     datasets: Mapping[Path, Dataset]
-    modality: str | None
+    told: Mapping[Path, str]
 
     def planned(self, file: IndexedFile, label: IndexedFile | None) -> IndexedScan:
         """A scan that is to be loaded."""
@@ -159,13 +161,16 @@ class _Identify:
         return self.pseudonyms.patient("nifti", name), False
 
     def _modality(self, path: Path) -> str:
-        """As told, else from dataset.json's first channel, else from the BIDS suffix, else 'unknown'."""
-        if self.modality:
-            return self.modality
+        """As told, else from dataset.json's first channel, else from the BIDS suffix, else as before, if ever."""
+        told = modality_told_of(path, self.told)
+        if told:
+            return told
         dataset = dataset_of(path, self.datasets)
         words = [dataset.channels.get(0, "")] if dataset else []
         words.append(stem(path).rsplit("_", 1)[-1])
-        return next((_MODALITY_WORDS[word.lower()] for word in words if word.lower() in _MODALITY_WORDS), "unknown")
+        own = next(self.index.scans(series=series_key(path)), None)
+        before = parse_row(own.row).modality if own is not None else "unknown"
+        return next((_MODALITY_WORDS[word.lower()] for word in words if word.lower() in _MODALITY_WORDS), before)
 
 
 def rejected_file_row(file: IndexedFile, pseudonyms: Pseudonyms) -> ManifestRow:

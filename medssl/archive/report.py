@@ -27,7 +27,9 @@ class Silent:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """Counts over the manifest. examples: per reason a few scan ids, which `medssl archive explain` takes."""
+    """Counts over the manifest. examples: per reason a few scan ids, which `medssl archive explain` takes. notices:
+    sentences for the user of this machine, who sees paths.
+    """
 
     n_files: int
     n_scans: int
@@ -40,6 +42,7 @@ class IngestReport:
     modalities: dict[str, int]
     examples: dict[str, list[str]]
     elapsed_s: float
+    notices: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
@@ -70,7 +73,7 @@ class Tally:
         self.reasons[reason] += count
         self.rejected += count
 
-    def report(self, *, n_files: int, n_loaded: int, elapsed_s: float) -> IngestReport:
+    def report(self, *, n_files: int, n_loaded: int, elapsed_s: float, notices: tuple[str, ...] = ()) -> IngestReport:
         """The counts so far."""
         return IngestReport(
             n_files,
@@ -84,6 +87,7 @@ class Tally:
             dict(self.modalities.most_common()),
             self.examples,
             round(elapsed_s, 2),
+            notices,
         )
 
     def _count(self, row: ManifestRow) -> None:

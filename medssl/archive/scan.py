@@ -11,7 +11,7 @@ from pathlib import Path
 from medssl.archive.dataset import FIRST_BYTES, looks_like_dataset, read_dataset
 from medssl.archive.discover import Stamp
 from medssl.archive.header import record_of
-from medssl.archive.index import IndexedFile
+from medssl.archive.indexed import IndexedFile
 from medssl.archive.label_record import label_record_json, read_label_record
 from medssl.archive.limits import Limits
 from medssl.archive.nifti import HEADER_BYTES, is_nifti, parse_header

@@ -1,7 +1,9 @@
-"""What the first ingest of a cohort settles for all later ones: key, split and store policy."""
+"""What one ingest of a cohort settles for all later ones: key, split and store policy for good, rules until others are
+named.
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from medssl.archive.identity import Pseudonyms
@@ -12,12 +14,15 @@ from medssl.errors import UsageError
 
 @dataclass(frozen=True)
 class Settled:
-    """Facts that may not change while a cohort grows, or patients would move between splits and scans between grids."""
+    """Facts that may not change while a cohort grows, or patients would move between splits and scans between grids;
+    and the rules by which series are judged, which hold until somebody names others.
+    """
 
     key_id: str
     seed: int
     fractions: tuple[float, float, float]
     policy: dict[str, Any]
+    rules: dict[str, Any]
 
     def splitter(self, pseudonyms: Pseudonyms, overrides: dict[str, Split]) -> "Splitter":
         """Who is in which split: by override, else by the key."""
@@ -38,18 +43,18 @@ class Splitter:
         return override or self.pseudonyms.split(patient_id, seed=self.settled.seed, fractions=self.settled.fractions)
 
 
-def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> Settled:
-    """What holds for this cohort: as asked when it is new, else as before.
+def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> tuple[Settled, list[str]]:
+    """What holds for this cohort: as asked when it is new, else as before. With a sentence for each rule that changes.
 
-    named: settings that somebody gave, "policy.FIELD" for one of the store policy. Raises UsageError when one of them,
-    or the key, differs from before.
+    named: settings that somebody gave, "policy.FIELD" for one of the store policy. Raises UsageError when one of them
+    that is no rule, or the key, differs from before.
     """
     text = index.fact("settled")
     if text is None:
         index.put_fact("settled", json.dumps(asdict(asked)))
-        return asked
+        return asked, []
     facts = json.loads(text)
-    before = Settled(facts["key_id"], facts["seed"], tuple(facts["fractions"]), facts["policy"])
+    before = Settled(facts["key_id"], facts["seed"], tuple(facts["fractions"]), facts["policy"], facts["rules"])
     if before.key_id != asked.key_id:
         raise UsageError(
             f"the cohort was made with the pseudonym key {before.key_id}, this is {asked.key_id}. "
@@ -63,7 +68,15 @@ def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> Settled:
                 f"the cohort was made with {name.removeprefix('policy.')} {was}, not {wanted}. Leave it out, or ingest "
                 "into a new folder."
             )
-    return before
+    rules = before.rules | {name: value for name, value in asked.rules.items() if name in named}
+    if rules != before.rules:
+        index.put_fact("settled", json.dumps(asdict(replace(before, rules=rules))))
+    notices = [
+        f"{name} is {rules[name]} from now on, not {was}. All series are judged anew."
+        for name, was in before.rules.items()
+        if rules[name] != was
+    ]
+    return replace(before, rules=rules), notices
 
 
 def _by_name(settled: Settled) -> dict[str, object]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from medssl.archive.collect import read_headers, refused, to_read
 from medssl.archive.discover import Folder, Stamp, is_remote
-from medssl.archive.index import PASSING, Index, IndexedFile
+from medssl.archive.index import PASSING, Index
+from medssl.archive.indexed import IndexedFile
 from medssl.archive.limits import Limits
 from medssl.archive.places import MEMBER, source_of
 from medssl.archive.reasons import Reason

@@ -35,6 +35,7 @@ from medssl.archive.report import IngestReport, Progress, Silent, Tally
 from medssl.archive.rows import Outcome, duplicates, parse_outcome, parse_row, scan_rows, trimmed
 from medssl.archive.settled import Settled, Splitter, settle
 from medssl.archive.splits import overrides, read_splits_file
+from medssl.archive.told_modality import tell_modality, told_modalities
 from medssl.archive.unpack import unpack
 from medssl.archive.vanished import forget_elsewhere
 from medssl.archive.workers import LocalWorkers, Workers
@@ -122,14 +123,16 @@ def ingest(
             if ready.interrupted:
                 _sweep(cohort, ready.index)
             ready.index.put_fact(_UNFINISHED, "")
-        return tally.report(n_files=ready.n_files, n_loaded=n_loaded, elapsed_s=time.monotonic() - started_s)
+        elapsed_s = time.monotonic() - started_s
+        return tally.report(n_files=ready.n_files, n_loaded=n_loaded, elapsed_s=elapsed_s, notices=ready.notices)
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Sources whose headers were read and whose scans were planned. removed: ids of scans that are no more.
 
-    interrupted: whether the last ingest into this cohort came to no end.
+    interrupted: whether the last ingest into this cohort came to no end. notices: what holds from now on and did not
+    before.
     """
 
     index: Index
@@ -141,6 +144,7 @@ class Prepared:
     removed: list[str]
     n_files: int
     interrupted: bool
+    notices: tuple[str, ...]
 
     def rows(self, tally: Tally) -> Iterator[ManifestRow]:
         """Rows of all scans, then of files that were left out by themselves; what has no row is noted in `tally`."""
@@ -178,11 +182,12 @@ def prepared(
         _workers(settings, [*roots, *([cohort.resolve()] if cohort else [])]) as workers,
         _opened(cohort, settings) as (index, pseudonyms),
     ):
-        settled = settle(index, _asked(settings, pseudonyms), named=_named(settings))
+        settled, notices = settle(index, _asked(settings, pseudonyms), named=_named(settings))
         interrupted = bool(index.fact(_UNFINISHED))
         index.put_fact(_UNFINISHED, "yes")
         pseudonyms = with_crosswalk(index, pseudonyms, settings.patients)
         name_datasets(index, pseudonyms, roots, settings.dataset)
+        notices += tell_modality(index, roots, settings.modality)
         n_files = collect(
             roots,
             index,
@@ -199,9 +204,11 @@ def prepared(
                 limits=settings.limits,
                 seen=lambda opened, read: progress.step("reading archives", read, None, f"{opened} archives opened"),
             )
-        label_names, removed = _plan(index, pseudonyms, roots, settings)
+        label_names, removed = _plan(index, pseudonyms, roots, settings, settled)
         splitter = settled.splitter(pseudonyms, overrides(index, named_splits, settings.splits))
-        yield Prepared(index, pseudonyms, workers, settled, splitter, label_names, removed, n_files, interrupted)
+        yield Prepared(
+            index, pseudonyms, workers, settled, splitter, label_names, removed, n_files, interrupted, tuple(notices)
+        )
 
 
 @contextmanager
@@ -233,7 +240,9 @@ def _workers(settings: IngestSettings, must_see: Sequence[Path]) -> Workers:
 
 
 def _asked(settings: IngestSettings, pseudonyms: Pseudonyms) -> Settled:
-    return Settled(pseudonyms.key_id, settings.seed, settings.fractions, settings.policy.model_dump(mode="json"))
+    rules = settings.model_dump(include={"min_slices", "include_derived", "volumes_per_series"})
+    policy = settings.policy.model_dump(mode="json")
+    return Settled(pseudonyms.key_id, settings.seed, settings.fractions, policy, rules)
 
 
 def _named(settings: IngestSettings) -> frozenset[str]:
@@ -242,7 +251,7 @@ def _named(settings: IngestSettings) -> frozenset[str]:
 
 
 def _plan(
-    index: Index, pseudonyms: Pseudonyms, roots: Sequence[Path], settings: IngestSettings
+    index: Index, pseudonyms: Pseudonyms, roots: Sequence[Path], settings: IngestSettings, settled: Settled
 ) -> tuple[dict[int, str], list[str]]:
     """Plan what is new or changed. Returns the label names, and the ids of scans that are no more."""
     forget_elsewhere(index, roots)
@@ -250,8 +259,8 @@ def _plan(
     if settings.labels and os.fspath(settings.labels.resolve()) not in label_roots:
         label_roots.append(os.fspath(settings.labels.resolve()))
         index.put_fact("label_roots", json.dumps(label_roots))
-    plan = plan_nifti(index, pseudonyms, label_roots=tuple(map(Path, label_roots)), modality=settings.modality)
-    rules = Rules(settings.min_slices, settings.include_derived, settings.volumes_per_series, settings.limits)
+    plan = plan_nifti(index, pseudonyms, label_roots=tuple(map(Path, label_roots)), told=told_modalities(index))
+    rules = Rules(**settled.rules, limits=settings.limits)
     if index.fact("rules") != repr(rules):
         index.make_all_dirty()
         for scan_id in trimmed(index):
@@ -268,6 +277,7 @@ def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Pr
     index = ready.index
     waiting = _waiting(index, cohort)
     policy = StorePolicy.model_validate(ready.settled.policy)
+    min_slices = ready.settled.rules["min_slices"]
 
     def tasks(scan_ids: list[str]) -> Iterator[Intake]:
         for scan_id in scan_ids:
@@ -275,7 +285,7 @@ def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Pr
             if scan is not None and scan.source is not None:
                 modality = parse_row(scan.row).modality
                 store = cohort / "store"
-                yield Intake(scan_id, scan.source, modality, store, policy, settings.limits, settings.min_slices)
+                yield Intake(scan_id, scan.source, modality, store, policy, settings.limits, min_slices)
 
     counts: Counter[str] = Counter()
     for task, outcome in ready.run(take_in, tasks, waiting, settings.limits.scan_seconds):

@@ -4,7 +4,8 @@ import os
 import random
 from pathlib import Path
 
-from medssl.archive.index import IndexedScan, open_index
+from medssl.archive.index import open_index
+from medssl.archive.indexed import IndexedScan
 from medssl.archive.path_text import path_text, text_path
 from medssl.archive.reasons import Reason
 from medssl.archive.rows import Outcome, duplicates

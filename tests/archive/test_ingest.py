@@ -15,8 +15,10 @@ from written_dicom import Series, random_voxels, save
 from written_nifti import AFFINE, label_voxels, labelled_folder, nifti, scan_voxels
 
 from medssl.archive.cohort import Cohort
+from medssl.archive.limits import Limits
 from medssl.archive.manifest import read_manifest
 from medssl.errors import DataError, UsageError
+from medssl.store.ingest import IngestSettings, ingest
 from medssl.store.volumes import open_volume
 
 
@@ -186,6 +188,50 @@ def test_other_rules_plan_again_without_reading_headers_again(tmp_path, run_inge
     assert run_ingest(tmp_path / "a", include_derived=True).n_scans == 1
 
 
+def test_rules_hold_until_others_are_named(tmp_path, run_ingest):
+    Series(random_voxels((12, 10, 6))).write(tmp_path / "a" / "short")
+    derived = Series(random_voxels(seed=1))
+    derived.write(tmp_path / "a" / "mip", lambda ds, k: setattr(ds, "ImageType", ["DERIVED", "PRIMARY", "MIP"]))
+    nifti(tmp_path / "b" / "x.nii.gz", scan_voxels(1))
+    settings = {"limits": Limits(field_of_view_mm=5.0), "workers": 0, "key_file": tmp_path / "key"}
+
+    def run(source, **named):
+        return ingest([source], tmp_path / "cohort", settings=IngestSettings(**settings, **named))
+
+    assert run(tmp_path / "a", min_slices=5, include_derived=True).n_scans == 2
+    later = run(tmp_path / "b")
+    assert (later.n_scans, later.n_loaded, later.notices) == (3, 1, ())
+    stricter = run(tmp_path / "b", include_derived=False)
+    assert (stricter.n_scans, stricter.reasons) == (2, {"DERIVED": 1})
+    assert stricter.notices == ("include_derived is False from now on, not True. All series are judged anew.",)
+    facts = json.loads((tmp_path / "cohort" / "cohort.json").read_text())
+    assert facts["rules"] == {"min_slices": 5, "include_derived": False, "volumes_per_series": 4}
+
+
+def test_a_modality_is_told_of_the_sources_that_are_named_with_it(tmp_path, run_ingest):
+    for number, name in enumerate(("ct/images", "mr/images", "else")):
+        nifti(tmp_path / name / f"{name[:2]}.nii.gz", scan_voxels(number))
+
+    def modalities():
+        stored = Cohort.open(tmp_path / "cohort")
+        words = sorted(row.modality for row in stored.accepted())
+        assert words == sorted(open_volume(stored.store, row.scan_id).modality for row in stored.accepted())
+        return words
+
+    run_ingest(tmp_path / "ct" / "images", modality="CT")
+    run_ingest(tmp_path / "mr" / "images", modality="MR")
+    assert modalities() == ["CT", "MR"]
+    report = run_ingest(tmp_path / "mr" / "images", tmp_path / "else")
+    assert (modalities(), report.n_loaded) == (["CT", "MR", "unknown"], 1)
+    (tmp_path / "mr").rename(tmp_path / "mr-2")
+    run_ingest(tmp_path / "mr-2" / "images")
+    assert modalities() == ["CT", "MR", "unknown"]
+    report = run_ingest(tmp_path / "ct" / "images", modality="PT")
+    assert modalities() == ["MR", "PT", "unknown"]
+    assert report.n_loaded == 1  # what is stored depends on it
+    assert report.notices == (f"NIfTI scans in {tmp_path / 'ct' / 'images'} are PT from now on, not CT.",)
+
+
 def test_the_same_voxels_twice_are_stored_once_with_their_label(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a", count=2)
     shutil.copy(root / "images" / "case_0.nii.gz", root / "images" / "alias.nii.gz")
@@ -316,8 +362,6 @@ def test_a_scan_that_is_too_large_for_its_worker_costs_itself_only(tmp_path, run
     with (root / "images" / "big.nii").open("wb") as file:
         file.write(header)
         file.truncate(352 + 2 * 1000**3)
-    from medssl.archive.limits import Limits
-
     limits = Limits(field_of_view_mm=5.0, worker_bytes=1_600_000_000)
     report = run_ingest(root, workers=1, limits=limits)
     assert report.n_scans == 3

@@ -327,7 +327,7 @@ class Flag(_Code):
     F_SPLIT_ACQ = "F_SPLIT_ACQ", "The series was split by repetition, inversion, flip angle, coil or kernel.", "-"
     F_SPLIT_SPACING = "F_SPLIT_SPACING", "The series was split into runs of even spacing.", "-"
     F_4D = "F_4D", "One of several volumes at the same place (time, b-value, phase).", "-"
-    F_RAGGED_4D = "F_RAGGED_4D", "The time series ends in an incomplete volume, which was dropped.", "-"
+    F_RAGGED_4D = "F_RAGGED_4D", "Slices of incomplete volumes lie beside the complete ones, and are left out.", "-"
     F_TRIMMED = "F_TRIMMED", "Slices are missing; the longest gap-free run is used.", "-"
     F_JITTER = "F_JITTER", "Slice positions are rounded; the mean spacing is used.", "-"
     F_TILT = "F_TILT", "The gantry was tilted; the affine is sheared and exact.", "-"

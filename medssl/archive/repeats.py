@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from medssl.archive.record import Frame, Record
 
@@ -45,26 +46,40 @@ _SINGLE_KEYS: tuple[Key, ...] = (
 )
 
 
-def sort_key(one: Slice) -> tuple[float | int | str, ...]:
+Order = tuple[float | int | str, ...]
+_LEAST_PASS = 3  # slices; with fewer in a pass any order would be an interleaved one
+
+
+def sort_key(one: Slice) -> Order:
     """Order of repeated slices at one position; missing numbers come first. Never used for space."""
+    return (*_in_time(one), one.record.instance, one.frame.number)
+
+
+def _in_time(one: Slice) -> Order:
+    """All that the header says of when a slice was taken."""
     frame = one.frame
+    numbers = (frame.temporal, frame.acquisition, frame.b_value, frame.trigger_ms, frame.instance)
+    return (*map(_number, numbers), frame.time)
 
-    def number(value: float | int | None) -> float:
-        return float("-inf") if value is None else float(value)
 
-    return (
-        number(frame.temporal), number(frame.acquisition), number(frame.b_value), number(frame.trigger_ms),
-        number(frame.instance),
-        frame.time, one.record.instance, frame.number,
-    )  # fmt: skip
+def _number(value: float | int | None) -> float:
+    return float("-inf") if value is None else float(value)
+
+
+# Orders in which slices may have been taken, each of which holds where it leaves no two slices equal.
+_ORDERS: tuple[Callable[[Slice], Order], ...] = (
+    lambda one: (_number(one.frame.instance),),
+    lambda one: (one.frame.time,),
+    _in_time,
+)
 
 
 def volumes_of(slices: Sequence[Slice], n_places: int) -> Volumes:
     """Bring frames at `n_places` positions together to volumes.
 
     A key that gives whole volumes wins; else, where every position is filled equally often, the n-th frame of each
-    position makes the n-th
-    volume; else complete volumes of the key that gives most of them are kept.
+    position makes the n-th volume; else complete volumes of the key that gives most of them are kept, or those that
+    were taken in one go.
     """
     counts = Counter(one.place for one in slices)
     if max(counts.values()) == 1:
@@ -78,8 +93,8 @@ def volumes_of(slices: Sequence[Slice], n_places: int) -> Volumes:
             best = found
     if len(set(counts.values())) == 1 and len(counts) == n_places:
         return Volumes(_ranked(slices), ())
-    ranked = _ragged(slices, n_places)
-    return ranked if best is None or len(ranked.complete) > len(best.complete) else best
+    tried = _attempts(slices, n_places)
+    return tried if best is None or len(tried.complete) > len(best.complete) else best
 
 
 def _split(slices: Sequence[Slice], key: Key, n_places: int) -> Volumes:
@@ -101,12 +116,53 @@ def _ranked(slices: Sequence[Slice]) -> tuple[tuple[Slice, ...], ...]:
     return tuple(tuple(volume) for volume in zip(*by_place, strict=True))
 
 
-def _ragged(slices: Sequence[Slice], n_places: int) -> Volumes:
-    """As `_ranked` for series that were aborted: as many volumes as the emptiest position allows."""
-    by_place = _sorted_places(slices)
-    whole = min(map(len, by_place)) if len(by_place) == n_places else 0
-    complete = tuple(tuple(place[number] for place in by_place) for number in range(whole))
-    return Volumes(complete, tuple(one for place in by_place for one in place[whole:]))
+def _attempts(slices: Sequence[Slice], n_places: int) -> Volumes:
+    """Volumes of a series in which attempts broke off: what was taken in one go, as told by the order of time.
+
+    An attempt ends where a position comes again. That is believed where all complete ones pass the positions in one
+    order that scanners use, and each of the others in the same order as far as it goes; and where there is only one way
+    to read it, whether told from the front or from the end. Else no slice is part of a complete volume, because two
+    attempts might be mixed in it.
+    """
+    readings: dict[Hashable, Volumes] = {}
+    for order in _ORDERS:
+        timed = sorted(slices, key=order)
+        if any(order(one) == order(after) for one, after in pairwise(timed)):
+            continue
+        backwards = [piece[::-1] for piece in reversed(_pieces(timed[::-1]))]
+        for pieces in (_pieces(timed), backwards):
+            whole = [piece for piece in pieces if len(piece) == n_places]
+            if whole and _same_path(whole, pieces):
+                rest = tuple(one for piece in pieces if len(piece) < n_places for one in piece)
+                key = frozenset((one.file, one.frame.number, one.frame.tile) for one in rest)
+                readings[key] = Volumes(tuple(map(_by_place, whole)), rest)
+    return readings.popitem()[1] if len(readings) == 1 else Volumes((), tuple(slices))
+
+
+def _pieces(timed: Sequence[Slice]) -> list[list[Slice]]:
+    """Slices in one go, cut where a position comes again."""
+    pieces: list[list[Slice]] = []
+    met: set[int] = set()
+    for one in timed:
+        if not pieces or one.place in met:
+            pieces.append([])
+            met = set()
+        pieces[-1].append(one)
+        met.add(one.place)
+    return pieces
+
+
+def _same_path(whole: Sequence[Sequence[Slice]], pieces: Sequence[Sequence[Slice]]) -> bool:
+    """Whether all pieces pass the positions as the first complete one does: one after another, or in as many
+    interleaved passes as its step is wide.
+    """
+    path = [one.place for one in whole[0]]
+    steps = [after - before for before, after in pairwise(path)]
+    passes = abs(steps[0]) if steps else 1
+    if sum(step != steps[0] for step in steps) != passes - 1 or (passes > 1 and len(path) < _LEAST_PASS * passes):
+        return False
+    when = {place: number for number, place in enumerate(path)}
+    return all(when[one.place] < when[after.place] for piece in pieces for one, after in pairwise(piece))
 
 
 def _sorted_places(slices: Sequence[Slice]) -> list[list[Slice]]:

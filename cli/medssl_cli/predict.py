@@ -12,6 +12,13 @@ def predict(
         Path, typer.Option("--input", help="A NIfTI file, a DICOM series folder, or a folder of either.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the label files.")],
+    modality: Annotated[
+        str | None,
+        typer.Option(
+            help="CT, MR, ...: modality of scans that do not say it (NIfTI), or say one that the model was not trained "
+            "on. Needed for NIfTI where it was trained on several."
+        ),
+    ] = None,
 ) -> None:
     """Write a label NIfTI on each scan's own grid.
 
@@ -29,6 +36,6 @@ def predict(
         else:
             typer.echo(f"{prediction.source}: left out. {prediction.reason}", err=True)
 
-    results = run_prediction(model, input_, out, progress=show)
+    results = run_prediction(model, input_, out, modality=modality, progress=show)
     done = sum(result.output is not None for result in results)
     typer.echo(f"{done} of {len(results)} scans segmented: {out}")

@@ -21,7 +21,7 @@ from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
 from medssl.training.loop import Training, start_fabric, train
 from medssl.training.patch import choose_patch
-from medssl.training.pretrain import Observer, most_common_modality, no_observer, open_run, recorded
+from medssl.training.pretrain import Observer, modalities_of, no_observer, open_run, recorded
 from medssl.training.progress import Progress, Silent
 
 SCRATCH = "scratch"
@@ -85,7 +85,7 @@ def finetune(
             "patch": list(patch),
             "overlap": config.overlap,
             "store_policy": dict(cohort.policy),
-            "modality": most_common_modality(scans),
+            "modalities": modalities_of(scans),
         }
         save_network(out, network, facts=facts | prediction)
         return score(

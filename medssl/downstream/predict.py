@@ -9,6 +9,7 @@ import torch
 
 from medssl.archive.load import load_scan
 from medssl.archive.nifti_write import write_nifti
+from medssl.downstream.modality import UNKNOWN, modality_to_use, named_modality, stated_modality
 from medssl.downstream.segmentation import predict_labels
 from medssl.encoders.network import SegmentationNetwork
 from medssl.encoders.records import NetworkFacts
@@ -28,14 +29,24 @@ class Prediction:
     reason: str | None = None
 
 
-def predict(model: Path, source: Path, out: Path, *, progress: Callable[[Prediction], None]) -> list[Prediction]:
+def predict(
+    model: Path,
+    source: Path,
+    out: Path,
+    *,
+    modality: str | None = None,
+    progress: Callable[[Prediction], None],
+) -> list[Prediction]:
     """Segment one scan, or every scan in a folder, into NIfTI label files in `out`.
 
     A scan is a NIfTI file, a single DICOM file or a folder with the files of one series. A file that cannot be read
-    costs that file, with its reason. Raises UsageError when `source` holds nothing, CheckpointError when the model
+    costs that file, with its reason; so does one of a modality that the model has not seen. modality: of scans that do
+    not say it, or say one that the model has not seen.
+    Raises UsageError when `source` holds nothing or the model has not seen `modality`, CheckpointError when the model
     cannot be used, DataError when nothing at all could be segmented.
     """
     network, facts = load_network(model)
+    named = None if modality is None else named_modality(modality, facts.modalities)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
     inputs = find_inputs(source)
@@ -43,7 +54,7 @@ def predict(model: Path, source: Path, out: Path, *, progress: Callable[[Predict
     results = []
     for item, name in zip(inputs, output_names(inputs), strict=True):
         try:
-            result = Prediction(item, predict_one(network, facts, item, out / name, device=device))
+            result = Prediction(item, predict_one(network, facts, item, out / name, named=named, device=device))
         except MedsslError as error:
             result = Prediction(item, None, str(error))
         progress(result)
@@ -82,11 +93,20 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
 
 
 def predict_one(
-    network: SegmentationNetwork, facts: NetworkFacts, item: Path, output: Path, *, device: torch.device
+    network: SegmentationNetwork,
+    facts: NetworkFacts,
+    item: Path,
+    output: Path,
+    *,
+    named: str | None,
+    device: torch.device,
 ) -> Path:
-    """Segment one scan and write its labels on the scan's own grid."""
+    """Segment one scan and write its labels on the scan's own grid.
+
+    named: modality of a scan that says none, or none that the model has seen.
+    """
     native = load_scan(item)
-    modality = facts.modality or "unknown"
+    modality = modality_to_use(stated_modality(item), trained_on=facts.modalities or (UNKNOWN,), named=named)
     policy = StorePolicy.model_validate(facts.store_policy or {})
     stored = to_store_grid(native, policy=policy, modality=modality)
     normalisation = normalisation_of(stored, modality)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medssl.encoders.encoder import EncoderDescription
 from medssl.encoders.topology import Triple
@@ -52,8 +52,8 @@ class NetworkFacts(BaseModel):
     """What a prediction needs to know of a fine-tuned network; further facts are kept as they come.
 
     label_names: by label value, without the background. patch: (D, H, W) voxels. overlap: of sliding windows, as a
-    share of the patch. store_policy: of the cohort, how scans are resampled; None where it was not said. modality: of
-    the scans.
+    share of the patch. store_policy: of the cohort, how scans are resampled; None where it was not said. modalities: of
+    the training scans; empty where it was not said.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -61,7 +61,15 @@ class NetworkFacts(BaseModel):
     patch: Triple
     overlap: float = Field(default=0.5, ge=0, lt=1)
     store_policy: dict[str, Any] | None = None
-    modality: str | None = None
+    modalities: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, facts: Any) -> Any:
+        """Models of before say the most frequent modality only."""
+        if not isinstance(facts, dict) or "modalities" in facts:
+            return facts
+        return {**facts, "modalities": stated_modalities(facts)}
 
 
 class NetworkRecord(BaseModel):
@@ -81,6 +89,14 @@ def stated_patch(facts: Mapping[str, Any]) -> Triple | None:
     if not isinstance(edges, list) or len(edges) != 3 or not all(isinstance(edge, int) for edge in edges):
         return None
     return edges[0], edges[1], edges[2]
+
+
+def stated_modalities(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modalities of the scans that a training saw, where its facts say so. Facts of before have the most frequent one
+    only.
+    """
+    several = facts.get("modalities") or [facts.get("modality")]
+    return tuple(name for name in several if isinstance(name, str)) if isinstance(several, list | tuple) else ()
 
 
 R = TypeVar("R", EncoderRecord, NetworkRecord)

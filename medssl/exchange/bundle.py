@@ -31,6 +31,11 @@ def write_bundle(source: Source, folder: Path) -> list[str]:
             f"the pretraining's {list(only)}, takes no other. Fine-tune with --set patch={list(only)}, or export it "
             "with --format safetensors."
         )
+    if not source.modalities_agree_on_spacing and len(source.modalities) > 1:
+        raise ConfigError(
+            f"the store's policy resampled {' and '.join(source.modalities)} to different spacings, and a bundle "
+            "has one. Export it with --format safetensors."
+        )
     network, reports = monai_network(source)
     out_channels = source.decoder.out_channels if source.decoder is not None else 1
     (folder / "models").mkdir(parents=True)
@@ -51,6 +56,10 @@ def write_bundle(source: Source, folder: Path) -> list[str]:
         notes.append("The run trained no decoder, so that of models/model.pt is freshly initialised.")
     if source.spacing_mm is None:
         notes.append("Scans kept their own spacing in training, so the bundle does not resample.")
+    if len(source.modalities) > 1:
+        notes.append(
+            f"The run saw {' and '.join(source.modalities)}. The bundle asks whoever runs it for one: --modality."
+        )
     return notes
 
 
@@ -58,17 +67,22 @@ def _readme(source: Source) -> str:
     what = (
         "segments scans" if source.network is not None else "turns scans into features, and is a start for fine-tuning"
     )
+    several = len(source.modalities) > 1
+    given = f" --modality {source.modalities[0]}" if several else ""
+    seen = f"It was trained on {' and '.join(source.modalities)}." if source.modalities else ""
+    each = " Each of them is prepared in its own way: let a run have scans of one, and name it." if several else ""
     return f"""# A network from medssl
 
 This bundle {what}. It needs MONAI, nibabel and pytorch-ignite; it does not need medssl.
+{seen}{each}
 
 Put scans (`*.nii.gz`) into `data/`, then, in this folder:
 
-    PYTHONPATH=. python -m monai.bundle run --config_file configs/inference.json
+    PYTHONPATH=. python -m monai.bundle run --config_file configs/inference.json{given}
 
 To fine-tune, put images and labels of the same names into `data/images` and `data/labels`:
 
-    PYTHONPATH=. python -m monai.bundle run --config_file configs/train.json
+    PYTHONPATH=. python -m monai.bundle run --config_file configs/train.json{given}
 
 Arrays are (channel, S, A, R): superior, anterior, right. Other orientations are turned when a scan is loaded.
 """

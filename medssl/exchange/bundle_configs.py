@@ -24,7 +24,7 @@ def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:
     encoder = source.encoder
     steps = encoder.divisor
     shape: list[Any] = [f"{step}*n" for step in steps] if source.only_size is None else list(source.only_size)
-    image = {
+    image: dict[str, Any] = {
         "type": "image",
         "format": "magnitude",
         "num_channels": encoder.description.in_channels,
@@ -61,8 +61,12 @@ def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:
         "description": _description(source),
         "authors": "made with medssl",
         "copyright": "as the owner of the training data decides",
-        "network_data_format": {"inputs": {"image": image}, "outputs": outputs},
+        "network_data_format": {"inputs": {"image": _of_modalities(source, image)}, "outputs": outputs},
     }
+
+
+def _of_modalities(source: Source, image: dict[str, Any]) -> dict[str, Any]:
+    return {**image, "modality": " or ".join(source.modalities)} if source.modalities else image
 
 
 def inference_config(source: Source, *, out_channels: int) -> dict[str, Any]:
@@ -160,7 +164,8 @@ def _head(source: Source, *, out_channels: int) -> dict[str, Any]:
         "dataset_dir": "$@bundle_root + '/data'",
         "checkpoint": "$@bundle_root + '/models/model.pt'",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
-        "modality": source.modality,
+        # Of several none is assumed: the transform refuses until one is given.
+        "modality": source.modalities[0] if len(source.modalities) == 1 else None,
         "network_def": {
             "_target_": monai_target(source.encoder.description).path.rpartition(".")[2],
             **monai_arguments(source.encoder.description, out_channels),
@@ -178,19 +183,27 @@ def _reading(source: Source, keys: list[str]) -> list[dict[str, Any]]:
     if source.spacing_mm is not None:
         modes = ["bilinear", "nearest"][: len(keys)]
         steps.append({"_target_": "Spacingd", "keys": keys, "pixdim": list(source.spacing_mm), "mode": modes})
-    steps.append({"_target_": "scripts.transforms.NormalizeScand", "keys": ["image"], "modality": "@modality"})
+    scale = {"modality": "@modality", "modalities": list(source.modalities)}
+    steps.append({"_target_": "scripts.transforms.NormalizeScand", "keys": ["image"], **scale})
     return steps
 
 
 def _padding(source: Source, segments: bool) -> list[dict[str, Any]]:
     """Scans that are too small get the value of air around them, as in training: the low end of the window."""
-    # Outside CT the window begins within the scan's own range, so its darkest voxel has that value.
-    lowest = (CT_LOW_HU - CT_MEAN_HU) / CT_STD_HU
-    air = {"mode": "constant", "value": lowest} if source.modality == "CT" else {"mode": "minimum"}
     smallest = source.patch if segments else source.only_size
-    if smallest is not None:
-        return [{"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(smallest), **air}]
-    return [{"_target_": "DivisiblePadd", "keys": ["image"], "k": list(source.encoder.divisor), **air}]
+    pad: dict[str, Any] = (
+        {"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(smallest)}
+        if smallest is not None
+        else {"_target_": "DivisiblePadd", "keys": ["image"], "k": list(source.encoder.divisor)}
+    )
+    # Outside CT the window begins within the scan's own range, so its darkest voxel has that value.
+    darkest = pad | {"mode": "minimum"}
+    if "CT" not in source.modalities:
+        return [darkest]
+    air = pad | {"mode": "constant", "value": (CT_LOW_HU - CT_MEAN_HU) / CT_STD_HU}
+    if source.modalities == ("CT",):
+        return [air]
+    return [air | {"_disabled_": "$@modality != 'CT'"}, darkest]  # the second finds nothing to do after the first
 
 
 def _window(source: Source) -> dict[str, Any]:

@@ -20,10 +20,24 @@ MASK_VOXELS, STATISTIC_VOXELS = 1_000_000, 2_000_000
 
 
 class NormalizeScand(MapTransform):  # type: ignore[misc]  # MONAI's classes are untyped
-    """Clip to the window of the body and scale to mean 0 and standard deviation 1 over it; fixed window for CT."""
+    """Clip to the window of the body and scale to mean 0 and standard deviation 1 over it; fixed window for CT.
 
-    def __init__(self, keys: KeysCollection, modality: str | None = None, allow_missing_keys: bool = False) -> None:
+    modalities: of the scans that the network was trained on. Raises ValueError where `modality` is none of them.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        modality: str | None = None,
+        modalities: Sequence[str] = (),
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if modalities and modality not in modalities:
+            raise ValueError(
+                f"the network was trained on {' and '.join(modalities)}, and the modality of these scans is "
+                f"{modality or 'not given'}. Name it: --modality {modalities[0]}"
+            )
         self.modality = modality
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

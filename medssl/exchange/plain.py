@@ -48,6 +48,7 @@ def _network(source: Source) -> dict[str, Any]:
         "axes": "(B, C, D, H, W) = superior, anterior, right",
         "spacing_mm": list(source.spacing_mm) if source.spacing_mm is not None else None,
         "patch": list(source.patch) if source.patch is not None else None,
+        "modalities": list(source.modalities),
         "label_names": {str(value): name for value, name in source.label_names.items()},
     }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medssl.encoders.encoder import Decoder, Encoder
-from medssl.encoders.records import NetworkFacts, stated_patch
+from medssl.encoders.records import NetworkFacts, stated_modalities, stated_patch
 from medssl.encoders.topology import Triple
 from medssl.encoders.weights import encoder_record, load_encoder, load_network
 from medssl.errors import CheckpointError, UsageError
@@ -26,7 +26,6 @@ PUBLIC_FACTS = (
     "scans",
     "cohort_digest",
     "store_policy",
-    "modality",
 )
 
 
@@ -58,25 +57,35 @@ class Source:
     @property
     def spacing_mm(self) -> tuple[float, float, float] | None:
         """Spacing of D, H, W in mm to which every scan was resampled; None where scans kept their own."""
-        policy = (self.network.store_policy if self.network else self.facts.get("store_policy")) or {}
-        named, other = policy.get("spacing_mm") or {}, policy.get("other_spacing_mm", "native")
-        targets = {tuple(target) if isinstance(target, list | tuple) else target for target in (*named.values(), other)}
-        if self.modality in named:
-            targets = {tuple(named[self.modality])} if not isinstance(named[self.modality], str) else {"native"}
+        targets = self._targets_mm
         if len(targets) != 1 or "native" in targets:
             return None
-        x, y, z = targets.pop()
+        x, y, z = next(iter(targets))
         return float(z), float(y), float(x)
 
     @property
-    def modality(self) -> str | None:
-        """Of the scans, where the run says so."""
-        return self.network.modality if self.network is not None else self.facts.get("modality")
+    def modalities_agree_on_spacing(self) -> bool:
+        """Whether every scan was resampled alike, or none was."""
+        return len(self._targets_mm) == 1
+
+    @property
+    def _targets_mm(self) -> set[Any]:
+        """What the store's policy asks for the modalities of the training: spacings of X, Y, Z in mm, or 'native'."""
+        policy = (self.network.store_policy if self.network else self.facts.get("store_policy")) or {}
+        named, other = policy.get("spacing_mm") or {}, policy.get("other_spacing_mm", "native")
+        wanted = [named.get(modality, other) for modality in self.modalities] or [*named.values(), other]
+        return {tuple(target) if isinstance(target, list | tuple) else target for target in wanted}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Of the scans that the training saw; empty where the run does not say so."""
+        return self.network.modalities if self.network is not None else stated_modalities(self.facts)
 
     @property
     def public_facts(self) -> dict[str, Any]:
         """What may leave with the weights; of a fine-tuned model also labels, patch and preprocessing."""
         facts = {key: self.facts[key] for key in PUBLIC_FACTS if key in self.facts}
+        facts |= {"modalities": list(self.modalities)} if self.modalities else {}
         if self.network is not None:
             named = type(self.network).model_fields
             facts["network"] = self.network.model_dump(mode="json", include=set(named))

@@ -1,6 +1,5 @@
 """Pretraining: from a cohort and a task's name to an encoder in a run folder."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -58,7 +57,7 @@ def pretrain(
         "encoder": task.encoder.description.model_dump(mode="json"),
         "patch": list(patch),
         "scans": len(scans),
-        "modality": most_common_modality(scans),
+        "modalities": modalities_of(scans),
         "store_policy": dict(cohort.policy),
         "cohort_digest": cohort.digest,
     }
@@ -102,9 +101,9 @@ def recorded(run: Run, *, observe: Observer, fabric: Fabric) -> Iterator[None]:
         yield
 
 
-def most_common_modality(scans: Sequence[StoredVolume]) -> str:
-    """What a scan that does not say so itself is taken to be, where these weights are used."""
-    return Counter(scan.modality for scan in scans).most_common(1)[0][0]
+def modalities_of(scans: Sequence[StoredVolume]) -> list[str]:
+    """Every modality that a network trained on these scans has seen: each is resampled and normalised its own way."""
+    return sorted({scan.modality for scan in scans})
 
 
 def open_run(

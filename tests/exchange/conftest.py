@@ -32,7 +32,7 @@ def finetuned(tmp_path):
             "patch": list(SIZES[name][1]),
             "overlap": 0.25,
             "store_policy": POLICY,
-            "modality": "MR",
+            "modalities": ["MR"],
         }
         save_network(tmp_path / "model", network, facts=stated | facts)
         return tmp_path / "model", network.eval()

@@ -114,22 +114,27 @@ def phantom(tmp_path):
     return path, Volume(np.asarray(nib.load(path).dataobj), affine)
 
 
+@pytest.mark.parametrize("trained_on", [["MR"], ["CT"], ["CT", "MR"]], ids="-".join)
 @pytest.mark.parametrize("modality", ["MR", "CT"])
-def test_the_bundle_segments_a_scan_as_medssl_does(finetuned, tmp_path, scripts, modality):
+def test_the_bundle_segments_a_scan_as_medssl_does(finetuned, tmp_path, scripts, modality, trained_on):
     """Same orientation, intensities, windows and way back.
 
     Only the resampling to the store's spacing is each library's own.
     """
     from medssl.downstream.segmentation import predict_labels
 
+    if modality not in trained_on:
+        pytest.skip("the next test")
     native = {**POLICY, "other_spacing_mm": "native"}
-    run, network = finetuned(store_policy=native, modality=modality)
+    run, network = finetuned(store_policy=native, modalities=trained_on)
     out = export(run, tmp_path / "out", form="monai-bundle").folder
     path, volume = phantom(tmp_path)
     scripts(out)
     parser = parser_of(out)
     parser["dataset_dir"] = str(path.parent)
     parser["output_dir"] = str(tmp_path / "eval")
+    if len(trained_on) > 1:
+        parser["modality"] = modality
     parser.get_parsed_content("load")
     sample = parser.get_parsed_content("dataset")[0]
     stored = to_store_grid(volume, policy=StorePolicy.model_validate(native), modality=modality)
@@ -151,6 +156,21 @@ def test_the_bundle_segments_a_scan_as_medssl_does(finetuned, tmp_path, scripts,
     (saved,) = (tmp_path / "eval").glob("*_labels.nii.gz")
     np.testing.assert_array_equal(np.asarray(nib.load(saved).dataobj).squeeze(), theirs)
     np.testing.assert_allclose(nib.load(saved).affine, volume.affine_ras_mm, atol=1e-4)
+
+
+def test_a_bundle_of_two_modalities_takes_no_scan_before_one_is_named(finetuned, tmp_path, scripts):
+    run, _ = finetuned(modalities=["CT", "MR"])
+    done = export(run, tmp_path / "out", form="monai-bundle")
+    scripts(done.folder)
+    parser = parser_of(done.folder)
+    with pytest.raises(RuntimeError) as refused:
+        parser.get_parsed_content("preprocessing")
+    reason = "the network was trained on CT and MR, and the modality of these scans is not given"
+    assert reason in str(refused.value.__cause__)
+    metadata = json.loads((done.folder / "configs" / "metadata.json").read_text())
+    assert metadata["network_data_format"]["inputs"]["image"]["modality"] == "CT or MR"
+    assert "inference.json --modality CT\n" in (done.folder / "docs" / "README.md").read_text()
+    assert any("--modality" in note for note in done.notes)
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT", None])

@@ -76,18 +76,30 @@ def test_no_scan_is_named_in_an_export_not_even_by_its_pseudonym(finetuned, tmp_
 
 
 @pytest.mark.parametrize(
-    ("policy", "modality", "expected"),
+    ("policy", "modalities", "expected"),
     [
-        (None, "MR", None),
-        ({"spacing_mm": {}, "other_spacing_mm": "native"}, "MR", None),
-        ({"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": "native"}, "CT", (3.0, 1.0, 1.0)),
-        ({"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": "native"}, None, None),
-        ({"spacing_mm": {"CT": "native"}, "other_spacing_mm": [1, 1, 1]}, "CT", None),
+        (None, ["MR"], None),
+        ({"spacing_mm": {}, "other_spacing_mm": "native"}, ["MR"], None),
+        ({"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": "native"}, ["CT"], (3.0, 1.0, 1.0)),
+        ({"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": "native"}, [], None),
+        ({"spacing_mm": {"CT": "native"}, "other_spacing_mm": [1, 1, 1]}, ["CT"], None),
+        ({"spacing_mm": {"CT": [1, 1, 3], "MR": [1, 1, 3]}}, ["CT", "MR"], (3.0, 1.0, 1.0)),
+        ({"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": [1, 1, 1]}, ["CT", "MR"], None),
     ],
 )
-def test_the_spacing_is_stated_only_where_there_was_one(finetuned, policy, modality, expected):
-    run, _ = finetuned(store_policy=policy, modality=modality)
+def test_the_spacing_is_stated_only_where_there_was_one(finetuned, policy, modalities, expected):
+    run, _ = finetuned(store_policy=policy, modalities=modalities)
     assert open_source(run).spacing_mm == expected
+
+
+def test_modalities_of_different_spacing_do_not_fit_into_one_bundle(finetuned, tmp_path):
+    policy = {"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": [1, 1, 1]}
+    run, _ = finetuned(store_policy=policy, modalities=["CT", "MR"])
+    with pytest.raises(ConfigError, match="resampled CT and MR to different spacings"):
+        export(run, tmp_path / "bundle", form="monai-bundle")
+    out = export(run, tmp_path / "plain", form="safetensors").folder
+    assert json.loads((out / "network.json").read_text())["modalities"] == ["CT", "MR"]
+    assert open_source(out).modalities == ("CT", "MR")
 
 
 def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(pretrained, tmp_path):

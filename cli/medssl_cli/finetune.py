@@ -53,5 +53,5 @@ def finetune(
         observe=observer(settings.tracking),
     )
     if evaluation:
-        typer.echo(f"Dice on {len(evaluation.cases)} test scans: {evaluation.mean():.3f}")
+        typer.echo("\n".join(evaluation.sentences()))
     typer.echo(f"model: {out}\nnext: medssl predict --model {out} --input SCAN --out predictions")

@@ -93,7 +93,6 @@ def finetune(
             test_scans(cohort),
             run=run,
             config=config,
-            labels=labels,
             names=names,
             patch=patch,
             device=fabric.device,
@@ -138,7 +137,6 @@ def score(
     *,
     run: Run,
     config: FinetuneConfig,
-    labels: Sequence[int],
     names: dict[int, str],
     patch: tuple[int, int, int],
     device: torch.device,
@@ -147,9 +145,12 @@ def score(
     if not scans:
         run.note("The split 'test' has no labelled scan, so nothing was evaluated.")
         return None
-    evaluation = evaluate(network, scans, labels=labels, patch=patch, overlap=config.overlap, device=device)
-    write_atomically(run.folder / "evaluation.json", json.dumps(evaluation.as_dict(names), indent=1).encode())
-    metrics = {"test/dice": evaluation.mean()}
-    metrics |= {f"test/dice_{names[label]}": evaluation.class_mean(label) for label in labels}
-    run.log(config.loop.steps, {key.replace(" ", "_"): value for key, value in metrics.items()})
+    evaluation = evaluate(network, scans, names=names, patch=patch, overlap=config.overlap, device=device)
+    content = json.dumps(evaluation.as_dict(), indent=1, allow_nan=False)
+    write_atomically(run.folder / "evaluation.json", content.encode())
+    for sentence in evaluation.sentences():
+        run.note(sentence)
+    scores = {"dice": evaluation.mean()} | {f"dice_{names[label]}": evaluation.class_mean(label) for label in names}
+    found = {f"test/{key}".replace(" ", "_"): value for key, value in scores.items() if value is not None}
+    run.log(config.loop.steps, found)
     return evaluation

@@ -17,16 +17,18 @@ class Interval:
     high: float
 
 
-def paired_interval(scores: npt.NDArray[np.float64], *, resamples: int = RESAMPLES) -> Interval:
+def paired_interval(scores: npt.NDArray[np.float64], *, resamples: int = RESAMPLES) -> Interval | None:
     """Mean and 95 % percentile-bootstrap interval of (seeds, cases) values, seeds and cases resampled
     independently.
 
     Both are samples: of label choices and initialisations, and of patients. Resampling only cases would call a lucky
     draw of labels an improvement; so this interval is the wider, honest one (Owen 2007, "The pigeonhole bootstrap",
-    eq. 3). Values that are NaN (a class that a case lacks) are left out. The generator is fixed: the same scores give
-    the same interval.
+    eq. 3). Values that are NaN (a case without any class) are left out; None where all are. The generator is fixed: the
+    same scores give the same interval.
     """
     seeds, cases = scores.shape
+    if not np.isfinite(scores).any():
+        return None
     draw = np.random.Generator(np.random.Philox(key=0))
     rows = draw.integers(seeds, size=(resamples, seeds))
     columns = draw.integers(cases, size=(resamples, cases))

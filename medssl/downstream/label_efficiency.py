@@ -11,6 +11,7 @@ from typing import Any
 from medssl.archive.cohort import Cohort
 from medssl.config import EncoderConfig, FinetuneConfig
 from medssl.downstream.comparison import Comparison, Score, compare
+from medssl.downstream.evaluate import read_cases
 from medssl.downstream.finetune import SCRATCH, finetune
 from medssl.encoders.encoder import EncoderDescription
 from medssl.encoders.weights import read_description, weights_digest
@@ -20,7 +21,7 @@ from medssl.runs.writing import write_atomically
 from medssl.training.pretrain import Observer, no_observer
 from medssl.training.progress import Progress
 
-FILE_NAME = "label_efficiency.json"
+FILE_NAME, EVALUATION = "label_efficiency.json", "evaluation.json"
 
 
 def label_efficiency(
@@ -148,22 +149,25 @@ def difference(one: EncoderDescription, other: EncoderDescription) -> str:
 
 
 def run_or_read(job: Job, *, progress: Progress, observe: Observer) -> list[Score]:
-    """Scores of one fine-tuning, which is run, continued or only read, whichever is left to do.
+    """Scores of one fine-tuning, which is run, continued, scored anew or only read, whichever is left to do.
 
     Raises ConfigError when scans or weights changed meanwhile, DataError when the test split has no labels.
     """
-    results = job.folder / "evaluation.json"
-    if not results.exists():
+    cases = read_cases(job.folder / EVALUATION)
+    if cases is None:
         finetune(job.config, job.folder, resume=(job.folder / "run.json").exists(), progress=progress, observe=observe)
         refuse_changed([job])
-    if not results.exists():
+        cases = read_cases(job.folder / EVALUATION)
+    if cases is None:
         raise DataError(
             "The split 'test' has no labelled scan, so nothing can be compared. "
             "Ingest more labelled scans, or give --splits."
         )
-    cases = json.loads(results.read_text())["cases"]
     labels, seed = int(job.config.labels), job.config.loop.seed
-    return [Score(job.name, labels, seed, case["scan_id"], case["dice"]) for case in cases]
+    return [
+        Score(job.name, labels, seed, case["scan_id"], case["dice"], tuple(map(str, case["false_alarms"])))
+        for case in cases
+    ]
 
 
 def write_results(out: Path, scores: Sequence[Score], comparisons: Sequence[Comparison]) -> None:
@@ -171,16 +175,17 @@ def write_results(out: Path, scores: Sequence[Score], comparisons: Sequence[Comp
     from medssl.downstream.label_plot import plot_comparisons
 
     content: dict[str, Any] = {"rows": [asdict(s) for s in scores], "summary": [asdict(c) for c in comparisons]}
-    write_atomically(out / FILE_NAME, json.dumps(content, indent=1).encode())
+    write_atomically(out / FILE_NAME, json.dumps(content, indent=1, allow_nan=False).encode())
     write_atomically(out / "label_efficiency.md", markdown_table(comparisons).encode())
     plot_comparisons(comparisons, out / "label_efficiency.png")
 
 
 def markdown_table(comparisons: Sequence[Comparison]) -> str:
-    """The comparisons as a Markdown table, Dice in points of 100."""
-    classes = list(comparisons[0].class_means)
+    """The comparisons as a Markdown table, Dice in points of 100, and below it what counts."""
+    classes, has_empty = list(comparisons[0].class_means), any(c.empty for c in comparisons)
+    alarms = " false alarms |" if has_empty else ""
     head = "| labels | start | Dice | 95 % | vs scratch | 95 % paired |" + "".join(f" class {c} |" for c in classes)
-    lines = [head, "|" + " --- |" * (6 + len(classes))]
+    lines = [head + alarms, "|" + " --- |" * (6 + len(classes) + has_empty)]
     for c in comparisons:
         gain = f"{100 * c.difference:+.1f}" if c.difference is not None else ""
         span = (
@@ -188,7 +193,22 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
             if c.difference_low is not None and c.difference_high is not None
             else ""
         )
-        per_class = "".join(f" {100 * c.class_means[k]:.1f} |" for k in classes)
+        means = [c.class_means[k] for k in classes]
+        per_class = "".join(" none |" if mean is None else f" {100 * mean:.1f} |" for mean in means)
         mean = f"{100 * c.mean:.1f} | {100 * c.low:.1f} to {100 * c.high:.1f}"
-        lines.append(f"| {c.labels} | {c.init} | {mean} | {gain} | {span} |{per_class}")
-    return "\n".join(lines) + "\n"
+        counted = f" {c.false_alarms} of {c.empty} |" if has_empty else ""
+        lines.append(f"| {c.labels} | {c.init} | {mean} | {gain} | {span} |{per_class}{counted}")
+    return "\n".join([*lines, "", caption(comparisons)]) + "\n"
+
+
+def caption(comparisons: Sequence[Comparison]) -> str:
+    """What the figures of a table are about."""
+    said = ["Dice in points of 100. A class counts in the scans whose reference has it, for every start alike."]
+    absent = [name for name, mean in comparisons[0].class_means.items() if mean is None]
+    said += [f"Class {name} is in no test scan." for name in absent]
+    if any(c.empty for c in comparisons):
+        said.append(
+            "False alarms: how often a class was predicted in a scan whose reference lacks it, of how many such "
+            "classes, scans and seeds; Dice does not see them."
+        )
+    return " ".join(said)

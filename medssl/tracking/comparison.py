@@ -87,7 +87,11 @@ def roll_up(evidence: Evidence) -> Iterator[tuple[str, float, int]]:
     for line in evidence.lines:
         start = line.init
         yield metric_name(f"label_efficiency/dice/{start}"), line.dice[0], line.labels
+        if line.false_alarms[1]:
+            yield metric_name(f"label_efficiency/false_alarms/{start}"), line.false_alarms[0], line.labels
         for name, dice in line.classes.items():
+            if dice is None:
+                continue
             yield metric_name(f"label_efficiency/dice_class_{name}/{start}"), dice, line.labels
         if line.gain:
             for name, value in zip(("gain", "gain_low", "gain_high"), line.gain, strict=True):

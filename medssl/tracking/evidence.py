@@ -1,7 +1,6 @@
 """What a label-efficiency folder says, in numbers and in words."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,16 @@ FEW_SEEDS, FEW_CASES, NEVER_LEARNED = 3, 20, 0.1
 class Line:
     """One start at one label count.
 
-    Dice in [0, 1]; gain: difference to scratch with its 95 % interval, None for scratch.
+    Dice in [0, 1]; gain: difference to scratch with its 95 % interval, None for scratch. classes: None for one that no
+    test scan has. false_alarms: how often a class was predicted where the reference lacks it, and of how many times.
     """
 
     labels: int
     init: str
     dice: tuple[float, float, float]
     gain: tuple[float, float, float] | None
-    classes: dict[str, float]
+    classes: dict[str, float | None]
+    false_alarms: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def _line(entry: dict[str, Any]) -> Line:
     gain = None
     if entry["difference"] is not None:
         gain = (entry["difference"], entry["difference_low"], entry["difference_high"])
-    return Line(
-        entry["labels"], entry["init"], (entry["mean"], entry["low"], entry["high"]), gain, entry["class_means"]
-    )
+    alarms = (entry["false_alarms"], entry["empty"])
+    dice = (entry["mean"], entry["low"], entry["high"])
+    return Line(entry["labels"], entry["init"], dice, gain, entry["class_means"], alarms)
 
 
 def verdict(evidence: Evidence) -> str:
@@ -98,12 +99,20 @@ def cautions(evidence: Evidence) -> list[str]:
         )
     if evidence.cases < FEW_CASES:
         found.append(f"{evidence.cases} test scans only.")
+    absent = [name for name, dice in evidence.lines[0].classes.items() if dice is None]
+    found += [f"Class {name} is in no test scan: nothing is known of it." for name in absent]
+    scratch = {line.labels: line.false_alarms[0] for line in evidence.lines if not line.gain}
     for line in evidence.lines:
         for name, dice in line.classes.items():
-            if math.isnan(dice) or dice < NEVER_LEARNED:
+            if dice is not None and dice < NEVER_LEARNED:
                 found.append(
                     f"Class {name} was never learned from {line.init} at {line.labels} labels (Dice {dice:.2f})."
                 )
+        if line.false_alarms[0] > scratch.get(line.labels, 0):
+            found.append(
+                f"{line.init} at {line.labels} labels: {alarms(line)} false alarms, {scratch.get(line.labels, 0)} from "
+                "scratch; Dice does not see them."
+            )
         if line.gain and line.gain[1] <= 0 <= line.gain[2]:
             found.append(f"{line.init} at {line.labels} labels: the interval spans zero ({interval(line.gain)}).")
     return found
@@ -117,6 +126,11 @@ def points(difference: float) -> str:
 def interval(gain: tuple[float, float, float]) -> str:
     """The interval of a gain, in points."""
     return f"95 % {100 * gain[1]:+.1f} to {100 * gain[2]:+.1f}"
+
+
+def alarms(line: Line) -> str:
+    """False alarms, and how many there could have been."""
+    return f"{line.false_alarms[0]} of {line.false_alarms[1]}"
 
 
 def as_markdown(evidence: Evidence) -> str:

@@ -18,7 +18,7 @@ from medssl.runs.images import Picture
 from medssl.runs.run import Run
 from medssl.runs.writing import write_atomically
 from medssl.tracking.charts import curves, dice_over_labels
-from medssl.tracking.evidence import FILE_NAME, Evidence, cautions, interval, points, read_evidence, verdict
+from medssl.tracking.evidence import FILE_NAME, Evidence, alarms, cautions, interval, points, read_evidence, verdict
 
 PAGE = "review.html"
 MOST_STEPS = 12
@@ -98,15 +98,21 @@ def _table(evidence: Evidence) -> str:
     classes = list(evidence.lines[0].classes)
     head = "".join(f"<th>{escape(h)}</th>" for h in ["labels", "start", "Dice", "95 %", "vs scratch", "95 % paired"])
     head += "".join(f"<th>class {escape(c)}</th>" for c in classes)
+    has_empty = any(line.false_alarms[1] for line in evidence.lines)
+    head += "<th>false alarms</th>" if has_empty else ""
     rows = []
     for line in evidence.lines:
         gain = (points(line.gain[0]), interval(line.gain)) if line.gain else ("", "")
         span = f"{100 * line.dice[1]:.1f} to {100 * line.dice[2]:.1f}"
         cells = [str(line.labels), line.init, f"{100 * line.dice[0]:.1f}", span, *gain]
-        cells += [f"{100 * line.classes[c]:.1f}" for c in classes]
+        cells += ["none" if (dice := line.classes[c]) is None else f"{100 * dice:.1f}" for c in classes]
+        cells += [alarms(line)] if has_empty else []
         marked = ' class="better"' if line.gain and line.gain[1] > 0 else ""
         rows.append(f"<tr{marked}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+    caption = "Dice in points of 100. A class counts in the scans whose reference has it, for every start alike."
+    if has_empty:
+        caption += " False alarms: a class predicted where the reference lacks it; Dice does not see them."
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div><p>{caption}</p>'
 
 
 def _pictures(pictures: Sequence[Picture]) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medssl.downstream.evaluate import CaseScore, Evaluation, dice
+from medssl.downstream.evaluate import CaseScore, Evaluation, case_score, dice
 
 
 def test_dice_of_two_known_boxes():
@@ -15,17 +15,44 @@ def test_dice_of_two_known_boxes():
     assert dice(a, b) == pytest.approx(float(reference))
 
 
-def test_a_false_alarm_on_an_empty_reference_counts_as_zero_and_silence_is_left_out():
-    nothing, something = torch.zeros(2, 2, 2, dtype=torch.bool), torch.ones(2, 2, 2, dtype=torch.bool)
-    assert dice(something, nothing) == 0.0
-    assert dice(nothing, nothing) is None
+@pytest.mark.parametrize("guessed", [False, True])
+def test_a_class_that_the_reference_lacks_has_no_dice_whatever_was_predicted(guessed):
+    guess, nothing = torch.full((2, 3, 4), guessed), torch.zeros(2, 3, 4, dtype=torch.bool)
+    assert dice(guess, nothing) is None
+    monai = pytest.importorskip("monai.metrics")
+    assert torch.isnan(monai.compute_dice(guess[None, None].float(), nothing[None, None].float()))
+
+
+def test_a_false_alarm_is_told_from_silence_and_an_overlooked_class_has_dice_zero():
+    reference = torch.zeros(2, 3, 4, dtype=torch.uint8)
+    reference[0] = 1
+    alarm = reference.clone()
+    alarm[1, 0, 0] = 2
+    assert case_score("a", alarm, reference, labels=(1, 2)) == CaseScore("a", {1: 1.0, 2: None}, (2,), (2,))
+    assert case_score("a", reference, reference, labels=(1, 2)) == CaseScore("a", {1: 1.0, 2: None}, (2,), ())
+    assert case_score("a", reference, alarm, labels=(1, 2)).dice == {1: pytest.approx(12 * 2 / 24), 2: 0.0}
 
 
 def test_the_mean_is_over_classes_of_class_means_and_empty_cases_are_counted():
-    evaluation = Evaluation(
-        cases=(CaseScore("a", {1: 0.8, 2: None}), CaseScore("b", {1: 0.6, 2: 0.1})), empty={1: 0, 2: 1}
-    )
+    cases = (CaseScore("a", {1: 0.8, 2: None}, (2,), (2,)), CaseScore("b", {1: 0.6, 2: 0.1}, (), ()))
+    evaluation = Evaluation(cases, {1: "liver", 2: "tumour"})
     assert evaluation.class_mean(1) == pytest.approx(0.7)
     assert evaluation.class_mean(2) == pytest.approx(0.1)
     assert evaluation.mean() == pytest.approx(0.4)
-    assert evaluation.as_dict({1: "liver"})["classes"]["2"]["empty"] == 1
+    content = evaluation.as_dict()
+    assert content["classes"]["2"] == {"name": "tumour", "dice": 0.1, "empty": 1, "false_alarms": 1}
+    assert content["cases"][0] == {"scan_id": "a", "dice": {1: 0.8, 2: None}, "empty": (2,), "false_alarms": (2,)}
+    assert evaluation.sentences() == [
+        "Dice on 2 test scans: 0.400",
+        "class 'tumour': 1 false alarms in 1 test scans without it",
+    ]
+
+
+def test_a_class_that_no_scan_has_is_said_and_leaves_the_mean_of_the_others():
+    evaluation = Evaluation((CaseScore("a", {1: 0.8, 2: None}, (2,), ()),), {1: "liver", 2: "tumour"})
+    assert evaluation.mean() == pytest.approx(0.8)
+    assert evaluation.class_mean(2) is None
+    assert "class 'tumour' is in no test scan: it has no Dice, and no part in the mean" in evaluation.sentences()
+    nothing = Evaluation((CaseScore("a", {1: None}, (1,), ()),), {1: "liver"})
+    assert nothing.mean() is None
+    assert nothing.sentences()[0] == "Dice on 1 test scans: none"

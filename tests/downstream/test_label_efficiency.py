@@ -43,8 +43,42 @@ def test_scans_that_only_one_start_was_scored_on_are_not_paired_with_others(othe
     scores = scores_where_masked_gains(0.04)
     odd = next(s for s in scores if (s.init, s.seed, s.case) == ("masked", 1, "b"))
     scores[scores.index(odd)] = replace(odd, case=other) if other else replace(odd, labels=5)
-    with pytest.raises(DataError, match=r"at 3 labels 'masked' and scratch.*first: seed 1, scan b, which scratch has"):
+    with pytest.raises(
+        DataError, match=r"at 3 labels 'masked' and scratch.*first: seed 1, scan b, classes 1 and 2, which scratch has"
+    ):
         compare(scores)
+
+
+def test_false_alarms_stand_beside_dice_and_drop_no_pair():
+    """The reference of "b" lacks class 2: scratch sees it there, the pretrained network does not."""
+    scores = [
+        Score(init, 3, seed, case, {"1": 0.6, "2": None if case == "b" else 0.4}, alarms if case == "b" else ())
+        for seed in (0, 1)
+        for case in ("a", "b")
+        for init, alarms in (("scratch", ("2",)), ("masked", ()))
+    ]
+    scratch, masked = compare(scores)
+    assert scratch.mean == masked.mean == pytest.approx((0.5 + 0.6) / 2)
+    assert (scratch.false_alarms, scratch.empty, masked.false_alarms, masked.empty) == (2, 2, 0, 2)
+    table = markdown_table([scratch, masked])
+    assert "class 2 | false alarms |" in table
+    assert table.count("2 of 2 |") == table.count("0 of 2 |") == 1
+    assert "whose reference has it, for every start alike" in table
+
+
+def test_starts_that_were_judged_on_other_classes_are_not_compared():
+    scores = [Score("scratch", 3, 0, "a", {"1": 0.6, "2": 0.0}), Score("masked", 3, 0, "a", {"1": 0.6, "2": None})]
+    with pytest.raises(DataError, match=r"scan a, classes 1, which masked has and scratch has not"):
+        compare(scores)
+
+
+def test_a_class_in_no_test_scan_has_no_mean_and_a_test_split_without_any_class_no_interval():
+    (only,) = compare([Score("scratch", 3, 0, case, {"1": 0.5, "2": None}) for case in "ab"])
+    assert only.class_means == {"1": 0.5, "2": None}
+    assert "| 50.0 | none | 0 of 2 |" in markdown_table([only])
+    assert "Class 2 is in no test scan." in markdown_table([only])
+    with pytest.raises(DataError, match="no Dice and no interval"):
+        compare([Score("scratch", 3, 0, case, {"1": None}) for case in "ab"])
 
 
 def test_the_table_states_points_and_intervals():

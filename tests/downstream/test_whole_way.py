@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from medssl.archive.cohort import Cohort
 from medssl.config import FinetuneConfig, LoopConfig, OptimConfig, PretrainConfig
-from medssl.downstream.finetune import finetune
+from medssl.downstream import labelled
+from medssl.downstream.finetune import finetune, score
 from medssl.downstream.label_efficiency import label_efficiency
 from medssl.downstream.predict import predict
 from medssl.encoders.weights import load_encoder, load_network, read_description, save_encoder
@@ -176,6 +178,40 @@ def test_results_of_an_encoder_that_was_pretrained_anew_are_not_shown_as_the_new
     record.write_text(record.read_text().replace("init_digest", "another_fact"))
     with pytest.raises(ConfigError, match="earlier medssl and does not say which weights"):
         compared(progress=lambda _: Silent())
+
+
+def test_a_class_that_no_test_scan_has_leaves_the_score_of_the_others(model_run, small_archive, tmp_path):
+    network, _ = load_network(model_run)
+    config, run = finetuning(small_archive), Run.create(tmp_path / "run", kind="finetune", config={})
+    scans, names = labelled.test_scans(Cohort.open(small_archive.cohort)), {1: "box", 2: "bright box", 3: "tumour"}
+    evaluation = score(network, scans, run=run, config=config, names=names, patch=PATCH, device=torch.device("cpu"))
+    assert evaluation
+    assert evaluation.mean() == np.mean([evaluation.class_mean(1), evaluation.class_mean(2)])
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    content = json.loads((run.folder / "evaluation.json").read_text(), parse_constant=refuse)
+    assert content["classes"]["3"] == {"name": "tumour", "dice": None, "empty": 3, "false_alarms": 0}
+    (logged,) = [json.loads(line, parse_constant=refuse) for line in run.metrics_file.read_text().splitlines()]
+    assert {key for key in logged if key.startswith("test/")} == {"test/dice", "test/dice_box", "test/dice_bright_box"}
+    assert "class 'tumour' is in no test scan" in run.log_file.read_text()
+
+
+def test_an_evaluation_that_counted_otherwise_is_made_anew_without_training(encoder_run, small_archive, tmp_path):
+    config, out = finetuning(small_archive, loop=loop(2)), tmp_path / "e"
+    before = label_efficiency(config, {"masked": str(encoder_run)}, [2], 1, out, progress=lambda _: Silent())
+    run = out / "runs" / "masked-n2-s0"
+    old = json.loads((run / "evaluation.json").read_text())
+    del old["format"]
+    old["cases"][0]["dice"]["1"] = 0.0
+    (run / "evaluation.json").write_text(json.dumps(old))
+    trained = (run / "metrics.jsonl").read_text()
+    assert label_efficiency(config, {"masked": str(encoder_run)}, [2], 1, out, progress=lambda _: Silent()) == before
+    again = (run / "metrics.jsonl").read_text()
+    assert again.startswith(trained)
+    assert again.removeprefix(trained).count("\n") == 1
+    assert "train/loss" not in again.removeprefix(trained)
 
 
 def test_results_on_another_state_of_the_cohort_are_refused_before_anything_is_trained(

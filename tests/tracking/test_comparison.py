@@ -25,6 +25,8 @@ def summary(labels: int, init: str, mean: float, difference: float | None) -> di
         "difference_low": low,
         "difference_high": high,
         "class_means": {"1": mean + 0.1, "2": mean - 0.1},
+        "empty": 0,
+        "false_alarms": 0,
     }
 
 

@@ -52,6 +52,23 @@ def test_a_class_that_was_never_learned_and_few_seeds_are_cautions(tmp_path):
     assert "2 test scans only" in found
 
 
+def test_false_alarms_beyond_those_of_scratch_and_a_class_that_no_scan_has_are_cautions(tmp_path):
+    scores = [
+        Score(init, 3, 0, case, {"1": 0.8, "2": None, "3": None}, alarms)
+        for init, alarms in (("scratch", ()), ("masked", ("2",)))
+        for case in "ab"
+    ]
+    write_results(tmp_path, scores, compare(scores))
+    found = "\n".join(cautions(read_evidence(tmp_path)))
+    assert "masked at 3 labels: 2 of 4 false alarms, 0 from scratch" in found
+    assert "Class 3 is in no test scan" in found
+    page = write_review(tmp_path).read_text()
+    assert "<th>false alarms</th>" in page
+    assert "<td>2 of 4</td>" in page
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert "NaN" not in (tmp_path / "label_efficiency.json").read_text()
+
+
 def test_the_page_holds_everything_itself_and_names_nobody(tmp_path):
     folder = evidence_folder(tmp_path / "evidence", gains={3: 0.04})
     run = Run.create(

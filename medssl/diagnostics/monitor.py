@@ -4,8 +4,7 @@ Every N steps the encoder sees the same fixed images, and a verdict says what th
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,29 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medssl.diagnostics.energy import energy_gap
 from medssl.diagnostics.features import Features, extract_features
 from medssl.diagnostics.groups import lidar
+from medssl.diagnostics.observed import Observed, rank_share, worst_of_parts
 from medssl.diagnostics.spectrum import alpha_req, eigenvalues, participation_ratio, rankme
-from medssl.diagnostics.spread import alignment, relative_std, root_mean_square, uniformity
+from medssl.diagnostics.spread import alignment, relative_std, root_mean_square
 from medssl.diagnostics.verdict import Verdict, judge
 from medssl.encoders.encoder import Encoder
 from medssl.pretext.step import Step
 
 PREFIX = "diagnostics/"
-MOST_KEPT = 1024  # energies and embeddings of the last steps
-FEWEST_EMBEDDINGS, FEWEST_AT_START = 16, 4
-MOST_UNIFORMITY = 512  # pairs grow with the square
 HISTORY = 64
-# Names in `Step.terms` that tasks use for what only they can know, all of them shares between 0 and 1; what we call it;
-# and which is the worst where several parts of a combined task say it.
-TERMS: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
-    "teacher_entropy_share": ("teacher_entropy", max),
-    "prototypes_used": ("prototypes_used", min),
-    "clusters_used": ("prototypes_used", min),
-    "active_units": ("active_units", min),
-    "used_atoms": ("used_atoms", min),
-}
 
 
 @dataclass(frozen=True)
@@ -60,28 +47,14 @@ class CollapseMonitor:
         """
         self.views_per_scan = views_per_scan
         self._history: list[dict[str, float]] = []
-        self._right: deque[float] = deque(maxlen=MOST_KEPT)
-        self._wrong: deque[float] = deque(maxlen=MOST_KEPT)
-        self._embeddings: list[Tensor] = []
-        self._steps: list[dict[str, float]] = []
-        self._start: dict[str, float] = {}
+        self._whole = Observed()
+        self._parts: dict[str, Observed] = {}  # of a combined task
 
     def observe(self, step: Step) -> None:
-        """Keep what a batch says until the next evaluation: one batch alone is too few to judge."""
-        self._steps.append(_step_numbers(step))
-        if step.negative_energy is not None:
-            self._right.extend(_judged(step.energy, step.scored))
-            self._wrong.extend(_judged(step.negative_energy, step.scored))
-        if step.embeddings is not None and (
-            not self._embeddings or self._embeddings[0].shape[1] == step.embeddings.shape[1]
-        ):
-            self._embeddings.append(step.embeddings.detach().float().cpu())
-            if not self._start and sum(map(len, self._embeddings)) >= FEWEST_AT_START:
-                # Of the first batch or two, before anything can have collapsed: what later ones are held against.
-                start = torch.cat(self._embeddings)
-                self._start = {"embedding_std": relative_std(start), "embedding_rank_share": rank_share(start)}
-            while sum(map(len, self._embeddings[1:])) >= MOST_KEPT:
-                self._embeddings.pop(0)
+        """Keep what a batch says until the next evaluation."""
+        self._whole.add(step)
+        for name, part in step.parts.items():
+            self._parts.setdefault(name, Observed()).add(part)
 
     def evaluate(
         self, encoder: Encoder, fixed_images: Float[Tensor, "n c d h w"], step: Step | None = None
@@ -91,53 +64,38 @@ class CollapseMonitor:
             self.observe(step)
         views = [extract_features(encoder, fixed_images[k :: self.views_per_scan]) for k in range(self.views_per_scan)]
         numbers = feature_numbers(views[0]) | view_numbers([view.pooled for view in views])
-        numbers |= self._embedding_numbers() | self._energy_numbers() | _means(self._steps)
+        numbers |= self._observed_numbers()
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         # The first evaluation stays: it is the reference. Made before training, it has no embeddings of its own.
-        reference = [self._start | first for first in self._history[:1]]
+        reference = [self._start() | first for first in self._history[:1]]
         self._history = [*reference, *self._history[1:][-HISTORY:], numbers]
-        self._right.clear()
-        self._wrong.clear()
-        self._embeddings.clear()
-        self._steps.clear()
+        for observed in (self._whole, *self._parts.values()):
+            observed.clear()
         return Diagnosis({f"{PREFIX}{name}": value for name, value in numbers.items()}, judge(self._history))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint."""
-        kept = torch.cat(self._embeddings) if self._embeddings else None
-        return {
-            "history": self._history,
-            "right": list(self._right),
-            "wrong": list(self._wrong),
-            "embeddings": kept,
-            "steps": list(self._steps),
-            "start": self._start,
-        }
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return {"history": self._history, **self._whole.state_dict(), "parts": parts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` left off."""
         self._history = [dict(numbers) for numbers in state["history"]]
-        self._right, self._wrong = deque(state["right"], MOST_KEPT), deque(state["wrong"], MOST_KEPT)
-        self._embeddings = [state["embeddings"]] if state["embeddings"] is not None else []
-        self._steps = [dict(numbers) for numbers in state["steps"]]
-        self._start = dict(state["start"])
+        self._whole.load_state_dict(state)
+        self._parts = {}
+        for name, part in state.get("parts", {}).items():
+            self._parts[name] = Observed()
+            self._parts[name].load_state_dict(part)
 
-    def _embedding_numbers(self) -> dict[str, float]:
-        if sum(map(len, self._embeddings)) < FEWEST_EMBEDDINGS:
-            return {}
-        embeddings = torch.cat(self._embeddings)[-MOST_KEPT:]
-        return {
-            "embedding_std": relative_std(embeddings),
-            "embedding_rank": rankme(embeddings, centred=True),
-            "embedding_rank_share": rank_share(embeddings),
-            "embedding_uniformity": uniformity(embeddings[-MOST_UNIFORMITY:]),
-        }
+    def _observed_numbers(self) -> dict[str, float]:
+        """Of the whole; and of each part under its name, the worst of them standing for the whole."""
+        parts = {name: part.numbers() for name, part in self._parts.items()}
+        own = {f"{name}/{key}": value for name, numbers in parts.items() for key, value in numbers.items()}
+        return self._whole.numbers() | worst_of_parts(parts) | own
 
-    def _energy_numbers(self) -> dict[str, float]:
-        if not self._right or not self._wrong:
-            return {}
-        gap = energy_gap(torch.tensor(list(self._right)), torch.tensor(list(self._wrong)))
-        return {"energy_gap": gap.mean, "energy_auc": gap.auc, "energy_pairs": float(gap.pairs)}
+    def _start(self) -> dict[str, float]:
+        own = {f"{name}/{key}": value for name, part in self._parts.items() for key, value in part.start.items()}
+        return self._whole.start | own
 
 
 def feature_numbers(features: Features) -> dict[str, float]:
@@ -162,41 +120,3 @@ def view_numbers(views: Sequence[Float[Tensor, "scans f"]]) -> dict[str, float]:
     if len(views) < 2 or len(views[0]) < 2:
         return {}
     return {"pooled_lidar": lidar(torch.stack(list(views), dim=1)), "pooled_alignment": alignment(views[0], views[1])}
-
-
-def rank_share(features: Float[Tensor, "n f"]) -> float:
-    """Centred effective rank as a share of the largest that N features of F channels can have."""
-    count, channels = features.shape
-    return rankme(features, centred=True) / max(1, min(count - 1, channels))
-
-
-def _judged(energy: Tensor, scored: Tensor | None) -> list[float]:
-    """Energies of the samples that had something to score; the 0 of the others tells no pair from another."""
-    values = energy.detach().flatten()
-    if scored is not None and len(scored) == len(values):
-        values = values[scored > 0]
-    found: list[float] = values.tolist()
-    return found
-
-
-def _step_numbers(step: Step) -> dict[str, float]:
-    """Loss, also over that of the trivial solution, and the terms by which a task tells what only it can know."""
-    numbers = {"loss": float(step.loss.detach())}
-    trivial = float(step.trivial or step.terms.get("trivial") or 0.0)
-    if trivial > 0:
-        numbers["loss_over_trivial"] = numbers["loss"] / trivial
-    said: dict[str, list[float]] = {}
-    for key, term in step.terms.items():
-        name = key.rpartition("/")[2]  # the parts of a combined task stand before a slash
-        if name in TERMS:
-            said.setdefault(name, []).append(float(term.detach()))
-    for name, values in said.items():
-        ours, worst = TERMS[name]
-        numbers[ours] = worst([*values, numbers[ours]] if ours in numbers else values)
-    return numbers
-
-
-def _means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = {name for numbers in steps for name in numbers}
-    values = {name: [numbers[name] for numbers in steps if name in numbers] for name in sorted(names)}
-    return {name: sum(some) / len(some) for name, some in values.items()}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -74,15 +74,37 @@ def judge(history: Sequence[Numbers]) -> Verdict:
     """Verdict on the last of the evaluations of one run, oldest first; each maps a metric's name to its value.
 
     Metrics that a task does not have are left out, and their rules with them. The first evaluation is only what later
-    ones are held against: before training, nothing is a failure.
+    ones are held against: before training, nothing is a failure. A combined task's parts, whose metrics begin with
+    `PART/`, are judged each by itself, and the verdict is the gravest; of the whole, only what all share is.
     """
     if len(history) < 2:
         return Verdict("first look", alarm=False, sentence="later evaluations are held against this one.")
+    parts = sorted({metric.partition("/")[0] for metric in history[-1] if "/" in metric})
+    own = {part: [_under(numbers, part) for numbers in history] for part in parts}
+    shared = [_shared(numbers) for numbers in history] if parts else history
     for rule in RULES:
-        verdict = rule(history)
+        for part, numbers in own.items():
+            verdict = rule(numbers)
+            if verdict is not None:
+                return _of_part(part, verdict)
+        verdict = rule(shared)
         if verdict is not None:
             return verdict
     return Verdict("healthy", alarm=False, sentence=_state(history[-1]))
+
+
+def _under(numbers: Numbers, part: str) -> Numbers:
+    return {key.removeprefix(f"{part}/"): value for key, value in numbers.items() if key.startswith(f"{part}/")}
+
+
+def _shared(numbers: Numbers) -> Numbers:
+    """What does not come from one part alone: the features, and the sum of the losses."""
+    return {key: value for key, value in numbers.items() if key == "loss" or key.startswith(("dense_", "pooled_"))}
+
+
+def _of_part(part: str, verdict: Verdict) -> Verdict:
+    evidence = tuple(replace(one, metric=f"{part}/{one.metric}") for one in verdict.evidence)
+    return replace(verdict, sentence=f"in {part}, {verdict.sentence}", evidence=evidence)
 
 
 def _complete(history: Sequence[Numbers]) -> Verdict | None:

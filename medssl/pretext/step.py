@@ -18,7 +18,9 @@ class Step:
     None where there is none. terms: detached scalars by name, logged beside the loss. pictures: (B, C, D, H, W)
     volumes in the order in which they are shown, of which the first channel is kept. embeddings: (N, F) detached
     features that the collapse monitors read, where the task makes any. scored: (B,) share of each sample's voxels that
-    its energy rests on; where it is 0 the energy says nothing (air, one grey value). None where all count.
+    its energy rests on; where it is 0 the energy says nothing (air, one grey value). None where all count. parts: of a
+    task made of others, the step of each by its name, all detached, so that a part that collapses is not hidden by the
+    sum.
     """
 
     loss: Tensor
@@ -29,6 +31,7 @@ class Step:
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
     embeddings: Tensor | None = None
     scored: Tensor | None = None
+    parts: Mapping[str, "Step"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Keep the first channel of each picture: a sheet shows grey levels."""

@@ -6,13 +6,12 @@ from lightning_fabric import Fabric
 
 from medssl.config import PretrainConfig
 from medssl.encoders.build import explain
+from medssl.pretext.automatic import AUTO, automatic_settings
 from medssl.pretext.task import PretextTask
 from medssl.store.volumes import StoredVolume
 from medssl.training.loop import chosen_precision, worker_count
 from medssl.training.online_probe import OnlineProbe
 from medssl.training.watch import CollapseWatch
-
-AUTO = "auto"
 
 
 def chosen_values(
@@ -39,7 +38,8 @@ def chosen_values(
         every = OnlineProbe.interval(AUTO, loop.steps)
         values["probe.every"] = (config.probe.every, f"{every}: about ten in {loop.steps} steps")
     chosen = {name: why for name, (given, why) in values.items() if given == AUTO}
-    return chosen | _of_encoder(config, scans, patch=patch) | _of_task(task, patch=patch, steps=loop.steps)
+    own = {f"task.{name}": why for name, why in automatic_settings(task, patch=patch, steps=loop.steps).items()}
+    return chosen | _of_encoder(config, scans, patch=patch) | own
 
 
 def _of_encoder(
@@ -51,15 +51,3 @@ def _of_encoder(
         config.encoder.name, options=config.encoder.options, patch=patch, spacing_mm=scans[0].spacing_mm
     )
     return {"encoder.preset": "; ".join(reasons)} if reasons else {}
-
-
-def _of_task(task: PretextTask, *, patch: tuple[int, int, int], steps: int) -> dict[str, str]:
-    """The task says the value; the rule stands in the description of the setting."""
-    known = task.automatic(patch, steps)
-    said: dict[str, str] = {}
-    for name, field in type(task).Config.model_fields.items():
-        if getattr(task.config, name, None) != AUTO:
-            continue
-        rule = (field.description or "").rpartition("auto: ")[2].rstrip(".")
-        said[f"task.{name}"] = f"{known[name]}: {rule}" if name in known else rule
-    return said

@@ -1,10 +1,11 @@
 """Combine: a weighted sum of tasks over one encoder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, cast
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -12,11 +13,16 @@ from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.plugins import load_task, task_config
+from medssl.pretext.automatic import automatic_settings
+from medssl.pretext.gather import total, world_size
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.randomness import Draws
 from medssl.store.crops import Crop
 from medssl.views.region import Region
+
+# A batch of air has next to nothing to guess. Divided by that, its noise would outweigh every other batch.
+LEAST_TRIVIAL = 0.01
 
 
 class Part(BaseModel):
@@ -77,26 +83,45 @@ class Combine(PretextTask):
     def forward(self, views: dict[str, Tensor]) -> Step:
         """The sum; terms and pictures of each task under its name."""
         steps = {name: task(_under(views, name)) for name, task in self._tasks()}
-        scale = {name: self._scale(name, step) for name, step in steps.items()}
+        trivial = {name: self._trivial(step) for name, step in steps.items()}
+        scale = {name: self._scale(name, trivial[name]) for name in steps}
         others = {name: step.negative_energy for name, step in steps.items()}
         known = {name: other for name, other in others.items() if other is not None}
         embeddings = [step.embeddings for step in steps.values() if step.embeddings is not None]
-        trivial = {name: step.trivial for name, step in steps.items() if step.trivial is not None}
+        collapsed = [scale[name] * value for name, value in trivial.items() if value is not None]
+        fixed = [value for value in collapsed if isinstance(value, float)]
+        terms = {
+            f"{name}/{key}": value
+            for name, step in steps.items()
+            for key, value in {"loss": step.loss.detach(), **step.terms}.items()
+        }
+        if len(fixed) < len(collapsed) == len(steps):
+            terms["trivial"] = cast(Tensor, sum(collapsed))
         return Step(
             loss=_total(scale, {name: step.loss for name, step in steps.items()}),
             energy=_total(scale, {name: step.energy for name, step in steps.items()}),
             negative_energy=_total(scale, known) if len(known) == len(steps) else None,
-            trivial=sum(scale[name] * value for name, value in trivial.items()) if len(trivial) == len(steps) else None,
-            terms={
-                f"{name}/{key}": value
-                for name, step in steps.items()
-                for key, value in {"loss": step.loss.detach(), **step.terms}.items()
-            },
+            trivial=sum(fixed) if len(fixed) == len(steps) else None,
+            terms=terms,
             pictures={
                 f"{name}/{key}": picture for name, step in steps.items() for key, picture in step.pictures.items()
             },
             embeddings=embeddings[0] if embeddings else None,
+            scored=_least([step.scored for step in steps.values() if step.scored is not None]),
+            parts={name: replace(step, loss=step.loss.detach(), pictures={}) for name, step in steps.items()},
         )
+
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, str]:
+        """Every task's own, as `task.setting`."""
+        return {
+            f"{name}.{setting}": why
+            for name, task in self._tasks()
+            for setting, why in automatic_settings(task, patch=patch, steps=steps).items()
+        }
+
+    def constant_rate(self) -> Iterable[nn.Module]:
+        """Every task's own."""
+        return [module for _, task in self._tasks() for module in task.constant_rate()]
 
     def after_step(self, step: int, total: int) -> None:
         """Every task's own."""
@@ -114,9 +139,23 @@ class Combine(PretextTask):
     def _tasks(self) -> list[tuple[str, PretextTask]]:
         return [(name, cast(PretextTask, task)) for name, task in self.parts.items()]
 
-    def _scale(self, name: str, step: Step) -> float:
+    def _trivial(self, step: Step) -> float | Tensor | None:
+        """Of one task: a fixed number, or that of the batch of all ranks, so that they weight its loss alike."""
+        of_batch = step.terms.get("trivial")
+        if step.trivial is not None or of_batch is None:
+            return step.trivial
+        return total(of_batch, together=self.training) / world_size(together=self.training)
+
+    def _scale(self, name: str, trivial: float | Tensor | None) -> float | Tensor:
         weight = self.weights[name]
-        return weight / step.trivial if self.config.relative and step.trivial else weight
+        if not self.config.relative or trivial is None:
+            return weight
+        return weight / (trivial.clamp_min(LEAST_TRIVIAL) if isinstance(trivial, Tensor) else trivial or 1.0)
+
+
+def _least(shares: Sequence[Tensor]) -> Tensor | None:
+    """Per sample the smallest share: a sum of energies says nothing where one of them does."""
+    return torch.stack(list(shares)).amin(dim=0) if shares else None
 
 
 class PartOfRegion(Region):
@@ -167,7 +206,7 @@ def _under(views: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}/"): view for key, view in views.items() if key.startswith(f"{name}/")}
 
 
-def _total(scale: Mapping[str, float], values: Mapping[str, Tensor]) -> Tensor:
+def _total(scale: Mapping[str, float | Tensor], values: Mapping[str, Tensor]) -> Tensor:
     """Sum of the values, each times its scale."""
     first, *others = [scale[name] * value for name, value in values.items()]
     return sum(others, start=first)

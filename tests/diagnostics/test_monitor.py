@@ -141,6 +141,43 @@ def test_terms_of_tasks_reach_the_verdict(terms, trivial, name):
     assert monitor.evaluate(encoder, images, step).verdict.name == name
 
 
+def part(*, tells_apart, spread=1.0):
+    draw = torch.Generator().manual_seed(0)
+    energy = torch.rand(40, generator=draw)
+    return Step(
+        loss=torch.tensor(1.0),
+        energy=energy,
+        negative_energy=energy.roll(1) + (1.0 if tells_apart else 0.0),
+        embeddings=torch.ones(40, 8) + spread * torch.randn(40, 8, generator=draw),
+    )
+
+
+def whole(**parts):
+    """As combine has it: the energies are a sum, the embeddings those of the first part."""
+    sum_of = {kind: sum(getattr(one, kind) for one in parts.values()) for kind in ("loss", "energy", "negative_energy")}
+    return Step(**sum_of, embeddings=next(iter(parts.values())).embeddings, parts=parts)
+
+
+def test_a_part_that_collapses_is_named_whatever_the_sum_says_also_after_a_restart():
+    encoder, monitor, images = encoder_of(), CollapseMonitor(), scans(6)
+    sound = part(tells_apart=True)
+    for _ in range(3):
+        assert not monitor.evaluate(encoder, images, whole(first=sound, second=sound)).verdict.alarm
+    monitor.observe(whole(first=sound, second=part(tells_apart=True, spread=1e-4)))
+    after = CollapseMonitor()
+    after.load_state_dict(monitor.state_dict())
+    for one in (monitor, after):
+        diagnosis = one.evaluate(encoder, images)
+        assert str(diagnosis.verdict).startswith("complete collapse: in second, all features are becoming one")
+        assert diagnosis.verdict.evidence[0].metric == "second/embedding_std"
+        assert diagnosis.metrics["diagnostics/embedding_std"] == diagnosis.metrics["diagnostics/second/embedding_std"]
+    blind = part(tells_apart=False)
+    looks = [monitor.evaluate(encoder, images, whole(first=sound, second=blind)) for _ in range(2)]
+    assert looks[1].metrics["diagnostics/first/energy_auc"] > 0.9
+    assert looks[1].metrics["diagnostics/energy_auc"] < 0.55
+    assert str(looks[1].verdict).startswith("complete collapse: in second, the energy no longer tells pairs")
+
+
 def test_evaluating_changes_neither_the_encoder_nor_the_random_state():
     encoder, images = encoder_of(), scans(5)
     encoder.train()

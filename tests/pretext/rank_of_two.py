@@ -10,10 +10,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 
 import torch
 import torch.distributed as dist
-from joint_world import CASES, gradient, make
+from joint_world import CASES as JOINT
+from joint_world import COMBINED, gradient, make
 from torch.nn.parallel import DistributedDataParallel
 
 STEPS = 3
+CASES = {**JOINT, **COMBINED}
 
 
 def run(case: str, batches: list[dict], rank: int | None) -> dict:

@@ -9,12 +9,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 
 import pytest
 import torch
-from joint_world import CASES, in_double, make, region, store_phantoms
-from rank_of_two import STEPS, run
+from joint_world import in_double, make, region, store_phantoms
+from rank_of_two import CASES, STEPS, run
 
 HERE = Path(__file__).parent
 # Tasks whose later steps depend on what they remember of earlier ones: queues, teachers, centres, clusters.
-WITH_STATE = ("moco", "byol", "swav", "deepercluster", "dino", "jepa")
+WITH_STATE = ("moco", "byol", "swav", "deepercluster", "dino", "jepa", "combine")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from medssl.store.volumes import StoredVolume, write_volume
 from medssl.views.region import Region
 from medssl_tasks.barlow_twins import BarlowTwins
 from medssl_tasks.byol import BYOL
+from medssl_tasks.combine import Combine
 from medssl_tasks.deepercluster import DeeperCluster
 from medssl_tasks.dino import DINO
 from medssl_tasks.jepa import JEPA
@@ -47,11 +48,23 @@ CASES = {
     "dino with masks": (DINO, {**HEAD, **CROPS, "prototypes": 16, "masked_weight": 1.0, "frozen_share": 0.0}),
     "jepa": (JEPA, {"width": 16, "depth": 1}),
 }
+# Of a combination, each part's loss is divided by its trivial one: here one of the batch and a fixed one.
+COMBINED = {
+    "combine": (
+        Combine,
+        {
+            "tasks": [
+                {"name": "masked-volume", "options": {"block": 4}},
+                {"name": "moco", "options": {**HEAD, "queue": 20}},
+            ]
+        },
+    )
+}
 
 
 def make(case: str, *, seed: int = 0, **changes):
     """The task of a case over a fresh encoder."""
-    task, settings = CASES[case]
+    task, settings = {**CASES, **COMBINED}[case]
     torch.manual_seed(seed)
     return task(SmallEncoder(), task.Config(**{**settings, **changes}))
 

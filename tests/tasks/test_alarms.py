@@ -186,6 +186,11 @@ CASES = {
         {"tasks": ({"name": "vicreg", "options": HEAD}, {"name": "denoising"})},
         {"tasks": ({"name": "vicreg", "options": {**HEAD, "variance": 0.0, "covariance": 0.0}}, {"name": "denoising"})},
     ),
+    "combine with a second part that collapses": Case(
+        ("complete collapse",),
+        {"tasks": ({"name": "rotation"}, {"name": "vicreg", "options": HEAD})},
+        {"tasks": ({"name": "rotation"}, {"name": "vicreg", "options": {**HEAD, "variance": 0.0, "covariance": 0.0}})},
+    ),
 }
 
 

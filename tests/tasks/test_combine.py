@@ -3,6 +3,7 @@ import torch
 from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms, trained
 
 from medssl.errors import ConfigError, PluginError
+from medssl.pretext.automatic import automatic_settings
 from medssl.store.crops import Crop
 from medssl_tasks.combine import Combine, Part, PartOfRegion
 from medssl_tasks.masked_volume import MaskedVolume
@@ -43,6 +44,41 @@ def test_relative_losses_are_divided_by_their_fixed_trivial_value():
     assert step.trivial == pytest.approx(4.0)
     jigsaw, rotation = step.terms["jigsaw/loss"].item(), step.terms["rotation/loss"].item()
     assert step.loss.item() == pytest.approx(3.0 * jigsaw / 4.605170 + rotation / 3.178054, rel=1e-5)
+
+
+def test_a_trivial_loss_of_the_batch_scales_and_counts_as_a_fixed_one_does():
+    subject = combined()
+    views = subject.views(region(subject))
+    step = subject(views)
+    own = step.terms["masked-volume/trivial"]
+    assert step.trivial is None
+    assert step.terms["trivial"].item() == pytest.approx(2.5)
+    masked, rotation = step.terms["masked-volume/loss"] / own, step.terms["rotation/loss"] / 3.178054
+    assert step.loss.item() == pytest.approx(2.0 * masked.item() + 0.5 * rotation.item(), rel=1e-5)
+    air = dict(views, **{"masked-volume/target": 0.001 * views["masked-volume/target"]})
+    assert subject(air).terms["masked-volume/trivial"].item() < 1e-5
+    assert subject(air).loss.item() < 100.0
+
+
+def test_what_tasks_ask_of_the_host_is_handed_on():
+    torch.manual_seed(0)
+    subject = Combine(SmallEncoder(), Combine.Config(tasks=({"name": "masked-volume"}, {"name": "simsiam"})))
+    masked, simsiam = subject.parts.values()
+    assert list(subject.constant_rate()) == list(simsiam.constant_rate()) == [simsiam.predict]
+    said = subject.automatic(SHAPE, 100)
+    assert said == automatic_settings(subject, patch=SHAPE, steps=100)
+    value, _, rule = said["masked-volume.block"].partition(": ")
+    assert value == str(masked.automatic(SHAPE, 100)["block"])
+    assert len(rule) > 10
+
+
+def test_each_task_hands_over_its_own_step_without_a_graph():
+    subject = combined()
+    step = subject(subject.views(region(subject)))
+    assert list(step.parts) == ["masked-volume", "rotation"]
+    assert step.parts["rotation"].loss.item() == step.terms["rotation/loss"].item()
+    assert not any(part.loss.requires_grad for part in step.parts.values())
+    assert step.parts["rotation"].embeddings is not step.parts["masked-volume"].embeddings
 
 
 def test_crops_anchors_views_terms_and_pictures_are_told_apart_by_the_tasks_name():

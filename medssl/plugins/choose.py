@@ -70,12 +70,14 @@ class _Found:
 def load_task(name: str, *, files: Sequence[Path] = ()) -> LoadedTask:
     """The pretext task called `name`, from an installed plugin or from one of `files`.
 
-    Imports the plugins that announce the name, and others only where none does. Raises PluginError where there is
-    none (with
-    what was probably meant), where two provide it, and where the plugin that should provide it fails.
+    Imports the plugins that announce the name, and others only where none does. A task made of others, which has a
+    class method `with_plugins`, is told the files too. Raises PluginError where there is none (with what was probably
+    meant), where two provide it, and where the plugin that should provide it fails.
     """
     found, notes = _search(name, kind=_TASKS, files=files, known=())
-    return LoadedTask(name, found.cls, found.plugin.origin, found.plugin.path, notes)
+    told = getattr(found.cls, "with_plugins", None)
+    cls = told(tuple(files)) if told and files else found.cls
+    return LoadedTask(name, cls, found.plugin.origin, found.plugin.path, notes)
 
 
 def load_encoder(name: str, *, known: Sequence[str] = ()) -> LoadedEncoder:

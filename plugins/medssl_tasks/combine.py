@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,12 +55,19 @@ class Combine(PretextTask):
             "then all begin near their weight, whatever they measure.",
         )
 
+    files: ClassVar[tuple[Path, ...]] = ()
+
+    @classmethod
+    def with_plugins(cls, files: tuple[Path, ...]) -> type["Combine"]:
+        """The same task, which looks for its parts in these plugin files too."""
+        return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__module__": cls.__module__, "files": files})
+
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         names = [part.name for part in config.tasks]
         if self.name in names or len(set(names)) < len(names):
             raise ConfigError(f"task.tasks is {names}. Name each task once, and not '{self.name}' itself.")
-        loaded = [(part, load_task(part.name).cls) for part in config.tasks]
+        loaded = [(part, load_task(part.name, files=self.files).cls) for part in config.tasks]
         self.parts = nn.ModuleDict({part.name: cls(encoder, task_config(cls, part.options)) for part, cls in loaded})
         self.weights = {part.name: part.weight for part in config.tasks}
 

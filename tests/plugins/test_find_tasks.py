@@ -9,6 +9,7 @@ from installed_plugins import task_source
 
 from medssl.errors import ConfigError, PluginError, UsageError
 from medssl.plugins import list_encoders, list_tasks, load_encoder, load_task, task_config, tasks_in
+from medssl.testing import TinyEncoder
 
 BROKEN = "import does_not_exist\n"
 HOOK = "import medssl\n@medssl.hookimpl\ndef "
@@ -91,6 +92,17 @@ def test_a_file_that_provides_the_name_of_an_installed_task_is_a_clash(install, 
     message = complaint("jigsaw-x", files=[write(tmp_path, task_source("jigsaw-x"))])
     assert "'jigsaw-x' is provided by task.py sha256:" in message
     assert "and medssl-p1 0.1" in message
+
+
+def test_a_task_made_of_others_is_told_the_files_and_no_later_one_hears_of_them(tmp_path):
+    path = write(tmp_path, task_source("mine", cls="Mine"))
+    parts = {"tasks": [{"name": "mine"}, {"name": "rotation"}]}
+    told, untold = load_task("combine", files=[path]), load_task("combine")
+    combined = told.cls(TinyEncoder(), task_config(told.cls, parts))
+    assert list(combined.parts) == ["mine", "rotation"]
+    assert (told.cls.__name__, told.cls.__doc__) == (untold.cls.__name__, untold.cls.__doc__)
+    with pytest.raises(PluginError, match="No pretext task named 'mine'"):
+        untold.cls(TinyEncoder(), task_config(untold.cls, parts))
 
 
 def test_leaving_one_out_settles_a_clash(install, monkeypatch):

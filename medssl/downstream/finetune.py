@@ -20,8 +20,9 @@ from medssl.runs.writing import write_atomically
 from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
 from medssl.training.loop import Training, start_fabric, train
+from medssl.training.opening import open_run
 from medssl.training.patch import choose_patch
-from medssl.training.pretrain import Observer, modalities_of, no_observer, open_run, recorded
+from medssl.training.pretrain import Observer, modalities_of, no_observer, recorded
 from medssl.training.progress import Progress, Silent
 
 SCRATCH = "scratch"
@@ -64,7 +65,8 @@ def finetune(
         "transfer": [report.as_dict() for report in reports],
     }
     fabric = start_fabric(config.loop)
-    run = open_run(out, kind="finetune", config=config, facts=facts, resume=resume, fabric=fabric)
+    progress = progress or Silent()
+    run = open_run(out, kind="finetune", config=config, facts=facts, resume=resume, fabric=fabric, progress=progress)
     with recorded(run, observe=observe, fabric=fabric):
         for report in reports if fabric.is_global_zero else ():
             run.note(str(report))
@@ -76,7 +78,7 @@ def finetune(
             with_labels=True,
             parts=[(network.encoder, config.encoder_lr_share)],
         )
-        train(training, fabric=fabric, run=run, progress=progress or Silent(), resume=resume)
+        train(training, fabric=fabric, run=run, progress=progress, resume=resume)
         if not fabric.is_global_zero:
             return None
         names = {label: cohort.label_names.get(label, str(label)) for label in labels}

@@ -1,6 +1,7 @@
 """run.json: what a run is and how it stands."""
 
 import json
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,7 +22,9 @@ class RunRecord(BaseModel):
 
     Times are UTC. `heartbeat`: when the training last showed that it lives. `reason`: why a run failed or was killed,
     by the name of the error and its place in the code, never its message: messages name files. `resumes`: the step of
-    each resume. `facts`: what the command adds (task, data digest).
+    each resume. `changes`: for each resume with other settings, its step and what stood in config.yaml `before`.
+    `folder`: which folder wrote it, see `resuming.identity`. `resumed_from`: id of the run of which this is a copy.
+    `facts`: what the command adds (task, data digest).
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -33,6 +36,9 @@ class RunRecord(BaseModel):
     heartbeat: datetime
     finished: datetime | None = None
     resumes: list[int] = []
+    changes: list[dict[str, Any]] = []
+    folder: int | None = None
+    resumed_from: str | None = None
     versions: dict[str, str] = {}
     code: dict[str, str | bool] = {}
     facts: dict[str, Any] = {}
@@ -57,6 +63,11 @@ def read_record(folder: Path) -> RunRecord:
         raise DataError(
             f"{path} is damaged or of another version of medssl. Restore it, or train the run again."
         ) from error
+
+
+def make_id(kind: str, moment: datetime) -> str:
+    """Unique over all machines, and free of names."""
+    return f"{moment:%Y%m%d-%H%M%S}-{kind}-{secrets.token_hex(3)}"
 
 
 def now() -> datetime:

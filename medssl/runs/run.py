@@ -6,9 +6,6 @@ Training writes it and nothing else; review, MLflow and the command line read it
 
 import contextlib
 import json
-import os
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,14 +15,16 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from medssl.errors import DataError, UsageError
-from medssl.runs.claim import CLAIM_FILE, Claim
+from medssl.errors import DataError
+from medssl.runs.claim import Claim
 from medssl.runs.ending import watch_the_end
 from medssl.runs.images import Picture, list_pictures, picture_path, write_png
-from medssl.runs.metrics import STEP, TIME, drop_metrics_beyond, read_metrics
+from medssl.runs.layout import empty, lay_out, plain, refuse_occupied, write_config
+from medssl.runs.metrics import STEP, TIME, read_metrics
 from medssl.runs.provenance import code, versions
-from medssl.runs.record import KINDS, Kind, RunRecord, Status, now, read_record, write_record
-from medssl.runs.writing import append_line, say_what_failed, write_atomically
+from medssl.runs.record import KINDS, Kind, RunRecord, Status, make_id, now, read_record, write_record
+from medssl.runs.resuming import changed_settings, drop_beyond, identity, own_id
+from medssl.runs.writing import append_line, say_what_failed
 
 HEARTBEAT_S = 30.0
 # Ten heartbeats: a probe or a slow disk may keep a healthy training quiet for a while.
@@ -55,30 +54,31 @@ class Run:
         """
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; a run is one of {', '.join(KINDS)}")
-        _refuse_occupied(folder)
+        refuse_occupied(folder)
         existed = folder.exists()
         with say_what_failed(folder):
             folder.mkdir(parents=True, exist_ok=True)
         claim = Claim(folder)
         # Again, now that nobody else can write: two commands may have been started with one --out.
-        _refuse_occupied(folder)
+        refuse_occupied(folder)
         moment = now()
         record = RunRecord(
-            id=f"{moment:%Y%m%d-%H%M%S}-{kind}-{secrets.token_hex(3)}",
+            id=make_id(kind, moment),
             kind=kind,
             status="running",
             started=moment,
             heartbeat=moment,
             versions=versions(),
             code=code(),
-            facts=_plain(facts or {}),
+            folder=identity(folder),
+            facts=plain(facts or {}),
         )
         try:
-            _lay_out(folder, record, config)
+            lay_out(folder, record, config)
         except BaseException:
             # Nothing half-written stays behind: the same command works once the reason is gone.
             claim.release()
-            _empty(folder, keep=existed)
+            empty(folder, keep=existed)
             raise
         return cls(folder, record, claim)
 
@@ -88,21 +88,39 @@ class Run:
         return cls(folder, read_record(folder), None)
 
     @classmethod
-    def resume(cls, folder: Path, *, at_step: int) -> "Run":
-        """The run in `folder`, to go on after `at_step`, the step of its checkpoint.
+    def resume(
+        cls,
+        folder: Path,
+        *,
+        at_step: int,
+        config: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> "Run":
+        """The run in `folder`, to go on after `at_step`, the step of its checkpoint; 0 starts it over.
 
-        Later metrics and pictures are dropped: the run will make them again. UsageError when the folder is no run, or
-        another process is writing it.
+        Later metrics and pictures are dropped: the run will make them again. config, facts: as in `create`; config.yaml
+        then holds these settings, and the record's `changes` those that they replaced. A copy of a run gets an id of
+        its own. UsageError when the folder is no run, or another process is writing it.
         """
-        record = read_record(folder)
+        read_record(folder)
         claim = Claim(folder)
-        drop_metrics_beyond(folder / "metrics.jsonl", at_step=at_step)
-        for picture in list_pictures(folder / "pictures"):
-            if picture.step > at_step:
-                picture.path.unlink()
-        run = cls(folder, record, claim)
-        fields = {"status": "running", "reason": None, "finished": None, "heartbeat": now()}
-        run._write(resumes=[*record.resumes, at_step], **fields)
+        # Again, now that nobody else can write.
+        run = cls(folder, read_record(folder), claim)
+        record, settings = run.record, plain(config) if config is not None else run.config
+        before = changed_settings(run.config, settings)
+        drop_beyond(folder, at_step=at_step)
+        fields: dict[str, Any] = {"status": "running", "reason": None, "finished": None, "heartbeat": now()}
+        if before:
+            # Before the file: a change that is not written down could not be seen later.
+            fields["changes"] = [*record.changes, {"step": at_step, "before": before}]
+        run._write(
+            resumes=[*record.resumes, at_step],
+            facts={**record.facts, **plain(facts or {})},
+            **own_id(record, folder),
+            **fields,
+        )
+        if before:
+            write_config(folder, settings)
         return run
 
     @property
@@ -218,7 +236,7 @@ class Run:
         """Adds to the facts in run.json, or replaces them key by key."""
         with self._lock:
             self._refresh()
-            self._write(facts={**self._record.facts, **_plain(facts)})
+            self._write(facts={**self._record.facts, **plain(facts)})
 
     def note(self, text: str) -> None:
         """Appends to log.txt with the time. Say no path of a scan and no name here."""
@@ -264,37 +282,3 @@ class Run:
         record = self._record.model_copy(update={**life, **fields})
         write_record(self.folder, record)
         self._record, self._last_beat_s = record, time.monotonic()
-
-
-def _lay_out(folder: Path, record: RunRecord, config: Mapping[str, Any]) -> None:
-    import yaml
-
-    with say_what_failed(folder):
-        (folder / "checkpoints").mkdir()
-        (folder / "pictures").mkdir()
-    settings = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / "config.yaml", settings.encode())
-    # Last: a folder is a run once run.json is there.
-    write_record(folder, record)
-
-
-def _refuse_occupied(folder: Path) -> None:
-    if folder.is_dir():
-        names = [name for name in os.listdir(folder) if name != CLAIM_FILE]
-        if not names:
-            return
-        what = "is already a run" if "run.json" in names else f"is not empty ({len(names)} entries)"
-        raise UsageError(f"{folder} {what}. Choose another folder with --out, or continue a run with --resume.")
-    if folder.exists():
-        raise UsageError(f"{folder} is a file. Choose another folder with --out.")
-
-
-def _empty(folder: Path, *, keep: bool) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    if keep:
-        folder.mkdir(exist_ok=True)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what JSON and YAML know, so that both files can be read anywhere; paths and dates become text."""
-    return dict(json.loads(json.dumps(dict(values), default=str)))

@@ -21,6 +21,7 @@ def run_card(run: Run) -> str:
     rows = []
     if record.resumes:
         rows.append(f"- resumed after steps {', '.join(map(str, record.resumes))}")
+    rows += [f"- settings changed after step {c['step']}: {', '.join(c['before'])}" for c in record.changes]
     if "cohort_digest" in facts:
         rows.append(f"- data: {facts.get('scans', '?')} scans, digest {facts['cohort_digest']}")
     if record.code.get("dirty"):

@@ -146,6 +146,7 @@ def _facts(run: Run) -> str:
     shown |= {key: value for key, value in record.facts.items() if key not in ("labelled_scans", "transfer", "health")}
     shown["labelled scans"] = len(record.facts.get("labelled_scans", [])) or None
     shown["transferred"] = [_transferred(report) for report in record.facts.get("transfer", [])] or None
+    shown["settings changed"] = record.changes or None
     shown |= {"resumed": len(record.resumes), **{f"version of {k}": v for k, v in record.versions.items()}}
     shown |= {f"code {k}": v for k, v in record.code.items()}
     plain = {k: v if isinstance(v, str) else json.dumps(v) for k, v in shown.items() if v is not None}

@@ -57,7 +57,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}). Remove it to start again from step 0."
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}). Restore it from a copy, or remove it to "
+            "start again from step 0: a run that has not finished then loses its metrics and pictures too."
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__

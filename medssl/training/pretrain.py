@@ -1,23 +1,20 @@
 """Pretraining: from a cohort and a task's name to an encoder in a run folder."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from lightning_fabric import Fabric
-from pydantic import BaseModel
 
 from medssl.config import PretrainConfig
 from medssl.plugins.exits import exits_are_errors
 from medssl.pretext.gradient_cache import check_chunks
-from medssl.runs.record import Kind
 from medssl.runs.run import Run
 from medssl.store.volumes import StoredVolume
 from medssl.training.automatic import chosen_values
-from medssl.training.checkpoint import read_checkpoint
 from medssl.training.loop import Training, start_fabric, train
 from medssl.training.online_probe import online_probe
+from medssl.training.opening import open_run
 from medssl.training.preparation import prepare
 from medssl.training.progress import Progress, Silent
 from medssl.training.watch import CollapseWatch
@@ -41,8 +38,8 @@ def pretrain(
 ) -> Path:
     """Train an encoder with one pretext task and return the run folder, which then holds encoder.safetensors.
 
-    Raises DataError when the cohort has no scans in `config.splits`, UsageError when `out` is taken, ConfigError and
-    PluginError for settings and tasks, and what `train` raises. What "auto" came to is said and recorded.
+    Raises DataError when the cohort has no scans in `config.splits`, ConfigError and PluginError for settings and
+    tasks, and what `open_run` and `train` raise. What "auto" came to is said and recorded.
     """
     prepared = prepare(config)
     loaded, task, plan = prepared.loaded, prepared.task, prepared.plan
@@ -66,7 +63,13 @@ def pretrain(
     chosen = chosen_values(config, task, scans=scans, patch=patch, fabric=fabric)
     labelled = {"probe_scans": [scan.scan_id for scan in probe.scans]} if probe else {}
     run = open_run(
-        out, kind="pretrain", config=config, facts=facts | {"auto": chosen} | labelled, resume=resume, fabric=fabric
+        out,
+        kind="pretrain",
+        config=config,
+        facts=facts | {"auto": chosen} | labelled,
+        resume=resume,
+        fabric=fabric,
+        progress=progress,
     )
     with recorded(run, observe=observe, fabric=fabric), exits_are_errors(loaded.origin):
         for name, why in chosen.items():
@@ -104,17 +107,3 @@ def recorded(run: Run, *, observe: Observer, fabric: Fabric) -> Iterator[None]:
 def modalities_of(scans: Sequence[StoredVolume]) -> list[str]:
     """Every modality that a network trained on these scans has seen: each is resampled and normalised its own way."""
     return sorted({scan.modality for scan in scans})
-
-
-def open_run(
-    out: Path, *, kind: Kind, config: BaseModel, facts: Mapping[str, Any], resume: bool, fabric: Fabric
-) -> Run:
-    """A new run, or the one to continue. Rank 0 writes it; the others get a view once it is there."""
-    run = None
-    if fabric.is_global_zero and resume:
-        state = read_checkpoint(Run.open(out).checkpoints)
-        run = Run.resume(out, at_step=int(state["step"]) if state else 0)
-    elif fabric.is_global_zero:
-        run = Run.create(out, kind=kind, config=config.model_dump(mode="json"), facts=facts)
-    fabric.barrier()
-    return run or Run.open(out)

@@ -1,0 +1,55 @@
+"""A new run folder: what must not be there yet, and what lies in it from the beginning."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import UsageError
+from medssl.runs.claim import CLAIM_FILE
+from medssl.runs.record import RunRecord, write_record
+from medssl.runs.writing import say_what_failed, write_atomically
+
+
+def lay_out(folder: Path, record: RunRecord, config: Mapping[str, Any]) -> None:
+    """The files and folders that every run has from its beginning."""
+    with say_what_failed(folder):
+        (folder / "checkpoints").mkdir()
+        (folder / "pictures").mkdir()
+    write_config(folder, config)
+    # Last: a folder is a run once run.json is there.
+    write_record(folder, record)
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes FOLDER/config.yaml atomically."""
+    import yaml
+
+    settings = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "config.yaml", settings.encode())
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Raise UsageError where a new run would mix with what `folder` holds."""
+    if folder.is_dir():
+        names = [name for name in os.listdir(folder) if name != CLAIM_FILE]
+        if not names:
+            return
+        what = "is already a run" if "run.json" in names else f"is not empty ({len(names)} entries)"
+        raise UsageError(f"{folder} {what}. Choose another folder with --out, or continue a run with --resume.")
+    if folder.exists():
+        raise UsageError(f"{folder} is a file. Choose another folder with --out.")
+
+
+def empty(folder: Path, *, keep: bool) -> None:
+    """Take back a folder that could not be laid out; `keep` the folder itself where it was there before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if keep:
+        folder.mkdir(exist_ok=True)
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what JSON and YAML know, so that both files can be read anywhere; paths and dates become text."""
+    return dict(json.loads(json.dumps(dict(values), default=str)))

@@ -1,6 +1,7 @@
 """Sources to index: only what is new or changed since the last run is read."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medssl.archive.discover import Folder, Stamp, is_remote, walk
@@ -39,10 +40,12 @@ def collect(
             home = root.parent if root.is_file() else root
             pending: list[tuple[Path, Stamp]] = []
             listed: set[Path] = set()
+            readable = True
             for folder in _folders(root, follow_symlinks, without, limits):
                 met += len(folder.files)
                 if is_remote(root):
                     listed.add(folder.path)
+                readable = readable and (folder.problem is None or folder.path != root)
                 index.put_files(_leaving(folder, index, home))
                 index.put_files(refused(folder, home))
                 fresh = to_read(folder, index, whole=not root.is_file())
@@ -53,6 +56,7 @@ def collect(
             if pending:
                 yield Parcel(home, tuple(pending), limits)
             if not root.is_file():
+                index.mark_vanished(root.parent, [root.name] if readable else [])
                 forget_below(index, root, listed)
 
     read = 0
@@ -116,8 +120,13 @@ def _leaving(folder: Folder, index: Index, home: Path) -> list[IndexedFile]:
 
 
 def refused(folder: Folder, home: Path) -> list[IndexedFile]:
-    """Files that the listing alone tells to be left out."""
-    return [left_out(folder.path / name, home, Stamp(0, 0), why) for name, why in folder.refused.items()]
+    """Files that the listing alone tells to be left out, and the folder itself where it cannot be listed. That one is a
+    name in the folder above, whose next listing forgets it.
+    """
+    found = [left_out(folder.path / name, home, Stamp(0, 0), why) for name, why in folder.refused.items()]
+    if folder.problem is not None:
+        found.append(replace(left_out(folder.path, home, Stamp(0, 0), folder.problem), kind="folder"))
+    return found
 
 
 def _one_by_one(done: Done[Parcel, list[IndexedFile]], workers: Workers, timeout_s: float) -> list[IndexedFile]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
 from medssl.errors import DataError, UsageError
 
@@ -19,8 +20,8 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True)
 class Folder:
-    """The files directly in one folder, by name; `unreadable` when it cannot be listed, `leaving` links that lead
-    out, `refused` members of an archive that are not read at all.
+    """The files directly in one folder, by name; `unreadable` when more may be there than was listed, `problem` when
+    it cannot be listed, `leaving` links that lead out, `refused` files and members of archives that are not read.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Folder:
     unreadable: bool = False
     leaving: tuple[str, ...] = ()
     refused: Mapping[str, Rejected] = field(default_factory=dict)
+    problem: Rejected | None = None
 
 
 def checked_sources(sources: Sequence[Path]) -> tuple[Path, ...]:
@@ -60,7 +62,9 @@ def check_not_empty(roots: Sequence[Path], *, follow_symlinks: bool) -> None:
         return
     if not any(folder.files for root in roots for folder in walk(root, follow_symlinks=follow_symlinks)):
         named = ", ".join(map(str, roots))
-        raise DataError(f"{named} holds no file. Check the path, and whether the disk with the archive is mounted.")
+        raise DataError(
+            f"{named} holds no file. Check the path, its permissions, and whether the disk with the archive is mounted."
+        )
 
 
 def walk(root: Path, *, follow_symlinks: bool = False, without: Path | None = None) -> Iterator[Folder]:
@@ -88,20 +92,31 @@ def walk(root: Path, *, follow_symlinks: bool = False, without: Path | None = No
 
 def _list(path: Path, root: Path, follow: bool) -> tuple[Folder, list[Path]]:
     files: dict[str, Stamp] = {}
-    below, leaving = [], []
+    below: list[Path] = []
+    leaving: list[str] = []
+    refused: dict[str, Rejected] = {}
+    moving, problem = False, None
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.is_symlink() and not (follow and _inside(entry.path, root)):
-                    if follow:
-                        leaving.append(entry.name)
-                elif entry.is_dir(follow_symlinks=follow):
-                    below.append(path / entry.name)
-                elif entry.is_file(follow_symlinks=follow):
-                    files[entry.name] = _stamp(entry.stat(follow_symlinks=follow))
-    except OSError:
-        return Folder(path, files, unreadable=True), below
-    return Folder(path, files, leaving=tuple(sorted(leaving))), below
+                try:
+                    if entry.is_symlink() and not (follow and _inside(entry.path, root)):
+                        if follow:
+                            leaving.append(entry.name)
+                    elif entry.is_dir(follow_symlinks=follow):
+                        below.append(path / entry.name)
+                    elif entry.is_file(follow_symlinks=follow):
+                        files[entry.name] = _stamp(entry.stat(follow_symlinks=follow))
+                except FileNotFoundError:  # renamed or removed since it was listed; its new name may not be listed
+                    moving = True
+                except OSError as error:
+                    refused[entry.name] = Rejected(Reason.IO_ERROR, f"it cannot be read ({error.strerror})")
+    except FileNotFoundError:
+        moving = True
+    except OSError as error:
+        problem = Rejected(Reason.IO_ERROR, f"the folder cannot be listed ({error.strerror})")
+    unreadable = moving or problem is not None
+    return Folder(path, files, unreadable, tuple(sorted(leaving)), refused, problem), below
 
 
 def _inside(path: str, root: Path) -> bool:
@@ -113,7 +128,10 @@ def _inside(path: str, root: Path) -> bool:
 
 
 def _first_visit(path: Path, seen: set[tuple[int, int]]) -> bool:
-    facts = path.stat()
+    try:
+        facts = path.stat()
+    except OSError:  # said where it is listed
+        return True
     key = (facts.st_dev, facts.st_ino)
     if key in seen:
         return False

@@ -43,7 +43,7 @@ class Reason(_Code):
         "Run the same command again when the export has ended.",
     )
     DICOMDIR = "DICOMDIR", "A DICOMDIR lists files; it holds no scan.", "Nothing to do: the folder itself is walked."
-    IO_ERROR = "IO_ERROR", "The file cannot be opened or read.", "Check its permissions and the disk."
+    IO_ERROR = "IO_ERROR", "The file or folder cannot be opened or read.", "Check its permissions and the disk."
     ARCHIVE = (
         "ARCHIVE",
         "A zip, tar or gzip file, which was not looked into.",

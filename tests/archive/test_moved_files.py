@@ -1,15 +1,20 @@
 """Archives that move, are unpacked or are not mounted: what is stored stays, and is read from its new place."""
 
+import errno
 import json
+import os
 import shutil
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from written_dicom import Series, random_voxels
 from written_nifti import labelled_folder, nifti, scan_voxels
 
+from medssl.archive import discover
 from medssl.archive.cohort import Cohort
+from medssl.archive.explain import explain
 from medssl.archive.index import read_index
 from medssl.archive.reasons import Reason
 from medssl.archive.rows import Outcome
@@ -156,3 +161,55 @@ def test_a_scan_that_is_left_out_from_now_on_leaves_the_store(tmp_path, run_inge
     nifti(root / "imagesTr" / "case_0001.nii.gz", scan_voxels(2))
     assert run_ingest(root).reasons == {"MULTI_CHANNEL": 2}
     assert state(tmp_path / "cohort")[0] == []
+
+
+class Unlistable:
+    """os.scandir for which some folders cannot be listed, as for a user without the right to. Tests may run as root."""
+
+    def __init__(self, monkeypatch, *folders: Path):
+        self.folders, self.real = set(folders), os.scandir
+        monkeypatch.setattr(discover.os, "scandir", self)
+
+    def __call__(self, path):
+        if Path(path) in self.folders:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return self.real(path)
+
+
+def test_a_folder_that_cannot_be_listed_has_a_row_keeps_its_scans_and_is_tried_again(tmp_path, run_ingest, monkeypatch):
+    for number in range(2):
+        Series(random_voxels(seed=number)).write(tmp_path / "a" / f"s{number}")
+    run_ingest(tmp_path / "a")
+    before = state(tmp_path / "cohort")
+    unlistable = Unlistable(monkeypatch, tmp_path / "a" / "s1")
+    for _ in range(2):
+        report = run_ingest(tmp_path / "a")
+        assert (report.n_scans, report.n_loaded, report.reasons) == (2, 0, {"IO_ERROR": 1})
+    with read_index(tmp_path / "cohort" / "private") as index:
+        (told,) = explain(index, str(tmp_path / "a" / "s1"), show_paths=False)
+    assert (told.name, told.finding) == ("folder", "the folder cannot be listed (Permission denied)")
+    unlistable.folders = {tmp_path / "a"}
+    nifti(tmp_path / "b" / "x.nii.gz", scan_voxels(1))
+    assert run_ingest(tmp_path / "a", tmp_path / "b").reasons == {"IO_ERROR": 2}  # s1 and a itself
+    unlistable.folders = set()
+    assert run_ingest(tmp_path / "a").reasons == {}
+    assert set(before[0]) < set(state(tmp_path / "cohort")[0])
+
+
+def test_a_file_renamed_while_its_folder_is_listed_costs_no_other(tmp_path, run_ingest, monkeypatch):
+    """An export writes 000.tmp and renames it when it is complete."""
+    Series(random_voxels()).write(tmp_path / "a")
+    (tmp_path / "a" / "000.tmp").write_text("partial")
+    real = os.scandir
+
+    @contextmanager
+    def racing(path):
+        with real(path) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        if (part := Path(path, "000.tmp")).exists():
+            part.rename(part.with_name("099.txt"))
+        yield listed
+
+    monkeypatch.setattr(discover.os, "scandir", racing)
+    monkeypatch.setattr(ingest_module, "check_not_empty", lambda *roots, **options: None)
+    assert run_ingest(tmp_path / "a").n_scans == 1

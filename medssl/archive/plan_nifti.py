@@ -103,7 +103,7 @@ class _Identify:
 
         record = json.loads(file.record or "{}")
         affine = np.array(record["affine_ras_mm"]).reshape(4, 4)
-        patient, suspect = self._patient(file.path)
+        patient, suspect = self._patient(file)
         scan_id = self._scan_id(file)
         flags = (*record["flags"], *((Flag.PATIENT_ID_SUSPECT,) if suspect else ()))
         return ManifestRow(
@@ -141,12 +141,16 @@ class _Identify:
             return scan_id
         return self.pseudonyms.name("scan", "nifti", file.path.as_posix())
 
-    def _patient(self, path: Path) -> tuple[str, bool]:
+    def _patient(self, file: IndexedFile) -> tuple[str, bool]:
         """Pseudonym of the patient, and whether the name it comes from is a placeholder.
 
         The patient is the BIDS folder `sub-*` where there is one, else the file's name without ending and channel.
+        Above the source a folder of that name means something else, unless the file is called after it too.
         """
-        subject = next((part for part in reversed(path.parent.parts) if part.startswith("sub-")), None)
+        path, above = file.path, len(file.root.parts) - 1
+        folders = list(enumerate(path.parent.parts))
+        subjects = (part for place, part in reversed(folders) if place >= above or path.name.startswith(f"{part}_"))
+        subject = next((part for part in subjects if part.startswith("sub-")), None)
         dataset = dataset_of(path, self.datasets)
         name = subject or stem(path)
         if subject is None and dataset and dataset.numbered_channels and name[-5:-4] == "_" and name[-4:].isdigit():

@@ -286,6 +286,19 @@ def test_a_bids_subject_is_the_patient_of_all_its_scans(tmp_path, run_ingest):
     assert {row.modality for row in rows} == {"MR"}
 
 
+def test_a_folder_above_the_source_is_no_patient(tmp_path, run_ingest):
+    for number in range(3):
+        nifti(tmp_path / "sub-archive" / "a" / f"p{number}" / f"scan{number}.nii.gz", scan_voxels(number))
+    run_ingest(tmp_path / "sub-archive" / "a")
+    assert len({row.patient_id for row in Cohort.open(tmp_path / "cohort").accepted()}) == 3
+    for number, name in enumerate(("T1w", "T2w")):
+        nifti(tmp_path / "ds" / "sub-01" / "anat" / f"sub-01_{name}.nii.gz", scan_voxels(number))
+    run_ingest(tmp_path / "ds" / "sub-01" / "anat", out=tmp_path / "part")
+    run_ingest(tmp_path / "ds", out=tmp_path / "whole")
+    part, whole = (Cohort.open(tmp_path / name).accepted() for name in ("part", "whole"))
+    assert len({row.patient_id for row in (*part, *whole)}) == 1
+
+
 def test_a_dry_run_counts_and_writes_nothing(tmp_path, run_ingest, key_file):
     report = run_ingest(labelled_folder(tmp_path / "a"), dry_run=True)
     assert report.n_scans == 4

@@ -299,13 +299,9 @@ def open_index(folder: Path) -> Iterator[Index]:
         try:
             connection = _connect(path)
         except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{path} is damaged ({error}). Restore it from a copy, or ingest into a new folder."
-            ) from error
-        try:
-            yield Index(connection)
-        finally:
-            connection.close()
+            raise _damaged(path, error) from error
+        with _used(connection, path) as index:
+            yield index
 
 
 @contextmanager
@@ -320,11 +316,29 @@ def read_index(folder: Path) -> Iterator[Index]:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         connection.execute("SELECT COUNT(*) FROM facts")
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{path} is damaged ({error}). Restore it from a copy, or ingest into a new folder.") from error
+        raise _damaged(path, error) from error
+    with _used(connection, path) as index:
+        yield index
+
+
+@contextmanager
+def _used(connection: sqlite3.Connection, path: Path) -> Iterator[Index]:
+    """The index until it is closed. Damage that shows on a later page is told in the words of damage at its front."""
     try:
         yield Index(connection)
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorname", "")  # an error of the module itself has none
+        if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise _damaged(path, error) from error
+        if code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")):
+            raise DataError(f"{path} cannot be written ({error}). Check the disk and its space.") from error
+        raise
     finally:
         connection.close()
+
+
+def _damaged(path: Path, error: sqlite3.DatabaseError) -> DataError:
+    return DataError(f"{path} is damaged ({error}). Restore it from a copy, or ingest into a new folder.")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -17,7 +17,7 @@ from medssl.archive.report import IngestReport, Progress, Silent, Tally
 from medssl.archive.rows import Outcome, duplicates
 from medssl.archive.sources import parse_source
 from medssl.errors import UsageError
-from medssl.store.ingest import IngestSettings, prepared
+from medssl.store.ingest import IngestSettings, check_can_be_made, prepared
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def convert(
     settings, progress = settings or IngestSettings(), progress or Silent()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder. Name another one for --out.")
+    check_can_be_made(out)
     started_s = time.monotonic()
     with prepared(sources, None, settings, progress) as ready:
         index, tally = ready.index, Tally()

@@ -211,6 +211,12 @@ def prepared(
         )
 
 
+def check_can_be_made(folder: Path) -> None:
+    """Raise UsageError for a folder to be made below a file."""
+    if file := next((path for path in folder.parents if path.is_file()), None):
+        raise UsageError(f"{folder} cannot be made, because {file} is a file. Name another folder for --out.")
+
+
 @contextmanager
 def _opened(cohort: Path | None, settings: IngestSettings) -> Iterator[tuple[Index, Pseudonyms]]:
     """Index and pseudonyms of a cohort; without one, an index that is gone afterwards."""
@@ -222,6 +228,7 @@ def _opened(cohort: Path | None, settings: IngestSettings) -> Iterator[tuple[Ind
     private = cohort / "private"
     if cohort.exists() and not cohort.is_dir():
         raise UsageError(f"{cohort} is a file. Name a folder for the cohort.")
+    check_can_be_made(cohort)
     if cohort.is_dir() and any(cohort.iterdir()) and not (private / "index.sqlite").exists():
         raise UsageError(f"{cohort} is neither empty nor a cohort. Name another folder for --out.")
     pseudonyms = open_key(key_file(settings.key_file))

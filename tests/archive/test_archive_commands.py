@@ -127,3 +127,20 @@ def test_names_that_are_no_utf_8_are_read_explained_and_printed(tmp_path, medssl
     (root / os.fsdecode(b"M\xfcller")).rename(root / os.fsdecode(b"M\xfcller-2"))
     report = json.loads(medssl("ingest", root, "--out", tmp_path / "cohort", "--json", "--workers", 0).stdout)
     assert (report["n_scans"], report["reasons"]) == (2, {"NOT_DICOM": 1})
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path, medssl, archive):
+    (tmp_path / "file").write_text("x")
+    for command in ("ingest", "convert"):
+        told = medssl(command, archive, "--out", tmp_path / "file" / "c", code=2).output
+        assert "file is a file. Name another folder" in " ".join(told.split())
+
+
+def test_damage_deep_in_the_private_index_is_told_in_a_sentence(tmp_path, medssl, archive):
+    out = tmp_path / "cohort"
+    medssl("ingest", archive, "--out", out, "--workers", 0)
+    path = out / "private" / "index.sqlite"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))  # the first page, with the tables' names, is sound
+    for words in (("ingest", archive, "--out", out, "--workers", 0), ("archive", "explain", out, "IM0003")):
+        assert "index.sqlite is damaged" in medssl(*words, code=1).output

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from medssl.archive.places import read_small
+from medssl.archive.reasons import Reason
+from medssl.archive.rejection import Rejected
 from medssl.errors import DataError
 
 ENDINGS = (".nii.gz", ".nii", ".hdr", ".hdr.gz")
@@ -46,15 +48,17 @@ def stem(path: Path) -> str:
 
 
 def read_dataset(path: Path) -> Dataset | None:
-    """What a dataset.json says; None when it is something else by that name, or gone. Raises DataError when it is
+    """What a dataset.json says; None when it is something else by that name, or gone. Raises Rejected when it is
     damaged.
     """
     try:
         facts = json.loads(read_small(path).decode("utf-8-sig"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no valid JSON. Mend it, or take it away to match labels by file name.") from error
+    except OSError as error:
+        raise Rejected(Reason.IO_ERROR, f"it cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise Rejected(Reason.DATASET_JSON, "it is no valid JSON") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("labels"), dict):
         return None
     channels = facts.get("channel_names", facts.get("modality", {}))
@@ -63,9 +67,7 @@ def read_dataset(path: Path) -> Dataset | None:
         named = {int(number): str(name) for number, name in channels.items()}
         labels = _label_names(facts["labels"])
     except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{path} names its labels or channels in no layout that is known. See docs/archive.md."
-        ) from error
+        raise Rejected(Reason.DATASET_JSON, "it names its labels or channels in no layout that is known") from error
     return Dataset(path.parent, named, labels, "channel_names" in facts or "file_ending" in facts)
 
 

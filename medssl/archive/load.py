@@ -54,9 +54,11 @@ def _load_dicom(source: DicomSource, limits: Limits, min_slices: int) -> Loaded:
 
 
 def _load_nifti(source: NiftiSource, limits: Limits) -> Loaded:
-    source.image.check_unchanged()
+    for file in (source.image, *source.voxels):
+        file.check_unchanged()
     volume = read_volume(Path(source.image.path), limits=limits)
-    source.image.check_unchanged()
+    for file in (source.image, *source.voxels):
+        file.check_unchanged()
     check_voxels(volume)
     label, problem = _label(source, volume, limits)
     return Loaded(volume, label, problem, (Flag.F_LABEL_LEFT_OUT,) if problem else ())

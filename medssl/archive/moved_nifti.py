@@ -1,21 +1,18 @@
-"""NIfTI files that lie elsewhere than before: a scan keeps its id, its label and the names of its labels.
+"""NIfTI files that lie elsewhere than before: a scan keeps its id and its label.
 
 A DICOM series is known by its UIDs wherever it lies; of a NIfTI file there is only the place.
 """
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from medssl.archive.index import Index
 from medssl.archive.indexed import IndexedFile
-from medssl.archive.labels import Dataset
+from medssl.archive.nifti import image_names
+from medssl.archive.places import is_plain
 from medssl.archive.scan import series_key
 from medssl.archive.sources import NiftiSource, SourceFile, parse_source
 from medssl.archive.vanished import is_deserted
-
-_FACT = "dataset_labels"
 
 
 def adopt_moved(index: Index, files: Sequence[IndexedFile]) -> None:
@@ -48,18 +45,22 @@ def label_out_of_reach(index: Index, file: IndexedFile) -> SourceFile | None:
     return source.label if is_deserted(Path(source.label.path).parent) else None
 
 
-def datasets_out_of_reach(index: Index, here: Mapping[Path, Dataset]) -> list[Dataset]:
-    """Datasets of earlier runs whose dataset.json is gone while scans of theirs are stored, for their label names."""
-    before: dict[str, dict[str, str]] = json.loads(index.fact(_FACT) or "{}")
-    names = {os.fspath(folder): {str(k): v for k, v in one.label_names.items()} for folder, one in here.items()}
-    away = {
-        folder: labels
-        for folder, labels in before.items()
-        if folder not in names and is_deserted(Path(folder)) and index.has_scans(f"{series_key(Path(folder))}/")
-    }
-    if before != names | away:
-        index.put_fact(_FACT, json.dumps(names | away, sort_keys=True))
-    return [Dataset(Path(folder), {}, {int(k): v for k, v in one.items()}, False) for folder, one in away.items()]
+def voxel_files(index: Index, file: IndexedFile, paths: Sequence[Path]) -> tuple[SourceFile, ...]:
+    """The .img files beside those of `paths` that are a .hdr, so that a change of one is seen; as they were for the
+    stored scan where one is gone.
+    """
+    headers = [path for path in paths if path.name.lower().endswith((".hdr", ".hdr.gz")) and is_plain(path)]
+    found = []
+    for path in headers:
+        known = index.known(path.parent)
+        name = next((name for name in image_names(path) if name in known), None)
+        if name is not None:
+            found.append(SourceFile.of(path.with_name(name), known[name][0]))
+    if len(found) == len(headers):
+        return tuple(found)
+    scan = next(index.scans(series=series_key(file.path)), None)
+    source = parse_source(scan.source) if scan and scan.source else None
+    return source.voxels if isinstance(source, NiftiSource) and source.voxels else tuple(found)
 
 
 def _looks(file: IndexedFile) -> tuple[object, ...]:

@@ -132,12 +132,17 @@ def read_volume(path: Path, *, limits: Limits) -> Volume:
 
 def image_of(path: Path) -> Path:
     """The file with the voxels of a .hdr. Raises Rejected when it is missing."""
-    stem = path.name.removesuffix(".gz").removesuffix(".hdr")
-    for ending in (".img", ".img.gz"):
-        image = path.with_name(stem + ending)
+    for name in image_names(path):
+        image = path.with_name(name)
         if image.is_file():
             return image
     raise Rejected(Reason.TRUNCATED, "the .img file that belongs to this .hdr is missing")
+
+
+def image_names(path: Path) -> tuple[str, str]:
+    """What the file with the voxels of a .hdr may be called."""
+    stem = path.name.removesuffix(".gz").removesuffix(".hdr")
+    return f"{stem}.img", f"{stem}.img.gz"
 
 
 def _volume(header: NiftiHeader, data: bytearray) -> Volume:

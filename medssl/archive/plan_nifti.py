@@ -9,9 +9,10 @@ from medssl.archive.dataset_names import dataset_id
 from medssl.archive.identity import Pseudonyms, is_placeholder
 from medssl.archive.index import Index
 from medssl.archive.indexed import IndexedFile, IndexedScan
-from medssl.archive.labels import Dataset, dataset_of, merged_label_names, pair, read_dataset, stem
+from medssl.archive.labels import Dataset, dataset_of, merged_label_names, pair, stem
 from medssl.archive.manifest import ManifestRow
-from medssl.archive.moved_nifti import adopt_moved, datasets_out_of_reach, label_out_of_reach
+from medssl.archive.moved_nifti import adopt_moved, label_out_of_reach, voxel_files
+from medssl.archive.nifti_datasets import datasets_here, datasets_out_of_reach
 from medssl.archive.reasons import Flag, Reason
 from medssl.archive.rows import parse_row, row_json
 from medssl.archive.scan import series_key
@@ -51,11 +52,10 @@ class NiftiPlan:
 def plan_nifti(
     index: Index, pseudonyms: Pseudonyms, *, label_roots: tuple[Path, ...], told: Mapping[Path, str]
 ) -> NiftiPlan:
-    """Plan every NIfTI file of the index. Raises DataError for a dataset.json that is damaged or contradicts
-    another.
+    """Plan every NIfTI file of the index. Raises DataError for a dataset.json that contradicts another, or is in use
+    and damaged.
     """
-    found = (read_dataset(file.path) for file in index.files(kind="dataset"))
-    datasets = {dataset.folder: dataset for dataset in found if dataset is not None}
+    datasets = datasets_here(index, label_roots)
     files = {file.path: file for file in index.files(kind="nifti")}
     readable = [path for path, file in files.items() if file.reason is None]
     pairing = pair(files, label_roots=label_roots, datasets=datasets)
@@ -89,7 +89,8 @@ class _Identify:
     def planned(self, file: IndexedFile, label: IndexedFile | None) -> IndexedScan:
         """A scan that is to be loaded."""
         found = SourceFile.of(label.path, label.stamp) if label else label_out_of_reach(self.index, file)
-        source = NiftiSource(SourceFile.of(file.path, file.stamp), found)
+        voxels = voxel_files(self.index, file, [file.path, *([Path(found.path)] if found else [])])
+        source = NiftiSource(SourceFile.of(file.path, file.stamp), found, voxels)
         row = self._row(file, None)
         return IndexedScan(row.scan_id, series_key(file.path), source_json(source), row_json(row), "", None)
 

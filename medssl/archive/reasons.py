@@ -26,6 +26,11 @@ class Reason(_Code):
 
     # Files
     EMPTY_FILE = "EMPTY_FILE", "The file has no bytes.", "Export it again from the archive."
+    DATASET_JSON = (
+        "DATASET_JSON",
+        "A dataset.json that cannot be read as one of the Decathlon or of nnU-Net; it was ignored.",
+        "Mend it if it belongs to scans; else nothing: labels are matched by file name.",
+    )
     NOT_DICOM = (
         "NOT_DICOM",
         "The file is neither DICOM nor NIfTI.",

@@ -37,10 +37,11 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class NiftiSource:
-    """A NIfTI scan and its label, if it has one."""
+    """A NIfTI scan and its label, if it has one. voxels: of a .hdr the .img beside it."""
 
     image: SourceFile
     label: SourceFile | None
+    voxels: tuple[SourceFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ Source = NiftiSource | DicomSource
 def source_json(source: Source) -> str:
     """A source as text."""
     kind = "nifti" if isinstance(source, NiftiSource) else "dicom"
-    return json.dumps({kind: asdict(source)}, sort_keys=True, separators=(",", ":"))
+    facts = asdict(source)
+    if isinstance(source, NiftiSource) and not source.voxels:
+        del facts["voxels"]
+    return json.dumps({kind: facts}, sort_keys=True, separators=(",", ":"))
 
 
 def without_labels(text: str) -> str | None:
@@ -125,7 +129,8 @@ def parse_source(text: str) -> Source:
     if "dicom" in facts:
         return _dicom(facts["dicom"])
     label = facts["nifti"]["label"]
-    return NiftiSource(SourceFile(**facts["nifti"]["image"]), SourceFile(**label) if label else None)
+    voxels = tuple(SourceFile(**one) for one in facts["nifti"].get("voxels", ()))
+    return NiftiSource(SourceFile(**facts["nifti"]["image"]), SourceFile(**label) if label else None, voxels)
 
 
 def _dicom(facts: dict[str, Any]) -> DicomSource:

@@ -7,6 +7,7 @@ import stat
 import struct
 from collections import Counter
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -77,6 +78,44 @@ def test_the_nnunet_layout_matches_by_case_and_refuses_several_channels(tmp_path
     cohort = Cohort.open(tmp_path / "cohort")
     assert cohort.label_names == {0: "background", 1: "liver", 2: "tumour"}
     assert cohort.accepted()[0].modality == "CT"
+
+
+def test_a_strange_dataset_json_is_left_out_and_one_in_use_must_stay_whole(tmp_path, run_ingest):
+    root = labelled_folder(tmp_path / "a")
+    strange = tmp_path / "a" / "other" / "dataset.json"
+    strange.parent.mkdir()
+    for text in ('{"labels": {"a": {"color": 1}}}', '{"images": [1,2,', "[" * 100_000):
+        strange.write_text(text)
+        report = run_ingest(root)
+        assert (report.n_scans, report.n_labelled, report.reasons) == (4, 3, {"DATASET_JSON": 1})
+    strange.write_text('{"labels": {"0": "background", "1": "liver", "2": "tumour"}}')
+    assert run_ingest(root).reasons == {}
+    strange.write_text("{")
+    with pytest.raises(DataError, match=r"other/dataset\.json: it is no valid JSON"):
+        run_ingest(root)
+    (root / "labels" / "dataset.json").write_text("{")
+    with pytest.raises(DataError, match=r"labels/dataset\.json: it is no valid JSON"):
+        run_ingest(root, labels=root / "labels", out=tmp_path / "new")
+
+
+def test_other_voxels_beside_the_same_header_are_noticed(tmp_path, run_ingest):
+    (tmp_path / "a").mkdir()
+    for number, name in enumerate(("x", "x_seg")):
+        voxels = label_voxels() if number else scan_voxels(1)
+        nibabel.Nifti1Pair(voxels, AFFINE).to_filename(tmp_path / "a" / f"{name}.hdr")
+    assert run_ingest(tmp_path / "a").n_labelled == 1
+    before = Cohort.open(tmp_path / "cohort").accepted()
+    assert run_ingest(tmp_path / "a").n_loaded == 0
+    (tmp_path / "a" / "x.img").write_bytes(scan_voxels(2).tobytes(order="F"))
+    assert run_ingest(tmp_path / "a").n_loaded == 1
+    after = Cohort.open(tmp_path / "cohort").accepted()
+    assert [row.scan_id for row in after] == [row.scan_id for row in before]
+    assert [row.content_hash for row in after] != [row.content_hash for row in before]
+    (tmp_path / "a" / "x_seg.img").write_bytes((label_voxels() * 3).tobytes(order="F"))
+    run_ingest(tmp_path / "a")
+    (tmp_path / "a" / "x.img").unlink()
+    assert run_ingest(tmp_path / "a").n_loaded == 0
+    assert [row.labels for row in Cohort.open(tmp_path / "cohort").accepted()] == [(0, 3, 6)]
 
 
 def test_dicom_and_nifti_lie_side_by_side(tmp_path, run_ingest):

@@ -107,14 +107,37 @@ def stored_values(values: Values, layout: PixelFormat) -> Values:
 def _native(descriptor: int, layout: PixelFormat, frames: list[int], pixel_at: int) -> dict[int, Values]:
     start = _native_start(descriptor, layout, pixel_at)
     dtype = np.dtype(f"{'>' if layout.big_endian else '<'}u{layout.bits_allocated // 8}")
+    swapped = layout.bits_allocated == 8 and layout.big_endian and _in_words(descriptor, start)
     found = {}
     for number in frames:
-        data = os.pread(descriptor, layout.frame_bytes, start + number * layout.frame_bytes)
+        offset = number * layout.frame_bytes
+        if swapped:
+            data = _from_words(descriptor, start, offset, layout.frame_bytes)
+        else:
+            data = os.pread(descriptor, layout.frame_bytes, start + offset)
         if len(data) < layout.frame_bytes:
             raise Rejected(Reason.TRUNCATED, f"frame {number} ends after {len(data)} of {layout.frame_bytes} bytes")
         values = np.frombuffer(data, dtype).reshape(layout.rows, layout.columns)
         found[number] = values.astype(dtype.newbyteorder("="), copy=False)
     return found
+
+
+def _in_words(descriptor: int, start: int) -> bool:
+    """Whether big endian pixels of 8 bits lie in words of 16 (OW), and so swapped in pairs (PS3.5 annex A.3)."""
+    vr = os.pread(descriptor, 2, start - 8)
+    if vr not in (b"OW", b"OB"):
+        raise Rejected(
+            Reason.UNSUPPORTED_SYNTAX, "big endian pixels of 8 bits that are said to be neither bytes nor words"
+        )
+    return vr == b"OW"
+
+
+def _from_words(descriptor: int, start: int, offset: int, count: int) -> bytes:
+    """`count` bytes from `offset` on of pixels that lie swapped in pairs; a frame may begin or end within a pair."""
+    begin, end = offset - offset % 2, offset + count + (offset + count) % 2
+    stored = np.frombuffer(os.pread(descriptor, end - begin, start + begin), np.uint8)
+    pairs = stored[: len(stored) // 2 * 2].reshape(-1, 2)[:, ::-1]
+    return pairs.tobytes()[offset - begin :][:count]
 
 
 def _native_start(descriptor: int, layout: PixelFormat, pixel_at: int) -> int:

@@ -78,6 +78,30 @@ def test_a_uih_grid_is_cut_into_slices_at_their_own_positions(tmp_path):
     assert row.n_files == 1
 
 
+@pytest.mark.parametrize("vr", ["OW", "OB"])
+@pytest.mark.parametrize("frames", ["one a file", "all in one"])
+def test_big_endian_pixels_of_8_bits_lie_swapped_in_words_and_in_order_in_bytes(tmp_path, vr, frames):
+    """Eleven by fifteen pixels: every second frame of an enhanced object begins within a word."""
+    import pydicom
+    from pydicom.uid import ExplicitVRBigEndian
+
+    series = Series(random_voxels((15, 11, 9), high=256))
+    series.write(tmp_path / "s") if frames == "one a file" else enhanced(series, tmp_path / "s")
+    for path in (tmp_path / "s").iterdir():
+        ds = pydicom.dcmread(path)
+        pixels = ds.pixel_array.astype(np.uint8).tobytes()
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
+        pixels += bytes(len(pixels) % 2)
+        ds.PixelData = np.frombuffer(pixels, "<u2").byteswap().tobytes() if vr == "OW" else pixels
+        ds["PixelData"].VR = vr
+        ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        pydicom.dcmwrite(path, ds, enforce_file_format=True, little_endian=False, implicit_vr=False)
+        read = pydicom.dcmread(path).pixel_array.tobytes()
+        assert read == pixels[: len(read)]
+    ((_, volume),) = accepted(tmp_path)
+    assert_is(volume, series)
+
+
 @pytest.mark.parametrize("syntax", ["rle", "jpeg2000", "jpegls", "lossless", "deflated", "implicit", "big"])
 def test_a_re_encoded_series_is_the_same_scan(tmp_path, syntax):
     import imagecodecs

@@ -43,13 +43,16 @@ def convert(
     asked.
 
     Voxels are rescaled and lie on the scan's own grid; the affine is exact, sheared where the gantry was tilted.
-    Raises UsageError when `out`
-    is not empty.
+    Raises UsageError when `out` is not empty, or the manifest can have no place.
     """
     settings, progress = settings or IngestSettings(), progress or Silent()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder. Name another one for --out.")
     check_can_be_made(out)
+    if manifest is not None and manifest.is_dir():
+        raise UsageError(f"{manifest} is a folder. Name a file for --manifest, such as {manifest / 'nifti.parquet'}.")
+    if manifest is not None and not manifest.parent.is_dir() and manifest.parent.resolve() != out.resolve():
+        raise UsageError(f"{manifest.parent} is no folder. Make it, or name another place for --manifest.")
     started_s = time.monotonic()
     with prepared(sources, None, settings, progress) as ready:
         index, tally = ready.index, Tally()

@@ -144,3 +144,33 @@ def test_damage_deep_in_the_private_index_is_told_in_a_sentence(tmp_path, medssl
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))  # the first page, with the tables' names, is sound
     for words in (("ingest", archive, "--out", out, "--workers", 0), ("archive", "explain", out, "IM0003")):
         assert "index.sqlite is damaged" in medssl(*words, code=1).output
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float64"])
+@pytest.mark.parametrize("most", [1000, 2**53])
+def test_convert_keeps_the_values_of_a_nifti_file_of_any_type(tmp_path, medssl, dtype, most):
+    kind = np.dtype(dtype)
+    most = min(most, np.iinfo(kind).max) if kind.kind in "iu" else most
+    voxels = np.random.default_rng(1).integers(0, most, (12, 10, 8), dtype=np.int64).astype(kind)
+    (tmp_path / "a").mkdir()
+    nibabel.Nifti1Image(voxels, np.diag([3.0, 3, 3.5, 1]), dtype=kind).to_filename(tmp_path / "a" / "x.nii.gz")
+    medssl("convert", tmp_path / "a", "--out", tmp_path / "out", "--workers", 0)
+    (path,) = (tmp_path / "out").iterdir()
+    read = nibabel.load(path)
+    np.testing.assert_array_equal(np.asanyarray(read.dataobj), voxels)
+    if kind.itemsize == 8 and kind.kind in "iu" and most == 1000:
+        assert read.get_data_dtype() == np.int32
+
+
+def test_convert_says_before_it_starts_that_the_manifest_has_no_place(tmp_path, medssl, archive):
+    out = tmp_path / "nifti"
+
+    def said(manifest, code):
+        result = medssl("convert", archive, "--out", out, "--workers", 0, "--manifest", manifest, code=code)
+        return " ".join(result.output.split())
+
+    assert "Make it, or name another place for --manifest." in said(tmp_path / "no" / "n.parquet", 2)
+    assert "is a folder. Name a file for --manifest" in said(tmp_path, 2)
+    assert not out.exists()
+    said(out / "n.parquet", 0)
+    assert (out / "n.parquet").is_file()

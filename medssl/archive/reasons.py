@@ -44,7 +44,7 @@ class Reason(_Code):
     )
     IN_FLUX = (
         "IN_FLUX",
-        "The file was changed while it was read, or seconds before.",
+        "The file was changed while it was read, or after its header was read.",
         "Run the same command again when the export has ended.",
     )
     DICOMDIR = "DICOMDIR", "A DICOMDIR lists files; it holds no scan.", "Nothing to do: the folder itself is walked."

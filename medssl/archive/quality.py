@@ -18,13 +18,15 @@ _LABEL_GRID_SHARE = 0.05
 
 
 def check_voxels(volume: Volume) -> None:
-    """Raise Rejected when voxels are not finite (NAN_VOXELS) or hold nothing (EMPTY_VOLUME)."""
+    """Raise Rejected when voxels are not finite as float32 (NAN_VOXELS) or hold nothing (EMPTY_VOLUME)."""
     voxels = volume.voxels
     if np.issubdtype(voxels.dtype, np.floating):
         bad = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
         if bad:
             raise Rejected(Reason.NAN_VOXELS, f"{bad} of {voxels.size} voxels are NaN or infinite")
     low, high = voxels.min(), voxels.max()
+    if max(-float(low), float(high)) > np.finfo(np.float32).max:
+        raise Rejected(Reason.NAN_VOXELS, f"voxels from {low:g} to {high:g}, beyond the range of 32-bit floats")
     if low == high:
         raise Rejected(Reason.EMPTY_VOLUME, f"all voxels are {low:g}")
     content = min(np.count_nonzero(voxels != low), np.count_nonzero(voxels != high)) / voxels.size

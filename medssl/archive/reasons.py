@@ -259,7 +259,7 @@ class Reason(_Code):
     )
     NAN_VOXELS = (
         "NAN_VOXELS",
-        "Voxels are NaN or infinite.",
+        "Voxels are NaN, infinite, or beyond the range of 32-bit floats.",
         "Replace them with a number that means background, and ingest again.",
     )
     EMPTY_VOLUME = (

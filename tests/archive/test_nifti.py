@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from medssl.archive.limits import Limits
+from medssl.archive.load import load_scan
 from medssl.archive.nifti import load_nifti, read_volume
+from medssl.archive.quality import check_voxels
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
 from medssl.errors import DataError
+from medssl.geometry import Volume
 
 SHAPE = (13, 8, 10)
 OBLIQUE = np.array([[2.0, 0.3, 0.1, -20.0], [-0.3, 2.5, 0.2, 5.0], [0.0, -0.2, 3.0, 11.0], [0, 0, 0, 1.0]])
@@ -194,3 +197,16 @@ def test_a_refusal_is_one_error_that_names_the_file_and_what_to_do(tmp_path):
         DataError, match=r"scan\.nii: sform_code and qform_code are both 0 \(NO_GEOMETRY\)\. Nothing is guessed"
     ):
         load_nifti(path)
+
+
+@pytest.mark.parametrize("most", [1e39, -1e300])
+def test_values_that_no_32_bit_float_holds_are_refused_and_the_largest_that_one_holds_are_not(tmp_path, most):
+    voxels = np.random.default_rng(3).random((12, 10, 8)) * most
+    with pytest.raises(Rejected, match="beyond the range of 32-bit floats") as caught:
+        check_voxels(Volume(voxels, np.eye(4)))
+    assert caught.value.reason is Reason.NAN_VOXELS
+    largest = float(np.finfo(np.float32).max)
+    check_voxels(Volume(voxels / np.abs(voxels).max() * largest, np.eye(4)))
+    nibabel.Nifti1Image(voxels, OBLIQUE, dtype="f8").to_filename(tmp_path / "x.nii")
+    with pytest.raises(DataError, match="NAN_VOXELS"):
+        load_scan(tmp_path / "x.nii")

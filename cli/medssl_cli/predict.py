@@ -1,5 +1,6 @@
 """`medssl predict`: segment scans with a fine-tuned model."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ def predict(
     input_: Annotated[
         Path, typer.Option("--input", help="A NIfTI file, a DICOM series folder, or a folder of either.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the label files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the label files; subfolders are those of the input.")],
     modality: Annotated[
         str | None,
         typer.Option(
@@ -19,8 +20,11 @@ def predict(
             "on. Needed for NIfTI where it was trained on several."
         ),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label files that exist.")] = False,
 ) -> None:
-    """Write a label NIfTI on each scan's own grid.
+    """Write a label NIfTI on each scan's own grid: OUT/P1/SE2_labels.nii.gz for the series INPUT/P1/SE2.
+
+    Nothing is written where a label file exists already. What lies in OUT is not taken for input.
 
     Example: medssl predict --model runs/masked-10 --input new_scans --out predictions
     """
@@ -36,6 +40,14 @@ def predict(
         else:
             typer.echo(f"{prediction.source}: left out. {prediction.reason}", err=True)
 
-    results = run_prediction(model, input_, out, modality=modality, progress=show)
+    results = run_prediction(
+        model,
+        input_,
+        out,
+        modality=modality,
+        overwrite=overwrite,
+        progress=show,
+        note=partial(typer.echo, err=True),
+    )
     done = sum(result.output is not None for result in results)
     typer.echo(f"{done} of {len(results)} scans segmented: {out}")

@@ -369,6 +369,31 @@ def test_prediction_with_a_pretraining_says_that_it_needs_a_fine_tuned_model(wor
     assert is_untouched(tmp_path / "out")
 
 
+def test_a_label_file_that_exists_is_not_overwritten_unless_asked(world, tmp_path):
+    (tmp_path / "out").mkdir()
+    by_hand = tmp_path / "out" / "case_003_labels.nii.gz"
+    by_hand.write_bytes(b"hours of work")
+    call = ["predict", "--model", world / "model", "--input", world / "archive" / "images", "--out", tmp_path / "out"]
+    refused(medssl(*call), 2, str(by_hand), "exists", "--out", "--overwrite")
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"hours of work"]
+    result = medssl(*call, "--overwrite")
+    assert (result.exit_code, "5 of 5 scans segmented" in result.stdout) == (0, True)
+    assert nibabel.load(by_hand).shape == nibabel.load(world / "archive" / "images" / "case_003.nii.gz").shape
+
+
+def test_a_file_that_is_no_scan_is_no_failed_scan_and_is_said_once(world, tmp_path):
+    scans = with_bad_file(world, tmp_path, "README.md").parent
+    (scans / "README.md").write_text("words")
+    result = medssl("predict", "--model", world / "model", "--input", scans, "--out", tmp_path / "out")
+    assert (result.exit_code, "5 of 5 scans segmented" in result.stdout) == (0, True)
+    assert result.stderr == f"passed over, being neither NIfTI nor DICOM: 1 ({scans / 'README.md'})\n"
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.txt").write_text("words")
+    call = ["predict", "--model", world / "model", "--input", tmp_path / "papers", "--out", tmp_path / "none"]
+    refused(medssl(*call), 2, "papers holds no scan", "none of its 1 files is NIfTI or DICOM")
+    assert is_untouched(tmp_path / "none")
+
+
 def test_a_scan_that_cannot_be_read_costs_that_prediction_only(world, tmp_path):
     path = with_bad_file(world, tmp_path, "bad.nii.gz")
     truncated(path)

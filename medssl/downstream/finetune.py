@@ -9,7 +9,7 @@ import torch
 from medssl.archive.cohort import Cohort
 from medssl.config import FinetuneConfig
 from medssl.downstream.evaluate import Evaluation, evaluate
-from medssl.downstream.labelled import class_labels, test_scans, training_scans
+from medssl.downstream.labelled import class_labels, gaps_in_test, test_scans, training_scans
 from medssl.downstream.segmentation import Segmentation, segmentation_crops
 from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.network import SegmentationNetwork
@@ -64,10 +64,13 @@ def finetune(
         "cohort_digest": cohort.digest,
         "transfer": [report.as_dict() for report in reports],
     }
+    progress = progress or Silent()
     fabric = start_fabric(config.loop)
     progress = progress or Silent()
     run = open_run(out, kind="finetune", config=config, facts=facts, resume=resume, fabric=fabric, progress=progress)
     with recorded(run, observe=observe, fabric=fabric):
+        for gap in gaps_in_test(cohort):
+            progress.say(gap)
         for report in reports if fabric.is_global_zero else ():
             run.note(str(report))
         training = Training(

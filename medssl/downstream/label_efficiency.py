@@ -13,8 +13,9 @@ from medssl.config import EncoderConfig, FinetuneConfig
 from medssl.downstream.comparison import Comparison, Score, compare
 from medssl.downstream.evaluate import read_cases
 from medssl.downstream.finetune import SCRATCH, finetune
+from medssl.downstream.labelled import check_comparable
 from medssl.encoders.encoder import EncoderDescription
-from medssl.encoders.weights import read_description, weights_digest
+from medssl.encoders.weights import load_encoder, read_description, weights_digest
 from medssl.errors import ConfigError, DataError, UsageError
 from medssl.runs.run import Run
 from medssl.runs.writing import write_atomically
@@ -40,13 +41,13 @@ def label_efficiency(
     place of `config.encoder`: a gain shall be that of the weights. progress: makes what shows one fine-tuning, from its
     title. Runs that are finished are not repeated, one that was killed is continued, so calling this again completes
     what was interrupted. Writes label_efficiency.json, .md and .png to `out`. Raises UsageError where the pretrained
-    networks differ, ConfigError where `out` has runs with other settings, of other scans or from other weights.
+    networks differ, ConfigError where `out` has runs with other settings, of other scans or from other weights, and
+    what `planned_jobs` finds; nothing is written then.
     """
     starts = {SCRATCH: SCRATCH, **inits}
     config = config.model_copy(update={"encoder": shared_network(config.encoder, inits)})
     jobs = planned_jobs(config, starts, labels=labels, seeds=seeds, out=out)
     refuse_changed(jobs)
-    out.mkdir(parents=True, exist_ok=True)
     scores: list[Score] = []
     for number, job in enumerate(jobs, start=1):
         title = f"[{number}/{len(jobs)}] {job.name}, {job.config.labels} labels, seed {job.config.loop.seed}"
@@ -73,11 +74,17 @@ class Job:
 def planned_jobs(
     config: FinetuneConfig, starts: Mapping[str, str], *, labels: Sequence[int], seeds: int, out: Path
 ) -> list[Job]:
-    """Every fine-tuning of a comparison in the order in which they run. Raises DataError and CheckpointError where
-    the cohort or a start cannot be read.
+    """Every fine-tuning of a comparison in the order in which they run.
+
+    Raises DataError, ConfigError and CheckpointError now rather than after hours of training: for a cohort without test
+    scans or with fewer labelled ones than asked for, and for weights that cannot be read.
     """
-    cohort_digest = Cohort.open(config.cohort).digest
-    digests = {name: None if start == SCRATCH else weights_digest(Path(start)) for name, start in starts.items()}
+    cohort = Cohort.open(config.cohort)
+    check_comparable(cohort, labels=max(labels))
+    pretrained = {name: Path(start) for name, start in starts.items() if start != SCRATCH}
+    for folder in pretrained.values():
+        load_encoder(folder)
+    digests = {name: weights_digest(folder) for name, folder in pretrained.items()}
     return [
         Job(
             name=name,
@@ -85,8 +92,8 @@ def planned_jobs(
                 update={"init": start, "labels": n, "loop": config.loop.model_copy(update={"seed": seed})}
             ),
             folder=out / "runs" / f"{name}-n{n}-s{seed}",
-            cohort_digest=cohort_digest,
-            init_digest=digests[name],
+            cohort_digest=cohort.digest,
+            init_digest=digests.get(name),
         )
         for n in labels
         for seed in range(seeds)
@@ -151,7 +158,7 @@ def difference(one: EncoderDescription, other: EncoderDescription) -> str:
 def run_or_read(job: Job, *, progress: Progress, observe: Observer) -> list[Score]:
     """Scores of one fine-tuning, which is run, continued, scored anew or only read, whichever is left to do.
 
-    Raises ConfigError when scans or weights changed meanwhile, DataError when the test split has no labels.
+    Raises ConfigError when scans or weights changed meanwhile.
     """
     cases = read_cases(job.folder / EVALUATION)
     if cases is None:
@@ -159,10 +166,7 @@ def run_or_read(job: Job, *, progress: Progress, observe: Observer) -> list[Scor
         refuse_changed([job])
         cases = read_cases(job.folder / EVALUATION)
     if cases is None:
-        raise DataError(
-            "The split 'test' has no labelled scan, so nothing can be compared. "
-            "Ingest more labelled scans, or give --splits."
-        )
+        raise DataError(f"{job.folder} was trained, but not scored. Remove the folder, and call this again.")
     labels, seed = int(job.config.labels), job.config.loop.seed
     return [
         Score(job.name, labels, seed, case["scan_id"], case["dice"], tuple(map(str, case["false_alarms"])))

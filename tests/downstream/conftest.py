@@ -59,6 +59,19 @@ def small_archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
     return archive
 
 
+@pytest.fixture(scope="session")
+def untested_cohort(small_archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first three phantoms, labelled, all of them for training."""
+    folder = tmp_path_factory.mktemp("untested")
+    for number in range(3):
+        write_phantom(folder, number)
+    (folder / "splits.csv").write_text("\n".join(["file,split", *(f"case{n:02d}.nii.gz,train" for n in range(3))]))
+    own = {"splits": folder / "splits.csv", "labels": folder / "labels"}
+    settings = settings_of(small_archive).model_copy(update=own)
+    ingest([folder / "images"], folder / "cohort", settings=settings)
+    return folder / "cohort"
+
+
 def add_phantoms(archive: SmallArchive, cohort: Path, *, folder: Path, numbers: Iterable[int]) -> None:
     """Ingest further phantoms, made in `folder` and without labels, into a copy of the archive's cohort."""
     for number in numbers:

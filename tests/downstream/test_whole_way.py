@@ -214,6 +214,43 @@ def test_an_evaluation_that_counted_otherwise_is_made_anew_without_training(enco
     assert "train/loss" not in again.removeprefix(trained)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "labels", "error", "says"),
+    [
+        (None, [2, 99], ConfigError, "99 labelled scans were asked for, but the split 'train' has 8"),
+        ("test split", [2], DataError, "The split 'test' has no labelled scan, so nothing can be compared"),
+        ("weights", [2], CheckpointError, "encoder.safetensors"),
+    ],
+)
+def test_what_no_comparison_can_come_of_is_said_before_the_first_training(
+    encoder_run, small_archive, untested_cohort, tmp_path, spoil, labels, error, says
+):
+    start = shutil.copytree(encoder_run, tmp_path / "masked")
+    config = finetuning(small_archive, loop=loop(1))
+    if spoil == "test split":
+        config = config.model_copy(update={"cohort": untested_cohort})
+    if spoil == "weights":
+        (start / "encoder.safetensors").write_bytes(b"0" * 100)
+    with pytest.raises(error, match=says):
+        label_efficiency(config, {"masked": str(start)}, labels, 1, tmp_path / "e", progress=pytest.fail)
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_fine_tuning_that_cannot_be_scored_says_so_before_it_trains(small_archive, untested_cohort, tmp_path):
+    heard: list[str] = []
+
+    class Listening(Silent):
+        def say(self, line: str) -> None:
+            heard.append(line)
+
+        def start(self, total_steps: int) -> None:
+            heard.append("training starts")
+
+    config = finetuning(small_archive, cohort=untested_cohort, labels=2, loop=loop(1))
+    assert finetune(config, tmp_path / "run", progress=Listening()) is None
+    assert [line.split(":")[0] for line in heard] == ["The split 'test' has no labelled scan", "training starts"]
+
+
 def test_results_on_another_state_of_the_cohort_are_refused_before_anything_is_trained(
     encoder_run, small_archive, tmp_path
 ):

@@ -7,7 +7,7 @@ over a memory and the fixed centroids of DeepCluster-v2 (in arXiv 2006.09882).
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,6 +27,8 @@ from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask
 from medssl.store.crops import Crop
 from medssl.views.region import Region
+
+FEWEST_EACH = 2  # vectors per cluster
 
 
 class DeeperCluster(PretextTask):
@@ -52,11 +54,11 @@ class DeeperCluster(PretextTask):
             description="Groups that the clusters are divided into, found first; their number must divide "
             "`clusters`. 1 is flat. A hierarchy pays from thousands of clusters on.",
         )
-        memory: int = Field(
-            default=1024,
-            ge=16,
-            le=1048576,
-            description="Last vectors that are clustered; 16 per cluster is a good number.",
+        memory: Annotated[int, Field(ge=16, le=1048576)] | Literal["auto"] = Field(
+            default="auto",
+            description="Last vectors that are clustered, at least two per cluster, which must come in before the "
+            "first clustering. auto: 16 per cluster, so that a cluster's centre is a mean and no single vector, and "
+            "at least 256.",
         )
         every: Annotated[int, Field(ge=1, le=100000)] | Literal["auto"] = Field(
             default="auto",
@@ -77,23 +79,31 @@ class DeeperCluster(PretextTask):
                 f"task.clusters is {config.clusters} and cannot be divided into {config.groups} groups of two or more. "
                 f"Use {2 * config.groups * max(1, config.clusters // (2 * config.groups))} clusters, or one group."
             )
+        length = max(256, 16 * config.clusters) if config.memory == "auto" else int(config.memory)
+        if length < FEWEST_EACH * config.clusters:
+            raise ConfigError(
+                f"task.memory is {config.memory}, too few vectors to find {config.clusters} clusters in. Use auto, or "
+                f"{FEWEST_EACH * config.clusters} at least."
+            )
         super().__init__(encoder, config)
         inputs = pooled_channels(encoder, config.pooled_levels)
         self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm)
-        self.memory = Queue(config.memory, config.features)
+        self.memory = Queue(length, config.features)
         draw = torch.Generator().manual_seed(1)
         self.register_buffer("centroids", unit(torch.randn(config.clusters, config.features, generator=draw)))
         self.register_buffer("group_centroids", unit(torch.randn(config.groups, config.features, generator=draw)))
         self.register_buffer("weights", torch.ones(config.clusters))
         self.newest: list[Tensor] = []
+        self.has_clusters = False
+        self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """A pair of crops that overlap."""
         return self.config.crops(patch)
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, int]:
-        """Steps between two clusterings."""
-        return {"every": self._every(steps)}
+        """Steps between two clusterings, and vectors that are clustered."""
+        return {"every": self._every(steps), "memory": len(self.memory.vectors)}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each."""
@@ -121,12 +131,13 @@ class DeeperCluster(PretextTask):
         if self.training:
             self.newest += [gather(vectors.detach(), together=True) for vectors in (a, b)]
         share = 1.0 / (self.weights * self.config.clusters)
+        used = entropy(share / share.sum()) / math.log(self.config.clusters)
         return Step(
             loss=(weights * energies).mean(),
             energy=energies.mean(dim=0).detach(),
             negative_energy=None if unrelated is None else unrelated.detach(),
             trivial=math.log(self.config.clusters),  # all clusters alike
-            terms={"clusters_used": entropy(share / share.sum()) / math.log(self.config.clusters)},
+            terms={"clusters_used": used} if self.has_clusters else {},
             embeddings=torch.cat([a, b]).detach(),
         )
 
@@ -137,7 +148,7 @@ class DeeperCluster(PretextTask):
         self.newest.clear()
         if (step + 1) % self._every(total) == 0:
             known = self.memory.known()
-            if len(known) >= 2 * self.config.clusters:
+            if len(known) >= FEWEST_EACH * self.config.clusters:
                 self.cluster(known)
 
     def _every(self, total: int) -> int:
@@ -155,6 +166,7 @@ class DeeperCluster(PretextTask):
                 self.centroids[group * each : (group + 1) * each] = self._kmeans(inside, each)
         counts = torch.bincount(self._label(vectors), minlength=self.config.clusters).to(self.weights)
         self.weights.copy_(len(vectors) / (self.config.clusters * counts.clamp(min=1)))
+        self.has_clusters = True
 
     def _kmeans(self, vectors: Tensor, count: int) -> Tensor:
         start = spread_start(vectors, count)
@@ -184,6 +196,11 @@ class DeeperCluster(PretextTask):
             self.config.clusters // self.config.groups
         )
         return of_cluster == group[:, None]
+
+
+def _recall(task: DeeperCluster, _: Any) -> None:
+    """Whether a state that was loaded comes from after a clustering: before, all clusters weigh the same."""
+    task.has_clusters = bool((task.weights != 1.0).any())
 
 
 @hookimpl

@@ -73,6 +73,25 @@ def test_the_memory_is_clustered_every_so_many_steps_once_it_knows_enough():
     assert not torch.equal(task.centroids, before)
 
 
+def test_a_memory_too_small_to_be_clustered_is_refused_and_the_automatic_one_never_is():
+    with pytest.raises(ConfigError, match=r"task.memory is 1024, too few .* 1000 clusters in. Use auto, or 2000"):
+        make("deepercluster", clusters=1000, memory=1024)
+    for clusters, length in ((4, 256), (64, 1024), (1000, 16000)):
+        task = make("deepercluster", clusters=clusters, memory="auto")
+        assert len(task.memory.vectors) == task.automatic((16, 20, 24), 100)["memory"] == length
+
+
+def test_the_use_of_clusters_is_told_once_there_are_some_also_after_a_restart():
+    task, pair = make("deepercluster"), {"a": directions(6, 1), "b": directions(6, 2)}
+    assert "clusters_used" not in task.compare(pair).terms
+    again = make("deepercluster")
+    again.load_state_dict(task.state_dict())
+    assert "clusters_used" not in again.compare(pair).terms
+    task.cluster(directions(24, 3))
+    again.load_state_dict(task.state_dict())
+    assert again.compare(pair).terms["clusters_used"] == task.compare(pair).terms["clusters_used"] < 1.0
+
+
 @pytest.mark.parametrize(("clusters", "groups"), [(10, 4), (8, 8)])
 def test_clusters_that_cannot_be_divided_are_an_error(clusters, groups):
     with pytest.raises(ConfigError, match="groups of two or more"):

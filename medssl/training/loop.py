@@ -27,6 +27,7 @@ from medssl.store.loader import RegionLoader
 from medssl.store.plan import BatchPlan
 from medssl.training.batch_gradient import backward, set_up_chunks
 from medssl.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from medssl.training.finite import WHAT_TO_DO, FiniteWatch
 from medssl.training.interrupt import stop_on_signal
 from medssl.training.metrics import StepMetrics
 from medssl.training.online_probe import OnlineProbe
@@ -72,7 +73,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
     """Train to the last step, writing metrics, pictures and checkpoints to `run`, on the processes that `fabric`
     has started.
 
-    The trained module is `training.module` itself. Raises TrainingError when the loss is no longer finite,
+    The trained module is `training.module` itself. Raises TrainingError when loss or gradient are no longer finite,
     CheckpointError when state cannot be written or read, DataError when a scan of the store cannot be read,
     KeyboardInterrupt after a checkpoint when SIGINT or SIGTERM asked for a stop.
     """
@@ -85,7 +86,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
     first = restore(state, module=module, optimiser=optimiser) if state else 0
     model, optimiser = fabric.setup(module, optimiser)
     set_up_chunks(module, model, chunk=training.chunk)
-    metrics = StepMetrics(batch_size=settings.batch_size)
+    metrics, finite = StepMetrics(batch_size=settings.batch_size), FiniteWatch(fabric)
     watch = training.watch if fabric.is_global_zero else None
     if watch and state:
         watch.load_state_dict(state["watch"])
@@ -123,7 +124,12 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             trainee.after_step(step, total)
 
             done = step + 1
-            if done % settings.log_every == 0 or done in (1, total):
+            finite.note(done, loss=output.loss, grad_norm=norm)
+            logs = done % settings.log_every == 0 or done in (1, total)
+            saves = done % settings.checkpoint_every == 0 or done == total
+            if logs or saves:
+                finite.check(together=True)
+            if logs:
                 metrics.add(output, grad_norm=norm, lr=optimiser.param_groups[-1]["lr"])
                 report(metrics, done, run=run, progress=progress, fabric=fabric)
             if watch and watch.listens(done, total):
@@ -131,10 +137,14 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             look(training, done, run=run, progress=progress, fabric=fabric)
             if is_picture_step(done, total, settings.pictures_every):
                 draw_pictures(training, run, step=done, fabric=fabric)
-            if fabric.is_global_zero and (done % settings.checkpoint_every == 0 or done == total or stop):
+            stopping = bool(stop)
+            if stopping:
+                # alone: a signal may reach the ranks at different steps, where they would wait for each other for ever
+                finite.check(together=False)
+            if fabric.is_global_zero and (saves or stopping):
                 seen = watch.state_dict() if watch else None
                 save_checkpoint(run.checkpoints, module=module, optimiser=optimiser, step=done, watch=seen)
-            if stop:
+            if stopping:
                 raise KeyboardInterrupt(f"stopped by {stop.signal} after step {done}")
 
 
@@ -225,11 +235,7 @@ def report(metrics: StepMetrics, done: int, *, run: Run, progress: Progress, fab
     """Write the metrics of the last steps and show them; raises TrainingError when the loss is not finite."""
     values = metrics.collect(fabric)
     if not math.isfinite(values["train/loss"]):
-        raise TrainingError(
-            f"The loss is {values['train/loss']} at step {done}. "
-            "Lower optim.lr, or use --set loop.precision=32-true if it was 16-mixed. "
-            "The last checkpoint is from before."
-        )
+        raise TrainingError(f"The loss is {values['train/loss']} at step {done}. {WHAT_TO_DO}")
     if not fabric.is_global_zero:
         return
     run.log(done, values)

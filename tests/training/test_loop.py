@@ -119,13 +119,50 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_do(tmp_path, ball_scans):
             step = super().forward(views)
             return Step(loss=step.loss * float("nan"), energy=step.energy)
 
-    with pytest.raises(TrainingError, match="loss is nan at step 1"):
+    with pytest.raises(TrainingError, match="not finite at step 1"):
         train(
             training_of(Exploding(), ball_scans),
             fabric=start_fabric(LOOP),
             run=run_in(tmp_path / "r"),
             progress=Silent(),
         )
+
+
+class BreaksAt(Denoise):
+    """Its loss, or only its gradient, is no number at one step; then it goes on."""
+
+    def __init__(self, step: int, *, only_gradient: bool) -> None:
+        super().__init__()
+        self.step, self.only_gradient = step, only_gradient
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        step = super().forward(views)
+        if self.training and int(self.seen) + 1 == self.step:
+            root = (self.net[0].weight * 0).sum().sqrt()  # 0, with an infinite slope
+            return Step(step.loss + root if self.only_gradient else step.loss * float("nan"), step.energy)
+        return step
+
+
+@pytest.mark.parametrize("only_gradient", [True, False])
+@pytest.mark.parametrize("signalled", [True, False])
+def test_broken_weights_never_replace_a_checkpoint(tmp_path, ball_scans, monkeypatch, only_gradient, signalled):
+    module, run = BreaksAt(6, only_gradient=only_gradient), run_in(tmp_path / "run")
+    seldom = LOOP.model_copy(update={"log_every": 100})
+    if signalled:
+        after = module.after_step
+
+        def stop_after(step: int, total: int) -> None:
+            after(step, total)
+            if step + 1 == 7:  # between two checkpoints and two lines of metrics
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(module, "after_step", stop_after)
+    with pytest.raises(TrainingError, match="not finite at step 6"):
+        train(training_of(module, ball_scans, seldom), fabric=start_fabric(seldom), run=run, progress=Silent())
+    state = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+    assert state["step"] == 4
+    assert all(bool(tensor.isfinite().all()) for tensor in state["module"].values())
+    assert not all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, ball_scans):

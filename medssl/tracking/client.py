@@ -6,6 +6,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from medssl.errors import TrackingError
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -38,7 +40,7 @@ def connect(store: TrackingStore) -> MlflowClient:
 
 def experiment_id(client: MlflowClient, name: str, store: TrackingStore) -> str:
     """Id of the experiment, made where it is missing; its artifacts lie beside the database, not in the working
-    directory.
+    directory. Raises TrackingError when somebody deleted it: MLflow keeps its name and takes no runs.
     """
     from mlflow.exceptions import MlflowException
 
@@ -52,4 +54,9 @@ def experiment_id(client: MlflowClient, name: str, store: TrackingStore) -> str:
             found = client.get_experiment_by_name(name)  # another process was faster
             if found is None:
                 raise
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"The experiment '{name}' was deleted in MLflow. "
+            "Restore it there, or choose another name with tracking.experiment."
+        )
     return str(found.experiment_id)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from medssl.config import TrackingConfig
-from medssl.errors import MedsslError
+from medssl.errors import MedsslError, TrackingError
 from medssl.runs.run import Run
 
 if TYPE_CHECKING:
@@ -91,9 +91,13 @@ class Mirror:
     def _count(self, error: Exception) -> None:
         self.failures += 1
         if self.failures == FAILURES_UNTIL_SAID:
-            self._say(
-                f"MLflow cannot be reached ({type(error).__name__}). Training goes on; metrics are in the run folder."
+            # Our own errors say what to do; those of MLflow may quote addresses and passwords.
+            what = (
+                str(error)
+                if isinstance(error, TrackingError)
+                else f"MLflow cannot be reached ({type(error).__name__})."
             )
+            self._say(f"{what} Training goes on; metrics are in the run folder.")
 
     def _say(self, sentence: str) -> None:
         log.warning(sentence)

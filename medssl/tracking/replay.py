@@ -20,7 +20,6 @@ from medssl.tracking.naming import flat_settings, metric_name, picture_name, pla
 from medssl.tracking.workspace import tracking_store
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 RUN_ID = "mlflow_run_id"
@@ -87,7 +86,7 @@ class Replay:
 
     def _find_or_create(self, experiment: str) -> str:
         known = self.run.facts.get(RUN_ID)
-        run_id = str(known) if known and _exists(self.client, str(known)) else self._find_by_tag(experiment)
+        run_id = str(known) if known and self._is_own(str(known)) else self._find_by_tag(experiment)
         if run_id is None:
             run_id = self._create(experiment)
         else:
@@ -96,6 +95,19 @@ class Replay:
         if run_id != known:
             self.run.update(**{RUN_ID: run_id})
         return run_id
+
+    def _is_own(self, run_id: str) -> bool:
+        """Whether MLflow has this run, nobody deleted it, and it is not that of the run of which this is a copy."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        try:
+            found = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return False
+            raise
+        return bool(found.info.lifecycle_stage == "active" and found.data.tags.get(RUN_TAG) == self.run.id)
 
     def _find_by_tag(self, experiment: str) -> str | None:
         """A run that was made but not noted in run.json: the process died in between, or another store was used."""
@@ -187,17 +199,5 @@ def _tags(run: Run) -> dict[str, str]:
     about = {"medssl.kind": run.kind, "medssl.status": run.status, "medssl.resumes": str(len(record.resumes))}
     # Safe to send: the class of the error and a place in a package, see medssl.runs.ending.
     reason = {"medssl.reason": record.reason} if record.reason else {}
-    return plain_tags(facts) | about | reason | parent
-
-
-def _exists(client: MlflowClient, run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-
-    try:
-        client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            return False
-        raise
-    return True
+    origin = {"medssl.resumed_from": record.resumed_from} if record.resumed_from else {}
+    return plain_tags(facts) | about | reason | parent | origin

@@ -1,12 +1,15 @@
 """MLflow has what the run folder has: once, completely, and without anything that identifies a patient."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from medssl.config import TrackingConfig
+from medssl.errors import TrackingError
 from medssl.runs.run import Run
 from medssl.tracking.client import quiet_mlflow
 from medssl.tracking.mirror import Mirror
@@ -137,3 +140,45 @@ def test_a_remote_store_gets_no_pictures_unless_they_are_switched_on(tmp_path, m
     run.finish("finished")
     assert sync(run.folder).sent == 60
     assert sync(run.folder, pictures="on").sent == 1
+
+
+def test_a_run_that_was_deleted_in_mlflow_is_sent_anew(tmp_path):
+    run = make_run(tmp_path)
+    run.finish("finished")
+    deleted = sync(run.folder).mlflow_run_id
+    client_of(tmp_path).delete_run(deleted)
+    report = sync(run.folder)
+    assert report.mlflow_run_id != deleted
+    assert report.sent == 2 * 30 + 1
+    assert sync(run.folder).sent == 0
+
+
+def test_a_deleted_experiment_is_named_with_what_to_do(tmp_path):
+    run = make_run(tmp_path)
+    run.finish("finished")
+    sync(run.folder)
+    client = client_of(tmp_path)
+    client.delete_experiment(client.get_experiment_by_name("medssl").experiment_id)
+    with pytest.raises(TrackingError, match=r"'medssl' was deleted .* Restore it there, or .* tracking\.experiment"):
+        sync(run.folder)
+    again = Run.resume(run.folder, at_step=30)
+    with Mirror(again, settings=SETTINGS, every_s=0.01) as mirror, again.recording():
+        wait_for(lambda: mirror.failures >= 3)
+    assert "'medssl' was deleted" in again.log_file.read_text()
+
+
+def test_a_copy_that_goes_on_has_a_run_of_its_own_in_mlflow(tmp_path):
+    run = make_run(tmp_path)
+    run.finish("killed")
+    original = sync(run.folder).mlflow_run_id
+    shutil.copytree(run.folder, tmp_path / "copy")
+    assert sync(tmp_path / "copy").sent == 0  # as long as it only is the same
+    copy = Run.resume(tmp_path / "copy", at_step=30)
+    log_steps(copy, range(31, 41))
+    copy.finish("finished")
+    report = sync(copy.folder)
+    assert report.mlflow_run_id != original
+    client = client_of(tmp_path)
+    assert len(client.get_metric_history(original, "train/loss")) == 30
+    assert len(client.get_metric_history(report.mlflow_run_id, "train/loss")) == 40
+    assert client.get_run(report.mlflow_run_id).data.tags["medssl.resumed_from"] == run.id

@@ -22,7 +22,7 @@ def ui(
 
     from medssl.errors import UsageError
     from medssl.runs.ending import sigterm_as_exception
-    from medssl.tracking.server import link_to_runs, start_server, stop_server, wait_until_healthy
+    from medssl.tracking.server import link_to_runs, start_server, stop_server, wait_until_end, wait_until_healthy
 
     if host not in LOCAL and not allowed_hosts:
         raise UsageError(
@@ -37,6 +37,6 @@ def ui(
             with Console(stderr=True).status("starting MLflow"):
                 wait_until_healthy(server, url, waiting=lambda: None)
             typer.echo(f"MLflow: {link_to_runs(url)}  (Ctrl-C stops it)")
-            server.wait()
+            wait_until_end(server)
         finally:
             stop_server(server)

@@ -1,8 +1,10 @@
 """MLflow's own server on this machine, for looking at a workspace."""
 
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,13 +23,14 @@ def start_server(folder: Path, *, host: str, port: int, allowed_hosts: str | Non
     """Start `mlflow server` over the workspace's database, in a process group of its own.
 
     One worker and no job execution: 2 processes and 0.5 GB in place of 10 and 1.8 GB, and the job interface has no
-    login (CVE-2026-0545). Raises TrackingError when the workspace has no database.
+    login (CVE-2026-0545). Raises TrackingError when the workspace has no database, or the port is taken.
     """
     database = folder.absolute() / DATABASE
     if not database.exists():
         raise TrackingError(
             f"{folder} has no {DATABASE}. Train something there first, or give the folder that holds your runs."
         )
+    check_port(host, port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{database}"]
     command += ["--default-artifact-root", (database.parent / ARTIFACTS).as_uri()]
@@ -42,6 +45,29 @@ def start_server(folder: Path, *, host: str, port: int, allowed_hosts: str | Non
     log = (database.parent / ".mlflow-server.log").open("wb")
     with log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise TrackingError where nobody can listen at this address: whoever does already would answer in our place."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As servers do: connections that are just closing are no reason to wait.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise TrackingError(f"The port {port} is taken by another program. Try another with --port.") from None
+        reason = error.strerror or type(error).__name__
+        raise TrackingError(
+            f"No server can listen at {host}:{port} ({reason}). Try another --host or --port."
+        ) from error
+
+
+def wait_until_end(server: subprocess.Popen[bytes]) -> None:
+    """Return when the server ends. Raises TrackingError when it did not end well."""
+    if code := server.wait():
+        raise TrackingError(f"The MLflow server ended with code {code}. Its last words are in .mlflow-server.log.")
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str, *, waiting: Callable[[], None]) -> None:

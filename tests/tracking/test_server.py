@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -58,3 +59,32 @@ def test_a_kill_of_the_command_ends_the_server_too(tmp_path, monkeypatch):
         ui(tmp_path, host="127.0.0.1", port=5000, allowed_hosts=None)
     assert caught.value.code == 128 + signal.SIGTERM
     assert sleeper.poll() is not None
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("listens_at", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_another_program_has_is_said_before_anything_is_started(tmp_path, monkeypatch, listens_at):
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a server was started"))
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((listens_at, 0))
+        other.listen()
+        with pytest.raises(TrackingError, match="is taken by another program"):
+            start_server(tmp_path, host="127.0.0.1", port=other.getsockname()[1], allowed_hosts=None)
+
+
+@pytest.mark.enable_socket
+def test_an_address_that_is_not_of_this_machine_is_said(tmp_path):
+    (tmp_path / "mlflow.db").touch()
+    with pytest.raises(TrackingError, match=r"No server can listen at 192\.0\.2\.1:5000"):
+        start_server(tmp_path, host="192.0.2.1", port=5000, allowed_hosts=None)
+
+
+def test_a_server_that_dies_by_itself_is_an_error(tmp_path, monkeypatch, capsys):
+    dying = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], start_new_session=True)
+    monkeypatch.setattr("medssl.tracking.server.start_server", lambda *args, **kwargs: dying)
+    monkeypatch.setattr("medssl.tracking.server.wait_until_healthy", lambda *args, **kwargs: None)
+    monkeypatch.setattr("medssl.tracking.server.link_to_runs", lambda url: url)
+    with pytest.raises(TrackingError, match="ended with code 3"):
+        ui(tmp_path, host="127.0.0.1", port=5000, allowed_hosts=None)

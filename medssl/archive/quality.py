@@ -25,7 +25,7 @@ def check_voxels(volume: Volume) -> None:
         if bad:
             raise Rejected(Reason.NAN_VOXELS, f"{bad} of {voxels.size} voxels are NaN or infinite")
     low, high = voxels.min(), voxels.max()
-    if max(-float(low), float(high)) > np.finfo(np.float32).max:
+    if max(-float(low), float(high)) > float(np.finfo(np.float32).max):
         raise Rejected(Reason.NAN_VOXELS, f"voxels from {low:g} to {high:g}, beyond the range of 32-bit floats")
     if low == high:
         raise Rejected(Reason.EMPTY_VOLUME, f"all voxels are {low:g}")

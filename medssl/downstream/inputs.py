@@ -7,7 +7,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from medssl.archive.discover import walk
-from medssl.archive.index import IndexedFile
+from medssl.archive.indexed import IndexedFile
 from medssl.archive.limits import Limits
 from medssl.archive.reasons import Reason
 from medssl.archive.record import parse_record

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import sqlite3
 import sys
+from contextlib import closing
 
 import nibabel
 import numpy as np
@@ -140,8 +142,12 @@ def test_damage_deep_in_the_private_index_is_told_in_a_sentence(tmp_path, medssl
     out = tmp_path / "cohort"
     medssl("ingest", archive, "--out", out, "--workers", 0)
     path = out / "private" / "index.sqlite"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))  # the first page, with the tables' names, is sound
+    with closing(sqlite3.connect(path)) as index:  # the page on which the table of files begins; opening reads others
+        (size,) = index.execute("PRAGMA page_size").fetchone()
+        (page,) = index.execute("SELECT rootpage FROM sqlite_master WHERE name = 'files'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
     for words in (("ingest", archive, "--out", out, "--workers", 0), ("archive", "explain", out, "IM0003")):
         assert "index.sqlite is damaged" in medssl(*words, code=1).output
 

@@ -287,6 +287,17 @@ def test_a_start_that_does_not_exist_is_named(world, tmp_path):
     assert is_untouched(tmp_path / "run")
 
 
+@pytest.mark.parametrize("asked", [["--encoder", "segresnet"], ["--set", "encoder.preset=small"]], ids="=".join)
+def test_an_encoder_that_is_not_the_one_of_the_start_is_refused(world, tmp_path, asked):
+    call = ["finetune", "--cohort", world / "cohort", "--labels", "1", "--out", tmp_path / "run", *SHORT, *PATCH]
+    refused(medssl(*call, "--init", world / "run", *asked), 2, " ".join(asked), str(world / "run"), "'dynunet'")
+    assert is_untouched(tmp_path / "run")
+    # The same one, and one that a file names beside its own run, ask for nothing else.
+    (tmp_path / "file.yaml").write_text("encoder: segresnet")
+    same = medssl(*call, "--init", world / "run", "--encoder", "dynunet", "--config", tmp_path / "file.yaml")
+    assert same.exit_code == 0, same.output
+
+
 def test_weights_of_another_architecture_are_refused_before_anything_is_written(world, tmp_path):
     other = ["--set", "encoder.preset=small", "--out", tmp_path / "other"]
     made = medssl("pretrain", "--cohort", world / "cohort", "--task", "masked-volume", *SHORT, *PATCH, *other)

@@ -73,10 +73,10 @@ def _readme(source: Source) -> str:
     each = " Each of them is prepared in its own way: let a run have scans of one, and name it." if several else ""
     return f"""# A network from medssl
 
-This bundle {what}. It needs MONAI, nibabel and pytorch-ignite; it does not need medssl.
+This bundle {what}. It needs MONAI, fire, nibabel and pytorch-ignite; it does not need medssl.
 {seen}{each}
 
-Put scans (`*.nii.gz`) into `data/`, then, in this folder:
+Put scans (`*.nii.gz`) into `data/`, then, in the folder of the bundle:
 
     PYTHONPATH=. python -m monai.bundle run --config_file configs/inference.json{given}
 

@@ -14,9 +14,9 @@ from medssl.exchange.source import Source
 from medssl.store.normalisation import CT_LOW_HU, CT_MEAN_HU, CT_STD_HU
 
 VERSION = "1.0.0"
-# What a bundle's workflow needs beyond MONAI itself: the trainers, and a reader of NIfTI.
 AXIS_LABELS = [["L", "R"], ["P", "A"], ["I", "S"]]
-REQUIRED = {"nibabel": "5.3.0", "pytorch-ignite": "0.5.1"}
+# What a bundle's workflow needs beyond MONAI itself: its command line, a reader of NIfTI, and the trainers.
+REQUIRED = {"fire": "0.7.0", "nibabel": "5.3.0", "pytorch-ignite": "0.5.1"}
 
 
 def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:

@@ -20,14 +20,19 @@ _DISK_ADVICE = {
     errno.EROFS: "Write elsewhere with --out.",
     errno.EACCES: "Change its permissions, or choose another path.",
     errno.EPERM: "Change its permissions, or choose another path.",
+    errno.EEXIST: "A file is in the way. Choose a folder with --out.",
+    errno.ENOTDIR: "A file is in the way. Choose a folder with --out.",
+    errno.ENAMETOOLONG: "Choose a shorter path.",
 }
+# These are answers to a path that was given, not to the state of the disk.
+_ASKED_WRONGLY = (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class GuardedGroup(TyperGroup):
     """Every command runs inside this: errors that a user can act on become one line, bugs keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; MedsslErrors, full disks and plugins that call sys.exit end it with a sentence."""
+        """Run the command; MedsslErrors, what the disk refuses and plugins that call sys.exit end it with a sentence."""
         if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is no UTF-8 is printed all the same
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
@@ -44,7 +49,7 @@ class GuardedGroup(TyperGroup):
             if error.errno not in _DISK_ADVICE:
                 raise
             typer.echo(f"Error: {_disk_sentence(error)}", err=True)
-            raise typer.Exit(EXIT_FAILED) from error
+            raise typer.Exit(EXIT_USAGE if error.errno in _ASKED_WRONGLY else EXIT_FAILED) from error
         except RuntimeError as error:
             if not _is_out_of_gpu_memory(error):
                 raise

@@ -380,6 +380,27 @@ def test_prediction_with_a_pretraining_says_that_it_needs_a_fine_tuned_model(wor
     assert is_untouched(tmp_path / "out")
 
 
+@pytest.mark.parametrize("below", ["", "x"])
+@pytest.mark.parametrize("command", ["predict", "label-efficiency", "demo", "ingest", "convert"])
+def test_a_file_where_the_out_folder_should_be_is_said(world, tmp_path, command, below):
+    (tmp_path / "afile").write_text("words")
+    scans, cohort = world / "archive" / "images", ["--cohort", world / "cohort", *SHORT, *PATCH]
+    options = {
+        "predict": ["--model", world / "model", "--input", scans],
+        "label-efficiency": ["--init", world / "run", "--labels", "1", "--seeds", "1", *cohort],
+        "ingest": [scans, "--workers", "0"],
+        "convert": [scans, "--workers", "0"],
+    }
+    result = medssl(command, *options.get(command, []), "--out", tmp_path / "afile" / below)
+    refused(result, 2, "afile")
+    assert (tmp_path / "afile").read_text() == "words"
+
+
+def test_a_path_that_is_too_long_is_said(world, tmp_path):
+    call = ["predict", "--model", world / "model", "--input", world / "archive" / "images"]
+    refused(medssl(*call, "--out", tmp_path / ("x" * 300)), 2, "File name too long", "Choose a shorter path.")
+
+
 def test_a_label_file_that_exists_is_not_overwritten_unless_asked(world, tmp_path):
     (tmp_path / "out").mkdir()
     by_hand = tmp_path / "out" / "case_003_labels.nii.gz"

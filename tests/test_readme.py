@@ -1,7 +1,10 @@
 """README.md and docs/quickstart.md: what they link to exists, what they tell people to type works."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,17 @@ def test_the_two_commands_of_the_readme_are_targets_of_the_makefile():
     targets = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     assert targets == ["demo", "test"]
     assert set(targets) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+def test_the_quickstart_makes_every_folder_that_its_commands_are_given(tmp_path):
+    lines = [
+        line.strip() for line in DOCUMENTS[1].read_text().split("## 1.")[0].splitlines() if line.startswith("    ")
+    ]
+    script = "\n".join(lines).replace("--nifti-cases 24", "--nifti-cases 2 --dicom-patients 1")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-ec", script], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    assert {"scans", "labels", "new_scans"} <= {folder.name for folder in tmp_path.iterdir()}
+    assert len(list((tmp_path / "new_scans").iterdir())) == 2
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds. passed_over: files that are neither NIfTI nor DICOM, unless they lie in a series' folder."""
+    """What a source holds. passed_over: files that are no scans, unless they lie in the folder of a series."""
 
     inputs: tuple[Input, ...]
     passed_over: tuple[Path, ...]
@@ -77,7 +77,7 @@ def find_inputs(source: Path, out: Path) -> Found:
     inputs = [item for item in inputs if item.path.resolve() not in written]  # where `out` is the source
     if not inputs:
         raise UsageError(
-            f"{source} holds no scan: none of its {len(passed_over)} files is NIfTI or DICOM. Give a NIfTI file, or a "
+            f"{source} holds no scan: none of its {len(passed_over)} files is a NIfTI file or a DICOM image. Name a "
             "folder with scans."
         )
     return Found(tuple(inputs), tuple(passed_over))

@@ -57,7 +57,7 @@ def predict(
     check_outputs(found.inputs, overwrite=overwrite)
     if found.passed_over:
         more = ", ..." if len(found.passed_over) > 1 else ""
-        note(f"passed over, being neither NIfTI nor DICOM: {len(found.passed_over)} ({found.passed_over[0]}{more})")
+        note(f"passed over, being no scans: {len(found.passed_over)} ({found.passed_over[0]}{more})")
     out.mkdir(parents=True, exist_ok=True)
     results = []
     for item in found.inputs:

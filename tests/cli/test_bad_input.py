@@ -418,11 +418,11 @@ def test_a_file_that_is_no_scan_is_no_failed_scan_and_is_said_once(world, tmp_pa
     (scans / "README.md").write_text("words")
     result = medssl("predict", "--model", world / "model", "--input", scans, "--out", tmp_path / "out")
     assert (result.exit_code, "5 of 5 scans segmented" in result.stdout) == (0, True)
-    assert result.stderr == f"passed over, being neither NIfTI nor DICOM: 1 ({scans / 'README.md'})\n"
+    assert result.stderr == f"passed over, being no scans: 1 ({scans / 'README.md'})\n"
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.txt").write_text("words")
     call = ["predict", "--model", world / "model", "--input", tmp_path / "papers", "--out", tmp_path / "none"]
-    refused(medssl(*call), 2, "papers holds no scan", "none of its 1 files is NIfTI or DICOM")
+    refused(medssl(*call), 2, "papers holds no scan", "none of its 1 files is a NIfTI file or a DICOM image")
     assert is_untouched(tmp_path / "none")
 
 

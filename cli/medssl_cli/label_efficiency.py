@@ -15,7 +15,12 @@ def label_efficiency(
     ],
     cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --labels`.")] = None,
     labels: Annotated[str, typer.Option(help="Label counts, such as 3,5,10.")] = "3,5,10",
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other labels and new weights.")] = 3,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Repetitions with other labels and new weights. With fewer than 6 the intervals are too narrow."
+        ),
+    ] = 3,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each fine-tuning.")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="YAML file; later files win. Repeatable.")] = None,
     set_: Annotated[

@@ -22,9 +22,19 @@ def paired_interval(scores: npt.NDArray[np.float64], *, resamples: int = RESAMPL
     independently.
 
     Both are samples: of label choices and initialisations, and of patients. Resampling only cases would call a lucky
-    draw of labels an improvement; so this interval is the wider, honest one (Owen 2007, "The pigeonhole bootstrap",
-    eq. 3). Values that are NaN (a case without any class) are left out; None where all are. The generator is fixed: the
-    same scores give the same interval.
+    draw of labels an improvement; this interval is wider (Owen 2007, "The pigeonhole bootstrap", eq. 3). With few seeds
+    it is still too narrow. Share of intervals that hold a true difference of zero (share that lies above it) in %, of
+    2000 tables each; 40 cases, standard deviation of the cases' part 2 points, of the rest 2, of the seeds' part as
+    told; benchmarks/interval_coverage.py:
+
+        seeds' part   3 seeds      6 seeds      10 seeds
+        0             97.4 (1.3)   96.0 (2.1)   95.8 (1.8)
+        0.5           94.2 (3.1)   95.2 (2.8)   95.5 (2.2)
+        1             88.2 (5.8)   92.7 (3.7)   93.8 (3.3)
+        2             81.6 (9.1)   89.0 (6.0)   92.0 (4.2)
+
+    Values that are NaN (a case without any class) are left out; None where all are. The generator is fixed: the same
+    scores give the same interval.
     """
     seeds, cases = scores.shape
     if not np.isfinite(scores).any():

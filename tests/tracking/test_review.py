@@ -34,6 +34,12 @@ def test_a_gain_whose_interval_is_above_zero_is_called_one(tmp_path):
     assert any("5 labels: the interval spans zero" in caution for caution in cautions(evidence))
 
 
+@pytest.mark.parametrize(("seeds", "few"), [(3, True), (5, True), (6, False)])
+def test_fewer_than_six_seeds_are_a_caution(tmp_path, seeds, few):
+    found = cautions(read_evidence(evidence_folder(tmp_path, gains={3: 0.04}, seeds=seeds)))
+    assert any(f"{seeds} seeds only: the intervals are too narrow" in caution for caution in found) == few
+
+
 def test_noise_is_not_called_a_gain(tmp_path):
     evidence = read_evidence(evidence_folder(tmp_path, gains={3: 0.001}, noise=0.1))
     assert "shows no gain" in verdict(evidence)
@@ -49,6 +55,7 @@ def test_a_class_that_was_never_learned_and_few_seeds_are_cautions(tmp_path):
     found = "\n".join(cautions(read_evidence(tmp_path)))
     assert "Class 2 was never learned from scratch" in found
     assert "1 seeds only" in found
+    assert "--seeds 6 or more" in found
     assert "2 test scans only" in found
 
 

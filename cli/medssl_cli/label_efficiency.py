@@ -1,5 +1,6 @@
 """`medssl label-efficiency`: does pretraining help when labels are few?"""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +67,7 @@ def named_runs(given: list[str]) -> dict[str, str]:
     runs: dict[str, str] = {}
     for text in given:
         name, _, folder = text.rpartition("=")
-        name = name or Path(folder).name
+        name = name or Path(os.path.abspath(folder)).name  # `.` has no name; a link keeps its own
         if name in runs or name == "scratch":
             raise UsageError(f"Two starts are called '{name}'. Give one another name: --init OTHER={folder}.")
         runs[name] = folder

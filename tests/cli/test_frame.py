@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from medssl.errors import CheckpointError, ConfigError, DataError, PluginError, TrackingError, UsageError
 from medssl_cli.errors import GuardedGroup
+from medssl_cli.label_efficiency import named_runs
 from medssl_cli.main import COMMANDS, app
 
 HEAVY = ("torch", "monai", "mlflow", "matplotlib", "pandas", "pyarrow", "pydicom", "blosc2", "nibabel", "numpy")
@@ -128,6 +129,14 @@ def test_a_full_gpu_is_a_sentence_and_another_runtime_error_a_bug():
     assert result.exit_code == 1
     assert "Lower loop.batch_size or patch" in result.stderr
     assert isinstance(CliRunner().invoke(failing(RuntimeError("shape")), ["fail"]).exception, RuntimeError)
+
+
+@pytest.mark.parametrize("given", [".", "../masked", "below/..", "../latest"])
+def test_a_start_is_called_like_its_folder_however_that_is_written(tmp_path, monkeypatch, given):
+    (tmp_path / "masked" / "below").mkdir(parents=True)
+    (tmp_path / "latest").symlink_to(tmp_path / "masked")
+    monkeypatch.chdir(tmp_path / "masked")
+    assert named_runs([given]) == {"latest" if given == "../latest" else "masked": given}
 
 
 def test_an_interrupt_ends_with_130():

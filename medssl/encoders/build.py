@@ -75,10 +75,11 @@ def explain(
     if not 1 <= in_channels <= MOST_CHANNELS:
         raise ConfigError(f"in_channels of encoder '{name}' is {in_channels}. It lies between 1 and {MOST_CHANNELS}.")
     if not hasattr(kind, "resolve"):  # an encoder from a plugin that knows no presets takes its options as they are
-        return EncoderDescription(name=name, in_channels=in_channels, options=given), []
+        return EncoderDescription(name=name, in_channels=in_channels, options=given, spacing_mm=spacing_mm), []
     resolved, more = kind.resolve(size, _checked(kind.Options, given), patch=patch, spacing_mm=spacing_mm)
     checked = check_options(kind.Options, resolved, prefix=PREFIX)
-    description = EncoderDescription(name=name, in_channels=in_channels, options=checked.model_dump(mode="json"))
+    dumped = checked.model_dump(mode="json")
+    description = EncoderDescription(name=name, in_channels=in_channels, options=dumped, spacing_mm=spacing_mm)
     return description, reasons + more
 
 

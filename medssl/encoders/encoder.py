@@ -11,13 +11,14 @@ class EncoderDescription(BaseModel):
     """All that is needed to build an encoder again: it is stored beside its weights.
 
     name: as in `--encoder`. in_channels: of the images. options: keyword arguments of the builder, resolved (no
-    "auto").
+    "auto"). spacing_mm: of the scans that it was planned for, along D, H, W; None where nobody said, as for cubes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     in_channels: int = 1
     options: dict[str, Any] = {}
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 class Decoder(nn.Module):

@@ -67,7 +67,10 @@ class SegResNetEncoder(Encoder):
         super().__init__()
         options, in_channels = SegResNetOptions.model_validate(description.options), description.in_channels
         self.description = EncoderDescription(
-            name=self.name, in_channels=in_channels, options=options.model_dump(mode="json")
+            name=self.name,
+            in_channels=in_channels,
+            options=options.model_dump(mode="json"),
+            spacing_mm=description.spacing_mm,
         )
         self.options = options
         levels = range(len(options.blocks_down))

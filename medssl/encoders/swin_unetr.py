@@ -72,7 +72,10 @@ class SwinUNETREncoder(Encoder):
         super().__init__()
         options, in_channels = SwinUNETROptions.model_validate(description.options), description.in_channels
         self.description = EncoderDescription(
-            name=self.name, in_channels=in_channels, options=options.model_dump(mode="json")
+            name=self.name,
+            in_channels=in_channels,
+            options=options.model_dump(mode="json"),
+            spacing_mm=description.spacing_mm,
         )
         self.options = options
         self.channels = tuple(options.feature_size * 2**level for level in range(LEVELS))

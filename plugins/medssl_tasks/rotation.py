@@ -2,7 +2,7 @@
 
 After Gidaris et al. 2018 (arXiv 1803.07728) and, in 3D, Taleb et al. 2020 (arXiv 2006.03829). A cube has 24 proper
 rotations; where voxels are not cubes, turning an axis of thick slices into another one shows by itself, and only the 4
-turns in the plane are left.
+turns in the plane of the slices are left.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,6 +26,8 @@ from medssl.pretext.tiles import Edges
 from medssl.store.crops import Crop
 from medssl.views.region import Region
 
+THICK = 2.0  # how many times as long a voxel edge must be to give turns away, as in the topology of encoders
+
 
 class Rotation(PretextTask):
     """Turn a patch by quarter turns and say by which."""
@@ -38,9 +40,9 @@ class Rotation(PretextTask):
 
         group: Literal["auto", "cube", "in-plane"] = Field(
             default="auto",
-            description="The 24 rotations of a cube, or the 4 turns in the plane of the slices (H, W). auto: cube "
-            "where the encoder treats the three axes alike, which it does unless slices are thick; "
-            "with thick slices the texture would give the answer away.",
+            description="The 24 rotations of a cube, or the 4 turns in the plane of the slices (H, W, unless another "
+            "axis is the thick one). auto: cube where no voxel edge is twice as long as another; with thick slices the "
+            "texture would give the answer away, so that cube is refused there.",
         )
         copies: int = Field(
             default=2,
@@ -61,8 +63,8 @@ class Rotation(PretextTask):
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
-        alike = all(len(set(stride)) == 1 for stride in encoder.strides)
-        self.turns = TURNS_OF_A_CUBE if config.group == "cube" or (config.group == "auto" and alike) else TURNS_IN_PLANE
+        self.about = turning_axis(encoder, config.group)
+        self.turns = TURNS_OF_A_CUBE if self.about is None else turns_about(self.about)
         if config.copies > len(self.turns):
             raise ConfigError(
                 f"task.copies is {config.copies}, but there are {len(self.turns)} turns. "
@@ -74,19 +76,17 @@ class Rotation(PretextTask):
         """A patch with equal edges, so that turning it leaves its shape: about as many voxels as the patch, and no edge
         above it.
 
-        In the plane only H and W are made equal.
+        In the plane only the two edges that change places are made equal.
         """
-        d, h, w = patch
         step = self.encoder.divisor
-        if self.turns is TURNS_IN_PLANE:
-            edge = _rounded(min(h, w), max(step[1:]))
-            return {"patch": self.config.geometry.crop((d, edge, edge))}
-        edge = _rounded(min(patch), max(step))
-        return {"patch": self.config.geometry.crop((edge, edge, edge))}
+        turning = [axis for axis in range(3) if axis != self.about]
+        edge = _rounded(min(patch[axis] for axis in turning), max(step[axis] for axis in turning))
+        d, h, w = (edge if axis in turning else patch[axis] for axis in range(3))
+        return {"patch": self.config.geometry.crop((d, h, w))}
 
     def automatic(self, patch: Edges, steps: int) -> Mapping[str, str]:
         """The turns that are told apart."""
-        return {"group": "cube" if self.turns is TURNS_OF_A_CUBE else "in-plane"}
+        return {"group": "cube" if self.about is None else "in-plane"}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`upright`, the patch; `turned` (B, copies, C, D, H, W); `turn` (B, copies), the index of each turn, no two
@@ -131,6 +131,34 @@ Turn = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
 """(axes, mirrored): new axis i is old axis axes[i], run backwards where mirrored[i]."""
 
 
+def turning_axis(encoder: Encoder, group: str) -> int | None:
+    """The axis about which to turn; None for all of them, as those of a cube.
+
+    By the spacing that the encoder was planned for; where that is not known, by whether it treats the axes alike.
+    Raises ConfigError where the shape of a voxel would give away every turn that was asked for.
+    """
+    spacing = encoder.description.spacing_mm
+    if spacing is None:
+        alike = all(len(set(stride)) == 1 for stride in encoder.strides)
+        return None if group == "cube" or (group == "auto" and alike) else 0
+    if max(spacing) < THICK * min(spacing):
+        return 0 if group == "in-plane" else None
+    shown = [round(edge, 3) for edge in spacing]
+    if group == "cube":
+        raise ConfigError(
+            f"task.group is cube, but voxels are {shown} mm (D, H, W): their shape would give the turns away. Use "
+            "--set task.group=in-plane, or auto, or ingest with a spacing of equal edges."
+        )
+    for axis in range(3):
+        one, other = (spacing[i] for i in range(3) if i != axis)
+        if max(one, other) < THICK * min(one, other):
+            return axis
+    raise ConfigError(
+        f"voxels are {shown} mm (D, H, W), no two edges alike: their shape gives every quarter turn away. Ingest with "
+        "another spacing, or choose another task."
+    )
+
+
 def turned(image: Tensor, turn: Turn) -> Tensor:
     """(C, D, H, W) turned."""
     axes, mirrored = turn
@@ -160,8 +188,13 @@ def _rounded(edge: int, step: int) -> int:
     return max(1, edge // step) * step
 
 
+def turns_about(axis: int) -> tuple[Turn, ...]:
+    """The 4 turns that leave an axis where it is, the identity first."""
+    return tuple(turn for turn in TURNS_OF_A_CUBE if turn[0][axis] == axis and not turn[1][axis])
+
+
 TURNS_OF_A_CUBE = _proper_turns()
-TURNS_IN_PLANE = tuple(turn for turn in TURNS_OF_A_CUBE if turn[0][0] == 0 and not turn[1][0])
+TURNS_IN_PLANE = turns_about(0)
 
 
 @hookimpl

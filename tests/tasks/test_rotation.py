@@ -6,6 +6,8 @@ import torch
 from pydantic import ValidationError
 from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms
 
+from medssl.encoders.build import build_encoder, describe
+from medssl.encoders.encoder import EncoderDescription
 from medssl.errors import ConfigError
 from medssl_tasks.rotation import TURNS_IN_PLANE, TURNS_OF_A_CUBE, Rotation, inverse, turned
 
@@ -60,6 +62,37 @@ def test_thick_slices_leave_only_the_turns_in_their_plane():
     assert task(flat_encoder()).turns == TURNS_IN_PLANE
     assert task(flat_encoder(), group="cube").turns == TURNS_OF_A_CUBE
     assert task(group="in-plane").head.layers[-1].out_features == 4
+
+
+def spaced(*spacing_mm):
+    encoder = SmallEncoder()
+    encoder.description = EncoderDescription(name="small", spacing_mm=spacing_mm)
+    return encoder
+
+
+def test_the_shape_of_a_voxel_decides_whatever_the_strides_of_the_encoder():
+    assert task(spaced(1.5, 1.0, 1.0)).turns == TURNS_OF_A_CUBE
+    assert task(spaced(5.0, 1.0, 1.0)).turns == TURNS_IN_PLANE
+    assert task(spaced(5.0, 1.0, 1.0), group="in-plane").turns == TURNS_IN_PLANE
+    with pytest.raises(ConfigError, match=r"voxels are \[5.0, 1.0, 1.0\] mm .* Use --set task.group=in-plane"):
+        task(spaced(5.0, 1.0, 1.0), group="cube")
+    with pytest.raises(ConfigError, match="no two edges alike"):
+        task(spaced(5.0, 2.0, 0.9))
+
+
+def test_sagittal_slices_are_turned_in_their_own_plane():
+    subject = task(spaced(1.0, 1.0, 4.0))
+    expected = {tuple(torch.rot90(ASYMMETRIC, k, (1, 2)).flatten().tolist()) for k in range(4)}
+    assert {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in subject.turns} == expected
+    assert subject.crops((16, 20, 10))["patch"].size == (16, 16, 10)
+    views = subject.views(SmallRegion(phantoms(2, (8, 8, 4))))
+    assert subject(views).loss.isfinite()
+
+
+@pytest.mark.parametrize("name", ["dynunet", "segresnet", "swin-unetr", "vit"])
+def test_every_encoder_hands_on_the_spacing_it_was_planned_for(name):
+    description = describe(name, preset="tiny", patch=(32, 64, 64), spacing_mm=(5.0, 1.0, 1.0))
+    assert task(build_encoder(description)).turns == TURNS_IN_PLANE
 
 
 def test_the_patch_has_equal_edges_where_axes_change_places():

@@ -18,6 +18,7 @@ from medssl.encoders.build import build_encoder
 from medssl.encoders.encoder import EncoderDescription
 from medssl.errors import CheckpointError, DataError, UsageError
 from medssl.plugins import load_task, task_config
+from medssl.pretext.moments import RunningMoments
 from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask
 from medssl.runs.run import Run
@@ -114,6 +115,13 @@ def trained_task(run: Run, config: PretrainConfig, *, plugin_files: Sequence[Pat
             f"the checkpoint of {run.folder} does not fit the task '{loaded.name}' that is installed now: {reason} "
             f"The run was made with {run.facts.get('task_origin', 'another version')}: install that."
         ) from wrong
+    moments = [name for name, part in task.named_modules() if isinstance(part, RunningMoments)]
+    if any(f"{name}.batches" not in state["module"] for name in moments):
+        raise CheckpointError(
+            f"the checkpoint of {run.folder} is from a medssl that kept no statistics of its batch norms, so each "
+            "scan's energy would depend on the scans beside it. Train a few steps more (a larger loop.steps, and "
+            "--resume), or anew."
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return task.to(device).eval()
 

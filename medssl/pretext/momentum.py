@@ -26,7 +26,8 @@ class Teacher(nn.Module):
     """A copy of a module whose weights are a running average of the student's; takes no gradient.
 
     It is saved with the task, so a resumed run has the same teacher. Dropout and the like are always off in it; batch
-    norms, where a module has any, keep the statistics of the teacher's own batches, as in MoCo and DINO.
+    norms, where a module has any, keep the statistics of the teacher's own batches, as in MoCo and DINO: buffers are
+    never copied from the student.
     """
 
     def __init__(self, student: nn.Module) -> None:

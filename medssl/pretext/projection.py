@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.pretext.gather import gather
+from medssl.pretext.moments import RunningMoments
 
 Norm = Literal["layer", "batch"]
 
@@ -20,7 +21,8 @@ class Projection(nn.Module):
 
     layers: number of linear layers. The last has neither norm nor ReLU unless `last_norm`, which then has no scale and
     shift of its own. norm: "layer" looks at one vector; "batch" at the batch of all ranks, as in the papers, and wants
-    a batch of 16 or more.
+    a batch of 16 or more. kinds: of batches that are embedded one after the other in each step, such as large and
+    small crops; "batch" keeps running statistics of each.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Projection(nn.Module):
         layers: int = 2,
         norm: Norm = "layer",
         last_norm: bool = False,
+        kinds: int = 1,
     ) -> None:
         super().__init__()
         widths = [inputs, *[hidden] * (layers - 1), outputs]
@@ -41,41 +44,45 @@ class Projection(nn.Module):
             normed = last_norm or not last
             parts.append(nn.Linear(fan_in, fan_out, bias=not (normed and norm == "batch")))
             if normed:
-                parts.append(_norm(norm, fan_out, affine=not last))
+                parts.append(_norm(norm, fan_out, affine=not last, kinds=kinds))
             if not last:
                 parts.append(nn.ReLU())
         self.layers = nn.Sequential(*parts)
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(..., inputs) to (..., outputs)."""
-        out: Tensor = self.layers(vectors)
-        return out
+    def forward(self, vectors: Tensor, kind: int = 0) -> Tensor:
+        """(..., inputs) to (..., outputs), of a batch of this kind."""
+        for layer in self.layers:
+            vectors = layer(vectors, kind) if isinstance(layer, BatchNorm) else layer(vectors)
+        return vectors
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation over the batch of all ranks, on any device (torch's SyncBatchNorm is for CUDA only).
 
-    Keeps no running statistics: heads do not outlive pretraining. Outside training it uses the statistics of the batch
-    at hand.
+    Outside training it uses running statistics: what a scan is scored must not depend on the scans beside it.
     """
 
-    def __init__(self, features: int, *, affine: bool = True, eps: float = 1e-5) -> None:
+    def __init__(self, features: int, *, affine: bool = True, eps: float = 1e-5, kinds: int = 1) -> None:
         super().__init__()
         self.eps = eps
+        self.moments = nn.ModuleList(RunningMoments(features) for _ in range(kinds))
         self.weight = nn.Parameter(torch.ones(features), requires_grad=affine)
         self.bias = nn.Parameter(torch.zeros(features), requires_grad=affine)
 
-    def forward(self, vectors: Float[Tensor, "... f"]) -> Float[Tensor, "... f"]:
+    def forward(self, vectors: Float[Tensor, "... f"], kind: int = 0) -> Float[Tensor, "... f"]:
         """Each feature with mean 0 and biased variance 1 over the global batch, then scale and shift."""
-        exact = in_full(vectors)
-        everyone = gather(exact.flatten(0, -2), together=self.training)
+        exact, moments = in_full(vectors), cast(RunningMoments, self.moments[kind])
+        if not self.training:
+            return moments.standardised(exact, eps=self.eps) * self.weight + self.bias
+        everyone = gather(exact.flatten(0, -2), together=True)
+        moments.remember(everyone)
         mean, variance = everyone.mean(dim=0), everyone.var(dim=0, unbiased=False)
         return (exact - mean) / (variance + self.eps).sqrt() * self.weight + self.bias
 
 
-def _norm(norm: Norm, features: int, *, affine: bool) -> nn.Module:
+def _norm(norm: Norm, features: int, *, affine: bool, kinds: int) -> nn.Module:
     if norm == "batch":
-        return BatchNorm(features, affine=affine)
+        return BatchNorm(features, affine=affine, kinds=kinds)
     return nn.LayerNorm(features, elementwise_affine=affine)
 
 

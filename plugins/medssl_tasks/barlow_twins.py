@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.gather import gather, rank
+from medssl.pretext.moments import RunningMoments
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import Norm, Projection, in_full, pooled_channels, unit, without_autocast
 from medssl.pretext.step import Step
@@ -56,6 +58,7 @@ class BarlowTwins(PretextTask):
         super().__init__(encoder, config)
         inputs = pooled_channels(encoder, config.pooled_levels)
         self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=config.norm)
+        self.moments = RunningMoments(config.features)
         self.off_weight = 1.0 / config.features if config.off_weight == "auto" else float(config.off_weight)
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
@@ -79,15 +82,21 @@ class BarlowTwins(PretextTask):
         return named_chunks(self.project(encode(self.encoder, views, PAIR, levels=self.config.pooled_levels)), PAIR)
 
     def compare(self, embeddings: dict[str, Tensor]) -> Step:
-        """The loss of the global batch: statistics of the few volumes on one device would be another loss."""
+        """The loss of the global batch: statistics of the few volumes on one device would be another loss.
+
+        In evaluation they are those of the training, so that an energy does not depend on the rest of the batch.
+        """
         mine = len(embeddings["a"])
         first = rank(together=self.training) * mine
-        a, b = (standardised(gather(in_full(embeddings[name]), together=self.training)) for name in PAIR)
-        if len(a) == 1 and self.training:
+        everyone = [gather(in_full(embeddings[name]), together=self.training) for name in PAIR]
+        if len(everyone[0]) == 1 and self.training:
             raise ConfigError(
                 "barlow-twins correlates features over the volumes of a batch, and loop.batch_size is 1. Use 2 or "
                 "more; 8 is a good start."
             )
+        if self.training:
+            self.moments.remember(torch.cat(everyone))
+        a, b = map(standardised if self.training else self.moments.standardised, everyone)
         agreement, redundancy = barlow_terms(a, b)
         own = slice(first, first + mine)
         return pair_step(

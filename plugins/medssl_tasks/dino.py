@@ -121,7 +121,7 @@ class DINO(PretextTask):
         out |= named_chunks(self.teacher_head(pooled_levels(teacher, levels)), PAIR, "teacher ")
         if small:
             vectors = encode(self.encoder, views, small, levels=levels)
-            out |= named_chunks(self.head(vectors, self.frozen), small, "student ")
+            out |= named_chunks(self.head(vectors, self.frozen, kind=1), small, "student ")
         if self.cells is not None:
             out |= named_chunks(self.cells.head(_by_cell(student[-1]), self.frozen), PAIR, "student cells ")
             out |= named_chunks(self.cells.teacher_head(_by_cell(teacher[-1])), PAIR, "teacher cells ")
@@ -205,12 +205,12 @@ class _Head(nn.Module):
 
     def __init__(self, inputs: int, config: DINO.Config) -> None:
         super().__init__()
-        self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=config.norm)
+        self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=config.norm, kinds=2)
         self.prototypes = Prototypes(config.features, config.prototypes)
 
-    def forward(self, vectors: Tensor, frozen: Tensor | float = 0.0) -> Tensor:
-        """(..., prototypes) cosines."""
-        out: Tensor = self.prototypes(self.project(vectors), frozen)
+    def forward(self, vectors: Tensor, frozen: Tensor | float = 0.0, kind: int = 0) -> Tensor:
+        """(..., prototypes) cosines. kind: 0 for the pair, 1 for small crops."""
+        out: Tensor = self.prototypes(self.project(vectors, kind), frozen)
         return out
 
 

@@ -72,7 +72,7 @@ class SwAV(PretextTask):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         inputs = pooled_channels(encoder, config.pooled_levels)
-        self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm)
+        self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm, kinds=2)
         self.prototypes = Prototypes(config.features, config.prototypes)
         self.queue = Queue(config.queue, config.features) if config.queue else None
         self.register_buffer("frozen", torch.tensor(float(config.frozen_share > 0)))
@@ -93,9 +93,10 @@ class SwAV(PretextTask):
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Per crop its unit vector and, as `scores ...`, its cosines with the prototypes."""
         out: dict[str, Tensor] = {}
-        for names in (PAIR, self.config.small_names):
+        for kind, names in enumerate((PAIR, self.config.small_names)):
             if names:
-                vectors = unit(self.project(encode(self.encoder, views, names, levels=self.config.pooled_levels)))
+                features = encode(self.encoder, views, names, levels=self.config.pooled_levels)
+                vectors = unit(self.project(features, kind))
                 out |= named_chunks(vectors, names)
                 out |= named_chunks(self.prototypes(vectors, self.frozen), names, "scores ")
         return out

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from medssl.config import LoopConfig, PretrainConfig
-from medssl.downstream.score import ranked, region_energies, score_scans
+from medssl.downstream.score import ranked, region_energies, score_scans, trained_task
 from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.errors import CheckpointError, UsageError
@@ -189,3 +189,14 @@ def test_a_run_that_cannot_score_is_one_sentence(encoder_run, small_archive, tmp
     begun.finish("failed")
     with pytest.raises(CheckpointError, match="has no checkpoint to score with"):
         score_scans(tmp_path / "begun", small_archive.cohort)
+
+
+def test_a_checkpoint_without_statistics_of_its_batch_norms_is_refused(encoder_run, tmp_path):
+    config = PretrainConfig.model_validate({**Run.open(encoder_run).config, "task": {"name": "simsiam"}})
+    run = Run.open(pretrain(config, tmp_path / "simsiam"))
+    state = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+    assert trained_task(run, config)
+    state["module"] = {name: value for name, value in state["module"].items() if "moments" not in name}
+    torch.save(state, run.checkpoints / "last.ckpt")
+    with pytest.raises(CheckpointError, match="kept no statistics of its batch norms"):
+        trained_task(run, config)

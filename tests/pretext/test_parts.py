@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from medssl.pretext.gather import gather, largest, rank, total, world_size
 from medssl.pretext.kmeans import spherical_kmeans, spread_start
+from medssl.pretext.moments import RunningMoments
 from medssl.pretext.momentum import Teacher, momentum_at
 from medssl.pretext.projection import BatchNorm, Projection, features_at, pooled_levels, unit
 from medssl.pretext.prototypes import Prototypes
@@ -139,6 +140,46 @@ def test_our_batch_norm_is_torchs():
     assert torch.allclose(ours(vectors), torchs(vectors), atol=1e-12)
     cells = torch.randn(3, 4, 5, dtype=DOUBLE, generator=DRAW)
     assert torch.allclose(ours(cells), torchs(cells.mT).mT, atol=1e-12)
+
+
+def test_running_moments_are_those_of_all_rows_seen():
+    moments, batches = RunningMoments(3).double(), [n + torch.randn(2, 3, dtype=DOUBLE) for n in range(10)]
+    for rows in batches:
+        moments.remember(rows)
+    rows = torch.cat(batches)
+    assert torch.allclose(moments.mean, rows.mean(0), atol=1e-6)
+    assert torch.allclose(moments.variance, rows.var(0, unbiased=False), atol=1e-5)
+    moments.remember(rows[:1])  # one row has a mean and no variance
+    expected = 0.9 * rows.mean(0) + 0.1 * rows[0]
+    assert torch.allclose(moments.mean, expected, atol=1e-6)
+
+
+def test_a_batch_norm_in_evaluation_looks_at_one_vector_and_leaves_its_moments():
+    layer = BatchNorm(5, kinds=2).double()
+    rows = torch.randn(8, 5, dtype=DOUBLE, generator=DRAW) * 3 + 1
+    shown = layer(rows)
+    layer.eval()
+    before = copy.deepcopy(layer.state_dict())
+    assert torch.allclose(layer(rows), shown, atol=1e-6)
+    assert torch.allclose(layer(rows[:1]), layer(rows)[:1], atol=1e-12)
+    assert torch.allclose(layer(rows, 1), rows, atol=1e-4)  # nothing of this kind was seen
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_a_teacher_has_moments_of_its_own_that_do_not_follow_the_student():
+    student = nn.Sequential(BatchNorm(4))
+    teacher = Teacher(student).train()
+    student(torch.randn(6, 4) + 5)
+    teacher(torch.randn(6, 4) - 5)
+    teacher.follow(student, 0.5)
+    assert (teacher.module[0].moments[0].mean < -3).all()
+
+
+def test_a_checkpoint_without_moments_can_be_gone_on_with():
+    layer = BatchNorm(4)
+    old = {name: value for name, value in layer.state_dict().items() if "moments" not in name}
+    layer.load_state_dict(old, strict=True)
+    assert layer.moments[0].batches == 0
 
 
 def test_a_projection_ends_without_norm_unless_asked():

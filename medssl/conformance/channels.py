@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from medssl.conformance.checks import check_step
+from medssl.conformance.step_rules import check_step
 from medssl.conformance.workbench import Workbench
 from medssl.errors import PluginError
 from medssl.views.region import Region

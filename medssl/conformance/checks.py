@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medssl.config import setting_rows
+from medssl.conformance.step_rules import check_axes, check_batch, check_step
 from medssl.conformance.workbench import Workbench, optimiser_of
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import PluginError
@@ -62,7 +63,7 @@ def views_are_tensors(bench: Workbench) -> None:
             raise PluginError(f"view '{name}' carries a gradient. Views are made without: leave networks to forward.")
         if view.is_floating_point() and not view.isfinite().all():
             raise PluginError(f"view '{name}' has values that are not finite. Guard divisions and logarithms.")
-        _check_axes(f"view '{name}'", view, sizes)
+        check_axes(f"view '{name}'", view, sizes)
 
 
 def the_same_numbers_give_the_same_views(bench: Workbench) -> None:
@@ -90,7 +91,7 @@ def any_batch_size_works(bench: Workbench) -> None:
     """A batch of three is as good as one of two, in training and in evaluation."""
     task = bench.task()
     views = bench.views(task, batch=3)
-    _check_batch(task(views), batch=3)
+    check_batch(task(views), batch=3)
     task.eval()
     with torch.no_grad():
         step = task(bench.views(task))
@@ -243,52 +244,3 @@ CHECKS: tuple[Check, ...] = (
 
 def _encoder_moves(task: Any) -> bool:
     return any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in task.encoder.parameters())
-
-
-def _check_axes(what: str, volume: Tensor, sizes: list[tuple[int, ...]]) -> None:
-    """Refuse the edges of a crop in another order; other sizes are the task's own business."""
-    edges = tuple(volume.shape[2:])
-    if volume.ndim == 5 and edges not in sizes and sorted(edges) in [sorted(size) for size in sizes]:
-        raise PluginError(
-            f"{what} has edges {edges}, a crop's edges in another order. Tensors are (B, C, D, H, W): do not "
-            "transpose, or transpose back."
-        )
-
-
-def check_step(step: Any, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
-    """Raise PluginError where a step is not what the host can use. sizes: edges (D, H, W) of crops and views."""
-    _check_batch(step, batch=batch)
-    for name, value in step.terms.items():
-        if not isinstance(value, Tensor) or value.ndim:
-            raise PluginError(f"term '{name}' is no scalar tensor. Reduce it (mean), and leave .item() to the host.")
-        if value.requires_grad:
-            raise PluginError(f"term '{name}' carries its graph, which keeps the batch in memory. Add .detach().")
-    for name, picture in step.pictures.items():
-        if not isinstance(picture, Tensor) or picture.ndim != 5 or picture.shape[1] != 1:
-            shape = tuple(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
-            raise PluginError(f"picture '{name}' is {shape}. A picture is a volume (B, 1, D, H, W).")
-        if picture.requires_grad:
-            raise PluginError(f"picture '{name}' carries its graph, which keeps the batch in memory. Add .detach().")
-        _check_axes(f"picture '{name}'", picture, sizes)
-    if step.embeddings is not None and (step.embeddings.ndim != 2 or step.embeddings.requires_grad):
-        raise PluginError("embeddings are no detached (N, F). Flatten and detach them.")
-
-
-def _check_batch(step: Any, *, batch: int) -> None:
-    if not isinstance(step, Step):
-        raise PluginError(f"forward returns {type(step).__name__}. Return medssl.Step(loss=..., energy=...).")
-    if step.loss.ndim:
-        raise PluginError(f"the loss has shape {tuple(step.loss.shape)}. Reduce it to a scalar (mean).")
-    if not step.loss.isfinite():
-        raise PluginError(f"the loss is {step.loss.item()}. Guard divisions, roots and logarithms.")
-    for name, energy in (("energy", step.energy), ("negative_energy", step.negative_energy)):
-        if energy is None and name == "negative_energy":
-            continue
-        if not isinstance(energy, Tensor) or energy.ndim != 1:
-            raise PluginError(f"{name} is no vector. It holds one number per sample: (B,).")
-        if name == "energy" and len(energy) != batch:
-            raise PluginError(f"energy has {len(energy)} numbers for {batch} samples. It holds one per sample.")
-        if energy.requires_grad:
-            raise PluginError(f"{name} carries its graph, which keeps the batch in memory. Add .detach().")
-        if not energy.isfinite().all():
-            raise PluginError(f"{name} is not finite. Guard divisions, roots and logarithms.")

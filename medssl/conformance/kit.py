@@ -9,12 +9,14 @@ from typing import Any
 
 from medssl.conformance.channels import several_channels_work
 from medssl.conformance.checks import CHECKS, Check
+from medssl.conformance.rare_cases import air_is_survived, evaluation_changes_no_state
 from medssl.conformance.two_ranks import TwoRanks, two_ranks_equal_one
 from medssl.conformance.workbench import Workbench
 from medssl.errors import PluginError
 from medssl.pretext.task import PretextTask
 
-ALONE: tuple[Check, ...] = (*CHECKS, several_channels_work)  # what one process can check by itself
+# What one process can check by itself.
+ALONE: tuple[Check, ...] = (*CHECKS, evaluation_changes_no_state, air_is_survived, several_channels_work)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import medssl
-from medssl.conformance import channels, checks
+from medssl.conformance import channels, checks, rare_cases
+from medssl.conformance.kit import ALONE
 from medssl.conformance.two_ranks import two_ranks_equal_one
 from medssl.conformance.workbench import PATCH, Workbench
 from medssl.errors import PluginError
@@ -217,7 +218,56 @@ class LooksAtTheFirstChannelOnly(Good):
         return super().guess(dict(views, scan=scan))
 
 
+class CallsAnEnergyTrivial(Good):
+    def forward(self, views):
+        step = super().forward(views)
+        step.trivial = step.energy  # type checks at run time, which only tests have, would refuse it in the constructor
+        return step
+
+
+class HasNoWrongPairs(Good):
+    def forward(self, views):
+        step = super().forward(views)
+        return medssl.Step(step.loss, step.energy, negative_energy=step.energy[:0])
+
+
+class CountsInEvaluationToo(Good):
+    def __init__(self, encoder, config):
+        super().__init__(encoder, config)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, views):
+        self.seen.add_(1)
+        return super().forward(views)
+
+
+class DividesByTheVariance(Good):
+    def forward(self, views):
+        step = super().forward(views)
+        energy = step.energy / views["scan"].var(dim=(1, 2, 3, 4))
+        return medssl.Step(step.loss / views["scan"].var(), energy)
+
+
+class TakesARootOfNothing(Good):
+    def forward(self, views):
+        step, scan = super().forward(views), views["scan"]
+        contrast = (self.head.out.weight * scan.std()).square().sum().sqrt()
+        return medssl.Step(step.loss + contrast, step.energy)
+
+
+class KeepsTheGraphOfAPart(Good):
+    def forward(self, views):
+        step = super().forward(views)
+        return medssl.Step(step.loss, step.energy, parts={"one": step})
+
+
 FAULTS = [
+    (CallsAnEnergyTrivial, checks.the_step_is_complete, "trivial is Tensor. It is a finite number .* among the terms"),
+    (HasNoWrongPairs, checks.the_step_is_complete, "negative_energy is empty. Give one number per pair, or None"),
+    (KeepsTheGraphOfAPart, checks.the_step_is_complete, "the loss of part 'one' carries its graph"),
+    (CountsInEvaluationToo, rare_cases.evaluation_changes_no_state, "forward changes seen: .* self.training is True"),
+    (TakesARootOfNothing, rare_cases.air_is_survived, "the gradient of .* is not finite. A patch of air"),
+    (DividesByTheVariance, rare_cases.air_is_survived, "loss or energy is not finite. A patch of air has no variance"),
     (KnowsOneChannelOnly, channels.several_channels_work, "two channels it fails: .* encoder.description.in_channels"),
     (LooksAtTheFirstChannelOnly, channels.several_channels_work, "only one reaches the encoder"),
     (WritesToItsViews, checks.forward_leaves_views_alone, "forward changes view 'scan' in place"),
@@ -272,7 +322,7 @@ def test_a_good_task_passes_each_check(check):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_task_that_ships_passes_every_check_that_needs_one_process(name):
     bench = Workbench(load_task(name).cls)
-    for check in checks.CHECKS:
+    for check in ALONE:
         check(bench)
 
 

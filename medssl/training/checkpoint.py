@@ -1,7 +1,7 @@
 """Training state on disk, so that a killed training continues as if it had not been killed.
 
 Nothing random is stored: every step seeds itself from (seed, step). A checkpoint therefore holds the module with all
-its buffers (teacher, queue, centre), the optimiser and the number of steps done.
+its buffers (teacher, queue, centre), the optimiser, the scale of the loss under 16-mixed, and the number of steps done.
 """
 
 import os
@@ -19,15 +19,22 @@ FILE_NAME = "last.ckpt"
 
 
 def save_checkpoint(
-    folder: Path, *, module: nn.Module, optimiser: Optimizer, step: int, watch: dict[str, Any] | None = None
+    folder: Path,
+    *,
+    module: nn.Module,
+    optimiser: Optimizer,
+    step: int,
+    watch: dict[str, Any] | None = None,
+    precision: dict[str, Any] | None = None,
 ) -> Path:
     """Write the state after `step` steps; a reader sees the old file or the new one, never a part.
 
+    watch: of the collapse watch. precision: of Fabric's precision plugin; empty where it has none.
     Raises CheckpointError when the disk is full or the folder cannot be written.
     """
     path = folder / FILE_NAME
     state = {"format": FORMAT, "step": step, "module": module.state_dict(), "optimiser": optimiser.state_dict()}
-    state["watch"] = watch
+    state |= {"watch": watch, "precision": precision or {}}
     partial = path.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,9 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
     state = read_checkpoint(run.checkpoints) if resume else None
     first = restore(state, module=module, optimiser=optimiser) if state else 0
     model, optimiser = fabric.setup(module, optimiser)
+    precision = fabric.strategy.precision
+    if state and state.get("precision"):  # empty but under 16-mixed, and absent from older checkpoints
+        precision.load_state_dict(state["precision"])
     set_up_chunks(module, model, chunk=training.chunk)
     metrics, finite = StepMetrics(batch_size=settings.batch_size), FiniteWatch(fabric)
     watch = training.watch if fabric.is_global_zero else None
@@ -143,7 +146,14 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
                 finite.check(together=False)
             if fabric.is_global_zero and (saves or stopping):
                 seen = watch.state_dict() if watch else None
-                save_checkpoint(run.checkpoints, module=module, optimiser=optimiser, step=done, watch=seen)
+                save_checkpoint(
+                    run.checkpoints,
+                    module=module,
+                    optimiser=optimiser,
+                    step=done,
+                    watch=seen,
+                    precision=precision.state_dict(),
+                )
             if stopping:
                 raise KeyboardInterrupt(f"stopped by {stop.signal} after step {done}")
 

@@ -100,6 +100,33 @@ def test_a_training_killed_between_checkpoints_ends_with_the_same_bits(tmp_path,
     ]
 
 
+class Steep(Denoise):
+    """A loss whose gradient is beyond 16 bits at the scale that the scaler begins with."""
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        step = super().forward(views)
+        return Step(step.loss * 3e3, step.energy)
+
+
+def test_under_16_bits_the_scale_of_the_loss_survives_a_restart(tmp_path, ball_scans):
+    short = LOOP.model_copy(update={"precision": "16-mixed"})
+
+    def run_to_the_end(module: nn.Module, run: Run, **how: object) -> dict[str, Tensor]:
+        train(training_of(module, ball_scans, short), fabric=start_fabric(short), run=run, progress=Silent(), **how)
+        return torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+
+    whole = run_to_the_end(Steep(), run_in(tmp_path / "whole"))
+    assert 0 < whole["precision"]["scale"] < 2**16  # it was lowered, so that steps were left out
+    run = run_in(tmp_path / "broken")
+    with pytest.raises(KilledError):
+        train(training_of(Steep(), ball_scans, short), fabric=start_fabric(short), run=run, progress=KillAt(7))
+    run.finish("failed")
+    continued = run_to_the_end(Steep(), Run.resume(tmp_path / "broken", at_step=4), resume=True)
+    assert continued["precision"] == whole["precision"]
+    for name, tensor in whole["module"].items():
+        assert torch.equal(tensor, continued["module"][name]), name
+
+
 def test_a_termination_signal_saves_the_step_and_ends_the_run(tmp_path, ball_scans):
     class TerminateAt(Silent):
         def step(self, step: int, **shown: float) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from medssl.runs.ending import Terminated
+
 
 class StopRequest:
     """Whether somebody asked the training to stop, and with which signal."""
@@ -16,11 +18,15 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    def exception(self) -> BaseException:
+        """What ends the training: the same as outside the loop, where a signal stops it at once."""
+        return Terminated() if self.signal == signal.SIGTERM else KeyboardInterrupt()
+
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request that the loop honours after the current step; a second SIGINT
-    interrupts at once.
+    """Turn the first SIGINT or SIGTERM into a request that the loop honours after the current step; a second one
+    ends it at once.
 
     Outside the main thread, where Python takes no handlers, signals keep their meaning.
     """
@@ -30,9 +36,9 @@ def stop_on_signal() -> Iterator[StopRequest]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if request:
-            raise KeyboardInterrupt
-        request.signal = signal.Signals(number)
+        again, request.signal = bool(request), signal.Signals(number)
+        if again:
+            raise request.exception()
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -75,7 +75,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
 
     The trained module is `training.module` itself. Raises TrainingError when loss or gradient are no longer finite,
     CheckpointError when state cannot be written or read, DataError when a scan of the store cannot be read,
-    KeyboardInterrupt after a checkpoint when SIGINT or SIGTERM asked for a stop.
+    KeyboardInterrupt or Terminated after a checkpoint when SIGINT or SIGTERM asked for a stop.
     """
     settings, total = training.loop, training.loop.steps
     # twice as fast in 3D convolutions on a CPU; torch's stubs do not know the argument
@@ -127,6 +127,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             trainee.after_step(step, total)
 
             done = step + 1
+            run.beat()
             finite.note(done, loss=output.loss, grad_norm=norm)
             logs = done % settings.log_every == 0 or done in (1, total)
             saves = done % settings.checkpoint_every == 0 or done == total
@@ -155,7 +156,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
                     precision=precision.state_dict(),
                 )
             if stopping:
-                raise KeyboardInterrupt(f"stopped by {stop.signal} after step {done}")
+                raise stop.exception()
 
 
 def look(training: Training, done: int, *, run: Run, progress: Progress, fabric: Fabric) -> None:
@@ -249,7 +250,6 @@ def report(metrics: StepMetrics, done: int, *, run: Run, progress: Progress, fab
     if not fabric.is_global_zero:
         return
     run.log(done, values)
-    run.beat()
     progress.step(
         done,
         loss=values["train/loss"],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from medssl.config import LoopConfig, OptimConfig
 from medssl.errors import CheckpointError, TrainingError
 from medssl.pretext.step import Step
+from medssl.runs.ending import Terminated
 from medssl.runs.run import Run
 from medssl.store.crops import Crop
 from medssl.store.plan import BatchPlan
@@ -127,17 +128,42 @@ def test_under_16_bits_the_scale_of_the_loss_survives_a_restart(tmp_path, ball_s
         assert torch.equal(tensor, continued["module"][name]), name
 
 
-def test_a_termination_signal_saves_the_step_and_ends_the_run(tmp_path, ball_scans):
-    class TerminateAt(Silent):
+@pytest.mark.parametrize(
+    ("sent", "ends_with", "reason"),
+    [(signal.SIGTERM, Terminated, "stopped by SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "stopped by hand")],
+)
+def test_a_signal_saves_the_step_and_ends_the_run_as_it_would_outside_the_loop(
+    tmp_path, ball_scans, sent, ends_with, reason
+):
+    class SignalAt(Silent):
         def step(self, step: int, **shown: float) -> None:
             if step == 6:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), sent)
 
     assert threading.current_thread() is threading.main_thread()
     module, run = Denoise(), run_in(tmp_path / "run")
-    with pytest.raises(KeyboardInterrupt):
-        train(training_of(module, ball_scans), fabric=start_fabric(LOOP), run=run, progress=TerminateAt())
+
+    def body() -> None:
+        with run.recording():
+            train(training_of(module, ball_scans), fabric=start_fabric(LOOP), run=run, progress=SignalAt())
+
+    with pytest.raises(ends_with):
+        body()
     assert torch.load(run.checkpoints / "last.ckpt", weights_only=True)["step"] == 6
+    assert (run.status, run.record.reason) == ("killed", reason)
+
+
+def test_every_step_is_a_sign_of_life(tmp_path, ball_scans, monkeypatch):
+    beats = []
+    monkeypatch.setattr(Run, "beat", lambda run: beats.append(1))
+    seldom = LOOP.model_copy(update={"log_every": 100})
+    train(
+        training_of(Denoise(), ball_scans, seldom),
+        fabric=start_fabric(seldom),
+        run=run_in(tmp_path / "run"),
+        progress=Silent(),
+    )
+    assert len(beats) >= LOOP.steps
 
 
 def test_a_loss_that_is_not_finite_stops_with_what_to_do(tmp_path, ball_scans):

@@ -32,7 +32,7 @@ class GuardedGroup(TyperGroup):
     """Every command runs inside this: errors that a user can act on become one line, bugs keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; MedsslErrors, what the disk refuses and plugins that call sys.exit end it with a sentence."""
+        """Run the command; MedsslErrors, a disk that refuses and plugins that call sys.exit end it with a sentence."""
         if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is no UTF-8 is printed all the same
             sys.stdout.reconfigure(errors="backslashreplace")
         try:

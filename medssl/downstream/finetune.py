@@ -150,7 +150,10 @@ def score(
     if not scans:
         run.note("The split 'test' has no labelled scan, so nothing was evaluated.")
         return None
+    # With each batch of windows: scoring large scans may take longer than a living run may be silent.
+    beating = network.register_forward_hook(lambda *_: run.beat())
     evaluation = evaluate(network, scans, names=names, patch=patch, overlap=config.overlap, device=device)
+    beating.remove()
     content = json.dumps(evaluation.as_dict(), indent=1, allow_nan=False)
     write_atomically(run.folder / "evaluation.json", content.encode())
     for sentence in evaluation.sentences():

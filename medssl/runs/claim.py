@@ -40,3 +40,21 @@ class Claim:
 
     def __del__(self) -> None:
         self.release()
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether another process is writing this run; False where the file system knows no locks.
+
+    Do not ask in the process that writes it: closing the file would give its claim back.
+    """
+    try:
+        file = os.open(folder / CLAIM_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    finally:
+        os.close(file)
+    return False

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.errors import DataError
-from medssl.runs.claim import Claim
+from medssl.runs.claim import Claim, is_claimed
 from medssl.runs.ending import watch_the_end
 from medssl.runs.images import Picture, list_pictures, picture_path, write_png
 from medssl.runs.layout import empty, lay_out, plain, refuse_occupied, write_config
@@ -123,6 +123,21 @@ class Run:
             write_config(folder, settings)
         return run
 
+    @classmethod
+    def close_silent(cls, folder: Path) -> bool:
+        """Set a run that died without a word to killed; False, and nothing is done, where it lives or has ended.
+
+        UsageError when another process is writing it.
+        """
+        claim = Claim(folder)
+        # Read now that nobody else can write: it may have ended, or gone on, since somebody looked.
+        run = cls(folder, read_record(folder), None)
+        is_silent = _quiet_for_s(run.record) is not None
+        if is_silent:
+            run.finish("killed", reason="no sign of life")
+        claim.release()
+        return is_silent
+
     @property
     def id(self) -> str:
         """Made once at creation; unique over all machines, and free of names."""
@@ -163,9 +178,12 @@ class Run:
 
     @property
     def silent_for_s(self) -> float | None:
-        """Seconds since the last sign of life of a run that says 'running' but has long been quiet; else None."""
-        quiet_s = (now() - self._record.heartbeat).total_seconds()
-        return quiet_s if self.status == "running" and quiet_s > SILENT_AFTER_S else None
+        """Seconds since the last sign of life of a run that says 'running' but has long been quiet; else None.
+
+        A run whose folder a process holds is not silent, however long a step of it takes.
+        """
+        quiet_s = _quiet_for_s(self._record)
+        return None if quiet_s is None or self._claim or is_claimed(self.folder) else quiet_s
 
     @property
     def metrics_file(self) -> Path:
@@ -243,8 +261,11 @@ class Run:
         append_line(self.log_file, f"{now():%Y-%m-%d %H:%M:%S} {text}")
 
     def beat(self) -> None:
-        """Shows that the training lives; cheap to call every step, written every 30 s. `log` calls it."""
-        if time.monotonic() - self._last_beat_s >= HEARTBEAT_S:
+        """Shows that the training lives; cheap to call every step, written every 30 s. `log` calls it.
+
+        Nothing where another process does the writing, as on ranks above 0.
+        """
+        if self._claim and time.monotonic() - self._last_beat_s >= HEARTBEAT_S:
             with self._lock:
                 self._write()
 
@@ -282,3 +303,8 @@ class Run:
         record = self._record.model_copy(update={**life, **fields})
         write_record(self.folder, record)
         self._record, self._last_beat_s = record, time.monotonic()
+
+
+def _quiet_for_s(record: RunRecord) -> float | None:
+    quiet_s = (now() - record.heartbeat).total_seconds()
+    return quiet_s if record.status == "running" and quiet_s > SILENT_AFTER_S else None

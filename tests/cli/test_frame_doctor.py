@@ -3,6 +3,8 @@
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections import namedtuple
 from contextlib import closing
 
@@ -13,6 +15,7 @@ import torch
 from installed_plugins import task_source
 from typer.testing import CliRunner
 
+from medssl.errors import UsageError
 from medssl.runs.run import Run
 from medssl.tracking.client import connect
 from medssl.tracking.workspace import TrackingStore
@@ -116,6 +119,36 @@ def test_a_run_that_died_without_a_word_is_told_and_closed_on_request(tmp_path, 
     assert "closed as killed" in doctor("--out", tmp_path, "--fix")
     assert Run.open(tmp_path / "a").status == "killed"
     assert "1 runs in" in doctor("--out", tmp_path)
+
+
+HOLDS = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from medssl.runs.record import now, write_record
+from medssl.errors import UsageError
+from medssl.runs.run import Run
+run = Run.create(Path(sys.argv[1]), kind="finetune", config={})
+write_record(run.folder, run.record.model_copy(update={"heartbeat": now() - timedelta(hours=1)}))
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_quiet_run_that_a_process_still_writes_is_left_alone(tmp_path):
+    folder = tmp_path / "slow"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with writer:
+        assert writer.stdout.readline() == "written\n"
+        assert "none of them lost" in doctor("--out", tmp_path, "--fix")
+        assert Run.open(folder).silent_for_s is None
+        with pytest.raises(UsageError, match="being written by another process"):
+            Run.close_silent(folder)
+        assert Run.open(folder).status == "running"
+        writer.stdin.close()
+    assert "closed as killed" in doctor("--out", tmp_path, "--fix")
 
 
 def test_a_private_folder_that_others_may_read_is_a_cross(tmp_path):

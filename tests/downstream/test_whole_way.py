@@ -76,6 +76,15 @@ def test_finetuning_starts_from_the_pretrained_weights_and_says_so(encoder_run, 
     assert reports[0]["counts"]["matched"] == len(pretrained.state_dict())
 
 
+def test_scoring_gives_signs_of_life(small_archive, tmp_path, monkeypatch):
+    beats: list[str] = []
+    monkeypatch.setattr(Run, "beat", lambda run: beats.append("beat"))
+    monkeypatch.setattr("medssl.downstream.finetune.train", lambda training, **how: beats.clear())
+    evaluation = finetune(finetuning(small_archive), tmp_path / "run")
+    assert evaluation is not None
+    assert len(beats) > len(evaluation.cases)
+
+
 def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder_run, small_archive):
     from medssl.archive.cohort import Cohort
     from medssl.downstream.finetune import build_network

@@ -5,6 +5,8 @@ from pathlib import Path
 from medssl.errors import MedsslError
 from medssl_cli.checkup.finding import Finding, Places
 
+CLOSE = "Continue it with --resume, or close it with medssl doctor --fix."
+
 
 def plugins(places: Places) -> list[Finding]:
     """Every announced task is loaded; clashes, failures, other names and unmet requirements are told."""
@@ -73,14 +75,19 @@ def runs(places: Places) -> list[Finding]:
         if run.silent_for_s is None:
             continue
         text = f"{record.parent} says it is running, but has been silent for {run.silent_for_s / 3600:.1f} h"
-        if places.fix:
-            run.finish("killed", reason="no sign of life")
-            silent.append(Finding("runs", "ok", f"{text}; closed as killed"))
-        else:
-            silent.append(
-                Finding("runs", "note", text, "Continue it with --resume, or close it with medssl doctor --fix.")
-            )
+        silent.append(_closed(record.parent, text) if places.fix else Finding("runs", "note", text, CLOSE))
     return silent or [Finding("runs", "ok", f"{found} runs in {places.out}, none of them lost")]
+
+
+def _closed(folder: Path, text: str) -> Finding:
+    """Close a silent run, unless a process holds it after all."""
+    from medssl.runs.run import Run
+
+    try:
+        closed = Run.close_silent(folder)
+    except MedsslError as error:
+        return Finding("runs", "note", str(error))
+    return Finding("runs", "ok", f"{text}; closed as killed" if closed else f"{folder} has gone on or ended meanwhile")
 
 
 def cohort(places: Places) -> list[Finding]:

@@ -17,17 +17,14 @@ def review(
     Example: medssl review runs/masked --accept --note "learned, +2 Dice at 5 labels"
     """
     from medssl.errors import UsageError
-    from medssl.runs.run import Run
+    from medssl.tracking.answer import record_answer
     from medssl.tracking.review import write_review
 
     if accept and reject:
         raise UsageError("--accept and --reject contradict each other. Give one.")
     if accept or reject or note:
-        run = Run.open(folder)
-        if run.status == "running" and run.silent_for_s is None:
-            raise UsageError(f"{folder} is still training. Review it when it has finished.")
-        answer = {"review": "accepted" if accept else "rejected"} if accept or reject else {}
-        run.update(**answer, **({"reviewer_note": note} if note else {}))
+        review = "accepted" if accept else "rejected" if reject else None
+        record_answer(folder, review=review, note=note)
     typer.echo(f"review: {write_review(folder)}")
     if accept or reject or note:
         typer.echo(f"next: medssl sync {folder}")

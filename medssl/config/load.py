@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from medssl.config.problems import config_error, problem_lines, shortened
+from medssl.config.problems import config_error, problem_lines, shortened, switch_lines, without_password
 from medssl.config.yaml_text import parse_yaml, read_yaml
 from medssl.errors import ConfigError
 
@@ -66,6 +66,7 @@ def resolve_config(
     problems = list(given.problems)
     try:
         config = model.model_validate(given.tree)
+        problems += switch_lines(given.tree, config, origin=given.origin)
     except ValidationError as error:
         problems += problem_lines(model, error, prefix="", origin=given.origin)
     if problems:
@@ -96,8 +97,8 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     key = key.strip()
     if not separator or not key or not all(key.split(".")):
-        raise ConfigError(f"--set {text}: not of the form KEY=VALUE, such as --set optim.lr=1e-4")
-    return key, parse_yaml(value, source=f"--set {text}")
+        raise ConfigError(f"--set {without_password(text)}: not of the form KEY=VALUE, such as --set optim.lr=1e-4")
+    return key, parse_yaml(value, source=f"--set {without_password(text)}")
 
 
 def _merge(given: Given, tree: Mapping[str, Any], *, source: str, prefix: str = "") -> None:

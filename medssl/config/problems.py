@@ -1,5 +1,6 @@
 """Pydantic's errors as sentences: what is wrong with which setting, where it came from, and what was probably meant."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
@@ -19,12 +20,15 @@ def check_options(
 
     origins: where each dotted key (prefix included) was set, where it is known.
     """
+    known = origins or {}
     try:
-        return model.model_validate(dict(options))
+        checked = model.model_validate(dict(options))
+        lines = switch_lines(options, checked, prefix=prefix, origin=lambda key: known.get(key, ""))
     except ValidationError as error:
-        known = origins or {}
         lines = problem_lines(model, error, prefix=prefix, origin=lambda key: known.get(key, ""))
-        raise config_error(lines) from None
+    if lines:
+        raise config_error(lines)
+    return checked
 
 
 def config_error(lines: Sequence[str]) -> ConfigError:
@@ -38,7 +42,7 @@ def problem_lines(
 ) -> list[str]:
     """One line per setting that is wrong, in the order in which pydantic met them."""
     problems: dict[str, list[Any]] = {}
-    for detail in error.errors(include_url=False, include_context=False):
+    for detail in error.errors(include_url=False):
         key = ".".join(_setting_key(model, detail["loc"]))
         problems.setdefault(f"{prefix}{key}", []).append(detail)
     lines = []
@@ -48,6 +52,29 @@ def problem_lines(
             f"{key or 'configuration'}: {_sentence(model, details, prefix)}" + (f"  ({source})" if source else "")
         )
     return lines
+
+
+def switch_lines(
+    given: Mapping[str, Any], checked: BaseModel, *, prefix: str = "", origin: Callable[[str], str]
+) -> list[str]:
+    """One line per `true` or `false` that was taken for 1 or 0, which Python does without a word."""
+    lines = []
+    for name, value in given.items():
+        taken, key = getattr(checked, name, None), f"{prefix}{name}"
+        if isinstance(taken, BaseModel) and isinstance(value, Mapping):
+            lines += switch_lines(value, taken, prefix=f"{key}.", origin=origin)
+        elif _is_counted(value, taken):
+            source = origin(key)
+            lines.append(f"{key}: input should be a number, got {value!r}" + (f"  ({source})" if source else ""))
+    return lines
+
+
+def _is_counted(value: Any, taken: Any) -> bool:
+    if isinstance(value, Mapping) and isinstance(taken, Mapping):
+        return any(_is_counted(value[key], taken.get(key)) for key in value)
+    if isinstance(value, list | tuple) and isinstance(taken, list | tuple):
+        return any(_is_counted(one, other) for one, other in zip(value, taken, strict=False))
+    return isinstance(value, bool) and isinstance(taken, int | float) and not isinstance(taken, bool)
 
 
 def nearest_key(model: type[BaseModel], key: Key) -> str | None:
@@ -88,12 +115,23 @@ def _sentence(model: type[BaseModel], details: list[Any], prefix: str) -> str:
             if meant
             else f"no such setting; there are {_names(model, first['loc'])}"
         )
+    if counted := _wrong_count(details):
+        return counted
     if first["type"] == "missing":
         return "required, but not set"
     # The members of a union complain one by one.
     wishes = list(dict.fromkeys(_wish(detail) for detail in details))
     lead = "" if first["type"] == "value_error" else "input should be "
     return f"{lead}{' or '.join(wishes)}, got {shortened(repr(first['input']))}"
+
+
+def _wrong_count(details: list[Any]) -> str | None:
+    """A list of another length than its setting has; pydantic misses its last values one by one."""
+    missing = [detail for detail in details if detail["type"] == "missing" and isinstance(detail["loc"][-1], int)]
+    if missing:
+        return f"needs {missing[-1]['loc'][-1] + 1} values, got {len(missing[-1]['input'])}"
+    long = next((detail["ctx"] for detail in details if detail["type"] == "too_long"), None)
+    return f"needs {long['max_length']} values, got {long['actual_length']}" if long else None
 
 
 # Pydantic's words for types, in the words of someone who writes YAML.
@@ -152,5 +190,11 @@ def _dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def shortened(text: str) -> str:
-    """`text`, cut to what fits into a line."""
+    """`text`, cut to what fits into a line, without a password."""
+    text = without_password(text)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def without_password(text: str) -> str:
+    """`text` with `***` in the place of user and password in every address, as in https://user:password@host."""
+    return re.sub(r"://[^/\s'\"]*@", "://***@", text)

@@ -12,10 +12,15 @@ Point = tuple[float, float]
 
 
 def dice_over_labels(evidence: Evidence) -> str:
-    """Dice over the number of labels: one line per start with its 95 % intervals."""
-    counts = sorted({line.labels for line in evidence.lines})
-    low = min(100 * line.dice[1] for line in evidence.lines)
-    high = max(100 * line.dice[2] for line in evidence.lines)
+    """Dice over the number of labels: one line per start with its 95 % intervals. A mean of no scan at all (NaN) has no
+    place in it.
+    """
+    lines = [line for line in evidence.lines if all(map(math.isfinite, line.dice))]
+    if not lines:
+        return ""
+    counts = sorted({line.labels for line in lines})
+    low = min(100 * line.dice[1] for line in lines)
+    high = max(100 * line.dice[2] for line in lines)
     frame = _Frame((-0.4, len(counts) - 0.6), (math.floor(low - 1.0) * 1.0, math.ceil(high + 1.0) * 1.0))
     parts = frame.axes(
         [(float(i), str(n)) for i, n in enumerate(counts)], x_title="labelled scans", y_title="Dice (points of 100)"
@@ -23,7 +28,7 @@ def dice_over_labels(evidence: Evidence) -> str:
     starts = evidence.starts
     for index, start in enumerate(starts):
         shift = 0.07 * (index - (len(starts) - 1) / 2)
-        own = sorted((line for line in evidence.lines if line.init == start), key=lambda line: line.labels)
+        own = sorted((line for line in lines if line.init == start), key=lambda line: line.labels)
         at = [(counts.index(line.labels) + shift, 100 * line.dice[0]) for line in own]
         parts.append(frame.line(at, index))
         for (x, y), line in zip(at, own, strict=True):

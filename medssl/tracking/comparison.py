@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from medssl.config import TrackingConfig
 from medssl.errors import UsageError
 from medssl.runs.run import Run
+from medssl.tracking.answer import read_answer
 from medssl.tracking.card import NOTE
 from medssl.tracking.client import connect, experiment_id
 from medssl.tracking.evidence import FILE_NAME, Evidence, as_markdown, read_evidence, verdict
-from medssl.tracking.naming import TAG_LIMIT, metric_name
+from medssl.tracking.naming import TAG_LIMIT, metric_name, plain_tags
 from medssl.tracking.replay import RUN_TAG
 from medssl.tracking.workspace import TrackingStore, tracking_store
 
@@ -45,6 +46,8 @@ def push_comparison(folder: Path, children: Sequence[Run], settings: TrackingCon
     experiment = experiment_id(client, settings.experiment, store)
     parent, is_new = _parent(client, experiment, children[0], digest, name=folder.name)
     sent = _fill(client, parent, evidence, moment_ms=_ended_ms(children)) if is_new else 0
+    for key, value in plain_tags(read_answer(folder)).items():
+        client.set_tag(parent, key, value)
     for child in children:
         for found in client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{child.id}'"):
             client.set_tag(found.info.run_id, PARENT_TAG, parent)

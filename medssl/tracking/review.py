@@ -17,6 +17,7 @@ from medssl.errors import UsageError
 from medssl.runs.images import Picture
 from medssl.runs.run import Run
 from medssl.runs.writing import write_atomically
+from medssl.tracking.answer import read_answer
 from medssl.tracking.charts import curves, dice_over_labels
 from medssl.tracking.evidence import FILE_NAME, Evidence, alarms, cautions, interval, points, read_evidence, verdict
 
@@ -47,6 +48,8 @@ def _evidence_sections(folder: Path) -> Iterator[str]:
     evidence = read_evidence(folder)
     yield f'<p class="verdict">{escape(verdict(evidence))}</p>'
     yield f"<p>{evidence.cases} test scans, {evidence.seeds} seeds. Gains are paired by seed and scan.</p>"
+    answer = {key.replace("_", " "): str(value) for key, value in read_answer(folder).items()}
+    yield _section("Review", _definitions(answer) if answer else "")
     yield _section("Dice over the number of labels", dice_over_labels(evidence) + _table(evidence))
     yield _section("Cautions", _list(cautions(evidence)) or "<p>None found by the rules of docs/review.md.</p>")
     runs = [Run.open(path.parent) for path in sorted((folder / "runs").glob("*/run.json"))]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.config import TrackingConfig
+from medssl.config.problems import without_password
 from medssl.errors import MedsslError, TrackingError
 from medssl.runs.run import Run
 from medssl.tracking.evidence import FILE_NAME
@@ -13,7 +14,7 @@ from medssl.tracking.evidence import FILE_NAME
 
 @dataclass(frozen=True)
 class SyncReport:
-    """sent: metric values and pictures that were missing. uri: the store that has them now."""
+    """sent: metric values and pictures that were missing. uri: the store that has them now, without a password."""
 
     sent: int
     mlflow_run_id: str
@@ -35,7 +36,7 @@ def sync(run_folder: Path, *, uri: str | None = None, pictures: str = "auto") ->
 
         replay = Replay(run, settings)
         sent = replay.push() + replay.conclude()
-    return SyncReport(sent, replay.mlflow_run_id, replay.store.uri)
+    return SyncReport(sent, replay.mlflow_run_id, without_password(replay.store.uri))
 
 
 def _sync_comparison(folder: Path, *, uri: str | None, pictures: str) -> SyncReport:
@@ -46,7 +47,7 @@ def _sync_comparison(folder: Path, *, uri: str | None, pictures: str) -> SyncRep
     settings = _settings(children[0], uri=uri, pictures=pictures)
     with _say_what_failed(settings):
         more, parent, store = push_comparison(folder, children, settings)
-    return SyncReport(sent + more, parent, store.uri)
+    return SyncReport(sent + more, parent, without_password(store.uri))
 
 
 def _settings(run: Run, *, uri: str | None, pictures: str) -> TrackingConfig:
@@ -63,7 +64,8 @@ def _say_what_failed(settings: TrackingConfig) -> Iterator[None]:
     except MedsslError:
         raise
     except Exception as error:  # MLflow, SQLAlchemy and requests share no base class
+        store = without_password(settings.uri or "of this workspace")
         raise TrackingError(
-            f"The tracking store {settings.uri or 'of this workspace'} cannot be written ({type(error).__name__}). "
+            f"The tracking store {store} cannot be written ({type(error).__name__}). "
             "See that it is reachable and not locked, then call this again."
         ) from error

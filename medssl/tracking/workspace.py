@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.config import TrackingConfig
+from medssl.config.problems import without_password
 from medssl.errors import TrackingError
 
 DATABASE = "mlflow.db"
@@ -41,7 +42,7 @@ def tracking_store(run_folder: Path, settings: TrackingConfig) -> TrackingStore:
         return TrackingStore(f"sqlite:///{database}", (database.parent / ARTIFACTS).as_uri(), local=True)
     if "://" not in uri or uri.startswith("file:"):
         raise TrackingError(
-            f"The tracking store {uri} is a folder, which MLflow no longer writes. "
+            f"The tracking store {without_password(uri)} is a folder, which MLflow no longer writes. "
             "Use sqlite:///PATH/mlflow.db, or the address of a server."
         )
     return TrackingStore(uri, None, local=False)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from medssl.config import FinetuneConfig, PretrainConfig, load_config, resolve_config
+from medssl.config import FinetuneConfig, PretrainConfig, check_options, load_config, resolve_config
 from medssl.errors import ConfigError, UsageError
 
 NEEDED = {"cohort": "cohort", "task.name": "simclr"}
@@ -79,10 +80,33 @@ def test_a_missing_required_setting_is_said_in_words():
         ("nonsense", "--set nonsense: not of the form KEY=VALUE"),
         ("optim.lr=[1", "--set optim.lr=[1, line 1"),
         ("optim.lr=.nan", "optim.lr: input should be"),
+        ("patch=[16,16]", "patch: needs 3 values, got 2"),
+        ("patch=[16,16,16,16]", "patch: needs 3 values, got 4"),
+        ("optim.betas=[0.9]", "optim.betas: needs 2 values, got 1"),
+        ("optim.lr=true", "optim.lr: input should be a number, got True"),
+        ("loop.workers=false", "loop.workers: input should be a number, got False"),
+        ("patch=[16,16,true]", "patch: input should be a number, got [16, 16, True]"),
+        ("sampling.factors={modality: {CT: true}}", "sampling.factors: input should be a number"),
+        ("optim=&a {lr: *a}", "aliases are not read; write the value out"),
     ],
 )
 def test_a_bad_value_is_named_with_what_would_be_good(setting, sentence):
     assert sentence in problems(settings=[setting])
+
+
+def test_the_switch_of_a_tasks_options_is_no_number_either():
+    class Options(BaseModel):
+        share: float = 0.5
+        both: bool = False
+
+    assert check_options(Options, {"share": 1, "both": True}).both
+    with pytest.raises(ConfigError, match=r"task\.share: input should be a number, got True"):
+        check_options(Options, {"share": True}, prefix="task.")
+
+
+def test_a_password_is_not_in_what_is_said_of_a_setting():
+    assert "http://***@host" in problems(settings=["tracking.uri=[http://me:secret@host]"])
+    assert "secret" not in problems(settings=["tracking.uri=[http://me:secret@host]"])
 
 
 def test_a_problem_with_a_flag_names_the_flag():

@@ -76,7 +76,17 @@ def test_a_key_that_stands_twice_is_an_error_with_its_line():
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [1", "!!python/object/apply:os.system ['true']", "? [1]\n: 2", "1: 2", "a: *b", "[" * 3000]
+    "text",
+    [
+        "a: [1",
+        "!!python/object/apply:os.system ['true']",
+        "? [1]\n: 2",
+        "1: 2",
+        "a: *b",
+        "a: &b [*b]",
+        "a: &b {c: 1}\nd: *b",
+        "[" * 3000,
+    ],
 )
 def test_what_is_no_plain_yaml_is_refused_with_a_sentence(text):
     with pytest.raises(ConfigError, match=r"test.*not valid YAML"):

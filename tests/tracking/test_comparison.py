@@ -7,6 +7,7 @@ import pytest
 
 from medssl.errors import UsageError
 from medssl.runs.run import Run
+from medssl.tracking.answer import record_answer
 from medssl.tracking.client import quiet_mlflow
 from medssl.tracking.sync import sync
 
@@ -65,6 +66,11 @@ def test_the_curve_runs_over_labels_and_the_fine_tunings_lie_below_it(tmp_path):
     assert [child.data.tags["mlflow.parentRunId"] for child in children] == [parent.info.run_id] * 2
     assert parent.info.status == "FINISHED"
     assert "masked beats scratch" in parent.data.tags["mlflow.note.content"]
+
+    record_answer(folder, review="accepted", note="holds")
+    assert sync(folder).sent == 0
+    tags = client.get_run(parent.info.run_id).data.tags
+    assert (tags["medssl.review"], tags["medssl.reviewer_note"]) == ("accepted", "holds")
 
     write(folder, [3, 5, 10])
     sync(folder)

@@ -17,10 +17,12 @@ from waiting import wait_for
 from medssl.config import TrackingConfig
 from medssl.errors import TrackingError
 from medssl.runs.run import Run
-from medssl.tracking.client import quiet_mlflow
+from medssl.tracking.client import connect, quiet_mlflow
 from medssl.tracking.mirror import Mirror
 from medssl.tracking.sync import sync
+from medssl.tracking.workspace import TrackingStore, tracking_store
 from medssl_cli.runs import runs
+from medssl_cli.sync import sync as send
 
 SECRET = "DOE-JOHN-19700101"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -213,3 +215,19 @@ def test_a_damaged_run_hides_none_of_the_others(tmp_path, capsys):
     said = capsys.readouterr()
     assert [entry["run"] for entry in json.loads(said.out)] == ["good"]
     assert "damaged" in said.err
+
+
+def test_a_password_of_the_store_is_never_said(tmp_path, capsys, monkeypatch):
+    make_run(tmp_path, "run").finish("finished")
+    uri = "http://alice:hunter2@127.0.0.1:9"
+    with pytest.raises(TrackingError, match=r"http://\*\*\*@127\.0\.0\.1:9 cannot be written") as caught:
+        sync(tmp_path / "run", uri=uri)
+    assert "hunter2" not in str(caught.value)
+    local = tracking_store(tmp_path / "run", TrackingConfig())
+    reached = TrackingStore(uri, local.artifacts, local=False)
+    monkeypatch.setattr("medssl.tracking.replay.tracking_store", lambda folder, settings: reached)
+    monkeypatch.setattr("medssl.tracking.replay.connect", lambda store: connect(local))
+    send([tmp_path / "run"], uri=None)
+    said = capsys.readouterr()
+    assert "sent to http://***@127.0.0.1:9" in said.out
+    assert "hunter2" not in said.out + said.err

@@ -1,5 +1,6 @@
 """The review page says what the numbers say, shows the pictures, and needs nothing but itself."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from medssl.downstream.comparison import Score, compare
 from medssl.downstream.label_efficiency import write_results
 from medssl.errors import DataError, UsageError
 from medssl.runs.run import Run
+from medssl.tracking.answer import read_answer
 from medssl.tracking.evidence import as_markdown, cautions, read_evidence, verdict
 from medssl.tracking.review import write_review
+from medssl_cli.review import review
 
 
 def evidence_folder(folder: Path, *, gains: dict[int, float], seeds: int = 3, noise: float = 0.0) -> Path:
@@ -129,3 +132,26 @@ def test_a_folder_that_is_neither_and_one_that_is_damaged_are_named(tmp_path):
     (tmp_path / "label_efficiency.json").write_text('{"rows": []}')
     with pytest.raises(DataError, match="cannot be read"):
         write_review(tmp_path)
+
+
+def test_a_dice_of_no_scan_at_all_has_no_place_in_the_chart(tmp_path):
+    folder = evidence_folder(tmp_path, gains={3: 0.04, 5: 0.0})
+    content = json.loads((folder / "label_efficiency.json").read_text())
+    for line in content["summary"]:
+        if line["labels"] == 3:
+            line |= dict.fromkeys(("mean", "low", "high"), float("nan"))
+    (folder / "label_efficiency.json").write_text(json.dumps(content))
+    page = write_review(folder).read_text()
+    assert "masked, 5 labels" in page
+    assert "masked, 3 labels" not in page
+    content["summary"] = [line for line in content["summary"] if line["labels"] == 3]
+    (folder / "label_efficiency.json").write_text(json.dumps(content))
+    assert "nan" in write_review(folder).read_text()
+
+
+def test_the_answer_to_a_comparison_is_kept_beside_it_and_shown(tmp_path):
+    folder = evidence_folder(tmp_path, gains={3: 0.04})
+    review(folder, accept=True, reject=False, note=None)
+    review(folder, accept=False, reject=False, note="good enough for the <lung>")
+    assert read_answer(folder) == {"review": "accepted", "reviewer_note": "good enough for the <lung>"}
+    assert "good enough for the &lt;lung&gt;" in (folder / "review.html").read_text()

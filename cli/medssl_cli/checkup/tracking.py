@@ -18,6 +18,7 @@ EXPERIMENT = "medssl doctor"
 def tracking(places: Places) -> list[Finding]:
     """MLflow round trip: one run is written, read back and deleted. Where no store exists yet, in a temporary one."""
     from medssl.config import TrackingConfig
+    from medssl.config.problems import without_password
     from medssl.tracking.workspace import tracking_store
 
     store = tracking_store(places.out / "run", TrackingConfig(uri=places.tracking_uri))
@@ -26,10 +27,11 @@ def tracking(places: Places) -> list[Finding]:
         if store.local and not _database(store).exists():
             return [_round_trip(fresh, f"MLflow works; {store.uri} will be made by the first run")]
         findings = _schema(store, fresh) if store.local else []
-        return findings or [_round_trip(store, store.uri)]
+        return findings or [_round_trip(store, without_password(store.uri))]
 
 
 def _round_trip(store: "TrackingStore", text: str) -> Finding:
+    from medssl.config.problems import without_password
     from medssl.tracking.client import connect, experiment_id
 
     try:
@@ -40,9 +42,19 @@ def _round_trip(store: "TrackingStore", text: str) -> Finding:
         client.delete_run(run)
     except Exception as error:  # MLflow, SQLAlchemy and requests share no base class
         problem = f"{store.uri} cannot be written and read ({type(error).__name__}: {str(error).splitlines()[0]})"
-        return Finding("tracking", "failed", problem, "Start the server, or name another store with tracking.uri.")
+        return Finding(
+            "tracking",
+            "failed",
+            without_password(problem),
+            "Start the server, or name another store with tracking.uri.",
+        )
     if read is None or not math.isclose(read, math.pi):
-        return Finding("tracking", "failed", f"{store.uri} returned {read} for {math.pi}", "Name another tracking.uri.")
+        return Finding(
+            "tracking",
+            "failed",
+            f"{without_password(store.uri)} returned {read} for {math.pi}",
+            "Name another tracking.uri.",
+        )
     return Finding("tracking", "ok", f"{text}: one run written, read back and deleted")
 
 

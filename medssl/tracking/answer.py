@@ -1,0 +1,40 @@
+"""The reviewer's answer: in the record of a run, or beside the evidence of a comparison."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import DataError, UsageError
+from medssl.runs.run import Run
+from medssl.runs.writing import write_atomically
+from medssl.tracking.evidence import FILE_NAME
+
+ANSWER = "review.json"
+
+
+def record_answer(folder: Path, *, review: str | None, note: str | None) -> None:
+    """Write `review` ("accepted" or "rejected") and the reviewer's note; None leaves what was said before.
+
+    Raises UsageError where `folder` is neither a run nor a label-efficiency folder, or still being trained.
+    """
+    given = {"review": review, "reviewer_note": note}
+    answer = {key: value for key, value in given.items() if value}
+    if (folder / FILE_NAME).exists() and not (folder / "run.json").exists():
+        content = json.dumps(read_answer(folder) | answer, indent=1)
+        write_atomically(folder / ANSWER, f"{content}\n".encode())
+        return
+    run = Run.open(folder)
+    if run.status == "running" and run.silent_for_s is None:
+        raise UsageError(f"{folder} is still training. Review it when it has finished.")
+    run.update(**answer)
+
+
+def read_answer(folder: Path) -> dict[str, Any]:
+    """What was said of a label-efficiency folder; empty before. Raises DataError when the file is damaged."""
+    path = folder / ANSWER
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__}). Remove it, and answer again.") from error

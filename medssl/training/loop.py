@@ -85,9 +85,8 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
     state = read_checkpoint(run.checkpoints) if resume else None
     first = restore(state, module=module, optimiser=optimiser) if state else 0
     model, optimiser = fabric.setup(module, optimiser)
-    precision = fabric.strategy.precision
     if state and state.get("precision"):  # empty but under 16-mixed, and absent from older checkpoints
-        precision.load_state_dict(state["precision"])
+        fabric.strategy.precision.load_state_dict(state["precision"])
     set_up_chunks(module, model, chunk=training.chunk)
     metrics, finite = StepMetrics(batch_size=settings.batch_size), FiniteWatch(fabric)
     watch = training.watch if fabric.is_global_zero else None
@@ -97,18 +96,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
         look(training, 0, run=run, progress=progress, fabric=fabric)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signal())
-        loader = stack.enter_context(
-            RegionLoader(
-                training.plan,
-                workers=worker_count(settings),
-                first_step=first,
-                rank=fabric.global_rank,
-                world=fabric.world_size,
-                with_labels=training.with_labels,
-                device=fabric.device,
-            )
-        )
-        batches = iter(loader)
+        batches = iter(stack.enter_context(reader(training, first, fabric=fabric)))
         progress.start(total)
         stack.callback(progress.close, f"run: {run.folder}")
         for step in range(first, total):
@@ -145,18 +133,23 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             if stopping:
                 # alone: a signal may reach the ranks at different steps, where they would wait for each other for ever
                 finite.check(together=False)
-            if fabric.is_global_zero and (saves or stopping):
-                seen = watch.state_dict() if watch else None
-                save_checkpoint(
-                    run.checkpoints,
-                    module=module,
-                    optimiser=optimiser,
-                    step=done,
-                    watch=seen,
-                    precision=precision.state_dict(),
-                )
+            if saves or stopping:
+                save(training, done, optimiser=optimiser, run=run, fabric=fabric)
             if stopping:
                 raise stop.exception()
+
+
+def reader(training: Training, first: int, *, fabric: Fabric) -> RegionLoader:
+    """This rank's share of the batches from step `first` on."""
+    return RegionLoader(
+        training.plan,
+        workers=worker_count(training.loop),
+        first_step=first,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        with_labels=training.with_labels,
+        device=fabric.device,
+    )
 
 
 def look(training: Training, done: int, *, run: Run, progress: Progress, fabric: Fabric) -> None:
@@ -172,6 +165,19 @@ def look(training: Training, done: int, *, run: Run, progress: Progress, fabric:
         scores = probe.measure(device=fabric.device)
         run.log(done, scores)
         progress.say(f"step {done}: a linear probe reaches Dice {scores['probe/dice']:.3f}")
+
+
+def save(training: Training, done: int, *, optimiser: Optimizer, run: Run, fabric: Fabric) -> None:
+    """On rank 0: the checkpoint of everything that a restart needs."""
+    if fabric.is_global_zero:
+        save_checkpoint(
+            run.checkpoints,
+            module=training.module,
+            optimiser=optimiser,
+            step=done,
+            watch=training.watch.state_dict() if training.watch else None,
+            precision=fabric.strategy.precision.state_dict(),
+        )
 
 
 def start_fabric(settings: LoopConfig) -> Fabric:

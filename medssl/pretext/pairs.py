@@ -14,6 +14,7 @@ from medssl.pretext.step import Step
 from medssl.pretext.task import TaskConfig
 from medssl.store.crops import Crop
 from medssl.views.intensity import IntensityChain
+from medssl.views.on_device import on_device
 from medssl.views.region import Region
 
 Edges = tuple[int, int, int]
@@ -155,7 +156,7 @@ def matching_points(region: Region, size: Edges, count: int) -> dict[str, Tensor
     `points_scan` are the same in voxels of the scan. `count` points are chosen from 8 times as many tries; a pair with
     fewer in its overlap has some of them twice, and one with none has `points_valid` (B,) False.
     """
-    high = torch.tensor(size, device=region.draws.device) - 1.0
+    high = on_device(size, region.draws.device) - 1.0
     in_a = region.draws.uniform("matching points", 0.0, 1.0, (8 * count, 3)) * high
     to_a, to_b = region.matrix("a").to(in_a), region.matrix("b").to(in_a)
     in_scan = _apply(to_a, in_a)

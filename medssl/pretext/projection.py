@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.pretext.gather import gather
 from medssl.pretext.moments import RunningMoments
+from medssl.views.on_device import on_device
 
 Norm = Literal["layer", "batch"]
 
@@ -109,7 +110,7 @@ def features_at(
 
     Voxel d of the image has its centre at d + 0.5 of its edge at every level, whatever the level's stride.
     """
-    edges = torch.tensor(size, dtype=points.dtype, device=points.device)
+    edges = on_device(size, points.device).to(points.dtype)
     place = ((2 * points + 1) / edges - 1).flip(-1)[:, :, None, None, :]  # grid_sample wants (x, y, z) = (w, h, d)
     found = [
         F.grid_sample(full, place.to(full.dtype), padding_mode="border", align_corners=False)[..., 0, 0].mT

@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medssl.views.on_device import on_device
+
 
 class Queue(nn.Module):
     """The last `length` vectors, first in, first out; saved with the task, and the same on every rank.
@@ -52,4 +54,4 @@ class Queue(nn.Module):
 def scan_numbers(scan_ids: Sequence[str], device: torch.device) -> Int[Tensor, "b"]:
     """A number above 0 for each scan, by which samples of one scan know each other; the same in every process."""
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in scan_ids)
-    return torch.tensor([1 + int.from_bytes(digest, "little") % (2**62) for digest in digests], device=device)
+    return on_device([1 + int.from_bytes(digest, "little") % (2**62) for digest in digests], device)

@@ -140,7 +140,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
 
 
 def reader(training: Training, first: int, *, fabric: Fabric) -> RegionLoader:
-    """This rank's share of the batches from step `first` on."""
+    """The rank's share of the batches from step `first` on."""
     return RegionLoader(
         training.plan,
         workers=worker_count(training.loop),

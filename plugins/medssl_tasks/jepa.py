@@ -23,6 +23,7 @@ from medssl.pretext.step import Step
 from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.randomness import Draws
 from medssl.store.crops import Crop
+from medssl.views.on_device import on_device
 from medssl.views.region import Region
 
 
@@ -152,7 +153,7 @@ def hidden_blocks(draws: Draws, cells: tuple[int, int, int], *, blocks: int, vol
     At most three quarters of the cells are hidden. Where the boxes hide more, cells are given back at random, not in
     raster order, which would favour one side of the patch.
     """
-    edges_of_patch = torch.tensor(cells, device=draws.device, dtype=torch.float32)
+    edges_of_patch = on_device(cells, draws.device).float()
     # proportions and places from draws of their own: one number for both ties the shape of a box to where it lies
     stretch = draws.uniform("jepa proportions", -0.4, 0.4, (blocks, 3))
     edges = edges_of_patch * volume ** (1 / 3) * (stretch - stretch.mean(dim=2, keepdim=True)).exp()

@@ -1,5 +1,6 @@
 """Tar files, compressed or not, and single packed files as a source: read from front to back, never unpacked."""
 
+import math
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,8 @@ from medssl.archive.packed import Forward
 from medssl.archive.places import Copy, Start, inside
 from medssl.archive.reasons import Reason
 from medssl.archive.rejection import Rejected
+
+_LATEST_NS = 2**63 - 1
 
 
 class TarSource:
@@ -105,7 +108,9 @@ class SingleSource:
 
 
 def _stamp(member: tarfile.TarInfo) -> Stamp:
-    return Stamp(member.size, int(member.mtime * 1e9))
+    # A header may hold any number, or none at all; the index holds 64 bits.
+    seconds = member.mtime if math.isfinite(member.mtime) else 0
+    return Stamp(member.size, max(-_LATEST_NS, min(_LATEST_NS, int(seconds * 1e9))))
 
 
 def _judged(member: tarfile.TarInfo, limits: Limits) -> Rejected | None:

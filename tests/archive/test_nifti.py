@@ -207,6 +207,6 @@ def test_values_that_no_32_bit_float_holds_are_refused_and_the_largest_that_one_
     assert caught.value.reason is Reason.NAN_VOXELS
     largest = float(np.finfo(np.float32).max)
     check_voxels(Volume(voxels / np.abs(voxels).max() * largest, np.eye(4)))
-    nibabel.Nifti1Image(voxels, OBLIQUE, dtype="f8").to_filename(tmp_path / "x.nii")
+    nibabel.Nifti1Image(voxels, np.diag([4.0, 4, 4, 1]), dtype="f8").to_filename(tmp_path / "x.nii")
     with pytest.raises(DataError, match="NAN_VOXELS"):
         load_scan(tmp_path / "x.nii")

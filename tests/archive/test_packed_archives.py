@@ -259,6 +259,18 @@ def test_a_tar_whose_name_is_gigabytes_long_is_refused(tmp_path, run_ingest):
     assert run_ingest(tmp_path / "packed", archives=True).reasons == {"ARCHIVE_BOMB": 1}
 
 
+@pytest.mark.parametrize("time", [2.0**40, -(2.0**50), float("inf"), float("nan")])
+def test_a_member_of_an_absurd_time_is_read(tmp_path, run_ingest, plain, time):
+    (tmp_path / "packed").mkdir()
+    with tarfile.open(tmp_path / "packed" / "a.tar", "w", format=tarfile.PAX_FORMAT) as file:
+        for path in sorted(p for p in plain[0].rglob("*") if p.is_file()):
+            info = file.gettarinfo(path, arcname=str(path.relative_to(plain[0])))
+            info.mtime, info.pax_headers = 0, {"mtime": str(time)}
+            file.addfile(info, io.BytesIO(path.read_bytes()))
+    wanted = run_ingest(plain[0], out=tmp_path / "from_folder").n_scans
+    assert run_ingest(tmp_path / "packed", archives=True).n_scans == wanted > 0
+
+
 def test_mutated_archives_never_stop_an_ingest(tmp_path, run_ingest, plain):
     folder, _ = plain
     shutil.rmtree(folder / "p1")

@@ -136,7 +136,7 @@ def _series_input(folder: Path, source: Path, out: Path, series: Sequence[Path])
     name = f"{folder.resolve().name}_labels.nii.gz"
     place = out if folder == source else out / folder.relative_to(source).parent
     mixed = any(folder in other.parents for other in series)
-    problem = "it holds DICOM images beside folders with series. Move them into a folder of their own."
+    problem = "It holds DICOM images beside folders with series. Move them into a folder of their own."
     return Input(folder, place / name, problem if mixed else None)
 
 

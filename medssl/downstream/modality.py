@@ -51,12 +51,12 @@ def modality_to_use(stated: str | None, *, trained_on: Sequence[str], named: str
         return UNKNOWN
     if stated is not None:
         raise DataError(
-            f"it is a scan of the modality {stated}, and the model was trained on {_listed(trained_on)}. Take a model "
+            f"It is a scan of the modality {stated}, and the model was trained on {_listed(trained_on)}. Take a model "
             f"for {stated}, or name with --modality what it is to be taken for."
         )
     if len(trained_on) > 1:
         raise DataError(
-            f"it does not say its modality, and the model was trained on {_listed(trained_on)}. Name its modality with "
+            f"It does not say its modality, and the model was trained on {_listed(trained_on)}. Name its modality with "
             "--modality."
         )
     return trained_on[0]

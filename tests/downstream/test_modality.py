@@ -123,7 +123,7 @@ def test_the_command_says_how_to_name_the_modality(mixed, tmp_path):
     call = ["predict", "--model", mixed / "model", "--input", scans, "--out", tmp_path / "out"]
     result = CliRunner().invoke(app, [*map(str, call)])
     assert (result.exit_code, list(tmp_path.rglob("*.nii.gz"))) == (1, [])
-    assert result.stderr.count("left out. it does not say its modality") == 2
+    assert result.stderr.count("left out. It does not say its modality") == 2
     result = CliRunner().invoke(app, [*map(str, call), "--modality", "PT"])
     assert result.exit_code == 2
     assert "--modality is 'PT', and the model was trained on CT and MR." in result.stderr

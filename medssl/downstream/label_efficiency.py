@@ -107,9 +107,9 @@ def refuse_changed(jobs: Sequence[Job]) -> None:
     """
     found = [(job.folder, why) for job in jobs if (why := what_changed(job))]
     if found:
-        folder, why = found[0]
-        rest = f" {len(found) - 1} more runs in {folder.parent} do not fit either." if len(found) > 1 else ""
-        them = "these folders" if rest else "the folder"
+        (folder, why), *others = found
+        rest = f" Nor do these fit: {', '.join(other.name for other, _ in others)}." if others else ""
+        them = "these folders" if others else "the folder"
         raise ConfigError(f"{folder} {why}.{rest} Choose another --out, or remove {them}.")
 
 

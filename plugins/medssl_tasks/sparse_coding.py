@@ -23,7 +23,9 @@ from medssl.pretext.task import PretextTask, TaskConfig
 from medssl.store.crops import Crop
 from medssl.views.region import Region
 
-LARGEST_CELL = 4
+LARGEST_CELL = 4  # voxels along an axis: what a dictionary of patches can cover
+MOST_ATOMS, MOST_WIDTH = 512, 256  # unless told; of the predictor
+SQUARINGS = 10
 
 
 class SparseCoding(PretextTask):
@@ -37,8 +39,8 @@ class SparseCoding(PretextTask):
 
         atoms: Annotated[int, Field(ge=2, le=4096)] | Literal["auto"] = Field(
             default="auto",
-            description="Atoms of the dictionary. auto: twice the voxels of a cell, so that there is a choice of "
-            "codes for sparsity to make.",
+            description="Atoms of the dictionary. auto: twice the numbers of a cell, so that there is a choice of "
+            "codes for sparsity to make; at most 512.",
         )
         sparsity: float = Field(
             default=0.5,
@@ -58,11 +60,14 @@ class SparseCoding(PretextTask):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         level = code_level(encoder)
-        self.cell = encoder.strides[level]
+        self.cell = cell_of(encoder.strides[level])
+        d, h, w = (stride // edge for stride, edge in zip(encoder.strides[level], self.cell, strict=True))
+        self.places = (d, h, w)  # cells along each axis of one place of the level: more than 1 where it is coarse
         voxels = self.cell[0] * self.cell[1] * self.cell[2] * encoder.description.in_channels
-        atoms = 2 * voxels if config.atoms == "auto" else int(config.atoms)
+        atoms = min(MOST_ATOMS, 2 * voxels) if config.atoms == "auto" else int(config.atoms)
         self.dictionary = nn.Parameter(torch.randn(atoms, voxels))
-        self.predictor = VoxelHead(encoder, atoms, width=max(32, atoms // 2), level=level)
+        width = min(MOST_WIDTH, max(32, atoms // 2))
+        self.predictor = VoxelHead(encoder, d * h * w * atoms, width=width, level=level)
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """One patch with mild random geometry."""
@@ -84,7 +89,7 @@ class SparseCoding(PretextTask):
         pyramid = self.encoder(target)
         with torch.autocast(target.device.type, enabled=False):
             predicted = self.predictor([level.to(target.dtype) for level in pyramid])
-            predicted = predicted.flatten(2).transpose(1, 2)  # (B, N, K)
+            predicted = by_cell(predicted, self.places)  # (B, N, K)
             atoms = F.normalize(self.dictionary, dim=1)
             codes = infer(
                 cells, atoms, sparsity=self.config.sparsity, iterations=self.config.iterations, start=predicted
@@ -130,11 +135,11 @@ def lasso(cells: Tensor, codes: Tensor, atoms: Tensor, *, sparsity: float) -> Te
 def infer(cells: Tensor, atoms: Tensor, *, sparsity: float, iterations: int, start: Tensor) -> Tensor:
     """(B, N, K) codes that make `lasso` small: so many steps of FISTA from `start`; constant to the gradient.
 
-    The step is one over the largest curvature, the squared spectral norm of the atoms (K, V).
+    The step is one over the largest curvature, the squared spectral norm of the atoms (K, V), or a little less.
     """
     gram = atoms @ atoms.T
     correlation = cells @ atoms.T
-    step = 1.0 / torch.linalg.matrix_norm(gram, ord=2).clamp_min(1e-6)
+    step = 1.0 / largest_curvature(atoms)
     codes = ahead = start.detach()
     momentum = 1.0
     for _ in range(iterations):
@@ -146,9 +151,41 @@ def infer(cells: Tensor, atoms: Tensor, *, sparsity: float, iterations: int, sta
     return codes
 
 
+def largest_curvature(atoms: Tensor) -> Tensor:
+    """The squared spectral norm of atoms (K, V), from above by less than 1 %: with a step too long FISTA diverges.
+
+    The Frobenius norm of a matrix to the power p, to the power 1/p, comes down to the largest eigenvalue as p grows
+    (here 1024). Of the smaller of the two products, a matter of ten small products and no decomposition.
+    """
+    wide = atoms.shape[0] > atoms.shape[1]
+    power = atoms.T @ atoms if wide else atoms @ atoms.T
+    logarithm = torch.zeros((), dtype=atoms.dtype, device=atoms.device)
+    for squaring in range(SQUARINGS):
+        size = power.norm().clamp_min(1e-6)
+        logarithm = logarithm + size.log() / 2**squaring
+        power = (power / size) @ (power / size)
+    bound: Tensor = (logarithm + power.norm().clamp_min(1e-6).log() / 2**SQUARINGS).exp()
+    return bound
+
+
 def code_level(encoder: Encoder) -> int:
-    """The coarsest level whose cells have at most 4 voxels along each axis: what a dictionary of patches can cover."""
+    """The coarsest level whose places have at most 4 voxels along each axis; the finest where all are coarser."""
     return max((i for i, stride in enumerate(encoder.strides) if max(stride) <= LARGEST_CELL), default=0)
+
+
+def cell_of(stride: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Edges of a cell, at most 4, of which a whole number covers a place of this stride."""
+    d, h, w = (max(edge for edge in range(1, LARGEST_CELL + 1) if step % edge == 0) for step in stride)
+    return d, h, w
+
+
+def by_cell(codes: Tensor, places: tuple[int, int, int]) -> Tensor:
+    """(B, N, K) codes in the order of `to_cells`, from a map (B, places * K, d, h, w) whose channels hold those of each
+    place.
+    """
+    p, q, r = places
+    out: Tensor = rearrange(codes, "b (p q r k) d h w -> b (d p h q w r) k", p=p, q=q, r=r)
+    return out
 
 
 def to_cells(volume: Tensor, cell: tuple[int, int, int]) -> Tensor:

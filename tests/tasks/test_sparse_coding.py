@@ -1,9 +1,20 @@
 import pytest
 import torch
-from small_world import SmallEncoder, SmallRegion, phantoms
+from small_world import SmallEncoder, SmallRegion, phantoms, trained
 from torch.nn import functional as F
 
-from medssl_tasks.sparse_coding import SparseCoding, code_level, from_cells, infer, lasso, to_cells
+from medssl.encoders.build import build_encoder, describe
+from medssl_tasks.sparse_coding import (
+    SparseCoding,
+    by_cell,
+    cell_of,
+    code_level,
+    from_cells,
+    infer,
+    largest_curvature,
+    lasso,
+    to_cells,
+)
 
 DOUBLE = torch.float64
 
@@ -69,6 +80,46 @@ def test_codes_live_at_the_coarsest_level_whose_cells_have_at_most_four_voxels_a
     assert code_level(encoder) == 1
 
 
+def test_the_largest_curvature_is_the_squared_spectral_norm_and_never_below_it():
+    for shape in ((128, 64), (20, 64), (512, 256), (3, 3)):
+        atoms = F.normalize(torch.randn(*shape), dim=1)
+        exact = torch.linalg.matrix_norm(atoms.double(), ord=2).item() ** 2
+        assert exact * (1 - 1e-4) <= largest_curvature(atoms).item() <= 1.01 * exact
+    assert largest_curvature(torch.eye(64)).item() == pytest.approx(1.0, rel=0.01)  # all eigenvalues alike
+
+
+def test_places_coarser_than_a_cell_hold_several_cells_in_the_order_of_the_volume():
+    encoder = SmallEncoder()
+    encoder.strides = ((16, 16, 16), (16, 16, 16), (16, 16, 16))
+    assert code_level(encoder) == 0
+    assert [cell_of(stride) for stride in ((16, 16, 16), (6, 8, 1), (2, 4, 4))] == [(4, 4, 4), (3, 4, 1), (2, 4, 4)]
+    volume = torch.arange(2.0 * 8 * 16 * 16).view(2, 1, 8, 16, 16)
+    cells, places = to_cells(volume, (4, 4, 4)), to_cells(volume, (8, 8, 8))  # (2, 4, 512)
+    coarse = to_cells(places.reshape(8, 1, 8, 8, 8), (4, 4, 4)).reshape(2, 4, 8, 64)
+    as_map = coarse.permute(0, 2, 3, 1).reshape(2, 8 * 64, 1, 2, 2)
+    assert torch.equal(by_cell(as_map, (2, 2, 2)), cells)
+
+
+def test_a_transformer_with_large_tokens_gets_small_cells_and_a_small_head():
+    description = describe("vit", preset="tiny", patch=(96, 96, 96))
+    with torch.device("meta"):
+        subject = SparseCoding(build_encoder(description), SparseCoding.Config())
+    assert subject.encoder.strides[0] == (16, 16, 16)
+    assert subject.dictionary.shape == (128, 64)
+    assert sum(weight.numel() for weight in subject.predictor.parameters()) < 2_000_000
+
+
+def test_a_transformer_learns_codes_finer_than_its_tokens():
+    torch.manual_seed(0)
+    options = {"patch_size": 8, "hidden_size": 48, "mlp_dim": 96, "num_layers": 4, "num_heads": 4}
+    encoder = build_encoder(describe("vit", preset="tiny", patch=(16, 16, 16), options=options))
+    subject = SparseCoding(encoder, SparseCoding.Config())
+    assert (subject.cell, subject.places) == ((4, 4, 4), (2, 2, 2))
+    views = subject.views(SmallRegion(phantoms(2, (16, 16, 16))))
+    losses = trained(subject, views, 60)
+    assert losses[-1] < 0.6 * subject(views).terms["trivial"].item()
+
+
 def test_growing_atoms_do_not_make_codes_cheaper():
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
@@ -92,3 +143,5 @@ def test_codes_that_are_forbidden_by_their_cost_leave_the_trivial_energy():
 def test_there_are_twice_as_many_atoms_as_voxels_in_a_cell_unless_told():
     assert task().dictionary.shape == (128, 64)
     assert task(atoms=10).dictionary.shape == (10, 64)
+    wide = SparseCoding(SmallEncoder(in_channels=8), SparseCoding.Config())
+    assert wide.dictionary.shape == (512, 512)

@@ -71,8 +71,8 @@ class VAE(PretextTask):
         return {"target": target, "scored": region.valid("patch"), "noise": noise}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """The negative evidence bound per voxel: reconstruction summed over voxels plus beta times KL summed over the
-        code.
+        """The negative evidence bound per number of the patch (voxels times channels): reconstruction summed over them
+        plus beta times KL summed over the code.
         """
         target, scored, noise = views["target"], views["scored"], views["noise"]
         precision = 0.5 / self.config.noise**2
@@ -81,14 +81,14 @@ class VAE(PretextTask):
         log_variance = log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
         guess = self.decoder(mean + noise * (0.5 * log_variance).exp())
         error = voxel_error(guess, target)
-        voxels = scored.flatten(1).sum(dim=1).clamp_min(1)
+        numbers = scored.expand_as(error).flatten(1).sum(dim=1).clamp_min(1)
         divergence = kl_to_standard_normal(mean, log_variance)
         reconstruction = (error * scored).flatten(1).sum(dim=1) * precision
-        energy = (reconstruction + self.config.beta * divergence) / voxels
+        energy = (reconstruction + self.config.beta * divergence) / numbers
         other = against_another(guess, target, scored)
-        kl_per_voxel = (self.config.beta * divergence / voxels).detach()
+        kl_per_number = (self.config.beta * divergence / numbers).detach()
         codes = mean.detach().movedim(1, -1).flatten(0, -2)  # (B * places, latents)
-        zero = (target.square() * scored).flatten(1).sum(dim=1) * precision / voxels
+        zero = (target.square() * scored).flatten(1).sum(dim=1) * precision / numbers
         terms = {
             "trivial": zero.mean(),
             "reconstruction": reconstruction.detach().mean(),
@@ -105,7 +105,7 @@ class VAE(PretextTask):
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
-            negative_energy=None if other is None else other * precision + kl_per_voxel,
+            negative_energy=None if other is None else other * precision + kl_per_number,
             terms=terms,
             pictures=pictures,
             embeddings=codes,

@@ -88,3 +88,19 @@ def test_patches_dreamt_from_the_prior_are_shown_in_evaluation():
     views = subject.views(SmallRegion(phantoms()))
     assert "dream" not in subject(views).pictures
     assert subject.eval()(views).pictures["dream"].shape == views["target"].shape
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_right_and_wrong_pairs_are_measured_alike_whatever_the_channels(channels):
+    torch.manual_seed(0)
+    subject = VAE(SmallEncoder(in_channels=channels), VAE.Config()).eval()
+    volume = phantoms(2, (12, 16, 16))
+    views = subject.views(SmallRegion(volume.expand(-1, channels, -1, -1, -1), valid=torch.ones_like(volume).bool()))
+    nothing = subject(dict(views, target=torch.zeros_like(views["target"])))
+    assert torch.allclose(nothing.energy, nothing.negative_energy, rtol=1e-5)  # all targets are the same
+    subject.decoder.forward = lambda code: views["target"]
+    step = subject(views)
+    other = (volume - volume.roll(1, dims=0)).square().mean(dim=(1, 2, 3, 4)) / (2 * 0.5**2)
+    assert torch.allclose(step.negative_energy - step.energy, other, rtol=1e-4)
+    assert step.terms["trivial"].item() == pytest.approx(volume.square().mean().item() / (2 * 0.5**2), rel=1e-5)
+    assert (step.energy < step.negative_energy).all()

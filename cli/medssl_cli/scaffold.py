@@ -84,8 +84,13 @@ def _filled(template: str, values: dict[str, str]) -> str:
 
 def _names(name: str, *, encoder: bool = False) -> Names:
     kind = "encoder" if encoder else "task"
+    names = Names(name, is_encoder=encoder)
     if not NAME.match(name) or keyword.iskeyword(name):
         raise UsageError(f"'{name}' is no name for a {kind}. Use lower-case letters, digits and hyphens: masked-cubes.")
+    if keyword.iskeyword(names.values["cls"]):
+        raise UsageError(
+            f"'{name}' is no name for a {kind}: Python keeps {names.values['cls']} for itself. Choose another."
+        )
     taken = {entry.name: entry.origin for entry in (list_encoders() if encoder else list_tasks())}
     if encoder:
         from medssl.encoders.build import ENCODERS
@@ -95,4 +100,4 @@ def _names(name: str, *, encoder: bool = False) -> Names:
         raise UsageError(
             f"There is {'an' if encoder else 'a'} {kind} '{name}' already, from {taken[name]}. Choose another name."
         )
-    return Names(name, is_encoder=encoder)
+    return names

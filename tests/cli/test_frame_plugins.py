@@ -70,6 +70,13 @@ def test_a_name_that_is_none_or_taken_is_refused_and_nothing_is_overwritten(tmp_
     assert "exists" in medssl("plugins", "new", "mine", "--package", "--out", tmp_path, code=2)
 
 
+@pytest.mark.parametrize("name", ["none", "true", "false", "class"])
+@pytest.mark.parametrize("kind", [[], ["--package"], ["--encoder"]], ids=["file", "package", "encoder"])
+def test_a_name_that_python_keeps_for_itself_is_refused(tmp_path, name, kind):
+    assert f"'{name}' is no name for a" in medssl("plugins", "new", name, *kind, "--out", tmp_path, code=2)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -84,11 +84,11 @@ def formats(folder: Path, voxels: np.ndarray) -> dict[str, tuple[Reader, Path]]:
             folder / "raw.npy",
         ),
         "the store's layout, not packed (blosc2)": (
-            lambda b: blosc2.open(str(folder / "plain.b2nd"), mode="r", dparams=one)[b],
+            lambda b: blosc2.open(str(folder / "plain.b2nd"), mode="r", mmap_mode="r", dparams=one)[b],
             folder / "plain.b2nd",
         ),
         "nnssl (float32, ZSTD 8, 16-cubed)": (
-            lambda b: blosc2.open(str(folder / "nnssl.b2nd"), mode="r", dparams=one)[b],
+            lambda b: blosc2.open(str(folder / "nnssl.b2nd"), mode="r", mmap_mode="r", dparams=one)[b],
             folder / "nnssl.b2nd",
         ),
         "zarr v3 (int16, LZ4, 64-cubed)": (

@@ -18,7 +18,7 @@ from medssl.encoders.encoder import EncoderDescription
 from medssl.encoders.weights import load_encoder, read_description, weights_digest
 from medssl.errors import ConfigError, DataError, UsageError
 from medssl.runs.run import Run
-from medssl.runs.writing import write_atomically
+from medssl.runs.writing import check_can_be_made, write_atomically
 from medssl.training.pretrain import Observer, no_observer
 from medssl.training.progress import Progress
 
@@ -44,6 +44,7 @@ def label_efficiency(
     networks differ, ConfigError where `out` has runs with other settings, of other scans or from other weights, and
     what `planned_jobs` finds; nothing is written then.
     """
+    check_can_be_made(out / "runs")
     starts = {SCRATCH: SCRATCH, **inits}
     config = config.model_copy(update={"encoder": shared_network(config.encoder, inits)})
     jobs = planned_jobs(config, starts, labels=labels, seeds=seeds, out=out)

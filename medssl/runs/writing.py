@@ -13,6 +13,12 @@ from medssl.errors import DataError, UsageError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def check_can_be_made(folder: Path) -> None:
+    """Raise UsageError for a folder to be made below a file."""
+    if file := next((path for path in folder.parents if path.is_file()), None):
+        raise UsageError(f"{folder} cannot be made, because {file} is a file. Name another folder for --out.")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """The file with this content, or the file as it was before; never something between.
 

@@ -17,7 +17,8 @@ from medssl.archive.report import IngestReport, Progress, Silent, Tally
 from medssl.archive.rows import Outcome, duplicates
 from medssl.archive.sources import parse_source
 from medssl.errors import UsageError
-from medssl.store.ingest import IngestSettings, check_can_be_made, prepared
+from medssl.runs.writing import check_can_be_made
+from medssl.store.ingest import IngestSettings, prepared
 
 
 @dataclass(frozen=True)

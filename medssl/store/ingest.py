@@ -40,6 +40,7 @@ from medssl.archive.unpack import unpack
 from medssl.archive.vanished import forget_elsewhere
 from medssl.archive.workers import LocalWorkers, Workers
 from medssl.errors import UsageError
+from medssl.runs.writing import check_can_be_made
 from medssl.store.attempts import T, attempts
 from medssl.store.container import remove_drafts
 from medssl.store.intake import Intake, take_in
@@ -209,12 +210,6 @@ def prepared(
         yield Prepared(
             index, pseudonyms, workers, settled, splitter, label_names, removed, n_files, interrupted, tuple(notices)
         )
-
-
-def check_can_be_made(folder: Path) -> None:
-    """Raise UsageError for a folder to be made below a file."""
-    if file := next((path for path in folder.parents if path.is_file()), None):
-        raise UsageError(f"{folder} cannot be made, because {file} is a file. Name another folder for --out.")
 
 
 @contextmanager

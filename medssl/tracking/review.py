@@ -63,10 +63,14 @@ def _evidence_sections(folder: Path) -> Iterator[str]:
 
 def _examples(runs: Sequence[Run]) -> list[Run]:
     """The first fine-tuning of each start at the lowest label count: what differs there differs for the reason that
-    matters.
+    matters. Scratch comes first, as in the table, and so has the same colour.
     """
+
+    def place(run: Run) -> tuple[int, bool, str]:
+        return int(run.config.get("labels", 0)), run.config.get("init") != "scratch", run.folder.name
+
     first: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: (int(run.config.get("labels", 0)), run.folder.name)):
+    for run in sorted(runs, key=place):
         first.setdefault(run.folder.name.rsplit("-n", 1)[0], run)
     return list(first.values())[:MOST_RUNS_SHOWN]
 

@@ -80,12 +80,17 @@ def _summary(timed: TimedSteps, reading: dict[str, float], plan: BatchPlan, work
 def _advice(parts: dict[str, float], reading: dict[str, float], share: float, workers: int) -> list[str]:
     """What would make a step faster, the largest gain first."""
     advice = []
+    busy = sum(reading.values()) / max(1e-9, sum(parts.values()) - parts["wait"])  # workers that keep up
     if share > WAIT_SHARE and workers == 0:
         advice.append("Reading happens between the steps. Let workers read ahead: --set loop.workers=2.")
+    elif share > WAIT_SHARE and busy < workers:
+        advice.append(
+            "The workers are enough, but do not get to it: other programs, or too many workers, share the cores, or "
+            "the disk is slow at times. Close what else runs, or lower loop.workers."
+        )
     elif share > WAIT_SHARE and reading["read"] > reading["decode"]:
         advice.append("The disk is the limit. Put the store on a faster disk, or cut more regions per scan.")
     elif share > WAIT_SHARE:
-        busy = sum(reading.values()) / max(1e-9, sum(parts.values()) - parts["wait"])
         advice.append(
             f"Unpacking is the limit. Use at least {int(busy) + 1} workers: --set loop.workers={int(busy) + 1}; or "
             "ingest with --packing none where the disk is large and fast."

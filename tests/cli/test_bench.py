@@ -75,7 +75,8 @@ def test_what_workers_had_read_ahead_is_not_timed(cohort):
 def test_the_advice_fits_the_figures():
     parts = {"wait": 50.0, "copy": 1.0, "views": 1.0, "forward": 40.0}
     assert "loop.workers=2" in _advice(parts, {"read": 1.0, "decode": 9.0}, 0.5, 0)[0]
-    assert "faster disk" in _advice(parts, {"read": 9.0, "decode": 1.0}, 0.5, 2)[0]
+    assert "faster disk" in _advice(parts, {"read": 90.0, "decode": 10.0}, 0.5, 2)[0]
+    assert "share the cores" in _advice(parts, {"read": 9.0, "decode": 1.0}, 0.5, 2)[0]
     assert "at least 3 workers" in _advice(parts, {"read": 20.0, "decode": 80.0}, 0.5, 1)[0]
     assert "keeps up" in _advice({**parts, "wait": 0.1}, {"read": 1.0, "decode": 9.0}, 0.001, 4)[0]
     assert "augmentation" in _advice({**parts, "wait": 0.1, "views": 60.0}, {"read": 1.0, "decode": 9.0}, 0.001, 4)[0]

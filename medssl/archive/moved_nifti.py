@@ -38,9 +38,8 @@ def label_out_of_reach(index: Index, file: IndexedFile) -> SourceFile | None:
     """The label that a scan is stored with, where its folder is gone or empty. A label that was taken out of a folder
     is no label any more.
     """
-    scan = next(index.scans(series=series_key(file.path)), None)
-    source = parse_source(scan.source) if scan and scan.source else None
-    if not isinstance(source, NiftiSource) or source.label is None:
+    source = _known_source(index, file)
+    if source is None or source.label is None:
         return None
     return source.label if is_deserted(Path(source.label.path).parent) else None
 
@@ -58,9 +57,15 @@ def voxel_files(index: Index, file: IndexedFile, paths: Sequence[Path]) -> tuple
             found.append(SourceFile.of(path.with_name(name), known[name][0]))
     if len(found) == len(headers):
         return tuple(found)
+    source = _known_source(index, file)
+    return source.voxels if source and source.voxels else tuple(found)
+
+
+def _known_source(index: Index, file: IndexedFile) -> NiftiSource | None:
+    """What the scan of a file was planned to be loaded from before."""
     scan = next(index.scans(series=series_key(file.path)), None)
     source = parse_source(scan.source) if scan and scan.source else None
-    return source.voxels if isinstance(source, NiftiSource) and source.voxels else tuple(found)
+    return source if isinstance(source, NiftiSource) else None
 
 
 def _looks(file: IndexedFile) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from medssl.archive.reasons import Flag
 from medssl.archive.record import Record, parse_record
 from medssl.archive.repeats import Slice
 from medssl.archive.rows import parse_row, row_json
-from medssl.archive.sources import DicomFile, DicomSource, SourceFile, SourceSlice, Twin, parse_source, source_json
+from medssl.archive.sources import DicomFile, DicomSource, SourceFile, SourceSlice, Twin, image_paths, source_json
 from medssl.archive.syntaxes import family
 from medssl.geometry import spacing_mm
 
@@ -54,7 +54,7 @@ def _planned(
     if _holds(scans, stored):
         return scans
     copied = {parse_record(file.record or "").instance for file in files}
-    needed = {path for scan in stored for path in _paths(scan)}
+    needed = {path for scan in stored if scan.source for path in image_paths(scan.source)}
     gone = [file for file in gone if os.fspath(file.path) in needed]
     gone = [file for file in gone if parse_record(file.record or "").instance not in copied]
     together = sorted([*files, *gone], key=lambda file: file.path)
@@ -65,11 +65,6 @@ def _holds(scans: Sequence[IndexedScan], stored: Sequence[IndexedScan]) -> bool:
     """Whether every scan that is stored is planned again, with no slice less."""
     depths = {scan.scan_id: (parse_row(scan.row).shape or (0,))[-1] for scan in scans if scan.source is not None}
     return all(depths.get(scan.scan_id, 0) >= (parse_row(scan.row).shape or (0,))[-1] for scan in stored)
-
-
-def _paths(scan: IndexedScan) -> set[str]:
-    source = parse_source(scan.source) if scan.source else None
-    return {one.file.path for one in source.files} if isinstance(source, DicomSource) else set()
 
 
 def plan_series(

@@ -153,3 +153,9 @@ def _dicom(facts: dict[str, Any]) -> DicomSource:
         for one in facts.get("labels", ())
     )
     return DicomSource(files, slices, tuple(facts["affine_ras_mm"]), facts["family"], labels)
+
+
+def image_paths(text: str) -> set[str]:
+    """The image files of the source that `source_json` wrote, copies included."""
+    source = parse_source(text)
+    return {source.image.path} if isinstance(source, NiftiSource) else {one.file.path for one in source.files}

@@ -8,7 +8,7 @@ from typing import get_args
 from medssl.archive.index import Index
 from medssl.archive.manifest import Split
 from medssl.archive.rows import parse_row
-from medssl.archive.sources import NiftiSource, parse_source
+from medssl.archive.sources import image_paths
 from medssl.archive.table_file import read_table
 from medssl.errors import DataError, UsageError
 
@@ -62,16 +62,9 @@ def _patients(index: Index, name: str) -> set[str]:
             scans = list(index.scans(series=series))
             patients = {parse_row(scan.row).patient_id for scan in scans}
             if len(patients) > 1:  # equal UIDs: those count of whose scans the file is part
-                scans = [scan for scan in scans if scan.source and paths & _paths(scan.source)]
+                scans = [scan for scan in scans if scan.source and paths & image_paths(scan.source)]
                 patients = {parse_row(scan.row).patient_id for scan in scans}
             found |= patients
         return found
     except (ValueError, KeyError) as error:
         raise DataError("the private index is damaged. Restore it from a copy, or ingest into a new folder.") from error
-
-
-def _paths(source: str) -> set[str]:
-    """The image files of a scan."""
-    parsed = parse_source(source)
-    files = [parsed.image] if isinstance(parsed, NiftiSource) else [one.file for one in parsed.files]
-    return {file.path for file in files}

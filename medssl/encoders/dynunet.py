@@ -74,12 +74,8 @@ class DynUNetEncoder(Encoder):
     def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
         options, in_channels = DynUNetOptions.model_validate(description.options), description.in_channels
-        self.description = EncoderDescription(
-            name=self.name,
-            in_channels=in_channels,
-            options=options.model_dump(mode="json"),
-            spacing_mm=description.spacing_mm,
-        )
+        resolved = {"name": self.name, "options": options.model_dump(mode="json")}
+        self.description = description.model_copy(update=resolved)
         self.options = options
         self.channels = options.filters
         self.strides = _cumulative(options.strides)

@@ -66,12 +66,8 @@ class SegResNetEncoder(Encoder):
     def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
         options, in_channels = SegResNetOptions.model_validate(description.options), description.in_channels
-        self.description = EncoderDescription(
-            name=self.name,
-            in_channels=in_channels,
-            options=options.model_dump(mode="json"),
-            spacing_mm=description.spacing_mm,
-        )
+        resolved = {"name": self.name, "options": options.model_dump(mode="json")}
+        self.description = description.model_copy(update=resolved)
         self.options = options
         levels = range(len(options.blocks_down))
         self.channels = tuple(options.init_filters * 2**level for level in levels)

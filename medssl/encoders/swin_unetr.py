@@ -71,12 +71,8 @@ class SwinUNETREncoder(Encoder):
     def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
         options, in_channels = SwinUNETROptions.model_validate(description.options), description.in_channels
-        self.description = EncoderDescription(
-            name=self.name,
-            in_channels=in_channels,
-            options=options.model_dump(mode="json"),
-            spacing_mm=description.spacing_mm,
-        )
+        resolved = {"name": self.name, "options": options.model_dump(mode="json")}
+        self.description = description.model_copy(update=resolved)
         self.options = options
         self.channels = tuple(options.feature_size * 2**level for level in range(LEVELS))
         self.strides = tuple((2**level, 2**level, 2**level) for level in range(1, LEVELS + 1))

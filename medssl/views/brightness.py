@@ -8,6 +8,7 @@ from medssl.errors import ConfigError
 from medssl.randomness import Draws
 from medssl.views.batch import BatchTransform, Parameters, Range, around_zero
 from medssl.views.contrast import gamma, histogram_shift, scale_and_shift, window
+from medssl.views.on_device import on_device
 
 
 class BatchRandScaleIntensity(BatchTransform):
@@ -89,7 +90,7 @@ class BatchRandHistogramShift(BatchTransform):
             moved = curve[:, i - 1] + shares[:, i] * (curve[:, i + 1] - curve[:, i - 1])
             curve[:, i] = np.where(i < points - 1, moved, curve[:, i])
         move = {"curve": curve, "points": points}
-        return {k: torch.from_numpy(v.astype(np.float32)).to(images.device, non_blocking=True) for k, v in move.items()}
+        return {k: on_device(v.astype(np.float32), images.device) for k, v in move.items()}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""

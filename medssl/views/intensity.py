@@ -63,16 +63,16 @@ class IntensityChain:
         scale, shift = STEPS.index("scale"), STEPS.index("shift")
         factor = np.where(happens[:, scale] < SCALE_CHANCE, self._around_one(size[:, scale], SCALE_LOG), 1.0)
         moved = np.where(happens[:, shift] < SHIFT_CHANCE, (2 * size[:, shift] - 1) * SHIFT * self.strength, 0.0)
-        return scale_and_shift(images, _on(images, factor), _on(images, moved))
+        return scale_and_shift(images, on_device(factor, images.device), on_device(moved, images.device))
 
     def _spatial_steps(self, draws: Draws, view: str) -> list["_Step"]:
         def noise(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
             field = draws.of(rows).noise(f"{view}/noise", tuple(images.shape[1:]))
-            return gaussian_noise(images, field, _on(images, size * NOISE_STD * self.strength))
+            return gaussian_noise(images, field, on_device(size * NOISE_STD * self.strength, images.device))
 
         def soften(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
             low, high = BLUR_SIGMA_VOXELS
-            sigma = _on(images, (low + size * (high - low)) * self.strength)
+            sigma = on_device((low + size * (high - low)) * self.strength, images.device)
             return blur(images, sigma[:, None].expand(-1, 3))
 
         def coarsen(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
@@ -87,13 +87,13 @@ class IntensityChain:
 
     def _curve_steps(self) -> list["_Step"]:
         def contrast(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            return stretch_contrast(images, _on(images, self._around_one(size, CONTRAST_LOG)))
+            return stretch_contrast(images, on_device(self._around_one(size, CONTRAST_LOG), images.device))
 
         def curve(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            return gamma(images, _on(images, self._around_one(size, GAMMA_LOG)))
+            return gamma(images, on_device(self._around_one(size, GAMMA_LOG), images.device))
 
         def inverted_curve(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            return gamma(images, _on(images, self._around_one(size, GAMMA_LOG)), invert=True)
+            return gamma(images, on_device(self._around_one(size, GAMMA_LOG), images.device), invert=True)
 
         return [
             ("contrast", CONTRAST_CHANCE, contrast),
@@ -107,8 +107,3 @@ class IntensityChain:
 
 
 _Step = tuple[str, float, Callable[[Tensor, Shares, list[int]], Tensor]]
-
-
-def _on(images: Tensor, values: Shares) -> Tensor:
-    """Host numbers on the device of the images, without waiting."""
-    return on_device(values, images.device)

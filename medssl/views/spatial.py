@@ -10,7 +10,7 @@ from medssl.errors import ConfigError
 from medssl.randomness import Draws
 from medssl.views.affine import about_the_middle, affine_matrix, elastic_displacement, warp
 from medssl.views.batch import BatchTransform, Parameters, Range, around_zero
-from medssl.views.on_device import chosen
+from medssl.views.on_device import chosen, on_device
 
 Ranges = Sequence[float | Range]
 
@@ -65,7 +65,7 @@ class BatchRandAffine(BatchTransform):
             translate_voxels=drawn["translate"],
             scale=drawn["scale"],
         )
-        turn = torch.from_numpy(self._turns(draws, stream, images)).to(images.device, non_blocking=True)
+        turn = on_device(self._turns(draws, stream, images), images.device)
         centred = torch.cat([centred[:, :, :3] @ turn, centred[:, :, 3:]], dim=2)
         size = (images.shape[2], images.shape[3], images.shape[4])
         parameters = {"matrix": about_the_middle(centred, source=size, target=size)}
@@ -106,7 +106,7 @@ class BatchRandAffine(BatchTransform):
         return warp(volumes, parameters["matrix"], size=size, displacement=bent, labels=labels, outside=outside)
 
     def _drawn(self, draws: Draws, name: str, ranges: np.ndarray) -> Tensor:
-        low, high = torch.from_numpy(ranges.astype(np.float32)).to(draws.device, non_blocking=True).unbind(dim=1)
+        low, high = on_device(ranges.astype(np.float32), draws.device).unbind(dim=1)
         return low + draws.uniform(name, 0.0, 1.0, (len(ranges),)) * (high - low)
 
     def _turns(self, draws: Draws, stream: str, images: Tensor) -> np.ndarray:

@@ -17,17 +17,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from medssl.archive.assemble import Rules
-from medssl.archive.discover import Stamp
-from medssl.archive.identity import Pseudonyms
-from medssl.archive.index import Index, open_index
-from medssl.archive.indexed import IndexedFile
-from medssl.archive.manifest import write_manifest
-from medssl.archive.plan_dicom import plan_dicom
-from medssl.archive.plan_labels import label_objects, name_table
-from medssl.archive.record import Frame, Record, record_json
-from medssl.archive.rows import Outcome, duplicates, scan_rows
-from medssl.archive.syntaxes import CT, EXPLICIT_LITTLE
+from medssl.archive.dicom.record import Frame, Record, record_json
+from medssl.archive.dicom.uids import CT, EXPLICIT_LITTLE
+from medssl.archive.index.database import Index, open_index
+from medssl.archive.index.entries import IndexedFile
+from medssl.archive.index.outcome import Outcome
+from medssl.archive.plan.dicom import plan_dicom
+from medssl.archive.plan.labels import label_objects, name_table
+from medssl.archive.plan.rows import duplicates, scan_rows
+from medssl.archive.privacy.pseudonyms import Pseudonyms
+from medssl.archive.series.assemble import Rules
+from medssl.archive.sources.walk import Stamp
+from medssl.cohort.manifest import write_manifest
 
 SLICES, SERIES_PER_STUDY, STUDIES_PER_PATIENT = 20, 2, 3
 PARCEL_FILES = 64

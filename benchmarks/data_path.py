@@ -21,9 +21,9 @@ from crop_read import head
 from machine import cpu_ms, machine, write_results
 
 from medssl.geometry import Volume, to_array_axes
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.store.policy import Packing, StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
 

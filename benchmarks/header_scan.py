@@ -23,12 +23,13 @@ from pathlib import Path
 
 import pydicom
 
-from medssl.archive.discover import Stamp, walk
+from medssl.archive.dicom.pixels import PixelFormat, read_frames
+from medssl.archive.dicom.record import parse_record
 from medssl.archive.limits import Limits
-from medssl.archive.pixels import PixelFormat, read_frames
-from medssl.archive.record import parse_record
-from medssl.archive.scan import scan_file
-from medssl.store.ingest import IngestSettings, ingest
+from medssl.archive.scan.recognise import scan_file
+from medssl.archive.sources.walk import Stamp, walk
+from medssl.ingestion.ingest import ingest
+from medssl.ingestion.settings import IngestSettings
 
 TURNS = 5
 # The elements that medssl's header scan turns into a record.

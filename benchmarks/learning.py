@@ -27,17 +27,17 @@ from medssl.config import OptimConfig
 from medssl.diagnostics.probe import LinearProbe, probe_segmentation
 from medssl.encoders.encoder import Encoder
 from medssl.geometry import Volume
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.plugins import list_tasks, load_task
 from medssl.pretext.projection import pooled_levels
 from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
 from medssl.testing import TinyEncoder
 from medssl.training.loop import seed_step
-from medssl.training.optimisation import learning_rate, make_optimiser, set_learning_rate
+from medssl.training.optimizer import learning_rate, make_optimiser, set_learning_rate
 from medssl.views.region import Region
 
 SHAPE = (44, 40, 36)  # (X, Y, Z) voxels of a phantom

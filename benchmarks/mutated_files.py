@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from medssl.archive.cohort import Cohort
 from medssl.archive.limits import Limits
-from medssl.store.ingest import IngestSettings, ingest
+from medssl.cohort.cohort import Cohort
+from medssl.ingestion.ingest import ingest
+from medssl.ingestion.settings import IngestSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "archive"))
 from test_mutated_files import mutated, seeds, verdict

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PLACES = {
-    "Crop": "medssl.store.crops",
+    "Crop": "medssl.loading.crops",
     "Decoder": "medssl.encoders.encoder",
     "Draws": "medssl.randomness",
     "Encoder": "medssl.encoders.encoder",
@@ -19,7 +19,7 @@ _PLACES = {
     "PretextTask": "medssl.pretext.task",
     "Queue": "medssl.pretext.queue",
     "Region": "medssl.views.region",
-    "Step": "medssl.pretext.step",
+    "Step": "medssl.pretext.task",
     "TaskConfig": "medssl.pretext.task",
     "Teacher": "medssl.pretext.momentum",
     "VectorHead": "medssl.pretext.heads",
@@ -35,14 +35,13 @@ if TYPE_CHECKING:
 
     from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
     from medssl.hookspecs import hookimpl
+    from medssl.loading.crops import Crop
     from medssl.pretext.gather import gather
     from medssl.pretext.heads import VectorHead, VoxelHead, pooled
     from medssl.pretext.momentum import Teacher
     from medssl.pretext.queue import Queue
-    from medssl.pretext.step import Step
-    from medssl.pretext.task import PretextTask, TaskConfig
+    from medssl.pretext.task import PretextTask, Step, TaskConfig
     from medssl.randomness import Draws
-    from medssl.store.crops import Crop
     from medssl.views.adapter import PerSample
     from medssl.views.intensity import IntensityChain
     from medssl.views.masks import block_mask

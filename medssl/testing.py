@@ -13,7 +13,7 @@ the same checks from the command line.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medssl.conformance.encoder_kit import encoder_checks_of, run_encoder_checks
+from medssl.conformance.encoder_checks import encoder_checks_of, run_encoder_checks
 from medssl.conformance.kit import Outcome, checks_of, run_checks
 from medssl.conformance.tiny_encoder import TinyEncoder
 from medssl.conformance.workbench import Workbench

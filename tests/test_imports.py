@@ -83,7 +83,7 @@ OWN = tuple(SOURCES)
 
 
 def area(module: str) -> str:
-    """The package a tier is made of: `medssl.store` of `medssl.store.plan`, `medssl_cli` of its modules."""
+    """The package a tier is made of: `medssl.store` of `medssl.loading.plan`, `medssl_cli` of its modules."""
     return ".".join(module.split(".")[: 2 if module.startswith("medssl.") else 1])
 
 

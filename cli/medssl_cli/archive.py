@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from medssl.archive.difference import Difference
-    from medssl.archive.summary import CohortSummary
+    from medssl.cohort.difference import Difference
+    from medssl.cohort.summary import CohortSummary
 
 app = typer.Typer(help="Look at what ingest made of an archive.", no_args_is_help=True)
 
@@ -25,8 +25,8 @@ def report(
 
     Example: medssl archive report cohort
     """
-    from medssl.archive.cohort import Cohort
-    from medssl.archive.summary import summarise
+    from medssl.cohort.cohort import Cohort
+    from medssl.cohort.summary import summarise
 
     opened = Cohort.open(cohort)
     summary = summarise(opened.rows)
@@ -35,7 +35,7 @@ def report(
     else:
         _print_summary(summary)
     if not no_picture and summary.accepted:
-        from medssl.store.overview import draw_overview
+        from medssl.ingestion.overview import draw_overview
 
         path = draw_overview(opened, picture or cohort / "private" / "overview.png")
         typer.echo(f"picture: {path} (it shows patients)", err=as_json)
@@ -56,9 +56,9 @@ def explain(
     """
     from dataclasses import asdict
 
-    from medssl.archive.cohort import read_facts
-    from medssl.archive.explain import explain as find
-    from medssl.archive.index import read_index
+    from medssl.archive.index.database import read_index
+    from medssl.cohort.cohort import read_facts
+    from medssl.ingestion.explain import explain as find
 
     read_facts(cohort)
     with read_index(cohort / "private") as index:
@@ -83,9 +83,9 @@ def label_names(cohort: Annotated[Path, typer.Argument(help="Cohort folder.")]) 
     import csv
     import sys
 
-    from medssl.archive.cohort import read_facts
-    from medssl.archive.index import read_index
-    from medssl.archive.plan_labels import names_met
+    from medssl.archive.index.database import read_index
+    from medssl.archive.plan.labels import names_met
+    from medssl.cohort.cohort import read_facts
 
     read_facts(cohort)
     with read_index(cohort / "private") as index:
@@ -106,7 +106,7 @@ def diff(
 
     Example: medssl archive diff cohort-2019 cohort-2020
     """
-    from medssl.archive.difference import difference, read_pair
+    from medssl.cohort.difference import difference, read_pair
 
     found = difference(*read_pair(before, after))
     if as_json:
@@ -132,8 +132,8 @@ def verify(
     from dataclasses import asdict
 
     from medssl.errors import UsageError
-    from medssl.store.ingest import IngestSettings
-    from medssl.store.verify import verify_against_dcm2niix
+    from medssl.ingestion.settings import IngestSettings
+    from medssl.ingestion.verify import verify_against_dcm2niix
     from medssl_cli.progress import LiveProgress
 
     if against != "dcm2niix":
@@ -183,7 +183,7 @@ def _print_summary(summary: "CohortSummary") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from medssl.archive.reasons import Reason
+    from medssl.cohort.reasons import Reason
 
     console = Console()
     console.print(

@@ -108,7 +108,8 @@ def write_archive(folder: Path, size: DemoSize) -> Path:
 
 def ingest_archive(archive: Path, cohort: Path, *, key: Path, workers: int | None) -> Path:
     """The cohort of the archive's DICOM and NIfTI scans."""
-    from medssl.store.ingest import IngestSettings, ingest
+    from medssl.ingestion.ingest import ingest
+    from medssl.ingestion.settings import IngestSettings
     from medssl_cli.progress import LiveProgress
 
     if not key.exists():

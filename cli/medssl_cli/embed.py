@@ -18,7 +18,7 @@ def embed(
     """
     from medssl.downstream.embed import embed_scans, write_embeddings
     from medssl.errors import UsageError
-    from medssl.runs.writing import prepare_new_file
+    from medssl.files import prepare_new_file
     from medssl_cli.progress import LiveProgress
 
     if out.suffix not in (".parquet", ".csv"):

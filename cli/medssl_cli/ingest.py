@@ -22,8 +22,8 @@ from medssl_cli.archive_options import (
 )
 
 if TYPE_CHECKING:
-    from medssl.archive.report import IngestReport
-    from medssl.store.ingest import IngestSettings
+    from medssl.ingestion.report import IngestReport
+    from medssl.ingestion.settings import IngestSettings
     from medssl.store.policy import StorePolicy
 
 
@@ -75,7 +75,7 @@ def ingest(
 
     Example: medssl ingest /archive/2019 /archive/2020 --out cohort
     """
-    from medssl.store.ingest import ingest as run_ingest
+    from medssl.ingestion.ingest import ingest as run_ingest
     from medssl_cli.ingest_display import print_report
     from medssl_cli.progress import LiveProgress
 
@@ -132,7 +132,7 @@ def ingest_settings(given: dict[str, Any]) -> "IngestSettings":
     from pydantic import ValidationError
 
     from medssl.errors import ConfigError
-    from medssl.store.ingest import IngestSettings
+    from medssl.ingestion.settings import IngestSettings
 
     try:
         return IngestSettings(**given)

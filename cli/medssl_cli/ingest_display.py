@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from medssl.archive.report import IngestReport
+    from medssl.ingestion.report import IngestReport
 
 
 def print_report(report: "IngestReport", cohort: Path | None) -> None:
@@ -30,7 +30,7 @@ def print_table(report: "IngestReport") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from medssl.archive.reasons import Flag, Reason
+    from medssl.cohort.reasons import Flag, Reason
 
     table = Table(title=f"{report.n_files} files, {report.elapsed_s:g} s")
     for column in ("verdict", "count", "what it means"):

@@ -25,7 +25,7 @@ def score(
     Example: medssl score --run runs/masked --cohort cohort --top 10
     """
     from medssl.downstream.score import LOOK_FROM, NOTHING_TO_JUDGE, score_scans
-    from medssl.runs.writing import prepare_new_file
+    from medssl.files import prepare_new_file
     from medssl_cli.progress import LiveProgress
 
     if out is not None:
@@ -66,7 +66,7 @@ def _write(scans: "list[ScanEnergy]", out: Path) -> None:
     import csv
     import io
 
-    from medssl.runs.writing import write_atomically
+    from medssl.files import write_atomically
 
     text = io.StringIO(newline="")
     rows = csv.DictWriter(text, fieldnames=list(scans[0].as_dict()))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from medssl.archive.reasons import Reason
+from medssl.cohort.reasons import Reason
 from medssl.errors import DataError
 
 

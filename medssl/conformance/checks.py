@@ -14,9 +14,10 @@ from medssl.conformance.step_rules import check_axes, check_batch, check_step
 from medssl.conformance.workbench import Workbench, optimiser_of
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import PluginError
+from medssl.loading.crops import Crop
 from medssl.plugins.check import TASK_BASE, check_class
-from medssl.pretext.step import Step
-from medssl.store.crops import Crop
+from medssl.pretext.task import Step
+from medssl.views.region import Region
 
 Check = Callable[[Workbench], None]
 
@@ -244,3 +245,82 @@ CHECKS: tuple[Check, ...] = (
 
 def _encoder_moves(task: Any) -> bool:
     return any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in task.encoder.parameters())
+
+
+CHANNELS = 2
+
+
+class TwoChannels(Region):
+    """A region whose crops carry a second channel, another contrast of the first."""
+
+    def crop(self, name: str) -> Tensor:
+        """(B, 2, D, H, W)."""
+        first = super().crop(name)
+        return torch.cat([first, 1.0 - 0.5 * first.abs()], dim=1)
+
+
+def several_channels_work(bench: Workbench) -> None:
+    """Images of two channels are as good as images of one, and both are looked at."""
+    task = bench.task(channels=CHANNELS)
+    region = bench.region(task, kind=TwoChannels)
+    advice = "Take the number of channels from encoder.description.in_channels, and reduce over all axes but the first."
+    try:
+        torch.manual_seed(bench.seed)
+        with torch.no_grad():
+            views = task.views(region)
+        step = task(views)
+        check_step(step, batch=2, sizes=[tuple(view.shape[2:]) for view in views.values() if view.ndim == 5])
+        step.loss.backward()
+    except (RuntimeError, ValueError, IndexError, PluginError) as error:
+        raise PluginError(f"with images of two channels it fails: {error} {advice}") from error
+    first = next(p for p in task.encoder.parameters() if p.ndim == 5)  # the weights that read the image
+    if first.grad is None or (first.grad.abs().amax(dim=(0, 2, 3, 4)) == 0).any():
+        raise PluginError(f"of images with two channels only one reaches the encoder. {advice}")
+
+
+AIR = -1.0
+
+
+class Air(Region):
+    """A region that holds nothing: every crop has one value throughout."""
+
+    def crop(self, name: str) -> Tensor:
+        """(B, C, D, H, W)."""
+        return torch.full_like(super().crop(name), AIR)
+
+
+def evaluation_changes_no_state(bench: Workbench) -> None:
+    """In evaluation `forward` leaves every buffer as it was."""
+    task = bench.task().eval()
+    views = bench.views(task)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    with torch.no_grad():
+        task(views)
+    for name, value in task.state_dict().items():
+        if not torch.equal(value, before[name]):
+            raise PluginError(
+                f"in evaluation (task.eval()) forward changes {name}: drawing a picture or scoring a scan would change "
+                "the training. Write to it where self.training is True, or in after_step."
+            )
+
+
+def air_is_survived(bench: Workbench) -> None:
+    """A batch of patches that hold one value throughout, such as air, has a finite loss and a finite gradient."""
+    task = bench.task()
+    region = bench.region(task, kind=Air)
+    torch.manual_seed(bench.seed)
+    with torch.no_grad():
+        views = task.views(region)
+    step = task(views)
+    advice = (
+        "A patch of air has no variance: add a small number before dividing, and before taking roots or logarithms."
+    )
+    if not step.loss.isfinite().all() or not step.energy.isfinite().all():
+        raise PluginError(f"for patches that hold one value throughout, loss or energy is not finite. {advice}")
+    if step.loss.requires_grad:
+        step.loss.sum().backward()
+    for name, p in task.named_parameters():
+        if p.grad is not None and not p.grad.isfinite().all():
+            raise PluginError(
+                f"for patches that hold one value throughout, the gradient of {name} is not finite. {advice}"
+            )

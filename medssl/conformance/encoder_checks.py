@@ -5,14 +5,17 @@ tasks hang heads on any level.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import partial
 from inspect import getdoc
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from medssl.conformance.encoder_bench import EncoderBench
+from medssl.conformance.kit import Outcome, outcome
+from medssl.conformance.workbench import EncoderBench
 from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.errors import PluginError
 from medssl.plugins.check import ENCODER_BASE, check_class
@@ -240,3 +243,20 @@ def _settings() -> dict[str, object]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
     }
+
+
+def encoder_checks_of(
+    cls: type[Encoder], *, options: Mapping[str, Any] | None = None, preset: str = "tiny"
+) -> dict[str, Callable[[], None]]:
+    """Every check of an encoder by name, each ready to be called; a failing one raises."""
+    bench = EncoderBench(cls, options=options, preset=preset)
+    return {check.__name__: partial(check, bench) for check in ENCODER_CHECKS}
+
+
+def run_encoder_checks(
+    cls: type[Encoder], *, options: Mapping[str, Any] | None = None, preset: str = "tiny"
+) -> Iterator[Outcome]:
+    """The outcome of every check, each as soon as it is known."""
+    bench = EncoderBench(cls, options=options, preset=preset)
+    for check in ENCODER_CHECKS:
+        yield outcome(check, partial(check, bench))

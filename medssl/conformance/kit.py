@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from medssl.conformance.channels import several_channels_work
-from medssl.conformance.checks import CHECKS, Check
-from medssl.conformance.rare_cases import air_is_survived, evaluation_changes_no_state
+from medssl.conformance.checks import CHECKS, Check, air_is_survived, evaluation_changes_no_state, several_channels_work
 from medssl.conformance.two_ranks import TwoRanks, two_ranks_equal_one
 from medssl.conformance.workbench import Workbench
 from medssl.errors import PluginError

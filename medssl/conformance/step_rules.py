@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from medssl.errors import PluginError
-from medssl.pretext.step import Step
+from medssl.pretext.task import Step
 
 
 def check_axes(what: str, volume: Tensor, sizes: list[tuple[int, ...]]) -> None:

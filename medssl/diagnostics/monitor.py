@@ -13,13 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medssl.diagnostics.features import Features, extract_features
-from medssl.diagnostics.groups import lidar
+from medssl.diagnostics.measures import alignment, lidar, relative_std, root_mean_square
 from medssl.diagnostics.observed import Observed, rank_share, worst_of_parts
 from medssl.diagnostics.spectrum import alpha_req, eigenvalues, participation_ratio, rankme
-from medssl.diagnostics.spread import alignment, relative_std, root_mean_square
 from medssl.diagnostics.verdict import Verdict, judge
 from medssl.encoders.encoder import Encoder
-from medssl.pretext.step import Step
+from medssl.pretext.task import Step
 
 PREFIX = "diagnostics/"
 HISTORY = 64

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medssl.diagnostics.energy import energy_gap
+from medssl.diagnostics.measures import energy_gap, relative_std, uniformity
 from medssl.diagnostics.spectrum import rankme
-from medssl.diagnostics.spread import relative_std, uniformity
-from medssl.pretext.step import Step
+from medssl.pretext.task import Step
 
 MOST_KEPT = 1024  # energies and embeddings of the last steps
 FEWEST_EMBEDDINGS, FEWEST_AT_START = 16, 4

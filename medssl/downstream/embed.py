@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.manifest import ManifestRow
+from medssl.cohort.cohort import Cohort
+from medssl.cohort.manifest import ManifestRow
 from medssl.encoders.build import check_patch
 from medssl.encoders.encoder import Encoder
 from medssl.encoders.records import stated_patch
 from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.errors import CheckpointError, DataError
+from medssl.files import write_atomically
 from medssl.pretext.projection import pooled_levels
-from medssl.runs.writing import write_atomically
 from medssl.store.volumes import StoredVolume, open_volume
 
 LEVELS = 2  # of the pyramid, the coarsest: as in the tasks' own vectors

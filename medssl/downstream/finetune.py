@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from medssl.archive.cohort import Cohort
+from medssl.cohort.cohort import Cohort
 from medssl.config import FinetuneConfig
 from medssl.downstream.evaluate import Evaluation, evaluate
 from medssl.downstream.labelled import class_labels, gaps_in_test, test_scans, training_scans
@@ -15,15 +15,17 @@ from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, transfer
 from medssl.encoders.weights import load_encoder, read_description, save_network, weights_digest
+from medssl.files import write_atomically
+from medssl.loading.plan import BatchPlan
 from medssl.runs.run import Run
-from medssl.runs.writing import write_atomically
-from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
-from medssl.training.loop import Training, start_fabric, train
+from medssl.training.fabric import start_fabric
+from medssl.training.loop import train
 from medssl.training.opening import open_run
 from medssl.training.patch import choose_patch
 from medssl.training.pretrain import Observer, modalities_of, no_observer, recorded
 from medssl.training.progress import Progress, Silent
+from medssl.training.trainee import Training
 
 SCRATCH = "scratch"
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from medssl.archive.discover import walk
-from medssl.archive.indexed import IndexedFile
+from medssl.archive.dicom.record import parse_record
+from medssl.archive.index.entries import IndexedFile
 from medssl.archive.limits import Limits
-from medssl.archive.reasons import Reason
-from medssl.archive.record import parse_record
-from medssl.archive.scan import scan_file
+from medssl.archive.scan.recognise import scan_file
+from medssl.archive.sources.walk import walk
+from medssl.cohort.reasons import Reason
 from medssl.errors import UsageError
 
 _NIFTI = (".nii", ".nii.gz")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medssl.archive.cohort import Cohort
+from medssl.cohort.cohort import Cohort
 from medssl.config import EncoderConfig, FinetuneConfig
 from medssl.downstream.comparison import Comparison, Score, compare
 from medssl.downstream.evaluate import read_cases
@@ -17,8 +17,8 @@ from medssl.downstream.labelled import check_comparable
 from medssl.encoders.encoder import EncoderDescription
 from medssl.encoders.weights import load_encoder, read_description, weights_digest
 from medssl.errors import ConfigError, DataError, UsageError
+from medssl.files import check_can_be_made, write_atomically
 from medssl.runs.run import Run
-from medssl.runs.writing import check_can_be_made, write_atomically
 from medssl.training.pretrain import Observer, no_observer
 from medssl.training.progress import Progress
 

@@ -1,7 +1,7 @@
 """Which labelled scans a fine-tuning may see, and which it is judged on."""
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.manifest import ManifestRow
+from medssl.cohort.cohort import Cohort
+from medssl.cohort.manifest import ManifestRow
 from medssl.errors import ConfigError, DataError
 from medssl.store.volumes import StoredVolume, open_volume
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from medssl.archive.discover import walk
+from medssl.archive.dicom.record import parse_record
+from medssl.archive.dicom.uids import family
 from medssl.archive.limits import Limits
-from medssl.archive.record import parse_record
-from medssl.archive.scan import scan_file
-from medssl.archive.syntaxes import family
+from medssl.archive.scan.recognise import scan_file
+from medssl.archive.sources.walk import walk
 from medssl.errors import DataError, UsageError
 
 UNKNOWN = "unknown"

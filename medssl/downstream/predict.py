@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medssl.archive.load import load_scan
-from medssl.archive.nifti_write import write_nifti
+from medssl.archive.nifti.write import write_nifti
 from medssl.downstream.inputs import Input, check_outputs, find_inputs
 from medssl.downstream.modality import UNKNOWN, modality_to_use, named_modality, stated_modality
 from medssl.downstream.segmentation import predict_labels
@@ -17,6 +16,7 @@ from medssl.encoders.records import NetworkFacts
 from medssl.encoders.weights import load_network
 from medssl.errors import DataError, MedsslError
 from medssl.geometry import Volume, to_tensor_axes
+from medssl.ingestion.one_scan import load_scan
 from medssl.store.normalisation import normalisation_of
 from medssl.store.policy import StorePolicy, to_native_grid, to_store_grid
 

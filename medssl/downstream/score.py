@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from medssl.archive.cohort import Cohort
+from medssl.cohort.cohort import Cohort
 from medssl.config import PretrainConfig
 from medssl.encoders.build import build_encoder
 from medssl.encoders.encoder import EncoderDescription
 from medssl.errors import CheckpointError, DataError, UsageError
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.plugins import load_task, task_config
 from medssl.pretext.moments import RunningMoments
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
+from medssl.pretext.task import PretextTask, Step
 from medssl.runs.run import Run
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume, open_volume
 from medssl.training.checkpoint import read_checkpoint
 from medssl.views.region import Region

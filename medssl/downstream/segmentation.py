@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from medssl.encoders.network import SegmentationNetwork
-from medssl.pretext.step import Step
-from medssl.store.crops import Crop
+from medssl.loading.crops import Crop
+from medssl.pretext.task import Step
 from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.errors import ConfigError
 from medssl.pretext.projection import BatchNorm
-from medssl.pretext.step import Step
+from medssl.pretext.task import Step
 
 Views = dict[str, Tensor]
 Sync = Callable[[bool], AbstractContextManager[object]]

@@ -120,3 +120,14 @@ def _resized(features: Tensor, size: torch.Size | list[int]) -> Tensor:
     if features.shape[2:] == torch.Size(size):
         return features
     return F.interpolate(features, size=list(size), mode="trilinear", align_corners=False)
+
+
+def class_energies(logits: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) cross-entropy of the right class, and without gradient the mean of that of all wrong classes.
+
+    Logits (B, K), answers (B,). A head that says the same of everything gives ln K for both.
+    """
+    surprise = -F.log_softmax(logits, dim=1)  # (B, K)
+    right = surprise.gather(1, answer.unsqueeze(1)).squeeze(1)
+    wrong = (surprise.sum(dim=1) - right) / (logits.shape[1] - 1)
+    return right, wrong.detach()

@@ -8,11 +8,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from medssl.loading.crops import Crop
 from medssl.pretext.patches import Magnification, PatchGeometry
 from medssl.pretext.projection import Norm, pooled_levels
-from medssl.pretext.step import Step
-from medssl.pretext.task import TaskConfig
-from medssl.store.crops import Crop
+from medssl.pretext.task import Step, TaskConfig
 from medssl.views.intensity import IntensityChain
 from medssl.views.on_device import on_device
 from medssl.views.region import Region

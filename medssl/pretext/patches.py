@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from medssl.store.crops import Crop
+from medssl.loading.crops import Crop
 
 Magnification = Annotated[float, Field(gt=0.1, lt=10.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

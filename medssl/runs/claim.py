@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from medssl.errors import UsageError
-from medssl.runs.writing import say_what_failed
+from medssl.files import say_what_failed
 
 CLAIM_FILE = ".claim"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from medssl.runs.writing import say_what_failed, write_atomically
+from medssl.files import say_what_failed, write_atomically
 
 _KEY = re.compile(r"[\w][\w .:-]*(/[\w][\w .:-]*)*")
 

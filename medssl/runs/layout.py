@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import UsageError
+from medssl.files import say_what_failed, write_atomically
 from medssl.runs.claim import CLAIM_FILE
 from medssl.runs.record import RunRecord, write_record
-from medssl.runs.writing import say_what_failed, write_atomically
 
 
 def lay_out(folder: Path, record: RunRecord, config: Mapping[str, Any]) -> None:

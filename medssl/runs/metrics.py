@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import DataError
-from medssl.runs.writing import write_atomically
+from medssl.files import write_atomically
 
 STEP, TIME = "step", "time"
 

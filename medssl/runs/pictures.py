@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from medssl.runs.slices import PLANES, focus_voxel, plane_slice
-from medssl.runs.tiles import colour_errors, colour_labels, fit, grey
-
 if TYPE_CHECKING:
     from PIL import ImageFont
 
+
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.generic]
-
 _BACKGROUND, _TEXT, _FAINT = (18, 19, 22), (236, 236, 238), (150, 152, 158)
 _GAP, _MARGIN, _TITLE_HEIGHT, _SIDE_WIDTH = 6, 14, 26, 92
 
@@ -162,3 +159,88 @@ def _compose(strips: Sequence[_Strip], tiles: Sequence[Mapping[str, Pixels]], co
                 sheet.paste(Image.fromarray(tile), (left, top + (height - tile.shape[0]) // 2))
         top += max(height, 48) + _GAP
     return np.asarray(sheet)
+
+
+PLANES = ("axial", "coronal", "sagittal")
+
+
+def focus_voxel(labels: Array | None, shape: tuple[int, ...]) -> tuple[float, ...]:
+    """Where the planes cross, as shares (0 to 1) of the edges D, H, W.
+
+    The centre of the voxel with the largest cut of `labels` (foreground: not 0) along each axis, else the middle of
+    the volume.
+    """
+    if labels is None or not labels.any():
+        return tuple((edge // 2 + 0.5) / edge for edge in shape)
+    foreground = labels != 0
+    counts = [foreground.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
+    return tuple((int(count.argmax()) + 0.5) / len(count) for count in counts)
+
+
+def plane_slice(volume: Array, plane: str, focus: tuple[float, ...]) -> Array:
+    """2D slice of a (D, H, W) volume in RAS through `focus` (shares of the edges).
+
+    Axial: anterior up. Coronal: superior up. Both with the patient's right on the left. Sagittal: superior up,
+    anterior left.
+    """
+    d, h, w = (min(int(share * edge), edge - 1) for share, edge in zip(focus, volume.shape, strict=True))
+    if plane == "axial":
+        return volume[d, ::-1, ::-1]
+    if plane == "coronal":
+        return volume[::-1, h, ::-1]
+    return volume[::-1, ::-1, w]
+
+
+_NOT_FINITE = (255, 0, 255)
+# Okabe and Ito 2008, "Color Universal Design": told apart by colour-blind readers. Their black is left out.
+_LABELS = np.array(
+    [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [213, 94, 0], [0, 114, 178], [204, 121, 167]],
+    dtype=np.float64,
+)
+_LABEL_OPACITY = 0.55
+# Black, violet, red, orange, pale yellow: lightness rises all the way, so it also reads in grey.
+_ERROR_RAMP = np.array([[0, 0, 0], [72, 16, 110], [178, 36, 80], [240, 120, 30], [252, 246, 180]], dtype=np.float64)
+
+
+def grey(cut: Array, low: float, high: float) -> Pixels:
+    """(h, w, 3): `low` and below black, `high` and above white; values that are not finite magenta."""
+    values = cut.astype(np.float64)
+    finite = np.isfinite(values)
+    shares = np.clip((np.where(finite, values, low) - low) / (high - low), 0.0, 1.0)
+    pixels = np.repeat(np.rint(shares * 255).astype(np.uint8)[..., None], 3, axis=2)
+    pixels[~finite] = _NOT_FINITE
+    return pixels
+
+
+def colour_errors(cut: Array, largest: float) -> Pixels:
+    """(h, w, 3): |error| from 0 (black) to `largest` and above (pale yellow); values that are not finite magenta."""
+    values = np.abs(cut.astype(np.float64))
+    finite = np.isfinite(values)
+    place = np.clip(np.where(finite, values, 0.0) / largest, 0.0, 1.0) * (len(_ERROR_RAMP) - 1)
+    stops = np.arange(len(_ERROR_RAMP))
+    pixels = np.stack([np.rint(np.interp(place, stops, ramp)) for ramp in _ERROR_RAMP.T], axis=-1).astype(np.uint8)
+    pixels[~finite] = _NOT_FINITE
+    return pixels
+
+
+def colour_labels(cut: Array, under: Pixels) -> Pixels:
+    """(h, w, 3): `under` with every label in its colour; label n has the same colour in every sheet, 0 has none."""
+    labels = cut.astype(np.int64)
+    # A mask (bool) has a colour that only the seventh label shares: what was hidden is no class.
+    colours = _LABELS[(labels - 1) % len(_LABELS)] if cut.dtype != np.bool_ else _LABELS[-1]
+    mixed = np.rint(under * (1 - _LABEL_OPACITY) + colours * _LABEL_OPACITY).astype(np.uint8)
+    return np.where((labels != 0)[..., None], mixed, under)
+
+
+def fit(tile: Pixels, side: int, *, longest: int) -> Pixels:
+    """The tile at the scale that brings an edge of `longest` pixels as near to `side` as whole numbers allow.
+
+    Small tiles are enlarged by repeating pixels, so that voxels stay visible; large ones are averaged down to `side`.
+    """
+    if longest <= side:
+        factor = side // longest
+        return tile.repeat(factor, axis=0).repeat(factor, axis=1)
+    from PIL import Image
+
+    height, width = (max(1, round(edge * side / longest)) for edge in tile.shape[:2])
+    return np.asarray(Image.fromarray(tile).resize((width, height), Image.Resampling.BOX))

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medssl.errors import DataError, UsageError
-from medssl.runs.writing import write_atomically
+from medssl.files import write_atomically
 
 Kind = Literal["pretrain", "finetune", "label-efficiency"]
 Status = Literal["running", "finished", "failed", "killed"]

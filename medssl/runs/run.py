@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.errors import DataError
+from medssl.files import append_line, say_what_failed
 from medssl.runs.claim import Claim, is_claimed
 from medssl.runs.ending import watch_the_end
 from medssl.runs.images import Picture, list_pictures, picture_path, write_png
@@ -24,7 +25,6 @@ from medssl.runs.metrics import STEP, TIME, read_metrics
 from medssl.runs.provenance import code, versions
 from medssl.runs.record import KINDS, Kind, RunRecord, Status, make_id, now, read_record, write_record
 from medssl.runs.resuming import changed_settings, drop_beyond, identity, own_id
-from medssl.runs.writing import append_line, say_what_failed
 
 HEARTBEAT_S = 30.0
 # Ten heartbeats: a probe or a slow disk may keep a healthy training quiet for a while.

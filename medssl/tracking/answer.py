@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import DataError, UsageError
+from medssl.files import write_atomically
 from medssl.runs.run import Run
-from medssl.runs.writing import write_atomically
 from medssl.tracking.evidence import FILE_NAME
 
 ANSWER = "review.json"

@@ -14,9 +14,9 @@ from string import Template
 from typing import Any
 
 from medssl.errors import UsageError
+from medssl.files import write_atomically
 from medssl.runs.images import Picture
 from medssl.runs.run import Run
-from medssl.runs.writing import write_atomically
 from medssl.tracking.answer import read_answer
 from medssl.tracking.charts import curves, dice_over_labels
 from medssl.tracking.evidence import FILE_NAME, Evidence, alarms, cautions, interval, points, read_evidence, verdict

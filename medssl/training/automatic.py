@@ -9,7 +9,7 @@ from medssl.encoders.build import explain
 from medssl.pretext.automatic import AUTO, automatic_settings
 from medssl.pretext.task import PretextTask
 from medssl.store.volumes import StoredVolume
-from medssl.training.loop import chosen_precision, worker_count
+from medssl.training.fabric import chosen_precision, worker_count
 from medssl.training.online_probe import OnlineProbe
 from medssl.training.watch import CollapseWatch
 

@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from medssl.pretext.gradient_cache import backward_in_chunks, check_chunks
-from medssl.pretext.step import Step
+from medssl.pretext.task import Step
 
 
 def set_up_chunks(task: nn.Module, model: Any, *, chunk: int) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.config import PretrainConfig
-from medssl.store.crops import Crop
-from medssl.store.plan import BatchPlan
-from medssl.training.loop import start_fabric, worker_count
+from medssl.loading.crops import Crop
+from medssl.loading.plan import BatchPlan
+from medssl.training.fabric import start_fabric, worker_count
 from medssl.training.preparation import choose_scans, make_plan, prepare
 from medssl.training.timing import TimedSteps, time_steps
 

@@ -4,69 +4,32 @@ From top to bottom: read a region batch, make views on the device, forward, back
 draw pictures, save. Every step seeds itself from (seed, step), so that a restart repeats nothing and misses nothing.
 """
 
-import atexit
 import math
-import os
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from medssl.config import LoopConfig, OptimConfig
 from medssl.errors import TrainingError
+from medssl.loading.loader import RegionLoader
 from medssl.randomness import generator
 from medssl.runs.run import Run
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.training.batch_gradient import backward, set_up_chunks
 from medssl.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from medssl.training.fabric import worker_count
 from medssl.training.finite import WHAT_TO_DO, FiniteWatch
 from medssl.training.interrupt import stop_on_signal
+from medssl.training.intervals import is_picture_step
 from medssl.training.metrics import StepMetrics
-from medssl.training.online_probe import OnlineProbe
-from medssl.training.optimisation import learning_rate, make_optimiser, set_learning_rate
-from medssl.training.pictures import draw_pictures, is_picture_step
+from medssl.training.optimizer import learning_rate, make_optimiser, set_learning_rate
+from medssl.training.pictures import draw_pictures
 from medssl.training.progress import Progress
-from medssl.training.watch import CollapseWatch
+from medssl.training.trainee import Trainee, Training
 from medssl.views.region import Region
-
-
-@runtime_checkable
-class Trainee(Protocol):
-    """What the loop trains: a pretext task, or the segmentation of fine-tuning."""
-
-    def views(self, region: Region) -> dict[str, Tensor]:
-        """Tensors for the forward pass, made on the device without gradient."""
-
-    def after_step(self, step: int, total: int) -> None:
-        """Called once after each optimiser step."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Everything one training needs.
-
-    parts: modules with their share of the learning rate; a module in two parts belongs to the first. chunk: samples of
-    a rank that the gradient cache embeds at a time, 0 for all. In a pretraining, `watch` looks for collapse and `probe`
-    at a few labels.
-    """
-
-    module: nn.Module
-    plan: BatchPlan
-    optim: OptimConfig
-    loop: LoopConfig
-    with_labels: bool = False
-    parts: Sequence[tuple[nn.Module, float]] = field(default=())
-    chunk: int = 0
-    watch: CollapseWatch | None = None
-    probe: OnlineProbe | None = None
 
 
 def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, resume: bool = False) -> None:
@@ -180,67 +143,10 @@ def save(training: Training, done: int, *, optimiser: Optimizer, run: Run, fabri
         )
 
 
-def start_fabric(settings: LoopConfig) -> Fabric:
-    """Strategy, precision and processes for these settings; bf16 on GPUs that have it, 32 bits elsewhere, unless
-    told.
-    """
-    precision = chosen_precision(settings)
-    devices = settings.devices
-    if devices == "auto" and not torch.cuda.is_available():
-        devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as many processes as torchrun has started
-    machines = int(os.environ.get("GROUP_WORLD_SIZE") or os.environ.get("SLURM_NNODES") or 1)  # of torchrun, or SLURM
-    strategy = "ddp" if machines > 1 or (isinstance(devices, int) and devices > 1) else "auto"
-    fabric = Fabric(
-        accelerator="auto", devices=devices, num_nodes=machines, strategy=strategy, **precision_of(precision)
-    )
-    fabric.launch()
-    atexit.register(leave_process_group)
-    return fabric
-
-
-def leave_process_group() -> None:
-    """Take leave of the other processes, where there are any, before Python ends: gloo's threads drop Python objects of
-    the last exchange, and one that comes too late aborts the process.
-    """
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def chosen_precision(settings: LoopConfig) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """Arithmetic: as asked; automatic means bf16 where the GPU has it, which needs no scaling of the loss."""
-    if settings.precision != "auto":
-        return settings.precision
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def precision_of(name: str) -> dict[str, Any]:
-    """Arguments of Fabric for this precision. Mixed precision leaves views as they are: Fabric's own would round them
-    to 16 bits, targets and the places of points included; autocast converts what convolutions and products take.
-    """
-    if name not in ("bf16-mixed", "16-mixed"):
-        return {"precision": name}
-    from lightning_fabric.plugins import MixedPrecision
-
-    class ViewsAsTheyAre(MixedPrecision):  # type: ignore[misc]  # untyped in its distribution
-        def convert_input(self, data: Any) -> Any:
-            return data
-
-    return {"plugins": [ViewsAsTheyAre(name, "cuda" if torch.cuda.is_available() else "cpu")]}
-
-
 def clip(fabric: Fabric, model: nn.Module, optimiser: Optimizer, largest: float) -> Tensor:
     """Scale the gradient down to norm `largest`, where 0 clips nothing, and return the norm it had."""
     norm = fabric.clip_gradients(model, optimiser, max_norm=largest or math.inf, error_if_nonfinite=False)
     return cast(Tensor, norm)
-
-
-def worker_count(settings: LoopConfig) -> int:
-    """Data workers: as asked; automatic means up to 4 beside a GPU and none without one, where they would take
-    cores from the network.
-    """
-    if settings.workers != "auto":
-        return int(settings.workers)
-    return 4 if torch.cuda.is_available() else 0
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from medssl.pretext.step import Step
+from medssl.pretext.task import Step
 
 
 class StepMetrics:

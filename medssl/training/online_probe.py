@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from medssl.archive.cohort import Cohort
+from medssl.cohort.cohort import Cohort
 from medssl.config import ProbeConfig
 from medssl.diagnostics.probe import probe_both_halves
 from medssl.errors import ConfigError, DataError
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume, open_volume
-from medssl.training.schedule import interval, is_due
+from medssl.training.intervals import interval, is_due
 from medssl.views.region import Region
 
 TIMES = 10  # probes of a training, unless it says how often

@@ -10,28 +10,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from medssl.loading.loader import RegionLoader
 from medssl.randomness import generator
 from medssl.runs.pictures import contact_sheet
 from medssl.runs.run import Run
-from medssl.store.loader import RegionLoader
 from medssl.views.region import Region
 
 if TYPE_CHECKING:
-    from medssl.training.loop import Trainee, Training
+    from medssl.training.trainee import Trainee, Training
+
 
 CASES = 4
-
-
-def is_picture_step(done: int, total: int, every: int | str) -> bool:
-    """Whether to draw after `done` steps.
-
-    Automatic: after step 1, at every power of two above 8, and at the end, about 12 in a long run.
-    """
-    if done in (1, total):
-        return True
-    if every == "auto":
-        return done > 8 and done & (done - 1) == 0
-    return done % int(every) == 0
 
 
 @torch.no_grad()

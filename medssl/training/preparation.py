@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from medssl.archive.cohort import Cohort
+from medssl.cohort.cohort import Cohort
 from medssl.config import PretrainConfig
 from medssl.encoders.build import build_encoder, check_patch, explain
 from medssl.errors import DataError
+from medssl.loading.crops import Crop
+from medssl.loading.plan import BatchPlan
+from medssl.loading.scan_weights import scan_weights
 from medssl.plugins import LoadedTask, load_task, task_config
 from medssl.plugins.exits import exits_are_errors
 from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
-from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume, open_volume
-from medssl.store.weights import scan_weights
 from medssl.training.patch import choose_patch
 
 

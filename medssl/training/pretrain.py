@@ -12,11 +12,13 @@ from medssl.pretext.gradient_cache import check_chunks
 from medssl.runs.run import Run
 from medssl.store.volumes import StoredVolume
 from medssl.training.automatic import chosen_values
-from medssl.training.loop import Training, start_fabric, train
+from medssl.training.fabric import start_fabric
+from medssl.training.loop import train
 from medssl.training.online_probe import online_probe
 from medssl.training.opening import open_run
 from medssl.training.preparation import prepare
 from medssl.training.progress import Progress, Silent
+from medssl.training.trainee import Training
 from medssl.training.watch import CollapseWatch
 
 Observer = Callable[[Run], AbstractContextManager[object]]

@@ -8,7 +8,7 @@ import torch
 from medssl.config import PretrainConfig
 from medssl.plugins.exits import exits_are_errors
 from medssl.training.automatic import chosen_values
-from medssl.training.loop import start_fabric
+from medssl.training.fabric import start_fabric
 from medssl.training.preparation import prepare
 from medssl.training.timing import time_steps
 

@@ -12,14 +12,14 @@ import torch
 from lightning_fabric import Fabric
 
 from medssl.config import PretrainConfig
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crew import AHEAD
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
+from medssl.loading.pool import AHEAD
+from medssl.pretext.task import PretextTask, Step
 from medssl.training.batch_gradient import backward, set_up_chunks
-from medssl.training.loop import seed_step, worker_count
-from medssl.training.optimisation import make_optimiser
+from medssl.training.fabric import worker_count
+from medssl.training.loop import seed_step
+from medssl.training.optimizer import make_optimiser
 from medssl.views.region import Region
 
 # The first steps fill caches, start workers and let libraries choose their algorithms.

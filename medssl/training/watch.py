@@ -11,14 +11,13 @@ from medssl.diagnostics.monitor import CollapseMonitor, Diagnosis
 from medssl.diagnostics.selection import Candidate, Choice, choose_checkpoint
 from medssl.diagnostics.verdict import Verdict
 from medssl.encoders.weights import load_encoder, save_encoder
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
+from medssl.pretext.task import PretextTask, Step
 from medssl.runs.run import Run
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
-from medssl.training.schedule import interval, is_due
+from medssl.training.intervals import interval, is_due
 from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region
 

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medssl.errors import PluginError
+from medssl.loading.loader import RegionBatch
 from medssl.randomness import Draws
-from medssl.store.loader import RegionBatch
 from medssl.views.on_device import chosen
 from medssl.views.sampling import inside_scan, resample, window
 

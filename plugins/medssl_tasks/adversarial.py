@@ -17,13 +17,12 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import informative, scored_mean, scored_share, voxel_error
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.region import Region
 
 TRIVIAL = 2.0 * 0.6931471805599453  # a critic that scores everything 0 pays ln 2 for the real and ln 2 for the made up

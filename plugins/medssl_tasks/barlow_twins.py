@@ -14,13 +14,12 @@ from torch import Tensor
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.gather import gather, rank
 from medssl.pretext.moments import RunningMoments
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import Norm, Projection, in_full, pooled_channels, unit, without_autocast
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 

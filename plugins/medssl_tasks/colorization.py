@@ -14,13 +14,12 @@ from torch import Tensor
 
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.randomness import Draws
-from medssl.store.crops import Crop
 from medssl.views.region import Region
 
 Width = Annotated[float, Field(gt=0.0, le=20.0)]

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.plugins import load_task, task_config
 from medssl.pretext.automatic import automatic_settings
 from medssl.pretext.gather import total, world_size
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.randomness import Draws
-from medssl.store.crops import Crop
 from medssl.views.region import Region
 
 # A batch of air has next to nothing to guess. Divided by that, its noise would outweigh every other batch.

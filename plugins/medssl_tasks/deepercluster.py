@@ -17,15 +17,14 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.distillation import entropy
 from medssl.pretext.gather import gather
 from medssl.pretext.kmeans import spherical_kmeans, spread_start
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 FEWEST_EACH = 2  # vectors per cluster

@@ -14,14 +14,13 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
+from medssl.pretext.clustering import Prototypes
 from medssl.pretext.distillation import Centre, cross_entropy, entropy, teacher_probabilities, usage
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks, pair_pictures
 from medssl.pretext.projection import Projection, pooled_channels, pooled_levels
-from medssl.pretext.prototypes import Prototypes
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.masks import token_mask
 from medssl.views.region import Region
 

@@ -14,15 +14,14 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import in_full
 from medssl.pretext.sparse import DropsTokens
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.randomness import Draws
-from medssl.store.crops import Crop
 from medssl.views.on_device import on_device
 from medssl.views.region import Region
 

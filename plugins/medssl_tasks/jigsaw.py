@@ -19,13 +19,11 @@ from torch import Tensor
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.pretext.classes import class_energies
-from medssl.pretext.heads import VectorHead, pooled
+from medssl.loading.crops import Crop
+from medssl.pretext.heads import VectorHead, class_energies, pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, normalised_tiles, tile_edges
-from medssl.store.crops import Crop
 from medssl.views.region import Region
 
 Parts = Annotated[int, Field(ge=1, le=3)]

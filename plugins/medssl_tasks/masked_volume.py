@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.patches import PatchGeometry
@@ -26,10 +27,8 @@ from medssl.pretext.reconstruction import (
     voxel_error,
 )
 from medssl.pretext.sparse import DropsTokens, check_convolutional, encode_sparsely, filled
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.pretext.tiles import Edges, volume_edges
-from medssl.store.crops import Crop
 from medssl.views.region import Region
 
 

@@ -16,14 +16,13 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.gather import gather, rank
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue, scan_numbers
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 # A logit that takes no part; finite, so that a query without a single negative has a gradient of 0 rather than NaN.

@@ -17,13 +17,12 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, tile_edges
-from medssl.store.crops import Crop
 from medssl.views.region import Region
 
 GRID = (3, 3, 3)

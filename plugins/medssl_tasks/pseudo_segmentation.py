@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.distillation import entropy
 from medssl.pretext.gather import gather
 from medssl.pretext.heads import pooled
@@ -26,9 +27,7 @@ from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import without_autocast
 from medssl.pretext.queue import Queue
 from medssl.pretext.reconstruction import scored_mean, scored_share
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.filters import blur
 from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region

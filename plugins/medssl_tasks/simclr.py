@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.gather import gather, rank, world_size
 from medssl.pretext.pairs import PAIR, PairConfig, matching_points, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import (
@@ -30,9 +31,7 @@ from medssl.pretext.projection import (
     unit,
     without_autocast,
 )
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 # A logit that takes no part; finite, so that an anchor without a single negative has a gradient of 0 rather than NaN.

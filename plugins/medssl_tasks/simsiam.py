@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 

@@ -18,12 +18,11 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.heads import VectorHead, pooled
 from medssl.pretext.patches import PatchGeometry, without_flips
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, normalised_tiles
-from medssl.store.crops import Crop
 from medssl.views.region import Region
 
 

@@ -15,12 +15,11 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.heads import VoxelHead, pooled
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import scored_mean, scored_share
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.region import Region
 
 LARGEST_CELL = 4  # voxels along an axis: what a dictionary of patches can cover

@@ -13,16 +13,14 @@ from torch import Tensor
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
+from medssl.pretext.clustering import Prototypes, codes
 from medssl.pretext.distillation import cross_entropy, usage
 from medssl.pretext.gather import gather
 from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks, pair_pictures
 from medssl.pretext.projection import Projection, pooled_channels, unit
-from medssl.pretext.prototypes import Prototypes
 from medssl.pretext.queue import Queue
-from medssl.pretext.sinkhorn import codes
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.heads import LatentDecoder
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, scored_share, voxel_error
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask, TaskConfig
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.region import Region
 
 LOG_VARIANCE_LIMIT = 10.0

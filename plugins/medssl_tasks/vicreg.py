@@ -14,12 +14,11 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
+from medssl.loading.crops import Crop
 from medssl.pretext.gather import gather
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures
 from medssl.pretext.projection import Norm, Projection, in_full, pooled_channels, without_autocast
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 VARIANCE_FLOOR = 1e-4  # under the square root; so a constant feature has a standard deviation of 0.01 (reference code)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from medssl.archive.limits import Limits
-from medssl.archive.report import IngestReport, Progress
-from medssl.store.ingest import IngestSettings, ingest
+from medssl.ingestion.ingest import ingest
+from medssl.ingestion.report import IngestReport, Progress
+from medssl.ingestion.settings import IngestSettings
 
 SMALL = Limits(field_of_view_mm=5.0)
 

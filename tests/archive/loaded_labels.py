@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.index import read_index
+from medssl.archive.index.database import read_index
+from medssl.archive.index.load_plan import parse_source
+from medssl.archive.index.outcome import parse_row
 from medssl.archive.limits import Limits
-from medssl.archive.load import Loaded, load_source
-from medssl.archive.manifest import ManifestRow
-from medssl.archive.rows import parse_row
-from medssl.archive.sources import parse_source
+from medssl.archive.voxels.scan import Loaded, load_source
+from medssl.cohort.cohort import Cohort
+from medssl.cohort.manifest import ManifestRow
 
 LIMITS = Limits(field_of_view_mm=5.0)
 

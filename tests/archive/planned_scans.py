@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 from written_dicom import Series
 
-from medssl.archive.assemble import Rules
-from medssl.archive.discover import walk
-from medssl.archive.identity import Pseudonyms
+from medssl.archive.index.load_plan import parse_source
+from medssl.archive.index.outcome import parse_row
 from medssl.archive.limits import Limits
-from medssl.archive.load import load_source
-from medssl.archive.manifest import ManifestRow
-from medssl.archive.plan_dicom import plan_series
-from medssl.archive.rows import parse_row
-from medssl.archive.scan import scan_file
-from medssl.archive.sources import parse_source
+from medssl.archive.plan.dicom import plan_series
+from medssl.archive.privacy.pseudonyms import Pseudonyms
+from medssl.archive.scan.recognise import scan_file
+from medssl.archive.series.assemble import Rules
+from medssl.archive.sources.walk import walk
+from medssl.archive.voxels.scan import load_source
+from medssl.cohort.manifest import ManifestRow
 from medssl.geometry import Volume
 
 LIMITS = Limits(field_of_view_mm=5.0)

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 from written_dicom import Series, random_voxels
 
-from medssl.archive.manifest import read_manifest
+from medssl.cohort.manifest import read_manifest
 from medssl_cli.main import app
 
 

@@ -5,9 +5,10 @@ import pytest
 from planned_scans import LIMITS, accepted, assert_is, planned, reasons
 from written_dicom import Series, oblique, random_voxels, save
 
-from medssl.archive.load import load_scan, load_source
-from medssl.archive.sources import parse_source
+from medssl.archive.index.load_plan import parse_source
+from medssl.archive.voxels.scan import load_source
 from medssl.errors import DataError
+from medssl.ingestion.one_scan import load_scan
 
 
 def test_an_oblique_series_in_shuffled_files_is_one_scan_with_the_closed_form_affine(tmp_path):

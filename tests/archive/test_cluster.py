@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from waiting import wait_for
 from written_dicom import Series, random_voxels
 
-from medssl.archive import cluster as cluster_module
-from medssl.archive.cohort import Cohort
-from medssl.archive.reasons import Reason
+from medssl.archive.workers import dask as cluster_module
+from medssl.cohort.cohort import Cohort
+from medssl.cohort.reasons import Reason
 from medssl.errors import ConfigError, DataError
 from medssl_cli.ingest import ingest_settings
 from medssl_cli.main import app

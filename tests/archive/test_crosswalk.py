@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from written_dicom import Series, random_voxels
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.crosswalk import read_patients_file
-from medssl.archive.identity import Crosswalk
+from medssl.archive.privacy.crosswalk import read_patients_file
+from medssl.archive.privacy.pseudonyms import Crosswalk
+from medssl.cohort.cohort import Cohort
 from medssl.errors import UsageError
 
 

@@ -9,12 +9,13 @@ from planned_scans import LIMITS, accepted, assert_is, planned
 from pydicom.uid import RLELossless
 from written_dicom import Series, random_voxels
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.explain import explain
-from medssl.archive.index import read_index
-from medssl.archive.load import load_scan, load_source
-from medssl.archive.sources import parse_source
+from medssl.archive.index.database import read_index
+from medssl.archive.index.load_plan import parse_source
+from medssl.archive.voxels.scan import load_source
+from medssl.cohort.cohort import Cohort
 from medssl.errors import DataError
+from medssl.ingestion.explain import explain
+from medssl.ingestion.one_scan import load_scan
 
 
 def compressed(folder: Path, count: int = 12) -> tuple[Series, list[Path]]:

@@ -3,10 +3,10 @@
 import pytest
 from written_dicom import Series, random_voxels
 
-from medssl.archive.cohort import Cohort
+from medssl.cohort.cohort import Cohort
 from medssl.config import SamplingConfig
 from medssl.errors import ConfigError
-from medssl.store.weights import scan_weights
+from medssl.loading.scan_weights import scan_weights
 from medssl_cli.ingest import ingest_settings
 from medssl_phantoms import make_archive
 

@@ -15,11 +15,11 @@ import pydicom
 import pytest
 from written_dicom import Series, random_voxels
 
-from medssl.archive import network
-from medssl.archive.index import read_index
-from medssl.archive.json_header import NotTold, header_bytes
-from medssl.archive.manifest import read_manifest
-from medssl.archive.multipart import only_part
+from medssl.archive.dicom.json_header import NotTold, header_bytes
+from medssl.archive.index.database import read_index
+from medssl.archive.sources import network
+from medssl.archive.sources.dicomweb import only_part
+from medssl.cohort.manifest import read_manifest
 from medssl.errors import DataError, UsageError
 
 httpx = pytest.importorskip("httpx", reason="needs httpx: pip install 'medssl[remote]'")

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 from written_dicom import Series, random_voxels
 
-from medssl.archive.difference import difference
-from medssl.archive.manifest import ManifestRow
+from medssl.cohort.difference import difference
+from medssl.cohort.manifest import ManifestRow
 from medssl_cli.main import app
 
 

@@ -9,10 +9,10 @@ import pytest
 from test_mutated_files import LIMITS, mutated
 from written_dicom import Series, random_voxels, save
 
-from medssl.archive import mosaic
-from medssl.archive.dataset import read_dataset
-from medssl.archive.elements import Walker, _known_heads
-from medssl.archive.header import record_of
+from medssl.archive.dicom import mosaic
+from medssl.archive.dicom.dataset import read_dataset
+from medssl.archive.dicom.elements import Walker, _known_heads
+from medssl.archive.dicom.header import record_of
 from medssl.archive.rejection import Rejected
 
 

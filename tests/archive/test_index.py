@@ -4,11 +4,12 @@ import os
 import random
 from pathlib import Path
 
-from medssl.archive.index import open_index
-from medssl.archive.indexed import IndexedScan
-from medssl.archive.path_text import path_text, text_path
-from medssl.archive.reasons import Reason
-from medssl.archive.rows import Outcome, duplicates
+from medssl.archive.index.database import open_index
+from medssl.archive.index.entries import IndexedScan
+from medssl.archive.index.outcome import Outcome
+from medssl.archive.index.path_text import path_text, text_path
+from medssl.archive.plan.rows import duplicates
+from medssl.cohort.reasons import Reason
 
 
 def test_of_equal_scans_one_is_kept_first_one_with_a_label_then_the_smallest_id(tmp_path):

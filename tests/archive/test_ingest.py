@@ -15,11 +15,12 @@ from pydicom.uid import ExplicitVRLittleEndian
 from written_dicom import Series, random_voxels, save
 from written_nifti import AFFINE, label_voxels, labelled_folder, nifti, scan_voxels
 
-from medssl.archive.cohort import Cohort
 from medssl.archive.limits import Limits
-from medssl.archive.manifest import read_manifest
+from medssl.cohort.cohort import Cohort
+from medssl.cohort.manifest import read_manifest
 from medssl.errors import DataError, UsageError
-from medssl.store.ingest import IngestSettings, ingest
+from medssl.ingestion.ingest import ingest
+from medssl.ingestion.settings import IngestSettings
 from medssl.store.volumes import open_volume
 
 

@@ -21,7 +21,7 @@ import pytest
 from cohort_bytes import cohort_bytes
 from written_dicom import Series, random_voxels
 
-from medssl.archive.manifest import read_manifest
+from medssl.cohort.manifest import read_manifest
 
 COUNT = int(os.environ.get("MEDSSL_KILLS", "4"))
 RUN = """
@@ -128,7 +128,7 @@ def test_a_scan_that_is_no_more_leaves_the_store_though_the_ingest_that_dropped_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("medssl.store.ingest.remove_volume", killed)
+        patched.setattr("medssl.ingestion.ingest.remove_volume", killed)
         with pytest.raises(KeyboardInterrupt):
             run_ingest(archive, min_slices=9)
     run_ingest(archive, min_slices=9)

@@ -11,10 +11,10 @@ from loaded_labels import accepted, loaded, only
 from written_dicom import Series, random_voxels
 from written_labels import outline, put, structure_set, written
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.label_names import read_names_file
-from medssl.archive.label_record import Structure
-from medssl.archive.structure_words import word_of_codes, word_of_name
+from medssl.archive.dicom.label_record import Structure
+from medssl.archive.labels.names import read_names_file
+from medssl.archive.labels.terms import word_of_codes, word_of_name
+from medssl.cohort.cohort import Cohort
 from medssl.errors import DataError, UsageError
 
 SHAPE = (14, 11, 9)
@@ -79,7 +79,7 @@ def test_every_code_of_the_vocabulary_is_in_pydicoms_dictionary():
     from pydicom.sr._concepts_dict import concepts
     from pydicom.sr._snomed_dict import mapping
 
-    from medssl.archive import structure_words
+    from medssl.archive.labels import terms as structure_words
 
     known = {code for entries in concepts["SCT"].values() for code in entries}
     for table in (structure_words._SINGLE, structure_words._PAIRED):
@@ -139,7 +139,7 @@ def test_a_names_file_may_come_later_and_holds_from_then_on(tmp_path, run_ingest
 
 
 def test_a_code_may_stand_in_a_names_file(tmp_path):
-    from medssl.archive.label_names import NameTable
+    from medssl.archive.labels.names import NameTable
 
     table = NameTable(read_names_file(names_file(tmp_path / "n.csv", "SCT:10200004,leber")))
     assert table.label(Structure(1, "Segment_1", ("SCT:10200004",))) == "leber"
@@ -192,7 +192,7 @@ def test_the_names_that_were_met_are_listed_as_a_file_to_edit(tmp_path, run_inge
 
 
 def test_without_ingest_a_label_object_costs_nothing(tmp_path):
-    from medssl.archive.load import load_scan
+    from medssl.ingestion.one_scan import load_scan
 
     labelled(tmp_path / "a", "Liver", seed=0)
     assert load_scan(tmp_path / "a").shape == SHAPE

@@ -7,12 +7,12 @@ from planned_scans import KEY, accepted, assert_is, planned
 from written_dicom import Series, random_voxels
 from written_labels import outline, put, structure_set, written
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.identity import Crosswalk, Pseudonyms, open_key
-from medssl.archive.index import read_index
-from medssl.archive.manifest import ManifestRow
-from medssl.archive.sources import parse_source
-from medssl.archive.splits import overrides
+from medssl.archive.index.database import read_index
+from medssl.archive.index.load_plan import parse_source
+from medssl.archive.privacy.pseudonyms import Crosswalk, Pseudonyms, open_key
+from medssl.archive.privacy.splits import overrides
+from medssl.cohort.cohort import Cohort
+from medssl.cohort.manifest import ManifestRow
 
 BLANK = {"series_uid": "", "study_uid": ""}
 EQUAL = {"series_uid": "1.2.3.1", "study_uid": "1.2.3"}

@@ -12,14 +12,14 @@ import pytest
 from written_dicom import Series, random_voxels
 from written_nifti import labelled_folder, nifti, scan_voxels
 
-from medssl.archive import discover
-from medssl.archive.cohort import Cohort
-from medssl.archive.explain import explain
-from medssl.archive.index import read_index
-from medssl.archive.reasons import Reason
-from medssl.archive.rows import Outcome
-from medssl.archive.sources import parse_source
-from medssl.store import ingest as ingest_module
+from medssl.archive.index.database import read_index
+from medssl.archive.index.load_plan import parse_source
+from medssl.archive.index.outcome import Outcome
+from medssl.archive.sources import walk as discover
+from medssl.cohort.cohort import Cohort
+from medssl.cohort.reasons import Reason
+from medssl.ingestion import ingest as ingest_module
+from medssl.ingestion.explain import explain
 from medssl.store.volumes import stored_scan_ids
 
 

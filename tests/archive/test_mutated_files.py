@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from written_dicom import Series, random_voxels, save
 
-from medssl.archive.assemble import Rules
-from medssl.archive.discover import Stamp
-from medssl.archive.identity import Pseudonyms
+from medssl.archive.index.load_plan import parse_source
+from medssl.archive.index.outcome import parse_row
 from medssl.archive.limits import Limits
-from medssl.archive.load import load_source
-from medssl.archive.nifti import read_volume
-from medssl.archive.plan_dicom import plan_series
-from medssl.archive.plan_nifti import rejected_file_row
+from medssl.archive.nifti.read import read_volume
+from medssl.archive.plan.dicom import plan_series
+from medssl.archive.plan.nifti import rejected_file_row
+from medssl.archive.privacy.pseudonyms import Pseudonyms
 from medssl.archive.rejection import Rejected
-from medssl.archive.rows import parse_row
-from medssl.archive.scan import scan_file
-from medssl.archive.sources import parse_source
+from medssl.archive.scan.recognise import scan_file
+from medssl.archive.series.assemble import Rules
+from medssl.archive.sources.walk import Stamp
+from medssl.archive.voxels.scan import load_source
 
 COUNT = int(os.environ.get("MEDSSL_MUTATIONS", "160"))
 KEY = Pseudonyms(b"k" * 32)
@@ -152,7 +152,7 @@ def test_a_deflated_bomb_is_refused_without_inflating_it(tmp_path):
     ds = Series(random_voxels((20, 16, 1))).dataset(0)
     save(ds, tmp_path / "x")
     data = (tmp_path / "x").read_bytes()
-    from medssl.archive.dataset import data_start
+    from medssl.archive.dicom.dataset import data_start
 
     begin = data_start(data)
     meta = data[:begin].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")

@@ -8,14 +8,14 @@ import nibabel
 import numpy as np
 import pytest
 
+from medssl.archive.checks import check_voxels
 from medssl.archive.limits import Limits
-from medssl.archive.load import load_scan
-from medssl.archive.nifti import load_nifti, read_volume
-from medssl.archive.quality import check_voxels
-from medssl.archive.reasons import Reason
+from medssl.archive.nifti.read import load_nifti, read_volume
 from medssl.archive.rejection import Rejected
+from medssl.cohort.reasons import Reason
 from medssl.errors import DataError
 from medssl.geometry import Volume
+from medssl.ingestion.one_scan import load_scan
 
 SHAPE = (13, 8, 10)
 OBLIQUE = np.array([[2.0, 0.3, 0.1, -20.0], [-0.3, 2.5, 0.2, 5.0], [0.0, -0.2, 3.0, 11.0], [0, 0, 0, 1.0]])
@@ -167,7 +167,7 @@ def test_a_field_in_doubt_has_its_reason(tmp_path, offset, form, values, reason)
 
 
 def test_two_forms_that_disagree_are_flagged_and_the_sform_is_used(tmp_path):
-    from medssl.archive.nifti import read_header
+    from medssl.archive.nifti.read import read_header
 
     made = image()
     made.set_qform(np.diag([2.0, 2.5, 3.0, 1.0]), code=1)

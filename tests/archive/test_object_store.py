@@ -10,9 +10,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from written_dicom import Series, random_voxels
 
-from medssl.archive import network
-from medssl.archive.index import read_index
-from medssl.archive.manifest import read_manifest
+from medssl.archive.index.database import read_index
+from medssl.archive.sources import network
+from medssl.cohort.manifest import read_manifest
 from medssl.errors import DataError, UsageError
 
 
@@ -74,8 +74,8 @@ def test_an_object_that_changed_is_read_again_and_one_that_vanished_keeps_its_sc
 
 
 def test_an_object_that_changes_between_header_and_pixels_is_in_flux(tmp_path, run_ingest, stored, monkeypatch):
-    from medssl.archive import load
-    from medssl.archive.at_hand import at_hand
+    from medssl.archive.voxels.local_copies import at_hand
+    from medssl.ingestion import one_scan as load
 
     store = fsspec.filesystem("memory")
     name = sorted(store.ls("/archive/2020/p0", detail=False))[0]

@@ -16,12 +16,14 @@ import pyarrow as pa
 import pytest
 from written_dicom import Series, random_voxels
 
-from medssl.archive import members, packed, zip_source
-from medssl.archive.cohort import Cohort
-from medssl.archive.index import read_index
+from medssl.archive.index.database import read_index
 from medssl.archive.limits import Limits
-from medssl.archive.manifest import read_manifest
-from medssl.archive.summary import summarise
+from medssl.archive.sources import compressed as packed
+from medssl.archive.sources import members
+from medssl.archive.sources import zip_container as zip_source
+from medssl.cohort.cohort import Cohort
+from medssl.cohort.manifest import read_manifest
+from medssl.cohort.summary import summarise
 
 SMALL = {"field_of_view_mm": 5.0}
 
@@ -302,7 +304,7 @@ def test_worker_processes_read_archives_and_no_copy_stays(tmp_path, run_ingest, 
 def test_an_interrupted_look_into_an_archive_is_continued(tmp_path, run_ingest, plain, monkeypatch):
     zipped(plain[0], tmp_path / "packed" / "x")
     run_ingest(tmp_path / "packed", archives=True, out=tmp_path / "whole")
-    from medssl.archive.index import Index
+    from medssl.archive.index.database import Index
 
     original = Index.put_files
 

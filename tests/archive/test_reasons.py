@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medssl.archive.reasons import Flag, Reason
+from medssl.cohort.reasons import Flag, Reason
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "archive.md").read_text()

@@ -9,15 +9,15 @@ import nibabel
 import numpy as np
 import pytest
 
-from medssl.archive.assemble import Rules
-from medssl.archive.discover import walk
-from medssl.archive.identity import passing_key
+from medssl.archive.index.load_plan import parse_source
+from medssl.archive.index.outcome import parse_row
 from medssl.archive.limits import Limits
-from medssl.archive.load import load_source
-from medssl.archive.plan_dicom import plan_series
-from medssl.archive.rows import parse_row
-from medssl.archive.scan import scan_file
-from medssl.archive.sources import parse_source
+from medssl.archive.plan.dicom import plan_series
+from medssl.archive.privacy.pseudonyms import passing_key
+from medssl.archive.scan.recognise import scan_file
+from medssl.archive.series.assemble import Rules
+from medssl.archive.sources.walk import walk
+from medssl.archive.voxels.scan import load_source
 from medssl.geometry import Volume, to_ras
 
 EVERYTHING = Rules(min_slices=1, include_derived=True, volumes_per_series=1000)

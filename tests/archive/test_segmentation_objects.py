@@ -10,9 +10,9 @@ from pydicom.uid import RLELossless, generate_uid
 from written_dicom import Series, random_voxels
 from written_labels import highdicom_segmentation, outline, put, segmentation, structure_set, written
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.explain import explain
-from medssl.archive.index import read_index
+from medssl.archive.index.database import read_index
+from medssl.cohort.cohort import Cohort
+from medssl.ingestion.explain import explain
 from medssl_phantoms import make_archive
 
 SHAPE = (14, 11, 9)

@@ -8,9 +8,9 @@ from loaded_labels import accepted, only, rejected
 from written_dicom import Series, random_voxels
 from written_labels import outline, put, structure_set, written
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.polygons import Effort, inside
+from medssl.archive.labels.structure_set import Effort, inside
 from medssl.archive.rejection import Rejected
+from medssl.cohort.cohort import Cohort
 
 SHAPE = (14, 11, 9)
 SQUARE = [(2.5, 1.5), (6.5, 1.5), (6.5, 5.5), (2.5, 5.5)]

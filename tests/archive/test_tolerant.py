@@ -16,9 +16,9 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian
 from written_dicom import Series, random_voxels
 
-from medssl.archive.discover import Stamp
-from medssl.archive.reasons import Flag, Reason
-from medssl.archive.scan import scan_file
+from medssl.archive.scan.recognise import scan_file
+from medssl.archive.sources.walk import Stamp
+from medssl.cohort.reasons import Flag, Reason
 
 # What stands before the patient id of every file, and what is put there.
 PATIENT = b"\x10\x00\x20\x00LO"

@@ -7,14 +7,14 @@ import pytest
 from planned_scans import accepted, assert_is, planned
 from written_dicom import Series, random_voxels, save
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.explain import explain
-from medssl.archive.index import read_index
+from medssl.archive.index.database import read_index
+from medssl.archive.index.load_plan import parse_source
 from medssl.archive.limits import Limits
-from medssl.archive.load import load_source
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources import parse_source
+from medssl.archive.voxels.scan import load_source
+from medssl.cohort.cohort import Cohort
 from medssl.geometry import to_ras
+from medssl.ingestion.explain import explain
 from medssl.store.volumes import open_volume
 
 ONE_TOO_MANY = {"F_DUP_POSITION", "F_TWINS_DIFFER", "F_TRIMMED"}

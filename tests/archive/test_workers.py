@@ -5,8 +5,8 @@ import os
 import pytest
 from dangerous import GIGABYTE, behave, fail
 
-from medssl.archive.reasons import Reason
-from medssl.archive.workers import LocalWorkers
+from medssl.archive.workers.local import LocalWorkers
+from medssl.cohort.reasons import Reason
 
 
 def test_death_and_endless_work_cost_their_own_task_only():

@@ -9,8 +9,9 @@ import torch
 from typer.testing import CliRunner
 
 from medssl.archive.limits import Limits
-from medssl.store.crew import Crew
-from medssl.store.ingest import IngestSettings, ingest
+from medssl.ingestion.ingest import ingest
+from medssl.ingestion.settings import IngestSettings
+from medssl.loading.pool import Crew
 from medssl.training.benchmark import _advice
 from medssl.training.timing import Stopwatch
 from medssl_cli.main import app

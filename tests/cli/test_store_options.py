@@ -5,10 +5,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from medssl.archive.cohort import Cohort
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
+from medssl.cohort.cohort import Cohort
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.store.volumes import open_volume
 from medssl_cli.main import app
 from medssl_phantoms import make_archive

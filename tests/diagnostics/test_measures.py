@@ -9,11 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, ortho_group
 
-from medssl.diagnostics.energy import energy_gap
-from medssl.diagnostics.groups import lidar
 from medssl.diagnostics.latent import active_units, cross_entropy_split, teacher_entropy
+from medssl.diagnostics.measures import (
+    alignment,
+    energy_gap,
+    feature_std,
+    koleo,
+    lidar,
+    relative_std,
+    root_mean_square,
+    uniformity,
+)
 from medssl.diagnostics.spectrum import alpha_req, eigenvalues, participation_ratio, rankme
-from medssl.diagnostics.spread import alignment, feature_std, koleo, relative_std, root_mean_square, uniformity
 
 CONSTANT = torch.ones(32, 1) * torch.linspace(-1, 3, 768)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from medssl.diagnostics.features import evaluating, extract_features
 from medssl.diagnostics.monitor import CollapseMonitor, rank_share
 from medssl.encoders.encoder import Encoder, EncoderDescription
-from medssl.pretext.step import Step
+from medssl.pretext.task import Step
 
 PATCH = (16, 16, 16)
 

@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medssl.store.ingest import IngestSettings, ingest
+from medssl.ingestion.ingest import ingest
+from medssl.ingestion.settings import IngestSettings
 
 SHAPE = (20, 26, 18)
 

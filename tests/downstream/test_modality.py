@@ -10,9 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from medssl.archive.cohort import Cohort
-from medssl.archive.load import load_scan
-from medssl.archive.nifti_write import write_nifti
+from medssl.archive.nifti.write import write_nifti
+from medssl.cohort.cohort import Cohort
 from medssl.config import FinetuneConfig, LoopConfig
 from medssl.downstream.evaluate import predict_stored
 from medssl.downstream.finetune import finetune
@@ -21,7 +20,9 @@ from medssl.downstream.predict import predict
 from medssl.encoders.weights import load_network
 from medssl.errors import DataError, UsageError
 from medssl.geometry import to_array_axes
-from medssl.store.ingest import IngestSettings, ingest
+from medssl.ingestion.ingest import ingest
+from medssl.ingestion.one_scan import load_scan
+from medssl.ingestion.settings import IngestSettings
 from medssl.store.volumes import open_volume
 from medssl_cli.main import app
 from tests.archive.written_dicom import Series, random_voxels

@@ -15,8 +15,7 @@ from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.errors import CheckpointError, UsageError
 from medssl.geometry import Volume
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
+from medssl.pretext.task import PretextTask, Step
 from medssl.runs.run import Run
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import write_volume

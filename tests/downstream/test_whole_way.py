@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.archive.cohort import Cohort
+from medssl.cohort.cohort import Cohort
 from medssl.config import FinetuneConfig, LoopConfig, OptimConfig, PretrainConfig
 from medssl.downstream import labelled
 from medssl.downstream.finetune import finetune, score
@@ -86,7 +86,7 @@ def test_scoring_gives_signs_of_life(small_archive, tmp_path, monkeypatch):
 
 
 def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder_run, small_archive):
-    from medssl.archive.cohort import Cohort
+    from medssl.cohort.cohort import Cohort
     from medssl.downstream.finetune import build_network
     from medssl.downstream.labelled import training_scans
 
@@ -99,7 +99,7 @@ def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder
 
 
 def test_more_labels_with_one_seed_contain_fewer(small_archive):
-    from medssl.archive.cohort import Cohort
+    from medssl.cohort.cohort import Cohort
     from medssl.downstream.labelled import training_scans
 
     cohort = Cohort.open(small_archive.cohort)

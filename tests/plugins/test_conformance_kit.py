@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import medssl
-from medssl.conformance import channels, checks, rare_cases
+from medssl.conformance import checks
+from medssl.conformance import checks as channels
+from medssl.conformance import checks as rare_cases
 from medssl.conformance.kit import ALONE
 from medssl.conformance.two_ranks import two_ranks_equal_one
 from medssl.conformance.workbench import PATCH, Workbench

@@ -7,8 +7,8 @@ from torch import nn
 
 import medssl
 from medssl.conformance import encoder_checks as checks
-from medssl.conformance.encoder_bench import EncoderBench
 from medssl.conformance.tiny_encoder import TinyDecoder
+from medssl.conformance.workbench import EncoderBench
 from medssl.encoders.build import encoder_class
 from medssl.errors import PluginError
 from medssl.testing import parametrize_with_encoder_checks, run_encoder_checks

@@ -8,14 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from medssl.pretext.clustering import Prototypes, codes, sinkhorn
 from medssl.pretext.gather import gather, largest, rank, total, world_size
 from medssl.pretext.kmeans import spherical_kmeans, spread_start
 from medssl.pretext.moments import RunningMoments
 from medssl.pretext.momentum import Teacher, momentum_at
 from medssl.pretext.projection import BatchNorm, Projection, features_at, pooled_levels, unit
-from medssl.pretext.prototypes import Prototypes
 from medssl.pretext.queue import Queue, scan_numbers
-from medssl.pretext.sinkhorn import codes, sinkhorn
 
 DRAW = torch.Generator().manual_seed(0)
 DOUBLE = torch.float64

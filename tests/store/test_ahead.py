@@ -4,7 +4,7 @@ import time
 import pytest
 from waiting import wait_for
 
-from medssl.store.ahead import ahead
+from medssl.loading.prefetch import ahead
 
 
 def test_results_come_in_order_and_end_with_the_items():

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from medssl.archive.reasons import Reason
+from medssl.archive.index.load_plan import DicomSource, LabelObject, SourceFile, parse_source, source_json
+from medssl.archive.index.outcome import Outcome
 from medssl.archive.rejection import Rejected
-from medssl.archive.rows import Outcome
-from medssl.archive.sources import DicomSource, LabelObject, SourceFile, parse_source, source_json
-from medssl.archive.workers import Done, LocalWorkers
-from medssl.store.attempts import attempts
+from medssl.archive.workers.local import Done, LocalWorkers
+from medssl.cohort.reasons import Reason
+from medssl.ingestion.retries import attempts
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 from stored_scans import noise, store_scan
 
 from medssl.errors import DataError
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.store.volumes import image_path, open_volume, verify_volume
 
 

@@ -11,10 +11,10 @@ from stored_scans import noise, store_scan
 from waiting import wait_for
 
 from medssl.errors import DataError
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionBatch, RegionLoader
-from medssl.store.plan import BatchPlan
-from medssl.store.worker import being_read
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionBatch, RegionLoader
+from medssl.loading.plan import BatchPlan
+from medssl.loading.worker import being_read
 
 CROPS = {
     "patch": Crop(

@@ -8,11 +8,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from medssl.errors import ConfigError, DataError
+from medssl.loading.crops import Crop
+from medssl.loading.placement import is_exact, rotation
+from medssl.loading.plan import BatchPlan
 from medssl.store.body import BodyMask
-from medssl.store.crops import Crop
 from medssl.store.normalisation import Normalisation
-from medssl.store.placement import is_exact, rotation
-from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
 
 

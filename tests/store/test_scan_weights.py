@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from medssl.archive.manifest import ManifestRow
+from medssl.cohort.manifest import ManifestRow
 from medssl.config import PretrainConfig, SamplingConfig, load_config
 from medssl.errors import ConfigError
-from medssl.store.weights import balanced_weights, scan_weights
+from medssl.loading.scan_weights import balanced_weights, scan_weights
 
 ROW = ManifestRow(
     scan_id="s",

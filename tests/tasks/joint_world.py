@@ -7,8 +7,8 @@ from small_world import SmallEncoder, phantoms
 from torch import Tensor
 
 from medssl.geometry import Volume, to_array_axes
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
 from medssl.views.region import Region

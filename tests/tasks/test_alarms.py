@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from medssl.diagnostics.monitor import CollapseMonitor
 from medssl.diagnostics.verdict import Verdict
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.plugins import list_tasks, load_task, task_config
 from medssl.pretext.task import PretextTask
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.store.volumes import StoredVolume
 from medssl.views.region import Region
 from medssl_tasks import pseudo_segmentation

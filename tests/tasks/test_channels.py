@@ -6,7 +6,7 @@ from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms
 
 from medssl.pretext.heads import VoxelHead
 from medssl.pretext.reconstruction import scored_mean
-from medssl.pretext.step import Step
+from medssl.pretext.task import Step
 from medssl.pretext.tiles import normalised_tiles
 from medssl_tasks.denoising import Denoising
 from medssl_tasks.masked_volume import MaskedVolume

@@ -3,8 +3,8 @@ import torch
 from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms, trained
 
 from medssl.errors import ConfigError, PluginError
+from medssl.loading.crops import Crop
 from medssl.pretext.automatic import automatic_settings
-from medssl.store.crops import Crop
 from medssl_tasks.combine import Combine, Part, PartOfRegion
 from medssl_tasks.masked_volume import MaskedVolume
 from medssl_tasks.rotation import Rotation

@@ -7,7 +7,7 @@ from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms
 
 import medssl_tasks.jigsaw as module
 from medssl.errors import ConfigError
-from medssl.pretext.classes import class_energies
+from medssl.pretext.heads import class_energies
 from medssl.pretext.tiles import cut_tiles, join_tiles, normalised_tiles, tile_edges
 from medssl_tasks.jigsaw import Jigsaw, shuffle, unlike_orders, unshuffle
 

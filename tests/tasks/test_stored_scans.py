@@ -6,9 +6,9 @@ import torch
 from stored_scans import noise, store_scan
 
 from medssl.encoders.build import build_encoder, describe
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.plugins import load_task, task_config
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.views.region import Region
 
 PATCH = (16, 32, 16)

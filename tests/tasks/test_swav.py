@@ -7,7 +7,7 @@ import torch
 from joint_world import make
 from torch.nn import functional as F
 
-from medssl.pretext.sinkhorn import sinkhorn
+from medssl.pretext.clustering import sinkhorn
 
 
 def embeddings(task, seed=0):

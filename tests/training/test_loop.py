@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from medssl.config import LoopConfig, OptimConfig
 from medssl.errors import CheckpointError, TrainingError
-from medssl.pretext.step import Step
+from medssl.loading.crops import Crop
+from medssl.loading.plan import BatchPlan
+from medssl.pretext.task import Step
 from medssl.runs.ending import Terminated
 from medssl.runs.run import Run
-from medssl.store.crops import Crop
-from medssl.store.plan import BatchPlan
-from medssl.training.loop import Training, start_fabric, train
+from medssl.training.fabric import start_fabric
+from medssl.training.loop import train
 from medssl.training.progress import Silent
+from medssl.training.trainee import Training
 from medssl.views.region import Region
 
 PATCH = (8, 16, 12)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from killed_training import KillAt, KilledError
 
-from medssl.archive.cohort import Cohort
+from medssl.cohort.cohort import Cohort
 from medssl.config import LoopConfig, PretrainConfig, ProbeConfig
 from medssl.downstream.labelled import training_scans
 from medssl.encoders.weights import load_encoder

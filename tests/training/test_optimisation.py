@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from medssl.config import OptimConfig
-from medssl.training.optimisation import learning_rate, make_optimiser, set_learning_rate
+from medssl.training.optimizer import learning_rate, make_optimiser, set_learning_rate
 
 
 def test_norms_and_biases_are_not_decayed():

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.config import LoopConfig
-from medssl.training.loop import start_fabric
+from medssl.training.fabric import start_fabric
 
 
 class Listening(nn.Module):

@@ -13,8 +13,7 @@ from medssl.diagnostics.selection import Candidate, choose_checkpoint
 from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.encoders.weights import encoder_record, load_encoder
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
+from medssl.pretext.task import PretextTask, Step
 from medssl.runs.run import Run
 from medssl.training.watch import CollapseWatch
 

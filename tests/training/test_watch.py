@@ -8,12 +8,13 @@ from torch import Tensor
 from medssl.config import LoopConfig, OptimConfig
 from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.weights import encoder_record
-from medssl.pretext.step import Step
-from medssl.pretext.task import PretextTask
+from medssl.loading.plan import BatchPlan
+from medssl.pretext.task import PretextTask, Step
 from medssl.runs.run import Run
-from medssl.store.plan import BatchPlan
-from medssl.training.loop import Training, start_fabric, train
+from medssl.training.fabric import start_fabric
+from medssl.training.loop import train
 from medssl.training.progress import Silent
+from medssl.training.trainee import Training
 from medssl.training.watch import CollapseWatch
 from medssl.views.region import Region
 

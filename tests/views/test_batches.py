@@ -14,10 +14,10 @@ from stored_scans import noise, store_scan
 from torch.overrides import TorchFunctionMode
 
 from medssl.errors import ConfigError
+from medssl.loading.crops import Crop
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.randomness import Draws
-from medssl.store.crops import Crop
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
 from medssl.views import transforms as ours
 from medssl.views.intensity import IntensityChain
 from medssl.views.masks import block_mask, cube_mask

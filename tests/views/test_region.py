@@ -5,9 +5,9 @@ from scipy.ndimage import map_coordinates
 from stored_scans import noise, store_scan
 
 from medssl.errors import PluginError
-from medssl.store.crops import Crop, multi_crops
-from medssl.store.loader import RegionLoader
-from medssl.store.plan import BatchPlan
+from medssl.loading.crops import Crop, multi_crops
+from medssl.loading.loader import RegionLoader
+from medssl.loading.plan import BatchPlan
 from medssl.views.region import Region
 
 CPU = torch.device("cpu")

@@ -92,7 +92,7 @@ def _closed(folder: Path, text: str) -> Finding:
 
 def cohort(places: Places) -> list[Finding]:
     """Every volume of the store against its checksum, and the private folder's permissions."""
-    from medssl.archive.cohort import Cohort
+    from medssl.cohort.cohort import Cohort
     from medssl.store.volumes import verify_volume
 
     if places.cohort is None:

@@ -1,0 +1,177 @@
+"""The slices of a DICOM file: one of a classic file, many of an enhanced object, a mosaic or a grid."""
+
+import math
+
+from medssl.archive.dicom import tags
+from medssl.archive.dicom.mosaic import mosaic_frames, uih_frames
+from medssl.archive.dicom.record import Frame, Record, Vector
+from medssl.archive.dicom.uids import ENHANCED
+from medssl.archive.dicom.values import Values
+from medssl.archive.rejection import Rejected
+from medssl.cohort.reasons import Flag, Reason
+
+MOST_FRAMES = 100_000
+
+
+def frames_of(values: Values, record: Record) -> tuple[tuple[Frame, ...], tuple[Flag, ...], int]:
+    """(frames, flags, tiles per row of a mosaic or grid). Raises Rejected where a frame's numbers are wrong."""
+    if record.sop_class in ENHANCED:
+        return _enhanced(values, record), (), 0
+    if record.n_frames > 1:
+        raise Rejected(Reason.MULTIFRAME_NO_GEOMETRY, f"{record.n_frames} frames without a position each")
+    frame = _classic(values)
+    if record.manufacturer == "uih" and values.raw(tags.UIH_GRID_COUNT):
+        frames, grid = uih_frames(values, record, frame)
+        return frames, (Flag.F_UIH_GRID,), grid
+    if "MOSAIC" in frame.image_type and record.manufacturer == "siemens":
+        frames, grid = mosaic_frames(values, record, frame)
+        return frames, (Flag.F_MOSAIC,), grid
+    return (frame,), (), 0
+
+
+def _classic(values: Values) -> Frame:
+    slope, intercept = _rescale(values)
+    return Frame(
+        number=0,
+        position_mm=vector(values, tags.POSITION),
+        orientation=_orientation(values),
+        pixel_spacing_mm=_spacing(values),
+        slope=slope,
+        intercept=intercept,
+        image_type=(*values.words(tags.IMAGE_TYPE), *_ge_signal(values)),
+        echo_ms=values.decimal(tags.ECHO_TIME),
+        echo_number=values.integer(tags.ECHO_NUMBER),
+        repetition_ms=values.decimal(tags.REPETITION_TIME),
+        inversion_ms=values.decimal(tags.INVERSION_TIME),
+        flip_deg=values.decimal(tags.FLIP_ANGLE),
+        kernel=values.text(tags.KERNEL),
+        coil=values.text(tags.COIL),
+        acquisition=values.integer(tags.ACQUISITION_NUMBER),
+        instance=values.integer(tags.INSTANCE_NUMBER),
+        temporal=values.integer(tags.TEMPORAL_POSITION),
+        b_value=_b_value(values),
+        gradient=values.doubles(tags.GRADIENT) or None,
+        trigger_ms=values.decimal(tags.TRIGGER_TIME) or values.decimal(tags.PET_FRAME_TIME),
+        time=values.text(tags.CONTENT_TIME) or values.text(tags.ACQUISITION_TIME),
+        thickness_mm=values.decimal(tags.SLICE_SPACING) or values.decimal(tags.SLICE_THICKNESS),
+    )
+
+
+def _enhanced(values: Values, record: Record) -> tuple[Frame, ...]:
+    """Frames of an enhanced object: what is shared, overridden by what is said per frame (PS3.3 C.7.6.16)."""
+    per_frame = values.items(tags.PER_FRAME)
+    if record.n_frames > MOST_FRAMES:
+        raise Rejected(Reason.TOO_LARGE, f"{record.n_frames} frames in one file")
+    if len(per_frame) != record.n_frames:
+        raise Rejected(
+            Reason.MULTIFRAME_NO_GEOMETRY, f"{len(per_frame)} per-frame descriptions for {record.n_frames} frames"
+        )
+    shared = values.item(tags.SHARED)
+    common = {tag: shared.item(tag) for tag in _GROUPS}
+    kind = values.words(tags.IMAGE_TYPE)
+    return tuple(_enhanced_frame(number, item, common, kind, values) for number, item in enumerate(per_frame))
+
+
+_GROUPS = (
+    tags.PLANE_POSITION, tags.PLANE_ORIENTATION, tags.PIXEL_MEASURES, tags.PIXEL_TRANSFORM, tags.FRAME_CONTENT,
+    tags.TEMPORAL,
+    tags.MR_FRAME_TYPE, tags.CT_FRAME_TYPE, tags.PET_FRAME_TYPE, tags.MR_ECHO, tags.MR_DIFFUSION, tags.MR_TIMING,
+    tags.MR_COIL,
+    tags.MR_MODIFIER, tags.CT_RECONSTRUCTION, tags.CARDIAC,
+)  # fmt: skip
+
+
+def _enhanced_frame(
+    number: int, own: Values, common: dict[int, Values], image_type: tuple[str, ...], whole: Values
+) -> Frame:
+    def group(tag: int) -> Values:
+        items = own.items(tag)
+        return items[0] if items else common[tag]
+
+    content, diffusion, timing = group(tags.FRAME_CONTENT), group(tags.MR_DIFFUSION), group(tags.MR_TIMING)
+    frame_type = next((words for tag in _FRAME_TYPES if (words := group(tag).words(tags.FRAME_TYPE))), image_type)
+    slope, intercept = _rescale(group(tags.PIXEL_TRANSFORM))
+    inversion = group(tags.MR_MODIFIER).doubles(tags.INVERSION_TIMES)
+    return Frame(
+        number=number,
+        position_mm=vector(group(tags.PLANE_POSITION), tags.POSITION),
+        orientation=_orientation(group(tags.PLANE_ORIENTATION)),
+        pixel_spacing_mm=_spacing(group(tags.PIXEL_MEASURES)),
+        slope=slope,
+        intercept=intercept,
+        image_type=frame_type,
+        echo_ms=_first(group(tags.MR_ECHO).doubles(tags.EFFECTIVE_ECHO_TIME)),
+        repetition_ms=timing.decimal(tags.REPETITION_TIME),
+        inversion_ms=_first(inversion),
+        flip_deg=timing.decimal(tags.FLIP_ANGLE),
+        kernel=group(tags.CT_RECONSTRUCTION).text(tags.KERNEL),
+        coil=group(tags.MR_COIL).text(tags.COIL),
+        acquisition=content.short(tags.FRAME_ACQUISITION_NUMBER) or None,
+        instance=(whole.integer(tags.INSTANCE_NUMBER) or 0) * MOST_FRAMES + number,
+        temporal=content.long(tags.TEMPORAL_INDEX),
+        b_value=_first(diffusion.doubles(tags.B_VALUE)),
+        gradient=diffusion.item(tags.DIFFUSION_GRADIENT).doubles(tags.GRADIENT) or None,
+        trigger_ms=_first(group(tags.CARDIAC).doubles(tags.TRIGGER_DELAY)),
+        time=content.text(tags.FRAME_TIME) or whole.text(tags.CONTENT_TIME),
+        thickness_mm=group(tags.PIXEL_MEASURES).decimal(tags.SLICE_SPACING)
+        or group(tags.PIXEL_MEASURES).decimal(tags.SLICE_THICKNESS),
+    )
+
+
+_FRAME_TYPES = (tags.MR_FRAME_TYPE, tags.CT_FRAME_TYPE, tags.PET_FRAME_TYPE)
+
+
+def vector(values: Values, tag: int) -> Vector | None:
+    """Three numbers; None where they are absent. Raises Rejected with BAD_NUMBER."""
+    numbers = values.decimals(tag)
+    return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
+
+
+def _orientation(values: Values) -> tuple[float, ...] | None:
+    numbers = values.decimals(tags.ORIENTATION)
+    return numbers if len(numbers) == 6 else None
+
+
+def _spacing(values: Values) -> tuple[float, float] | None:
+    numbers = values.decimals(tags.PIXEL_SPACING)
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
+
+
+def _rescale(values: Values) -> tuple[float, float]:
+    """(slope, intercept); (1, 0) where none is given. A slope of 0 would wipe the image out."""
+    slope, intercept = values.decimals(tags.SLOPE), values.decimals(tags.INTERCEPT)
+    if slope and slope[0] == 0:
+        raise Rejected(Reason.BAD_NUMBER, "the rescale slope is 0")
+    return (slope[0] if slope else 1.0), (intercept[0] if intercept else 0.0)
+
+
+def _b_value(values: Values) -> float | None:
+    """Diffusion weighting: standard, else as UIH (FD), Siemens (IS) or GE (IS) write it privately."""
+    for tag in (tags.B_VALUE, tags.UIH_B_VALUE):
+        found = _first(values.doubles(tag))
+        if found is not None:
+            return found
+    if _is_ge(values):
+        # The first of four numbers; GE adds 1e9 to those of multi-shell protocols (dcm2niix, GE/README).
+        found = values.decimal(tags.GE_B_VALUE)
+        return None if found is None else found % 100_000
+    return values.decimal(tags.SIEMENS_B_VALUE)
+
+
+def _ge_signal(values: Values) -> tuple[str, ...]:
+    """The part of the signal that a slice of GE shows, in the word of ImageType, where it is not the magnitude: GE says
+    it in a private element alone (0: magnitude, 1: phase, 2: real, 3: imaginary).
+    """
+    word = _GE_SIGNALS.get(values.short(tags.GE_SIGNAL)) if _is_ge(values) else None
+    return (word,) if word else ()
+
+
+_GE_SIGNALS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+
+
+def _is_ge(values: Values) -> bool:
+    return values.text(tags.GE_CREATOR) == "GEMS_PARM_01"
+
+
+def _first(numbers: tuple[float, ...]) -> float | None:
+    return numbers[0] if numbers and math.isfinite(numbers[0]) else None

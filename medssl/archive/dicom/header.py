@@ -1,0 +1,133 @@
+"""Elements of a DICOM file to its header record, with the verdict on what the file can be."""
+
+from medssl.archive.dicom import tags
+from medssl.archive.dicom.dataset import Dataset
+from medssl.archive.dicom.frames import frames_of
+from medssl.archive.dicom.record import Record
+from medssl.archive.dicom.uids import (  # fmt: skip
+    CLASSIC,
+    CODECS,
+    COLOR_MR,
+    DICOMDIR,
+    ENHANCED,
+    LABELS,
+    LOSSY,
+    NO_VOLUME,
+    PARAMETRIC_MAP,
+    SECONDARY_CAPTURE,
+)
+from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.vocabulary import body_part_word, manufacturer_word, modality_word, model_word
+from medssl.archive.rejection import Rejected
+from medssl.cohort.reasons import Flag, Reason
+
+_WITH_VOLUME = CLASSIC | ENHANCED | {COLOR_MR, ""}
+_FACE_CODE = "113102"  # PS3.16 CID 7050: clean recognizable visual features
+
+
+def record_of(dataset: Dataset, size: int) -> Record:
+    """Header record of a DICOM file of `size` bytes.
+
+    What can be no part of a scan is told in the record's verdict. Raises Rejected where there is not even a series to
+    report it under.
+    """
+    values = dataset.values
+    if DICOMDIR in (values.text(tags.SOP_CLASS), dataset.meta.text(tags.META_CLASS)):
+        raise Rejected(Reason.DICOMDIR, "it is a DICOMDIR")
+    if not values.text(tags.SERIES_UID) and not values.raw(tags.ROWS):
+        raise Rejected(Reason.BAD_HEADER, "it has neither a series UID nor an image")
+    record = _plain(dataset)
+    try:
+        _judge(values, record)
+        frames, flags, grid = frames_of(values, record)
+        n_bytes = _pixel_bytes(record, size)
+        return record._replace(frames=frames, flags=(*record.flags, *flags), grid=grid, pixel_bytes=n_bytes)
+    except Rejected as rejected:
+        return record._replace(verdict=rejected.reason, finding=rejected.finding)
+
+
+def _plain(dataset: Dataset) -> Record:
+    """The record without frames and verdict."""
+    values = dataset.values
+    flags = list(dataset.flags)
+    if dataset.syntax in LOSSY or values.text(tags.LOSSY) == "01":
+        flags.append(Flag.F_LOSSY)
+    if values.text(tags.PHOTOMETRIC) == "MONOCHROME1":
+        flags.append(Flag.F_MONOCHROME1)
+    if values.text(tags.FEATURES) == "YES" or any(
+        item.text(tags.CODE_VALUE) == _FACE_CODE for item in values.items(tags.DEFACED_CODES)
+    ):
+        flags.append(Flag.F_DEFACED)
+    return Record(
+        patient=values.text(tags.PATIENT_ID), issuer=values.text(tags.ISSUER), study=values.text(tags.STUDY_UID),
+        series=values.text(tags.SERIES_UID), instance=values.text(tags.INSTANCE_UID) or
+        dataset.meta.text(tags.META_INSTANCE),
+        sop_class=values.text(tags.SOP_CLASS) or dataset.meta.text(tags.META_CLASS),
+        syntax=dataset.syntax, modality=modality_word(values.text(tags.MODALITY)), rows=values.short(tags.ROWS),
+        columns=values.short(tags.COLUMNS),
+        n_frames=max(1, values.integer(tags.FRAMES) or 1), photometric=values.text(tags.PHOTOMETRIC),
+        bits_allocated=values.short(tags.BITS_ALLOCATED),
+        bits_stored=values.short(tags.BITS_STORED), high_bit=values.short(tags.HIGH_BIT),
+        signed=values.short(tags.SIGNED) == 1,
+        padding=_padding(values), grid=0, frame_of_reference=values.text(tags.FRAME_OF_REFERENCE),
+        manufacturer=manufacturer_word(values.text(tags.MANUFACTURER)), model=model_word(values.text(tags.MODEL)),
+        body_part=body_part_word(values.text(tags.BODY_PART)), lut=bool(values.items(tags.LUT)),
+        pixel_at=dataset.pixel_at, pixel_bytes=0,
+        frames=(), flags=tuple(flags),
+    )  # fmt: skip
+
+
+def _judge(values: Values, record: Record) -> None:
+    """Raise Rejected for what can be no part of a scan, by object class and pixel description."""
+    sop_class = record.sop_class
+    if sop_class in LABELS:
+        raise Rejected(Reason.LABEL_OBJECT, "a segmentation or structure set")
+    if sop_class in SECONDARY_CAPTURE:
+        raise Rejected(Reason.SECONDARY_CAPTURE, "a secondary capture")
+    if sop_class in PARAMETRIC_MAP:
+        raise Rejected(Reason.PARAMETRIC_MAP, "a parametric map")
+    if sop_class in NO_VOLUME:
+        raise Rejected(Reason.UNSUPPORTED_MODALITY, f"an object of modality {record.modality}")
+    if sop_class not in _WITH_VOLUME or not record.rows or not record.columns:
+        raise Rejected(Reason.NOT_IMAGE_SOP, "an object without a volume")
+    if values.short(tags.SAMPLES, 1) != 1 or record.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Rejected(Reason.COLOR, f"{values.short(tags.SAMPLES, 1)} samples per pixel")
+    if values.text(tags.BURNED_IN).upper() == "YES" or any(values.raw(tag) for tag in tags.CAPTURE_DEVICES):
+        raise Rejected(Reason.BURNED_IN_RISK, "annotation is declared burned in, or a capture device is named")
+    if not sop_class:
+        raise Rejected(Reason.NOT_IMAGE_SOP, "no SOP class is named")
+    _judge_pixels(record)
+
+
+def _judge_pixels(record: Record) -> None:
+    if record.syntax not in CODECS:
+        raise Rejected(Reason.UNSUPPORTED_SYNTAX, "its transfer syntax is not among those that are decoded")
+    if record.bits_allocated not in (8, 16, 32) or not 1 <= record.bits_stored <= record.bits_allocated:
+        raise Rejected(
+            Reason.BAD_HEADER, f"{record.bits_stored} bits stored in {record.bits_allocated} allocated are not possible"
+        )
+    if not record.bits_stored - 1 <= record.high_bit < record.bits_allocated:
+        raise Rejected(Reason.BAD_HEADER, f"high bit {record.high_bit} does not fit {record.bits_stored} bits")
+
+
+def _pixel_bytes(record: Record, size: int) -> int:
+    """Bytes of native pixels, which must be there; 0 where they are compressed."""
+    if CODECS[record.syntax] != "native":
+        return 0
+    expected = record.rows * record.columns * record.n_frames * record.bits_allocated // 8
+    available = size - max(record.pixel_at, 0)
+    if expected > available:
+        raise Rejected(
+            Reason.TRUNCATED, f"{expected} bytes of pixels cannot lie in the {available} bytes behind the header"
+        )
+    return expected
+
+
+def _padding(values: Values) -> tuple[int, int] | None:
+    """Lowest and highest stored value that stand for 'no voxel', both included."""
+    if len(values.raw(tags.PADDING)) < 2:
+        return None
+    read = values.signed_short if values.short(tags.SIGNED) == 1 else values.short
+    first = read(tags.PADDING)
+    last = read(tags.PADDING_LIMIT) if len(values.raw(tags.PADDING_LIMIT)) >= 2 else first
+    return min(first, last), max(first, last)

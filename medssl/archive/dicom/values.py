@@ -1,0 +1,132 @@
+"""Values of raw DICOM elements: text that is only compared, numbers that must be numbers.
+
+The slices of a series repeat nearly all their values, so the last few thousand texts and numbers are remembered.
+"""
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from medssl.archive.dicom.elements import Elements
+from medssl.archive.rejection import Rejected
+from medssl.cohort.reasons import Reason
+
+_REMEMBERED = 4096
+
+
+@lru_cache(_REMEMBERED)
+def _text(raw: bytes) -> str:
+    """Latin-1 keeps every byte, so that equal bytes stay equal whatever their character set."""
+    return raw.decode("latin-1").strip(" \0")
+
+
+@lru_cache(_REMEMBERED)
+def _words(raw: bytes) -> tuple[str, ...]:
+    text = _text(raw)
+    return tuple(part.strip() for part in text.split("\\")) if text else ()
+
+
+@lru_cache(_REMEMBERED)
+def _numbers(raw: bytes) -> tuple[float, ...] | None:
+    """The numbers of a decimal or integer string; None where one of them is no finite number."""
+    text = raw.decode("latin-1").strip(" \0")
+    if not text:
+        return ()
+    try:
+        numbers = tuple(map(float, text.split("\\")))
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Elements of one dataset or item, with the byte order in which its binary numbers are written."""
+
+    elements: Mapping[int, "bytes | list[Elements]"]
+    little: bool = True
+
+    def raw(self, tag: int) -> bytes:
+        """Bytes of a value; none where it is absent."""
+        value = self.elements.get(tag, b"")
+        return value if isinstance(value, bytes) else b""
+
+    def text(self, tag: int) -> str:
+        """Text without padding."""
+        raw = self.elements.get(tag)
+        return _text(raw) if raw and isinstance(raw, bytes) else ""
+
+    def words(self, tag: int) -> tuple[str, ...]:
+        """The values of a multi-valued text."""
+        raw = self.elements.get(tag)
+        return _words(raw) if raw and isinstance(raw, bytes) else ()
+
+    def decimals(self, tag: int) -> tuple[float, ...]:
+        """Numbers of a decimal or integer string. Raises Rejected with BAD_NUMBER for what is no finite number."""
+        numbers = _numbers(self.raw(tag))
+        if numbers is None:
+            raise Rejected(Reason.BAD_NUMBER, f"element {name(tag)} is no finite number")
+        return numbers
+
+    def decimal(self, tag: int) -> float | None:
+        """The first number of a decimal string; None where it is absent or no number: for values nothing rests on."""
+        raw = self.elements.get(tag)
+        numbers = _numbers(raw) if raw and isinstance(raw, bytes) else None
+        return numbers[0] if numbers else None
+
+    def integer(self, tag: int) -> int | None:
+        """An integer string, tolerating '1.0'; None where it is absent or no number."""
+        number = self.decimal(tag)
+        return None if number is None else int(number)
+
+    def short(self, tag: int, default: int = 0) -> int:
+        """The first unsigned 16-bit number."""
+        raw = self.raw(tag)
+        return int.from_bytes(raw[:2], "little" if self.little else "big") if len(raw) >= 2 else default
+
+    def signed_short(self, tag: int) -> int:
+        """The first signed 16-bit number."""
+        return int(struct.unpack_from(self._endian + "h", self.raw(tag))[0])
+
+    def long(self, tag: int) -> int | None:
+        """The first unsigned 32-bit number."""
+        raw = self.raw(tag)
+        return int(struct.unpack_from(self._endian + "I", raw)[0]) if len(raw) >= 4 else None
+
+    def longs(self, tag: int) -> tuple[int, ...]:
+        """All unsigned 32-bit numbers."""
+        raw = self.raw(tag)
+        return struct.unpack_from(f"{self._endian}{len(raw) // 4}I", raw)
+
+    def shorts(self, tag: int) -> tuple[int, ...]:
+        """All unsigned 16-bit numbers."""
+        raw = self.raw(tag)
+        return struct.unpack_from(f"{self._endian}{len(raw) // 2}H", raw)
+
+    def doubles(self, tag: int) -> tuple[float, ...]:
+        """All 64-bit floats."""
+        if tag not in self.elements:
+            return ()
+        raw = self.raw(tag)
+        return struct.unpack_from(f"{self._endian}{len(raw) // 8}d", raw)
+
+    def items(self, tag: int) -> "list[Values]":
+        """Items of a sequence."""
+        value = self.elements.get(tag)
+        return [Values(item, self.little) for item in value] if isinstance(value, list) else []
+
+    def item(self, tag: int) -> "Values":
+        """First item of a sequence; an empty one where it is absent."""
+        items = self.items(tag)
+        return items[0] if items else Values({}, self.little)
+
+    @property
+    def _endian(self) -> str:
+        return "<" if self.little else ">"
+
+
+def name(tag: int) -> str:
+    """(gggg,eeee)."""
+    return f"({tag >> 16:04x},{tag & 0xFFFF:04x})"

@@ -1,0 +1,161 @@
+"""What must be read for one scan, as it lies in the private index."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medssl.archive.dicom.pixels import PixelFormat
+from medssl.archive.rejection import Rejected
+from medssl.archive.sources.walk import Stamp
+from medssl.cohort.reasons import Reason
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file as it was when its header was read."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path, stamp: Stamp) -> "SourceFile":
+        """A file with its stamp."""
+        return cls(os.fspath(path), stamp.size, stamp.mtime_ns)
+
+    def check_unchanged(self) -> None:
+        """Raise Rejected with IN_FLUX when the file is not as it was, with IO_ERROR when it is gone."""
+        try:
+            facts = os.stat(self.path)
+        except OSError as error:
+            raise Rejected(Reason.IO_ERROR, f"it cannot be read any more ({error.strerror})") from error
+        if (facts.st_size, facts.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise Rejected(Reason.IN_FLUX, "the file has changed since its header was read")
+
+
+@dataclass(frozen=True)
+class NiftiSource:
+    """A NIfTI scan and its label, if it has one. voxels: of a .hdr the .img beside it."""
+
+    image: SourceFile
+    label: SourceFile | None
+    voxels: tuple[SourceFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A copy of a slice, to be compared with it. same_instance: under the same instance UID."""
+
+    file: int
+    frame: int
+    same_instance: bool
+
+
+@dataclass(frozen=True)
+class SourceSlice:
+    """Where the values of one slice lie: file (index into the source's files), frame, tile of a mosaic (else -1)."""
+
+    file: int
+    frame: int
+    tile: int
+    slope: float
+    intercept: float
+    twins: tuple[Twin, ...] = ()
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A file with the layout of its pixels. pixel_at: where the pixel element begins, or -1. grid: tiles per row, or
+    0.
+    """
+
+    file: SourceFile
+    layout: PixelFormat
+    pixel_at: int
+    grid: int
+    padding: tuple[int, int] | None
+    lut: bool
+
+
+@dataclass(frozen=True)
+class LabelObject:
+    """A segmentation or structure set that labels a scan. values: (number of a structure, number of its label), in the
+    order in which they are drawn.
+    """
+
+    file: SourceFile
+    structure_set: bool
+    values: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """A DICOM scan: slices in order along the third axis. family: CT, MR or PT. affine_ras_mm: row by row. labels:
+    oldest first.
+    """
+
+    files: tuple[DicomFile, ...]
+    slices: tuple[SourceSlice, ...]
+    affine_ras_mm: tuple[float, ...]
+    family: str
+    labels: tuple[LabelObject, ...] = ()
+
+
+Source = NiftiSource | DicomSource
+
+
+def source_json(source: Source) -> str:
+    """A source as text."""
+    kind = "nifti" if isinstance(source, NiftiSource) else "dicom"
+    facts = asdict(source)
+    if isinstance(source, NiftiSource) and not source.voxels:
+        del facts["voxels"]
+    return json.dumps({kind: facts}, sort_keys=True, separators=(",", ":"))
+
+
+def without_labels(text: str) -> str | None:
+    """The same source, as text, without its label objects; None where it has none."""
+    source = parse_source(text)
+    if not isinstance(source, DicomSource) or not source.labels:
+        return None
+    return source_json(replace(source, labels=()))
+
+
+def parse_source(text: str) -> Source:
+    """The source that `source_json` wrote."""
+    facts = json.loads(text)
+    if "dicom" in facts:
+        return _dicom(facts["dicom"])
+    label = facts["nifti"]["label"]
+    voxels = tuple(SourceFile(**one) for one in facts["nifti"].get("voxels", ()))
+    return NiftiSource(SourceFile(**facts["nifti"]["image"]), SourceFile(**label) if label else None, voxels)
+
+
+def _dicom(facts: dict[str, Any]) -> DicomSource:
+    files = tuple(
+        DicomFile(
+            file=SourceFile(**file["file"]),
+            layout=PixelFormat(**file["layout"]),
+            pixel_at=file["pixel_at"],
+            grid=file["grid"],
+            padding=tuple(file["padding"]) if file["padding"] else None,
+            lut=file["lut"],
+        )
+        for file in facts["files"]
+    )
+    slices = tuple(
+        SourceSlice(**{**one, "twins": tuple(Twin(**twin) for twin in one["twins"])}) for one in facts["slices"]
+    )
+    labels = tuple(
+        LabelObject(SourceFile(**one["file"]), one["structure_set"], tuple((a, b) for a, b in one["values"]))
+        for one in facts.get("labels", ())
+    )
+    return DicomSource(files, slices, tuple(facts["affine_ras_mm"]), facts["family"], labels)
+
+
+def image_paths(text: str) -> set[str]:
+    """The image files of the source that `source_json` wrote, copies included."""
+    source = parse_source(text)
+    return {source.image.path} if isinstance(source, NiftiSource) else {one.file.path for one in source.files}

@@ -1,0 +1,106 @@
+"""Which label a structure becomes, and which number a label has: the same in every scan of a cohort.
+
+Names in label objects are free text. A structure gets a label only where its name or code stands for a word of
+`structure_words`, or where the user has written down a label for it (`--label-names`). Numbers are settled in the
+private index when a label is first met and never change while the cohort grows.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medssl.archive.dicom.label_record import Structure
+from medssl.archive.index.database import Index
+from medssl.archive.labels.terms import word_of_codes, word_of_name
+from medssl.archive.privacy.csv_table import read_table
+from medssl.errors import DataError, UsageError
+
+MOST_LABELS = 255
+_NAMES, _VALUES = "label_object_names", "label_object_values"
+
+
+@dataclass(frozen=True)
+class NameTable:
+    """Label of a structure. chosen: name or codes of a structure to label, '' to leave it out; None: the vocabulary."""
+
+    chosen: Mapping[str, str] | None = None
+
+    def label(self, structure: Structure) -> str | None:
+        """The label, '' where it is left out on purpose, None where nothing is known of it."""
+        if self.chosen is None:
+            return word_of_name(structure.name) or word_of_codes(structure.codes)
+        keys = map(_key, (structure.name, " ".join(structure.codes), *structure.codes[:1]))
+        return next((self.chosen[key] for key in keys if key in self.chosen), None)
+
+
+def read_names_file(path: Path) -> dict[str, str]:
+    """Name or code of a structure to label, from a CSV with the columns name,label. Raises UsageError."""
+    chosen: dict[str, str] = {}
+    for line, row in read_table(path, "name", "label", option="--label-names"):
+        key, label = _key(row["name"]), row["label"]
+        if not key:
+            raise UsageError(f"{path}, line {line}: the name is blank. Write the name of a structure, or its code.")
+        if chosen.setdefault(key, label) != label:
+            raise UsageError(f"{path}, line {line}: the name stands for two labels. Keep one of the lines.")
+    return chosen
+
+
+def name_table(index: Index, chosen: Mapping[str, str] | None) -> tuple[NameTable, bool]:
+    """The table that holds for a cohort, and whether it has changed; `chosen` as given now, None: as before."""
+    before = index.fact(_NAMES)
+    if chosen is None:
+        return NameTable(json.loads(before) if before else None), False
+    text = json.dumps(dict(chosen))
+    if text != before:
+        index.put_fact(_NAMES, text)
+    return NameTable(chosen), text != before
+
+
+def numbered(
+    index: Index, table: NameTable, structures: Iterable[Structure], dataset_names: Mapping[int, str]
+) -> dict[str, int]:
+    """Label to number, for all labels so far: those of a names file in its order, else by the alphabet.
+
+    dataset_names: what the numbers of NIfTI labels stand for; the same name has the same number. Raises DataError when
+    a number would stand for two labels, or there are more than 255.
+    """
+    before = json.loads(index.fact(_VALUES) or "{}")
+    values: dict[str, int] = dict(before)
+    taken = {name.casefold(): value for value, name in dataset_names.items() if value}
+    _check(values, dataset_names)
+    met = table.chosen.values() if table.chosen is not None else sorted({table.label(one) or "" for one in structures})
+    for label in filter(None, met):
+        if label not in values:
+            used = {*values.values(), *taken.values()}
+            free = next(number for number in range(1, len(used) + 2) if number not in used)
+            values[label] = taken.get(label.casefold(), free)
+    if len(values) > MOST_LABELS:
+        raise DataError(f"the label objects have {len(values)} labels, {MOST_LABELS} fit. Choose with --label-names.")
+    if values != before:
+        index.put_fact(_VALUES, json.dumps(values))
+    return values
+
+
+def label_names(index: Index, dataset_names: Mapping[int, str]) -> dict[int, str]:
+    """Number to name, for a cohort with NIfTI labels (`dataset_names`) and label objects. Raises DataError."""
+    values: dict[str, int] = json.loads(index.fact(_VALUES) or "{}")
+    _check(values, dataset_names)
+    if not values:
+        return dict(dataset_names)
+    names = {0: "background"} | {value: label for label, value in values.items()} | dict(dataset_names)
+    return dict(sorted(names.items()))
+
+
+def _check(values: Mapping[str, int], dataset_names: Mapping[int, str]) -> None:
+    for label, value in values.items():
+        name = dataset_names.get(value, label)
+        if name.casefold() != label.casefold():
+            raise DataError(
+                f"label {value} is {label!r} in the cohort's label objects and {name!r} in a dataset.json. "
+                "Ingest the two into cohorts of their own."
+            )
+
+
+def _key(text: str) -> str:
+    return " ".join(text.split()).casefold()

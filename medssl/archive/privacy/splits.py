@@ -1,0 +1,70 @@
+"""A split that somebody wrote down: a CSV with the columns `file` and `split`, which wins over the keyed one."""
+
+import json
+import os
+from pathlib import Path
+from typing import get_args
+
+from medssl.archive.index.database import Index
+from medssl.archive.index.load_plan import image_paths
+from medssl.archive.index.outcome import parse_row
+from medssl.archive.privacy.csv_table import read_table
+from medssl.cohort.manifest import Split
+from medssl.errors import DataError, UsageError
+
+_SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def read_splits_file(path: Path) -> dict[str, Split]:
+    """File name to split. Raises UsageError when the file cannot be read or a row is wrong."""
+    chosen: dict[str, Split] = {}
+    for line, row in read_table(path, "file", "split", option="--splits", of="splits"):
+        name, word = row["file"], row["split"]
+        if word not in _SPLITS:
+            raise UsageError(f"{path}, line {line}: the split is {word!r}. Write train, val or test.")
+        if chosen.setdefault(name, word) != word:
+            raise UsageError(f"{path}, line {line}: {name} is in two splits. Keep one of the lines.")
+    return chosen
+
+
+def overrides(index: Index, named: dict[str, Split], path: Path | None) -> dict[str, Split]:
+    """Pseudonym of a patient to split: what an earlier ingest wrote down, and now `named` (by file name).
+
+    A patient goes as a whole. Raises UsageError for a name that is no file of the archive or a patient in two splits.
+    """
+    kept: dict[str, Split] = json.loads(index.fact("splits") or "{}")
+    fresh: dict[str, Split] = {}
+    for name, split in named.items():
+        patients = _patients(index, name)
+        if not patients:
+            raise UsageError(
+                f"{path} names {name}, which is no scan of the sources. Correct the name or leave the line out."
+            )
+        for patient in patients:
+            if fresh.setdefault(patient, split) != split:
+                raise UsageError(
+                    f"{path} puts two scans of one patient into different splits ({name} into "
+                    f"{split}). Keep a patient together."
+                )
+    merged = kept | fresh
+    if merged != kept:
+        index.put_fact("splits", json.dumps(merged, sort_keys=True))
+    return merged
+
+
+def _patients(index: Index, name: str) -> set[str]:
+    """Pseudonyms of the patients whose scans a file belongs to."""
+    files = [file for file in index.find_files(name) if file.series is not None]
+    paths = {os.fspath(file.path) for file in files}
+    found: set[str] = set()
+    try:
+        for series in {file.series for file in files}:
+            scans = list(index.scans(series=series))
+            patients = {parse_row(scan.row).patient_id for scan in scans}
+            if len(patients) > 1:  # equal UIDs: those count of whose scans the file is part
+                scans = [scan for scan in scans if scan.source and paths & image_paths(scan.source)]
+                patients = {parse_row(scan.row).patient_id for scan in scans}
+            found |= patients
+        return found
+    except (ValueError, KeyError) as error:
+        raise DataError("the private index is damaged. Restore it from a copy, or ingest into a new folder.") from error

@@ -1,0 +1,106 @@
+"""Archives that the header scan met: listed, and their members read like files of a folder."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medssl.archive.index.database import PASSING, Index
+from medssl.archive.index.entries import IndexedFile
+from medssl.archive.limits import Limits
+from medssl.archive.rejection import Rejected
+from medssl.archive.scan.collect import read_headers, refused, to_read
+from medssl.archive.scan.recognise import Parcel
+from medssl.archive.sources.open import source_of
+from medssl.archive.sources.source import MEMBER
+from medssl.archive.sources.walk import Folder, Stamp, is_remote
+from medssl.archive.workers.local import Workers
+from medssl.cohort.reasons import Reason
+
+# Archives whose members are read together; their lists are in memory.
+_TOGETHER = 64
+# A compressed tar is read from its front for every parcel.
+_PARCEL_MEMBERS = 4096
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive that one worker lists."""
+
+    file: IndexedFile
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Members of an archive by folder, and what is wrong with it as a whole."""
+
+    folders: list[Folder]
+    problem: Rejected | None
+
+
+def unpack(index: Index, workers: Workers, *, limits: Limits, seen: Callable[[int, int], None]) -> None:
+    """Bring the index up to date with the members of every archive in it that is new or changed.
+
+    An archive counts as done when all its members are in the index: one that was interrupted is gone through again,
+    and only what is missing is read. `seen(archives, read)` is told how many archives are done and how many headers
+    were read.
+    """
+    waiting = [file for file in index.files(kind="archive") if _to_open(file)]
+    read = 0
+    for first in range(0, len(waiting), _TOGETHER):
+        tasks = [Packed(file, limits) for file in waiting[first : first + _TOGETHER]]
+        listings = {}
+        for done in workers.run(list_archive, tasks, timeout_s=limits.archive_seconds):
+            failure = done.failure or Rejected(Reason.ARCHIVE_BROKEN, "no answer")
+            listings[done.task.file.path] = (done.task.file, done.result or Listing([], failure))
+        parcels = itertools.chain.from_iterable(_parcels(*one, index, limits) for one in listings.values())
+        for count in read_headers(parcels, index, workers, timeout_s=limits.archive_seconds):
+            read += count
+            seen(first, read)
+        index.put_files(_opened(file, listing.problem) for file, listing in listings.values())
+    seen(len(waiting), read)
+
+
+def list_archive(task: Packed) -> Listing:
+    """The members of one archive. Runs in a worker process."""
+    folders: list[Folder] = []
+    try:
+        with source_of(_root(task.file.path), task.limits) as source:
+            folders.extend(source.folders())
+    except Rejected as rejected:
+        return Listing(folders, rejected)
+    return Listing(folders, None)
+
+
+def _to_open(file: IndexedFile) -> bool:
+    return not is_remote(file.path) and (file.reason is Reason.ARCHIVE or file.reason in PASSING)
+
+
+def _root(archive: Path) -> Path:
+    return Path(f"{archive}{MEMBER}")
+
+
+def _parcels(file: IndexedFile, listing: Listing, index: Index, limits: Limits) -> Iterator[Parcel]:
+    """Members to read, and a word in the index on those that are gone or refused."""
+    fresh: list[tuple[Path, Stamp]] = []
+    for folder in listing.folders:
+        fresh += [(folder.path / name, folder.files[name]) for name in to_read(folder, index, whole=True)]
+        index.put_files(refused(folder, file.root))
+    if listing.problem is None:
+        _forget(index, file.path, [folder.path for folder in listing.folders])
+    for start in range(0, len(fresh), _PARCEL_MEMBERS):
+        yield Parcel(file.root, tuple(fresh[start : start + _PARCEL_MEMBERS]), limits)
+
+
+def _forget(index: Index, archive: Path, listed: Iterable[Path]) -> None:
+    """Mark members of folders that the archive does not have any more."""
+    for path in set(index.folders_under(_root(archive))) - set(listed):
+        index.mark_vanished(path, list(index.known(path)))
+
+
+def _opened(file: IndexedFile, problem: Rejected | None) -> IndexedFile:
+    """The archive itself: no more left out, unless something is wrong with it."""
+    if problem is None:
+        return replace(file, kind="opened", reason=None, finding="")
+    return replace(file, reason=problem.reason, finding=problem.finding)

@@ -1,0 +1,193 @@
+"""Slices of one orientation to a proven grid: order, spacing, gaps, shear. Pure geometry, in DICOM's LPS frame until
+the end.
+
+Order and spacing come from positions projected on the slice normal and from nothing else. Tolerances are those of
+reference/ingest.md 1b; the 1 % of IDC's volume_geometry_index is tightened by an absolute bound where slices are thin.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from medssl.archive.rejection import Rejected
+from medssl.cohort.reasons import Flag, Reason
+
+# Two slices nearer than this lie at one position: below the smallest spacing that is accepted, above rounding.
+SAME_POSITION_MM = 0.01
+_EVEN_SHARE, _EVEN_MM = 0.02, 0.1
+_SHIFT_MM = 0.1
+_MOST_TILT_DEG = 35.0
+# Below this the shear moves the last slice by less than positions are rounded.
+_LEAST_TILT_DEG = 0.05
+_ORTHONORMAL = 0.01
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Affine of ordered slices, and what was noticed. step_mm: from one slice to the next, along the normal."""
+
+    affine_ras_mm: npt.NDArray[np.float64]
+    step_mm: float
+    tilt_deg: float
+    flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Slices in a row without gap: indices into the sorted positions, [start, stop)."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Number of slices."""
+        return self.stop - self.start
+
+
+def normal_of(orientation: Sequence[float]) -> Points:
+    """Unit normal of a slice, row direction times column direction.
+
+    Raises Rejected with BAD_GEOMETRY where the two are not orthonormal within 1 %.
+    """
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if not all(math.isfinite(length) and abs(length - 1) <= _ORTHONORMAL for length in lengths):
+        raise Rejected(Reason.BAD_GEOMETRY, f"direction cosines of length {lengths[0]:.3f} and {lengths[1]:.3f}")
+    if abs(float(row @ column)) > _ORTHONORMAL:
+        raise Rejected(Reason.BAD_GEOMETRY, f"row and column directions with a cosine of {float(row @ column):.3f}")
+    normal: Points = np.cross(row, column)
+    return normal / float(np.linalg.norm(normal))
+
+
+def runs_of(depths_mm: Points, *, min_slices: int) -> tuple[list[Run], Flag | None, Rejected | None]:
+    """Runs of evenly spaced slices among sorted, distinct depths; why the rest is left out.
+
+    One run where all is even. Where slices are missing, the longest gap-free run (F_TRIMMED). Where spacing changes,
+    every even run
+    (F_SPLIT_SPACING). Runs shorter than `min_slices` are left out; Rejected says why some or all are.
+    """
+    count = len(depths_mm)
+    if count < min_slices:
+        return [], None, Rejected(Reason.TOO_FEW_SLICES, f"{count} slices at one orientation, below {min_slices}")
+    if count < 3 or _is_even(depths_mm):
+        return [Run(0, count)], None, None
+    steps = np.diff(depths_mm)
+    pieces = _gap_free(steps)
+    if pieces is not None:
+        gap = Rejected(Reason.MISSING_SLICES, f"{len(pieces) - 1} gaps between {count} slices")
+        longest = max(pieces, key=lambda run: (run.length, -run.start))
+        return ([longest] if longest.length >= max(min_slices, 2) else []), Flag.F_TRIMMED, gap
+    uneven = Rejected(Reason.UNEVEN_SPACING, f"slice distances from {steps.min():.3g} to {steps.max():.3g} mm")
+    even = [run for run in _even_pieces(steps) if run.length >= max(min_slices, 3)]
+    return even, Flag.F_SPLIT_SPACING, uneven
+
+
+def grid_of(
+    positions_mm: Points,
+    orientation: Sequence[float],
+    pixel_spacing_mm: tuple[float, float],
+    *,
+    thickness_mm: float | None,
+) -> Grid:
+    """Affine of slices in order along the normal.
+
+    positions_mm: (n, 3) LPS centre of each slice's first voxel. pixel_spacing_mm: (between rows, between columns).
+    thickness_mm:
+    the header's word, used for a single slice only. The third column is the mean step between slices, sheared where
+    the gantry was
+    tilted. Raises Rejected: BAD_GEOMETRY, SLICE_SHIFT, TILT_TOO_LARGE.
+    """
+    if not all(math.isfinite(edge) and edge > 0 for edge in pixel_spacing_mm):
+        raise Rejected(Reason.BAD_GEOMETRY, f"pixel spacing of {pixel_spacing_mm[0]:g} x {pixel_spacing_mm[1]:g} mm")
+    normal = normal_of(orientation)
+    count = len(positions_mm)
+    if count == 1:
+        if not thickness_mm or not math.isfinite(thickness_mm) or thickness_mm <= 0:
+            raise Rejected(Reason.NO_GEOMETRY, "a single slice without thickness")
+        return _grid(
+            positions_mm[0], orientation, pixel_spacing_mm, normal * thickness_mm, normal, (Flag.F_SINGLE_SLICE,)
+        )
+    step = (positions_mm[-1] - positions_mm[0]) / (count - 1)
+    expected = positions_mm[0] + np.arange(count)[:, None] * step
+    offset = positions_mm - expected
+    along = np.abs(offset @ normal).max()
+    sideways = np.linalg.norm(offset - (offset @ normal)[:, None] * normal, axis=1).max()
+    if sideways > _SHIFT_MM:
+        raise Rejected(
+            Reason.SLICE_SHIFT, f"slices lie up to {sideways:.2f} mm beside the line through the first and last"
+        )
+    flags = (Flag.F_JITTER,) if along > SAME_POSITION_MM else ()
+    return _grid(positions_mm[0], orientation, pixel_spacing_mm, step, normal, flags)
+
+
+def _grid(
+    first_mm: Points,
+    orientation: Sequence[float],
+    pixel_spacing_mm: tuple[float, float],
+    step: Points,
+    normal: Points,
+    flags: tuple[Flag, ...],
+) -> Grid:
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    tilt_deg = math.degrees(math.acos(min(1.0, abs(float(step @ normal)) / float(np.linalg.norm(step)))))
+    if tilt_deg > _MOST_TILT_DEG:
+        raise Rejected(Reason.TILT_TOO_LARGE, f"slices are sheared by {tilt_deg:.1f} degrees")
+    affine = np.eye(4)
+    # PS3.3 C.7.6.2.1.1: the column index moves along the first direction by the second spacing, and vice versa.
+    affine[:3, 0] = row / np.linalg.norm(row) * pixel_spacing_mm[1]
+    affine[:3, 1] = column / np.linalg.norm(column) * pixel_spacing_mm[0]
+    affine[:3, 2] = step
+    affine[:3, 3] = first_mm
+    tilted = (Flag.F_TILT,) if tilt_deg > _LEAST_TILT_DEG else ()
+    return Grid(_LPS_TO_RAS @ affine, abs(float(step @ normal)), tilt_deg, (*flags, *tilted))
+
+
+def _tolerance_mm(step_mm: float) -> float:
+    """How far a slice may lie from its even place: 2 % or 0.1 mm, but never more than a quarter of the step."""
+    return max(_EVEN_SHARE * step_mm, min(_EVEN_MM, step_mm / 4))
+
+
+def _is_even(depths_mm: Points) -> bool:
+    """Whether the depths are evenly spaced within tolerance, against the mean step."""
+    step = (depths_mm[-1] - depths_mm[0]) / (len(depths_mm) - 1)
+    expected = depths_mm[0] + step * np.arange(len(depths_mm))
+    return bool(np.abs(depths_mm - expected).max() <= _tolerance_mm(step))
+
+
+def _gap_free(steps_mm: Points) -> list[Run] | None:
+    """Runs between gaps, where the spacing is one and slices are missing; None where the spacing itself changes.
+
+    Most distances are then one step and the others whole multiples of it. Three equal larger distances in a row are
+    no gaps but
+    another spacing.
+    """
+    step = float(np.median(steps_mm))
+    odd = np.abs(steps_mm - step) > _tolerance_mm(step)
+    multiples = np.rint(steps_mm / step)
+    whole = np.abs(steps_mm - multiples * step) <= 2 * _tolerance_mm(step)
+    if np.count_nonzero(odd) * 2 > len(odd) or not (whole & (multiples >= 2))[odd].all():
+        return None
+    if any(odd[i : i + 3].all() and np.ptp(multiples[i : i + 3]) == 0 for i in range(len(odd) - 2)):
+        return None
+    cuts = [0, *(np.flatnonzero(odd) + 1), len(steps_mm) + 1]
+    return [Run(int(start), int(stop)) for start, stop in pairwise(cuts)]
+
+
+def _even_pieces(steps_mm: Points) -> list[Run]:
+    """Maximal runs of one step, from the front; a slice between two runs goes to the first."""
+    pieces, start = [], 0
+    for index in range(1, len(steps_mm) + 1):
+        first = steps_mm[start] if start < len(steps_mm) else 0.0
+        if index == len(steps_mm) or abs(steps_mm[index] - first) > _tolerance_mm(float(first)):
+            if index > start:
+                pieces.append(Run(start, index + 1))
+            start = index + 1
+    return pieces

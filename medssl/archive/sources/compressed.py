@@ -1,0 +1,73 @@
+"""Which kind of archive a file is, by its first bytes, and its content in one direction: forward."""
+
+import bz2
+import gzip
+import io
+import lzma
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from medssl.archive.limits import Limits
+from medssl.archive.rejection import Rejected
+from medssl.archive.sources.members import Forward
+from medssl.archive.sources.source import Source
+from medssl.cohort.reasons import Reason
+
+_TAR_MAGIC_AT = 257
+
+
+class _Lent(io.RawIOBase):
+    """A file that stays open when its reader is closed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+
+def _zstd(packed: BinaryIO) -> Any:
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.PythonFile(_Lent(packed), "r"), "zstd")
+
+
+_OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b\x08": lambda packed: gzip.GzipFile(fileobj=packed),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
+
+
+@contextmanager
+def open_archive(archive: Path, limits: Limits) -> Iterator[Source]:
+    """An archive as a source, whatever it is called. Raises Rejected."""
+    from medssl.archive.sources.tar_container import SingleSource, TarSource
+    from medssl.archive.sources.zip_container import ZipSource
+
+    try:
+        file = archive.open("rb")
+    except OSError as error:
+        raise Rejected(Reason.IO_ERROR, f"the archive cannot be opened ({error.strerror})") from error
+    with file:
+
+        def forward() -> Forward:
+            file.seek(0)
+            start = file.read(8)
+            file.seek(0)
+            opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
+            return Forward(file, opener(file) if opener else file, limits)
+
+        start = forward().read(_TAR_MAGIC_AT + 5)
+        if start.startswith(b"PK"):
+            yield ZipSource(archive, file, limits)
+        elif start[_TAR_MAGIC_AT:] == b"ustar":
+            yield TarSource(archive, forward, limits)
+        else:
+            yield SingleSource(archive, forward, limits)

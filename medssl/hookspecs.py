@@ -4,31 +4,22 @@ Stands apart from everything heavy: importing it loads neither torch nor monai.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any
 
 import pluggy
-
-if TYPE_CHECKING:
-    from medssl.encoders.encoder import Encoder
-    from medssl.pretext.task import PretextTask
-
-    Tasks: TypeAlias = Iterable[type[PretextTask]]
-    Encoders: TypeAlias = Iterable[type[Encoder]]
-else:
-    Tasks = Encoders = Iterable[type]
 
 hookspec = pluggy.HookspecMarker("medssl")
 hookimpl = pluggy.HookimplMarker("medssl")
 
 
 @hookspec
-def medssl_pretext_tasks() -> Tasks:  # type: ignore[empty-body]
-    """Return the pretext-task classes this plugin provides."""
+def medssl_pretext_tasks() -> Iterable[type[Any]]:  # type: ignore[empty-body]
+    """Return the pretext tasks that this plugin provides: subclasses of `medssl.PretextTask`."""
 
 
 @hookspec
-def medssl_encoders() -> Encoders:  # type: ignore[empty-body]
-    """Return the encoder classes this plugin provides.
+def medssl_encoders() -> Iterable[type[Any]]:  # type: ignore[empty-body]
+    """Return the encoders that this plugin provides: subclasses of `medssl.Encoder`.
 
     Each has a class attribute `name`, and a constructor that takes an `EncoderDescription` and builds the network
     from its options.

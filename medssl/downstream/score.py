@@ -122,7 +122,8 @@ def trained_task(run: Run, config: PretrainConfig, *, plugin_files: Sequence[Pat
             "--resume), or anew."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return task.to(device).eval()
+    ready: PretextTask = task.to(device).eval()
+    return ready
 
 
 def region_energies(

@@ -4,33 +4,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from medssl.errors import PluginError, UnknownNameError
 from medssl.plugins.check import ENCODER_BASE, TASK_BASE, check_class
 from medssl.plugins.entries import SWITCH, TaskEntry, list_encoders, list_tasks, plugins_left_out
 from medssl.plugins.load import Plugin, import_entry, import_file, provided
 
-if TYPE_CHECKING:
-    from medssl.encoders.encoder import Encoder
-    from medssl.pretext.task import PretextTask
-
-    TaskClass: TypeAlias = type[PretextTask]
-    EncoderClass: TypeAlias = type[Encoder]
-else:
-    TaskClass = EncoderClass = type
-
 
 @dataclass(frozen=True)
 class LoadedTask:
     """A pretext task and where it came from.
 
-    origin: distribution and version, or file name and hash. path: of the single file. notes: plugins that failed on
-    the way, in words.
+    Attributes:
+        name: as `--task` takes it.
+        cls: a subclass of `PretextTask`, which this package does not import: it is defined further up.
+        origin: distribution and version, or file name and hash.
+        path: of the single file.
+        notes: plugins that failed on the way, in words.
     """
 
     name: str
-    cls: TaskClass
+    cls: type[Any]
     origin: str
     path: Path | None = None
     notes: tuple[str, ...] = ()
@@ -38,10 +33,10 @@ class LoadedTask:
 
 @dataclass(frozen=True)
 class LoadedEncoder:
-    """An encoder class from a plugin and where it came from."""
+    """An encoder class from a plugin, a subclass of `Encoder`, and where it came from."""
 
     name: str
-    cls: EncoderClass
+    cls: type[Any]
     origin: str
 
 

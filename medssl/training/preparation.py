@@ -94,4 +94,5 @@ def build_task(config: PretrainConfig, loaded: LoadedTask, scans: Scans) -> Pret
     torch.manual_seed(config.loop.seed)
     encoder = build_encoder(description)
     check_patch(encoder, scans.patch)
-    return loaded.cls(encoder, settings)
+    task: PretextTask = loaded.cls(encoder, settings)
+    return task

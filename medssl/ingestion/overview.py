@@ -18,7 +18,7 @@ def draw_overview(cohort: Cohort, path: Path) -> Path:
 
     Slices are drawn in mm and labelled with the beginning of the scan id: the picture shows patients, treat it so.
 
-    Raises
+    Raises:
     ------
     DataError where a scan of the store is missing or damaged.
 

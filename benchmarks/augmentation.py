@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from machine import cpu_ms, machine, write_results
 
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views import transforms as ours
 
 ROTATE, SCALE, SHIFT, NOISE = math.radians(30), 0.25, 0.1, 0.3
@@ -55,7 +55,7 @@ def medssl_chain(chance: dict[str, float], device: torch.device) -> Chain:
     def run(batch: torch.Tensor) -> torch.Tensor:
         first = state["number"]
         state["number"] += len(batch)
-        return chain(batch, Draws(0, range(first, first + len(batch)), device), "view")
+        return chain(batch, SampleRandom(0, range(first, first + len(batch)), device), "view")
 
     return run
 

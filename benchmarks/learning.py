@@ -93,31 +93,31 @@ def phantoms(folder: Path, count: int, *, seed: int) -> list[StoredVolume]:
     return stored
 
 
-def phantom(draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def phantom(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(X, Y, Z) int16 voxels and uint8 labels: an ellipsoid with three organs of one mean intensity, told apart by fine
     grain, stripes and coarse lumps, and by where they lie. Up differs from down and front from back, as in a body.
     """
     axes = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in SHAPE), indexing="ij")
-    stretch = draws.uniform(0.8, 0.95, 3)
+    stretch = random.uniform(0.8, 0.95, 3)
     body = sum((axis / size) ** 2 for axis, size in zip(axes, stretch, strict=True)) < 1
     labels = body.astype(np.uint8)
     volume = (
-        300.0 + draws.uniform(-20, 20) * axes[0] + draws.uniform(40, 80) * axes[1] + draws.uniform(60, 120) * axes[2]
+        300.0 + random.uniform(-20, 20) * axes[0] + random.uniform(40, 80) * axes[1] + random.uniform(60, 120) * axes[2]
     )
-    textures = (grain(draws, 1), stripes(draws), grain(draws, 3))
+    textures = (grain(random, 1), stripes(random), grain(random, 3))
     places = ((-0.35, -0.2, 0.3), (0.4, 0.1, 0.2), (0.0, 0.2, -0.4))
     for label, (texture, place) in enumerate(zip(textures, places, strict=True), start=2):
-        centre, radius = np.array(place) + draws.uniform(-0.12, 0.12, 3), draws.uniform(0.28, 0.38)
+        centre, radius = np.array(place) + random.uniform(-0.12, 0.12, 3), random.uniform(0.28, 0.38)
         inside = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)) < radius**2
         labels[inside & body] = label
-        volume = np.where(inside, 380 + draws.uniform(-50, 50) + draws.uniform(60, 110) * texture, volume)
-    noisy = draws.uniform(0.7, 1.4) * volume * body + draws.normal(0, 15, SHAPE)
+        volume = np.where(inside, 380 + random.uniform(-50, 50) + random.uniform(60, 110) * texture, volume)
+    noisy = random.uniform(0.7, 1.4) * volume * body + random.normal(0, 15, SHAPE)
     return np.clip(noisy, 0, 4000).astype(np.int16), labels
 
 
-def grain(draws: np.random.Generator, size: int) -> np.ndarray:
+def grain(random: np.random.Generator, size: int) -> np.ndarray:
     """Lumps of about `size` voxels, with mean 0 and deviation 1."""
-    field = draws.standard_normal([edge + 4 * size for edge in SHAPE])
+    field = random.standard_normal([edge + 4 * size for edge in SHAPE])
     for axis in range(3):
         window = np.ones(size + 1) / (size + 1)
         field = np.apply_along_axis(np.convolve, axis, field, window, mode="same")
@@ -125,13 +125,13 @@ def grain(draws: np.random.Generator, size: int) -> np.ndarray:
     return (cut - cut.mean()) / cut.std()
 
 
-def stripes(draws: np.random.Generator) -> np.ndarray:
+def stripes(random: np.random.Generator) -> np.ndarray:
     """Waves of about 6 voxels along Z, a little tilted in each patient."""
-    direction = np.array([0.0, 0.0, 1.0]) + 0.2 * draws.standard_normal(3)
+    direction = np.array([0.0, 0.0, 1.0]) + 0.2 * random.standard_normal(3)
     direction /= np.linalg.norm(direction)
     along = sum(d * np.arange(edge).reshape(shape) for d, edge, shape in zip(
         direction, SHAPE, ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True))  # fmt: skip
-    return np.sqrt(2) * np.sin(2 * np.pi * along / draws.uniform(5, 7) + draws.uniform(0, 6))
+    return np.sqrt(2) * np.sin(2 * np.pi * along / random.uniform(5, 7) + random.uniform(0, 6))
 
 
 def train(task: PretextTask, scans: Sequence[StoredVolume], *, steps: int, seed: int) -> tuple[float, float | None]:
@@ -203,13 +203,13 @@ def probe(encoder: Encoder, probed: tuple[Tensor, Tensor]) -> Probed:
 def small_patches(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(N, 1, d, d, d) patches of every scan, as many for each tissue, and the tissue in the middle of each."""
     half = PATCH_EDGE // 2
-    draws = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(0)
     patches, tissues = [], []
     for image, label in zip(images, labels, strict=True):
         inner = label[0, half:-half, half:-half, half:-half]
         for tissue in range(1, CLASSES):
             places = (inner == tissue).nonzero()
-            for d, h, w in places[torch.randint(len(places), (PATCHES,), generator=draws)].tolist():
+            for d, h, w in places[torch.randint(len(places), (PATCHES,), generator=random)].tolist():
                 patches.append(image[:, d : d + 2 * half, h : h + 2 * half, w : w + 2 * half])
                 tissues.append(tissue)
     return torch.stack(patches), torch.tensor(tissues)

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "archive"))
 from test_mutated_files import mutated, seeds, verdict
 from written_dicom import Series, random_voxels
 
-MOST_SEED_BYTES = 250_000
+MAX_SEED_BYTES = 250_000
 REAL_PER_FOLDER = 3
 SOUND = (40, 32, 12)
 
@@ -38,7 +38,7 @@ def sound_files(real: Path | None) -> list[tuple[bytes, bool]]:
     with tempfile.TemporaryDirectory() as folder:
         found = [(data, "nii" in name) for name, data in seeds(Path(folder)).items()]
     for folder in sorted(real.iterdir()) if real else ():
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size < MOST_SEED_BYTES]
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size < MAX_SEED_BYTES]
         dicom = [data for path in files if (data := path.read_bytes())[128:132] == b"DICM"]
         found += [(data, False) for data in dicom[:: max(1, len(dicom) // REAL_PER_FOLDER)]]
     return found

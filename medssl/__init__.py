@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 _PLACES = {
     "Crop": "medssl.loading.crops",
     "Decoder": "medssl.encoders.encoder",
-    "Draws": "medssl.randomness",
+    "SampleRandom": "medssl.randomness",
     "Encoder": "medssl.encoders.encoder",
     "EncoderDescription": "medssl.encoders.encoder",
     "Field": "pydantic",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from medssl.pretext.momentum import Teacher
     from medssl.pretext.queue import Queue
     from medssl.pretext.task import PretextTask, Step, TaskConfig
-    from medssl.randomness import Draws
+    from medssl.randomness import SampleRandom
     from medssl.views.adapter import PerSample
     from medssl.views.intensity import IntensityChain
     from medssl.views.masks import block_mask
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Crop",
     "Decoder",
-    "Draws",
     "Encoder",
     "EncoderDescription",
     "Field",
@@ -59,6 +58,7 @@ __all__ = [
     "PretextTask",
     "Queue",
     "Region",
+    "SampleRandom",
     "Step",
     "TaskConfig",
     "Teacher",

@@ -29,7 +29,7 @@ def _key(seed: int, number: int, name: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-class Draws:
+class SampleRandom:
     """Random parameters for a batch, each sample from its own stream.
 
     The same sample gets the same numbers in any batch, on any rank, in any position. Small parameters are drawn on the
@@ -40,7 +40,7 @@ class Draws:
     def __init__(self, seed: int, numbers: Sequence[int], device: "torch.device") -> None:
         self.seed, self.numbers, self.device = seed, tuple(numbers), device
 
-    def shares(self, name: str, shape: tuple[int, ...] = ()) -> npt.NDArray[np.float64]:
+    def random(self, name: str, shape: tuple[int, ...] = ()) -> npt.NDArray[np.float64]:
         """(B, *shape) in [0, 1), on the host: for decisions that choose what is computed, without waiting for the
         device.
         """
@@ -76,9 +76,9 @@ class Draws:
             row.normal_(generator=stream)
         return out
 
-    def of(self, rows: Sequence[int]) -> "Draws":
+    def of(self, rows: Sequence[int]) -> "SampleRandom":
         """The same streams for some samples of the batch."""
-        return Draws(self.seed, [self.numbers[row] for row in rows], self.device)
+        return SampleRandom(self.seed, [self.numbers[row] for row in rows], self.device)
 
     def _on_device(self, rows: list[Any]) -> "Tensor":
         import torch

@@ -11,8 +11,8 @@ from medssl.cohort.reasons import Reason
 from medssl.geometry import Volume, same_grid
 
 # Below this share of voxels that differ from the commonest extreme, a scan is air with a speck in it.
-_LEAST_CONTENT = 0.005
-_MOST_LABEL_VALUE = 255
+_MIN_CONTENT = 0.005
+_MAX_LABEL_VALUE = 255
 # Labels written by other tools repeat the affine with rounding; a twentieth of a voxel is no other grid.
 _LABEL_GRID_SHARE = 0.05
 
@@ -30,7 +30,7 @@ def check_voxels(volume: Volume) -> None:
     if low == high:
         raise Rejected(Reason.EMPTY_VOLUME, f"all voxels are {low:g}")
     content = min(np.count_nonzero(voxels != low), np.count_nonzero(voxels != high)) / voxels.size
-    if content < _LEAST_CONTENT:
+    if content < _MIN_CONTENT:
         raise Rejected(Reason.EMPTY_VOLUME, f"only {content:.2%} of the voxels differ from an otherwise constant value")
 
 
@@ -66,7 +66,7 @@ def checked_label(label: Volume, image: Volume) -> Volume:
     voxels = label.voxels
     if np.issubdtype(voxels.dtype, np.floating) and not np.array_equal(voxels, np.rint(voxels)):
         raise Rejected(Reason.LABEL_NOT_INTEGER, "the label holds fractions or NaN")
-    if voxels.min() < 0 or voxels.max() > _MOST_LABEL_VALUE:
+    if voxels.min() < 0 or voxels.max() > _MAX_LABEL_VALUE:
         raise Rejected(Reason.LABEL_NOT_INTEGER, f"the label runs from {voxels.min():g} to {voxels.max():g}")
     return Volume(voxels.astype(np.uint8), image.affine_ras_mm)
 

@@ -74,7 +74,7 @@ def the_same_numbers_give_the_same_views(bench: Workbench) -> None:
     for name, view in first.items():
         if not torch.equal(view, second[name]):
             raise PluginError(
-                f"view '{name}' differs between two calls with the same seed. Draw from region.draws "
+                f"view '{name}' differs between two calls with the same seed. Draw from region.random "
                 "(or from torch), not from numpy or random: else no run can be resumed or repeated."
             )
 

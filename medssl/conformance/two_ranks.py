@@ -78,8 +78,8 @@ class TwoRanks:
         if not all(self._result(rank).exists() for rank in range(WORLD)):
             raise PluginError("one of two processes ended before its step did. Let no task end the process.")
         first, second = (torch.load(self._result(rank), weights_only=True) for rank in range(WORLD))
-        alone = one_step(self.bench, rank=0, world=1)
-        if alone["loss"] != one_step(self.bench, rank=0, world=1, reseed=1)["loss"]:
+        alone = one_step(self.bench, rank=0, world_size=1)
+        if alone["loss"] != one_step(self.bench, rank=0, world_size=1, reseed=1)["loss"]:
             return  # forward draws from torch's generator, which ranks do not share: nothing to compare
         _same_gradient(alone["gradient"], first["gradient"])
         differs = [name for name, value in first["state"].items() if not torch.allclose(value, second["state"][name])]
@@ -116,7 +116,7 @@ def one_rank() -> None:
     torch.set_num_threads(1)
     bench = Workbench(_class_of(order), options=order["options"], patch=tuple(order["patch"]), seed=order["seed"])
     dist.init_process_group("gloo", init_method=f"file://{order['store']}", rank=order["rank"], world_size=WORLD)
-    torch.save(one_step(bench, rank=order["rank"], world=WORLD), order["result"])
+    torch.save(one_step(bench, rank=order["rank"], world_size=WORLD), order["result"])
     dist.destroy_process_group()
 
 
@@ -130,10 +130,10 @@ def _class_of(order: Mapping[str, Any]) -> type[PretextTask]:
     return cls
 
 
-def one_step(bench: Workbench, *, rank: int, world: int, reseed: int = 0) -> dict[str, Any]:
+def one_step(bench: Workbench, *, rank: int, world_size: int, reseed: int = 0) -> dict[str, Any]:
     """Loss, gradient averaged over ranks, and the state after one step of this rank's share of the batch."""
     task = bench.task()
-    region = bench.region(task, batch=BATCH, rank=rank, world=world)
+    region = bench.region(task, batch=BATCH, rank=rank, world_size=world_size)
     torch.manual_seed(bench.seed)
     with torch.no_grad():
         views = task.views(region)
@@ -142,9 +142,9 @@ def one_step(bench: Workbench, *, rank: int, world: int, reseed: int = 0) -> dic
     loss = task(views).loss
     loss.backward()
     for p in task.parameters():
-        if p.grad is not None and world > 1:
+        if p.grad is not None and world_size > 1:
             dist.all_reduce(p.grad)
-            p.grad.div_(world)
+            p.grad.div_(world_size)
     gradient = torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None])
     optimiser.step()
     task.after_step(0, 1)

@@ -56,12 +56,12 @@ class Workbench:
         step: int = 0,
         batch: int = 2,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         kind: type[Region] = Region,
     ) -> Region:
         """What the loader hands over for `step`; `batch` samples over all ranks."""
         plan = BatchPlan(phantom_scans(), task.crops(self.patch), batch_size=batch, seed=self.seed)
-        with RegionLoader(plan, workers=0, first_step=step, rank=rank, world=world) as loader:
+        with RegionLoader(plan, workers=0, first_step=step, rank=rank, world_size=world_size) as loader:
             return kind.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=self.seed)
 
     def views(self, task: PretextTask, *, step: int = 0, batch: int = 2) -> dict[str, Tensor]:
@@ -106,14 +106,14 @@ def phantom_scans() -> tuple[StoredVolume, ...]:
 
 
 def _phantom(number: int) -> npt.NDArray[np.int16]:
-    draws = np.random.default_rng(number)
+    random = np.random.default_rng(number)
     places = np.stack(np.meshgrid(*(np.linspace(-1, 1, edge) for edge in SCAN_SHAPE), indexing="ij"))
     inside = np.square(places / np.array([0.95, 0.9, 0.98]).reshape(3, 1, 1, 1)).sum(axis=0) < 1
     volume = 300 + 100 * places[number % 3]
     for _ in range(8):
-        centre, width = draws.uniform(-0.7, 0.7, (3, 1, 1, 1)), draws.uniform(0.02, 0.1)
-        volume = volume + draws.uniform(-200, 400) * np.exp(-np.square(places - centre).sum(axis=0) / width)
-    noisy = volume * inside + draws.normal(0, 12, SCAN_SHAPE)
+        centre, width = random.uniform(-0.7, 0.7, (3, 1, 1, 1)), random.uniform(0.02, 0.1)
+        volume = volume + random.uniform(-200, 400) * np.exp(-np.square(places - centre).sum(axis=0) / width)
+    noisy = volume * inside + random.normal(0, 12, SCAN_SHAPE)
     voxels: npt.NDArray[np.int16] = np.clip(noisy, 0, 2000).astype(np.int16)
     return voxels
 
@@ -149,8 +149,8 @@ class EncoderBench:
 
     def image(self, *, batch: int = 2, seed: int = 0, patch: tuple[int, int, int] | None = None) -> Tensor:
         """(B, 2, D, H, W) noise."""
-        draws = torch.Generator().manual_seed(seed)
-        return torch.randn(batch, CHANNELS, *(patch or self.described()[1]), generator=draws)
+        random = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, CHANNELS, *(patch or self.described()[1]), generator=random)
 
     def _find_description(self) -> tuple[EncoderDescription, tuple[int, int, int]]:
         resolve = getattr(self.cls, "resolve", None)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from medssl.encoders.encoder import Encoder
 
 CHUNK = 4  # images per forward pass
-MOST_PLACES = 4096
+MAX_PLACES = 4096
 
 
 @dataclass(frozen=True)
@@ -57,5 +57,5 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _chosen(count: int) -> Tensor:
-    """Places spread evenly over all of them, `MOST_PLACES` at most; no random numbers."""
-    return torch.linspace(0, count - 1, min(count, MOST_PLACES)).round().long()
+    """Places spread evenly over all of them, `MAX_PLACES` at most; no random numbers."""
+    return torch.linspace(0, count - 1, min(count, MAX_PLACES)).round().long()

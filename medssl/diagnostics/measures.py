@@ -37,9 +37,9 @@ def energy_gap(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> 
 DELTA, EPSILON = 1e-4, 1e-7
 # Features that vary by less than this share of their size are constant: whitening would turn their rounding into full
 # rank.
-LEAST_VARIATION = 1e-4
+MIN_VARIATION = 1e-4
 # Means of groups differ by chance as if between/within were 1 (Fisher's F); below this they say nothing.
-LEAST_F = 2.0
+MIN_F = 2.0
 
 
 def lidar(groups: Float[Tensor, "g v f"]) -> float:
@@ -61,9 +61,9 @@ def lidar(groups: Float[Tensor, "g v f"]) -> float:
     freedom = max(1, count * (views - 1))
     within = inside.T @ inside / freedom
     variance = between.trace() + within.trace()
-    if variance <= LEAST_VARIATION**2 * values.square().sum(dim=2).mean():
+    if variance <= MIN_VARIATION**2 * values.square().sum(dim=2).mean():
         return 0.0
-    if views * between.trace() < LEAST_F * within.trace():
+    if views * between.trace() < MIN_F * within.trace():
         return 0.0
     scale = variance / channels  # delta is for features of unit size
     identity = torch.eye(channels, dtype=torch.float64, device=values.device)

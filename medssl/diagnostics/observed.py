@@ -12,9 +12,9 @@ from medssl.diagnostics.measures import energy_gap, relative_std, uniformity
 from medssl.diagnostics.spectrum import rankme
 from medssl.pretext.task import Step
 
-MOST_KEPT = 1024  # energies and embeddings of the last steps
-FEWEST_EMBEDDINGS, FEWEST_AT_START = 16, 4
-MOST_UNIFORMITY = 512  # pairs grow with the square
+MAX_KEPT = 1024  # energies and embeddings of the last steps
+MIN_EMBEDDINGS, MIN_AT_START = 16, 4
+MAX_UNIFORMITY = 512  # pairs grow with the square
 # Names in `Step.terms` that tasks use for what only they can know, all of them shares between 0 and 1; what we call it;
 # and which is the worst where several parts of a combined task say it.
 TERMS: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
@@ -30,8 +30,8 @@ class Observed:
     """Energies, embeddings and terms of a task, or of one part of a combined one: a batch alone is too few to judge."""
 
     def __init__(self) -> None:
-        self._right: deque[float] = deque(maxlen=MOST_KEPT)
-        self._wrong: deque[float] = deque(maxlen=MOST_KEPT)
+        self._right: deque[float] = deque(maxlen=MAX_KEPT)
+        self._wrong: deque[float] = deque(maxlen=MAX_KEPT)
         self._embeddings: list[Tensor] = []
         self._steps: list[dict[str, float]] = []
         # Of the first batch or two, before anything can have collapsed: what later ones are held against.
@@ -47,10 +47,10 @@ class Observed:
             not self._embeddings or self._embeddings[0].shape[1] == step.embeddings.shape[1]
         ):
             self._embeddings.append(step.embeddings.detach().float().cpu())
-            if not self.start and sum(map(len, self._embeddings)) >= FEWEST_AT_START:
+            if not self.start and sum(map(len, self._embeddings)) >= MIN_AT_START:
                 start = torch.cat(self._embeddings)
                 self.start = {"embedding_std": relative_std(start), "embedding_rank_share": rank_share(start)}
-            while sum(map(len, self._embeddings[1:])) >= MOST_KEPT:
+            while sum(map(len, self._embeddings[1:])) >= MAX_KEPT:
                 self._embeddings.pop(0)
 
     def numbers(self) -> dict[str, float]:
@@ -74,20 +74,20 @@ class Observed:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` left off."""
-        self._right, self._wrong = deque(state["right"], MOST_KEPT), deque(state["wrong"], MOST_KEPT)
+        self._right, self._wrong = deque(state["right"], MAX_KEPT), deque(state["wrong"], MAX_KEPT)
         self._embeddings = [state["embeddings"]] if state["embeddings"] is not None else []
         self._steps = [dict(numbers) for numbers in state["steps"]]
         self.start = dict(state["start"])
 
     def _embedding_numbers(self) -> dict[str, float]:
-        if sum(map(len, self._embeddings)) < FEWEST_EMBEDDINGS:
+        if sum(map(len, self._embeddings)) < MIN_EMBEDDINGS:
             return {}
-        embeddings = torch.cat(self._embeddings)[-MOST_KEPT:]
+        embeddings = torch.cat(self._embeddings)[-MAX_KEPT:]
         return {
             "embedding_std": relative_std(embeddings),
             "embedding_rank": rankme(embeddings, centred=True),
             "embedding_rank_share": rank_share(embeddings),
-            "embedding_uniformity": uniformity(embeddings[-MOST_UNIFORMITY:]),
+            "embedding_uniformity": uniformity(embeddings[-MAX_UNIFORMITY:]),
         }
 
     def _energy_numbers(self) -> dict[str, float]:

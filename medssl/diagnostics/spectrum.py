@@ -12,7 +12,7 @@ EPSILON = 1e-7
 # Eigenvalues below this share of the largest are rounding.
 NEGLIGIBLE = 1e-10
 # alpha-ReQ fits the middle of the spectrum: the first eigenvalues are the data's, the last are noise of the sample.
-FIRST_SHARE, LAST_SHARE, FEWEST_POINTS = 0.05, 0.5, 4
+FIRST_SHARE, LAST_SHARE, MIN_POINTS = 0.05, 0.5, 4
 
 
 def rankme(features: Float[Tensor, "n f"], *, centred: bool = False) -> float:
@@ -46,7 +46,7 @@ def alpha_req(spectrum: Float[Tensor, " k"]) -> float:
     values = spectrum.double()
     values = values[values > 0]
     first = int(FIRST_SHARE * len(values))
-    last = max(int(LAST_SHARE * len(values)), first + FEWEST_POINTS)
+    last = max(int(LAST_SHARE * len(values)), first + MIN_POINTS)
     if last > len(values):
         return 0.0
     x = torch.arange(first + 1, last + 1, dtype=torch.float64).log()

@@ -24,23 +24,23 @@ Numbers = Mapping[str, float]
 
 # Chen & He 2021 (SimSiam) read a collapse from the standard deviation on the sphere; 1 is isotropic. Pooled features of
 # untrained encoders begin near 0.03, so a collapse must also have fallen to a quarter of the first evaluation.
-LEAST_STD, LEAST_STD_SHARE = 0.05, 0.25
+MIN_STD, MIN_STD_FRACTION = 0.05, 0.25
 # An energy that tells right from wrong pairs no better than a coin (design, reference/pretext_tasks.md section 6),
 # twice running, after two looks together did better than LEARNT_AUC. At 32 pairs, AUC scatters by 0.07.
-LEAST_AUC, LEARNT_AUC, FEWEST_PAIRS = 0.55, 0.7, 32
+MIN_AUC, LEARNT_AUC, MIN_PAIRS = 0.55, 0.7, 32
 # An answer that never depended on the input: pairs that nobody tells apart, or doubtfully so at the loss of the trivial
 # solution. A training has about twenty looks: a slow start of a fifth of it is worth a word.
 TRIVIAL_SHARE, DOUBTFUL_AUC, STUCK = 0.98, 0.6, 4
-MOST_LOSS = 100.0
+MAX_LOSS = 100.0
 # Garrido et al. 2022 (RankMe); random features of an untrained encoder have the highest rank, so falling alone is no
 # alarm: it must have fallen to a fifth of what is possible, and to a third of the first, for a loss that is lower now.
-LEAST_RANK_SHARE, LOW_RANK_SHARE, LOW_OF_FIRST = 0.1, 0.2, 1 / 3
+MIN_RANK_FRACTION, LOW_RANK_SHARE, LOW_OF_FIRST = 0.1, 0.2, 1 / 3
 RISES = 3
 # Caron et al. 2021 (DINO) and its issues: entropy of the teacher as a share of ln K, and of its mean over samples.
-MOST_ENTROPY, LEAST_USAGE = 0.99, 0.1
-LEAST_ACTIVE = 0.05
-LEAST_ATOMS = 0.05
-MOST_GROWTH = 10.0
+MAX_ENTROPY, MIN_USAGE = 0.99, 0.1
+MIN_ACTIVE = 0.05
+MIN_ATOMS = 0.05
+MAX_GROWTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ def _of_part(part: str, verdict: Verdict) -> Verdict:
 def _complete(history: Sequence[Numbers]) -> Verdict | None:
     first, last = history[0], history[-1]
     for metric in ("embedding_std", "dense_std"):
-        if metric in first and metric in last and last[metric] < min(LEAST_STD, LEAST_STD_SHARE * first[metric]):
+        if metric in first and metric in last and last[metric] < min(MIN_STD, MIN_STD_FRACTION * first[metric]):
             return _alarm(
                 "complete collapse",
                 f"all features are becoming one: their spread fell from {first[metric]:.3f} to {last[metric]:.3f} "
                 "(1 is isotropic). Strengthen what keeps them apart (negatives, variance term, stop-gradient), or "
                 "lower optim.lr.",
-                evidence=(Evidence(metric, last[metric], f"below {LEAST_STD} and a quarter of the first"),),
+                evidence=(Evidence(metric, last[metric], f"below {MIN_STD} and a quarter of the first"),),
             )
     recent, known = history[-2:], [h["energy_auc"] for h in history[:-2] if "energy_auc" in h]
     best = max((0.5 * (one + next_) for one, next_ in pairwise(known)), default=0.0)  # one look's alone may be luck
@@ -125,7 +125,7 @@ def _complete(history: Sequence[Numbers]) -> Verdict | None:
             "complete collapse",
             f"the energy no longer tells pairs that belong together from shuffled ones (AUC {last['energy_auc']:.2f}, "
             f"where 0.5 is chance, after {best:.2f}). Strengthen what keeps them apart, or lower optim.lr.",
-            evidence=tuple(Evidence("energy_auc", h["energy_auc"], f"below {LEAST_AUC} twice running") for h in recent),
+            evidence=tuple(Evidence("energy_auc", h["energy_auc"], f"below {MIN_AUC} twice running") for h in recent),
         )
     return None
 
@@ -137,9 +137,9 @@ def _dimensional(history: Sequence[Numbers]) -> Verdict | None:
         if metric not in last or metric not in first:
             continue
         value = last[metric]
-        least = value < LEAST_RANK_SHARE and value < 0.5 * first[metric]
+        least = value < MIN_RANK_FRACTION and value < 0.5 * first[metric]
         if least or (learnt and value < LOW_RANK_SHARE and value < LOW_OF_FIRST * first[metric]):
-            why = f"below {LEAST_RANK_SHARE}" if least else f"below {LOW_RANK_SHARE} and a third of the first"
+            why = f"below {MIN_RANK_FRACTION}" if least else f"below {LOW_RANK_SHARE} and a third of the first"
             return _alarm(
                 "dimensional collapse",
                 f"the features use {value:.0%} of their dimensions ({first[metric]:.0%} at the first evaluation), "
@@ -152,32 +152,32 @@ def _dimensional(history: Sequence[Numbers]) -> Verdict | None:
 def _teacher(history: Sequence[Numbers]) -> Verdict | None:
     last = history[-1]
     entropy, usage = last.get("teacher_entropy"), last.get("prototypes_used")
-    if entropy is not None and entropy > MOST_ENTROPY:
+    if entropy is not None and entropy > MAX_ENTROPY:
         return _alarm(
             "uniform teacher",
             f"the teacher gives every prototype the same share (entropy {entropy:.1%} of the largest), so there is "
             "nothing to learn. Lower the teacher's temperature, or slow its centre down.",
-            evidence=(Evidence("teacher_entropy", entropy, f"above {MOST_ENTROPY}"),),
+            evidence=(Evidence("teacher_entropy", entropy, f"above {MAX_ENTROPY}"),),
         )
-    if usage is not None and usage < LEAST_USAGE:
+    if usage is not None and usage < MIN_USAGE:
         return _alarm(
             "one prototype",
             f"nearly all samples go to one prototype (entropy of the mean {usage:.1%} of the largest), so the loss "
             "falls for nothing. Strengthen centring or the equal-share constraint, or raise the teacher's temperature.",
-            evidence=(Evidence("prototypes_used", usage, f"below {LEAST_USAGE}"),),
+            evidence=(Evidence("prototypes_used", usage, f"below {MIN_USAGE}"),),
         )
     return None
 
 
 def _posterior(history: Sequence[Numbers]) -> Verdict | None:
-    active = _asleep(history, "active_units", least=LEAST_ACTIVE)
+    active = _asleep(history, "active_units", least=MIN_ACTIVE)
     if active is None:
         return None
     return _alarm(
         "posterior collapse",
         f"{active:.0%} of the latent numbers depend on the scan: the decoder ignores the code. Lower task.beta, or "
         "raise it slowly from 0.",
-        evidence=(Evidence("active_units", active, f"below {LEAST_ACTIVE} and not more than before"),),
+        evidence=(Evidence("active_units", active, f"below {MIN_ACTIVE} and not more than before"),),
     )
 
 
@@ -189,14 +189,14 @@ def _asleep(history: Sequence[Numbers], metric: str, *, least: float) -> float |
 
 
 def _dictionary(history: Sequence[Numbers]) -> Verdict | None:
-    used = _asleep(history, "used_atoms", least=LEAST_ATOMS)
+    used = _asleep(history, "used_atoms", least=MIN_ATOMS)
     if used is None:
         return None
     return _alarm(
         "dead dictionary",
         f"{used:.0%} of the atoms are used by any place of a batch, so the codes to predict are empty. Lower "
         "task.sparsity.",
-        evidence=(Evidence("used_atoms", used, f"below {LEAST_ATOMS} and not more than before"),),
+        evidence=(Evidence("used_atoms", used, f"below {MIN_ATOMS} and not more than before"),),
     )
 
 
@@ -208,9 +208,9 @@ def _constant(history: Sequence[Numbers]) -> Verdict | None:
     trivial = all(h.get("loss_over_trivial", 0.0) >= TRIVIAL_SHARE for h in recent)
     known = [h["energy_auc"] for h in recent if "energy_auc" in h]
     auc = sum(known) / len(known) if known else 0.5
-    if known and sum(h.get("energy_pairs", 0.0) for h in recent) < FEWEST_PAIRS:
+    if known and sum(h.get("energy_pairs", 0.0) for h in recent) < MIN_PAIRS:
         return None
-    blind = bool(known) and auc < LEAST_AUC
+    blind = bool(known) and auc < MIN_AUC
     if not (blind or (trivial and auc < DOUBTFUL_AUC)):
         return None
     evidence = [Evidence("energy_auc", last["energy_auc"], f"{auc:.2f} on average of {STUCK} looks")] if known else []
@@ -231,24 +231,24 @@ def _constant(history: Sequence[Numbers]) -> Verdict | None:
 
 def _exploding(history: Sequence[Numbers]) -> Verdict | None:
     loss = history[-1].get("loss_over_trivial", 0.0)
-    if loss <= MOST_LOSS:
+    if loss <= MAX_LOSS:
         return None
     return _alarm(
         "diverging loss",
         f"the loss is {loss:.2g} times that of the trivial solution. Lower optim.lr, or clip gradients harder.",
-        evidence=(Evidence("loss_over_trivial", loss, f"above {MOST_LOSS:.0f}"),),
+        evidence=(Evidence("loss_over_trivial", loss, f"above {MAX_LOSS:.0f}"),),
     )
 
 
 def _diverging(history: Sequence[Numbers]) -> Verdict | None:
     first, last = history[0], history[-1]
     for metric in ("dense_rms", "pooled_rms"):
-        if metric in first and last.get(metric, 0.0) > MOST_GROWTH * first[metric] > 0:
+        if metric in first and last.get(metric, 0.0) > MAX_GROWTH * first[metric] > 0:
             return _alarm(
                 "diverging norm",
                 f"features grew from {first[metric]:.2g} to {last[metric]:.2g}. Lower optim.lr, raise "
                 "optim.weight_decay, or clip gradients harder.",
-                evidence=(Evidence(metric, last[metric], f"above {MOST_GROWTH:.0f} times the first"),),
+                evidence=(Evidence(metric, last[metric], f"above {MAX_GROWTH:.0f} times the first"),),
             )
     return None
 
@@ -283,7 +283,7 @@ RULES: tuple[Callable[[Sequence[Numbers]], Verdict | None], ...] = (
 
 def _blind(numbers: Numbers) -> bool:
     """Whether enough pairs show an energy that is no better than a coin."""
-    return numbers.get("energy_pairs", 0) >= FEWEST_PAIRS and numbers["energy_auc"] < LEAST_AUC
+    return numbers.get("energy_pairs", 0) >= MIN_PAIRS and numbers["energy_auc"] < MIN_AUC
 
 
 def _rose(history: Sequence[Numbers], metric: str) -> bool:

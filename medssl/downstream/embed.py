@@ -24,7 +24,7 @@ from medssl.store.volumes import StoredVolume, open_volume
 
 LEVELS = 2  # of the pyramid, the coarsest: as in the tasks' own vectors
 WINDOWS = 4  # that are computed at once
-LONGEST_EDGE = 1024  # of a window in voxels: records come from strangers, and scans are padded to it
+MAX_EDGE = 1024  # of a window in voxels: records come from strangers, and scans are padded to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +104,6 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> None:
 
 def _patch(folder: Path) -> tuple[int, int, int]:
     patch = stated_patch(encoder_record(folder).facts)
-    if patch is None or not all(0 < edge <= LONGEST_EDGE for edge in patch):
+    if patch is None or not all(0 < edge <= MAX_EDGE for edge in patch):
         raise CheckpointError(f"{folder / 'encoder.json'} does not say for which patch the encoder was trained.")
     return patch

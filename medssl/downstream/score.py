@@ -30,7 +30,7 @@ from medssl.views.region import Region
 SEED = 0
 MAD_TO_STD = 1.4826  # of a normal distribution
 MEAN_DEVIATION_TO_STD = 1.2533  # the same, for the mean of absolute deviations
-FEWEST_PEERS = 5
+MIN_PEERS = 5
 LOOK_FROM = 3.0  # robust standard deviations
 NOTHING_TO_JUDGE = "nothing to judge"
 
@@ -187,7 +187,7 @@ def ranked(energies: Mapping[str, list[float]], modalities: Mapping[str, str | N
         if mean_energy is not None:
             own = groups[modality]
             spread = float(np.std(known[scan_id]))
-            surprise = surprise_of(mean_energy, own if len(own) >= FEWEST_PEERS else list(means.values()))
+            surprise = surprise_of(mean_energy, own if len(own) >= MIN_PEERS else list(means.values()))
             if share >= least:
                 direction = "above" if surprise >= 0 else "below"
         out.append(ScanEnergy(scan_id, modality, mean_energy, spread, surprise, share, direction))

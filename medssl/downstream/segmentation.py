@@ -48,7 +48,7 @@ class Segmentation(nn.Module):
         """image: (B, 1, D, H, W) augmented; label: (B, 1, D, H, W) int64."""
         image = region.crop("patch")
         if self.intensity is not None:
-            image = self.intensity(image, region.draws, "patch")
+            image = self.intensity(image, region.random, "patch")
         return {"image": image, "label": region.label("patch")}
 
     def forward(self, views: dict[str, Tensor]) -> Step:

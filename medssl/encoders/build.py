@@ -24,7 +24,7 @@ ENCODERS: Mapping[str, tuple[str, str]] = {
 }
 
 AUTO = "auto"
-MOST_CHANNELS = 1024
+MAX_CHANNELS = 1024
 PREFIX = "encoder.options."
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ def explain(
     kind = encoder_class(name)
     size, reasons = _preset(preset)
     given = {key: value for key, value in (options or {}).items() if value != AUTO}
-    if not 1 <= in_channels <= MOST_CHANNELS:
-        raise ConfigError(f"in_channels of encoder '{name}' is {in_channels}. It lies between 1 and {MOST_CHANNELS}.")
+    if not 1 <= in_channels <= MAX_CHANNELS:
+        raise ConfigError(f"in_channels of encoder '{name}' is {in_channels}. It lies between 1 and {MAX_CHANNELS}.")
     if not hasattr(kind, "resolve"):  # an encoder from a plugin that knows no presets takes its options as they are
         return EncoderDescription(name=name, in_channels=in_channels, options=given, spacing_mm=spacing_mm), []
     resolved, more = kind.resolve(size, _checked(kind.Options, given), patch=patch, spacing_mm=spacing_mm)

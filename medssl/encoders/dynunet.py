@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.encoders.sizing import Preset
-from medssl.encoders.topology import FEWEST_LEVELS, Triple, plan_levels
+from medssl.encoders.topology import MIN_LEVELS, Triple, plan_levels
 from medssl.errors import ConfigError
 
 NORM = ("INSTANCE", {"affine": True})
@@ -33,7 +33,7 @@ class DynUNetOptions(BaseModel):
     """Sizes of a DynUNet. Names are MONAI's; one entry per level, finest first; triples are (D, H, W)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    filters: tuple[int, ...] = Field(description="features per level", min_length=FEWEST_LEVELS, max_length=9)
+    filters: tuple[int, ...] = Field(description="features per level", min_length=MIN_LEVELS, max_length=9)
     kernel_size: tuple[Triple, ...] = Field(description="edges of the convolutions in voxels, odd, at most 7")
     strides: tuple[Triple, ...] = Field(description="stride into each level; the first is 1, 1, 1; at most 4")
     dropout: float | None = Field(

@@ -12,9 +12,9 @@ from medssl.encoders.topology import Triple
 from medssl.errors import CheckpointError
 
 LARGEST_RECORD_BYTES = 64 * 2**20
-MOST_OUT_CHANNELS = 65536
+MAX_OUT_CHANNELS = 65536
 
-OutChannels = Field(ge=1, le=MOST_OUT_CHANNELS)
+OutChannels = Field(ge=1, le=MAX_OUT_CHANNELS)
 
 
 class TensorRecord(BaseModel):

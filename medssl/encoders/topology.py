@@ -13,7 +13,7 @@ Triple = tuple[int, int, int]
 
 SMALLEST_EDGE_VOXELS = 4
 ANISOTROPY = 2.0
-FEWEST_LEVELS = 3  # MONAI's DynUNet refuses less
+MIN_LEVELS = 3  # MONAI's DynUNet refuses less
 AXES = "DHW"
 
 
@@ -69,11 +69,11 @@ def _check(patch: Triple, edges: list[int], *, most_levels: int, levels: int) ->
                 f"patch edge {name} = {edge} voxels stops at {left} when it is halved, which is odd. "
                 f"Take a multiple of 8 (16 or 32 for large networks): patch {advice}."
             )
-    if levels < FEWEST_LEVELS:
+    if levels < MIN_LEVELS:
         raise ConfigError(
             f"a patch of {list(patch)} voxels (D, H, W) carries {levels} resolution level(s), and the network needs "
-            f"{FEWEST_LEVELS}. "
-            f"Take edges of at least {SMALLEST_EDGE_VOXELS * 2 ** (FEWEST_LEVELS - 1)} voxels that are multiples of 4."
+            f"{MIN_LEVELS}. "
+            f"Take edges of at least {SMALLEST_EDGE_VOXELS * 2 ** (MIN_LEVELS - 1)} voxels that are multiples of 4."
         )
 
 

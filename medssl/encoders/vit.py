@@ -25,7 +25,7 @@ from medssl.errors import ConfigError
 TOKEN_EDGES = (16, 8, 4)
 UNETR_TOKEN, UNETR_LAYERS = 16, 12
 # Fewer than 6 tokens along an edge leave little to attend to: a patch of 96 with the published tokens of 16 has 6.
-FEWEST_TOKENS = 6**3
+MIN_TOKENS = 6**3
 
 # 'base' is the published ViT-B, 'small' ViT-S; 'large' has ViT-L's depth, its width made a multiple of 6.
 SIZES: Mapping[Preset, dict[str, int]] = {
@@ -100,7 +100,7 @@ class ViTEncoder(Encoder):
                 f"a patch of {list(patch)} voxels (D, H, W) is not made of tokens of 4, 8 or 16 voxels, which encoder "
                 f"'vit' needs. Set patch to {near}, or take encoder 'dynunet'."
             )
-        edge = next((edge for edge in fitting if math.prod(patch) >= FEWEST_TOKENS * edge**3), fitting[-1])
+        edge = next((edge for edge in fitting if math.prod(patch) >= MIN_TOKENS * edge**3), fitting[-1])
         edge = given.get("patch_size", edge)
         reason = (
             f"{math.prod(length // edge for length in patch)} tokens of {edge} voxels in a patch of {list(patch)}, "

@@ -13,7 +13,7 @@ from medssl.archive.voxels.scan import load_source
 from medssl.errors import DataError
 from medssl.geometry import Volume
 
-_MOST_FILES = 100_000
+_MAX_FILES = 100_000
 
 
 def load_scan(path: Path) -> Volume:
@@ -33,7 +33,7 @@ def load_scan(path: Path) -> Volume:
         files = [
             scan_file(folder.path / name, path, stamp, limits=limits)
             for folder in walk(path)
-            for name, stamp in sorted(folder.files.items())[:_MOST_FILES]
+            for name, stamp in sorted(folder.files.items())[:_MAX_FILES]
         ]
         if path.is_file() and files[0].kind == "nifti":
             return _checked(read_volume(path, limits=limits))

@@ -102,11 +102,11 @@ class RegionLoader:
         workers: int,
         first_step: int,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         with_labels: bool = False,
         device: torch.device | None = None,
     ) -> None:
-        self.plan, self.with_labels, self.rank, self.world = plan, with_labels, rank, world
+        self.plan, self.with_labels, self.rank, self.world_size = plan, with_labels, rank, world_size
         self.first_step, self.workers = first_step, workers
         self.device = device or torch.device("cpu")
         self._crew: Crew | None = None
@@ -156,7 +156,7 @@ class RegionLoader:
             step += 1
 
     def _order(self, step: int) -> Order:
-        samples = self.plan.batch(step, rank=self.rank, world=self.world)
+        samples = self.plan.batch(step, rank=self.rank, world_size=self.world_size)
         return Order(step, samples, tuple(self._scans[s.scan_id] for s in samples), self.with_labels)
 
 

@@ -55,16 +55,17 @@ class BatchPlan:
         self._cumulative = None if weights is None else _cumulative(weights, len(self.scans))
         self._order = lru_cache(maxsize=2)(self._order_of)
 
-    def batch(self, step: int, *, rank: int = 0, world: int = 1) -> tuple[Sample, ...]:
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> tuple[Sample, ...]:
         """The rank's share of the global batch at `step`.
 
         Raises ConfigError where the batch cannot be split evenly.
         """
-        if self.batch_size % world:
+        if self.batch_size % world_size:
             raise ConfigError(
-                f"a batch of {self.batch_size} cannot be split over {world} ranks. Make it a multiple of {world}."
+                f"a batch of {self.batch_size} cannot be split over {world_size} ranks. "
+                f"Make it a multiple of {world_size}."
             )
-        share = self.batch_size // world
+        share = self.batch_size // world_size
         first = step * self.batch_size + rank * share
         return tuple(self.sample(number) for number in range(first, first + share))
 

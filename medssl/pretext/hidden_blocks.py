@@ -3,12 +3,12 @@
 from torch import Tensor
 
 from medssl.pretext.tiles import Edges, volume_edges
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.masks import block_mask
 
 
 def hide_blocks(
-    volume: Tensor, draws: Draws, *, asked: int | str, ratio: float, step: Edges = (1, 1, 1)
+    volume: Tensor, random: SampleRandom, *, asked: int | str, ratio: float, step: Edges = (1, 1, 1)
 ) -> tuple[Tensor, Edges]:
     """(B, 1, D, H, W), true = hidden, for volumes (B, C, D, H, W), and the edges of a block.
 
@@ -16,7 +16,7 @@ def hide_blocks(
     """
     edges = volume_edges(volume)
     block = block_edges(asked, edges, step=step)
-    return block_mask(draws, "hidden", shape=edges, block=block, ratio=ratio), block
+    return block_mask(random, "hidden", shape=edges, block=block, ratio=ratio), block
 
 
 def block_edges(asked: int | str, patch: Edges, *, step: Edges = (1, 1, 1)) -> Edges:

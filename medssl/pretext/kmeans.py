@@ -73,10 +73,10 @@ def _far_apart(vectors: Tensor, count: int, distance: Callable[[Tensor, Tensor],
     """k-means++ with the same draws every time: each vector is taken with a chance proportional to its `distance`, (N,)
     from one vector, to the nearest one taken before.
     """
-    draws = torch.rand(count, generator=torch.Generator().manual_seed(0)).to(vectors)
+    random = torch.rand(count, generator=torch.Generator().manual_seed(0)).to(vectors)
     chosen = [vectors[0]]
     nearest = distance(vectors, chosen[0])
-    for draw in draws[1:]:
+    for draw in random[1:]:
         reached = nearest.cumsum(0)
         place = torch.searchsorted(reached, draw * reached[-1]).clamp(max=len(vectors) - 1)
         chosen.append(vectors[place])

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-LEAST_SHARE = 0.1  # of the newest batch, as in torch's batch norms
+MIN_FRACTION = 0.1  # of the newest batch, as in torch's batch norms
 
 
 class RunningMoments(nn.Module):
@@ -31,7 +31,7 @@ class RunningMoments(nn.Module):
     def remember(self, rows: Float[Tensor, "n f"]) -> None:
         """Take in a batch, gathered from all ranks; once per step."""
         rows = rows.detach().to(self.mean.dtype)
-        share = (1.0 / (self.batches + 1)).clamp_min(LEAST_SHARE).to(self.mean.dtype)
+        share = (1.0 / (self.batches + 1)).clamp_min(MIN_FRACTION).to(self.mean.dtype)
         first = (self.batches == 0).to(self.mean.dtype)
         before = (1.0 - first) * self.variance  # the 1 of the beginning is no measurement
         apart = (rows.mean(dim=0) - self.mean) * (1.0 - first)

@@ -85,7 +85,7 @@ class PairConfig(TaskConfig):
     def images(self, region: Region, names: tuple[str, ...] = PAIR) -> dict[str, Tensor]:
         """(B, C, D, H, W) of each named crop, with its own intensities."""
         change = IntensityChain(self.intensity)
-        return {name: change(region.crop(name), region.draws, name) for name in names}
+        return {name: change(region.crop(name), region.random, name) for name in names}
 
 
 class MultiCropConfig(PairConfig):
@@ -155,8 +155,8 @@ def matching_points(region: Region, size: Edges, count: int) -> dict[str, Tensor
     `points_scan` are the same in voxels of the scan. `count` points are chosen from 8 times as many tries; a pair with
     fewer in its overlap has some of them twice, and one with none has `points_valid` (B,) False.
     """
-    high = on_device(size, region.draws.device) - 1.0
-    in_a = region.draws.uniform("matching points", 0.0, 1.0, (8 * count, 3)) * high
+    high = on_device(size, region.random.device) - 1.0
+    in_a = region.random.uniform("matching points", 0.0, 1.0, (8 * count, 3)) * high
     to_a, to_b = region.matrix("a").to(in_a), region.matrix("b").to(in_a)
     in_scan = _apply(to_a, in_a)
     beyond = in_scan - to_b[:, None, :, 3]

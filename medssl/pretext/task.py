@@ -61,7 +61,7 @@ class PretextTask(nn.Module):
     """Views plus a loss over an encoder.
 
     The host owns data, device, precision, optimiser, distribution, checkpoints, tracking and collapse monitors. A
-    task owns what is below. It draws random numbers from `region.draws` (or torch), never writes to its input, and
+    task owns what is below. It draws random numbers from `region.random` (or torch), never writes to its input, and
     neither logs nor moves to devices.
     """
 

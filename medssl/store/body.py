@@ -23,7 +23,7 @@ DARK_PERCENTILE, BRIGHT_PERCENTILE, BODY_SHARE = 0.5, 99.5, 0.1
 # A coarse cell counts as body from this share of body voxels on: single noisy voxels, couch and coil wires do not.
 CELL_VOXELS, CELL_SHARE = 4, 0.25
 # Cells of the mask: patches are larger, and a plan holds the masks of all its scans. No axis has more than so many.
-MASK_CELL_VOXELS, MOST_CELLS = 8, 32
+MASK_CELL_VOXELS, MAX_CELLS = 8, 32
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class BodyMask:
 def find_body(voxels: npt.NDArray[Any], modality: str) -> tuple[Box, BodyMask]:
     """Box and mask of the body in (d, h, w) voxels; the whole scan where no cell holds body."""
     mask = body_mask(voxels, modality)
-    d, h, w = (max(MASK_CELL_VOXELS, -(-n // MOST_CELLS)) for n in voxels.shape)
+    d, h, w = (max(MASK_CELL_VOXELS, -(-n // MAX_CELLS)) for n in voxels.shape)
     cells = with_cavities(coarse_mask(mask, (d, h, w)))
     if not cells.any():
         cells[...] = True

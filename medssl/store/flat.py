@@ -34,7 +34,7 @@ SUFFIX = ".safetensors"
 _VOXELS, _ABOUT = "voxels", "medssl"
 _TYPES: Mapping[str, "np.dtype[Any]"] = {"I16": np.dtype("<i2"), "U8": np.dtype("u1")}
 # Facts and names of small arrays take some kilobytes: a larger header is not ours.
-_MOST_HEADER_BYTES = 2**22
+_MAX_HEADER_BYTES = 2**22
 
 
 def write(path: Path, voxels: npt.NDArray[Any], contents: Contents) -> None:
@@ -97,7 +97,7 @@ def _place(file: BinaryIO) -> tuple[int, Index, "np.dtype[Any]"]:
     of which is in https://github.com/huggingface/safetensors.
     """
     length = int.from_bytes(file.read(8), "little")
-    if not 0 < length <= _MOST_HEADER_BYTES:
+    if not 0 < length <= _MAX_HEADER_BYTES:
         raise ValueError(f"a header of {length} bytes")
     entry = json.loads(file.read(length))[_VOXELS]
     dtype = _TYPES[entry["dtype"]]

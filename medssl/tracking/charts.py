@@ -7,7 +7,7 @@ from html import escape
 from medssl.tracking.evidence import Evidence
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 260, 52, 14, 14, 38
-MOST_POINTS = 500
+MAX_POINTS = 500
 Point = tuple[float, float]
 
 
@@ -51,7 +51,7 @@ def curves(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
     ticks = [(x, f"{x:g}") for x in _nice(0.0, max(xs) or 1.0)]
     parts = frame.axes(ticks, x_title="step", y_title="")
     for index, points in enumerate(finite.values()):
-        stride = max(1, math.ceil(len(points) / MOST_POINTS))
+        stride = max(1, math.ceil(len(points) / MAX_POINTS))
         parts.append(frame.line([*points[::stride], points[-1]], index))
     names = tuple(finite)
     legend = _legend(names) if len(names) > 1 else ""

@@ -22,8 +22,8 @@ from medssl.tracking.charts import curves, dice_over_labels
 from medssl.tracking.evidence import FILE_NAME, Evidence, alarms, cautions, interval, points, read_evidence, verdict
 
 PAGE = "review.html"
-MOST_STEPS = 12
-MOST_RUNS_SHOWN = 6
+MAX_STEPS = 12
+MAX_RUNS_SHOWN = 6
 
 
 def write_review(folder: Path) -> Path:
@@ -72,7 +72,7 @@ def _examples(runs: Sequence[Run]) -> list[Run]:
     first: dict[str, Run] = {}
     for run in sorted(runs, key=place):
         first.setdefault(run.folder.name.rsplit("-n", 1)[0], run)
-    return list(first.values())[:MOST_RUNS_SHOWN]
+    return list(first.values())[:MAX_RUNS_SHOWN]
 
 
 def _run_sections(run: Run) -> Iterator[str]:
@@ -129,8 +129,8 @@ def _pictures(pictures: Sequence[Picture]) -> str:
         own = [picture for picture in pictures if picture.key == key]
         kept = (
             own
-            if len(own) <= MOST_STEPS
-            else [own[round(i * (len(own) - 1) / (MOST_STEPS - 1))] for i in range(MOST_STEPS)]
+            if len(own) <= MAX_STEPS
+            else [own[round(i * (len(own) - 1) / (MAX_STEPS - 1))] for i in range(MAX_STEPS)]
         )
         images = "".join(
             f'<img data-step="{p.step}" alt="{escape(key)} at step {p.step}" src="data:image/png;base64,'

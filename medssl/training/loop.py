@@ -109,7 +109,7 @@ def reader(training: Training, first: int, *, fabric: Fabric) -> RegionLoader:
         workers=worker_count(training.loop),
         first_step=first,
         rank=fabric.global_rank,
-        world=fabric.world_size,
+        world_size=fabric.world_size,
         with_labels=training.with_labels,
         device=fabric.device,
     )

@@ -130,7 +130,7 @@ class CollapseWatch:
         if self._images is None:
             with RegionLoader(self._plan, workers=0, first_step=0) as loader:
                 region = Region.from_batch(next(iter(loader)), device=device, seed=self._seed)
-            again = IntensityChain(STRENGTH)(region.crop("again"), region.draws, "again")
+            again = IntensityChain(STRENGTH)(region.crop("again"), region.random, "again")
             self._images = torch.stack([region.crop("patch"), again], dim=1).flatten(0, 1)  # (scans * VIEWS, ...)
         return self._images
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medssl.errors import PluginError
-from medssl.randomness import Draws, generator
+from medssl.randomness import SampleRandom, generator
 
 
 class PerSample:
@@ -26,36 +26,36 @@ class PerSample:
     def __init__(self, transform: Callable[[Any], Any]) -> None:
         self.transform = transform
 
-    def __call__(self, images: Tensor, draws: Draws, name: str) -> Tensor:
+    def __call__(self, images: Tensor, random: SampleRandom, name: str) -> Tensor:
         """(B, C, D, H, W) to (B, C', D', H', W'); MONAI sees (C, D, H, W).
 
         Raises PluginError when shapes come out different.
         """
         return _stack(
-            [self._one(x.clone(), draws, number, name) for x, number in _samples(images, draws)], self._what()
+            [self._one(x.clone(), random, number, name) for x, number in _samples(images, random)], self._what()
         )
 
-    def on_dict(self, batch: Mapping[Hashable, Tensor], draws: Draws, name: str) -> dict[Hashable, Tensor]:
+    def on_dict(self, batch: Mapping[Hashable, Tensor], random: SampleRandom, name: str) -> dict[Hashable, Tensor]:
         """The same for a dictionary transform and a dictionary of (B, C, D, H, W) tensors."""
         results = []
-        for row, number in enumerate(draws.numbers):
-            results.append(self._one({key: value[row].clone() for key, value in batch.items()}, draws, number, name))
+        for row, number in enumerate(random.numbers):
+            results.append(self._one({key: value[row].clone() for key, value in batch.items()}, random, number, name))
         return {key: _stack([result[key] for result in results], self._what(key)) for key in batch}
 
-    def _one(self, sample: Any, draws: Draws, number: int, name: str) -> Any:
+    def _one(self, sample: Any, random: SampleRandom, number: int, name: str) -> Any:
         from monai.transforms import Compose, Randomizable
 
         if isinstance(self.transform, (Randomizable, Compose)):
             # 32 bits: MONAI hands the seed to numpy's RandomState.
-            self.transform.set_random_state(seed=int(generator(draws.seed, number, f"{name}/monai").integers(2**32)))
+            self.transform.set_random_state(seed=int(generator(random.seed, number, f"{name}/monai").integers(2**32)))
         return self.transform(sample)
 
     def _what(self, key: Hashable | None = None) -> str:
         return type(self.transform).__name__ + ("" if key is None else f", key '{key}'")
 
 
-def _samples(images: Tensor, draws: Draws) -> list[tuple[Tensor, int]]:
-    return list(zip(images, draws.numbers, strict=True))
+def _samples(images: Tensor, random: SampleRandom) -> list[tuple[Tensor, int]]:
+    return list(zip(images, random.numbers, strict=True))
 
 
 def _stack(results: list[Any], what: str) -> Tensor:

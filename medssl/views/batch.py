@@ -8,7 +8,7 @@ from monai.transforms import RandomizableTransform
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.on_device import chosen
 
 Parameters = dict[str, Tensor]
@@ -23,34 +23,34 @@ class BatchTransform(RandomizableTransform):  # type: ignore[misc]  # monai publ
             raise ConfigError(f"{type(self).__name__} has prob={prob}. A probability lies between 0 and 1.")
         RandomizableTransform.__init__(self, prob)
 
-    def __call__(self, images: Tensor, draws: Draws | None = None, name: str = "") -> Tensor:
+    def __call__(self, images: Tensor, random: SampleRandom | None = None, name: str = "") -> Tensor:
         """A changed copy of (B, C, D, H, W) images. name: tells two transforms of one kind in one view apart."""
-        out = self.change(images, draws or self.own_draws(images), name, owned=False)
+        out = self.change(images, random or self.own_random(images), name, owned=False)
         return images.clone() if out is images else out
 
-    def change(self, images: Tensor, draws: Draws, name: str, *, owned: bool) -> Tensor:
+    def change(self, images: Tensor, random: SampleRandom, name: str, *, owned: bool) -> Tensor:
         """The images with the change in those samples to which it happens; the same tensor where it happens to none.
 
         owned: whether `images` may be written to, so that only the changed samples are copied.
         """
         stream = f"{name}/{type(self).__name__}"
-        rows = np.flatnonzero(draws.shares(f"{stream}/happens") < self.prob).tolist()
+        rows = np.flatnonzero(random.random(f"{stream}/happens") < self.prob).tolist()
         if not rows:
             return images
         if len(rows) == len(images):
-            return self.apply(images, self.parameters(draws, stream, images))
+            return self.apply(images, self.parameters(random, stream, images))
         out = images if owned else images.clone()
         for group in together(rows, images):
             where = chosen(group, images.device)
-            out[where] = self.apply(out[where], self.parameters(draws.of(group), stream, out[where]))
+            out[where] = self.apply(out[where], self.parameters(random.of(group), stream, out[where]))
         return out
 
-    def own_draws(self, images: Tensor) -> Draws:
-        """Draws from this transform's own random state: `set_random_state` makes them repeatable."""
-        return Draws(int(self.R.randint(2**31 - 1)), range(len(images)), images.device)
+    def own_random(self, images: Tensor) -> SampleRandom:
+        """SampleRandom from this transform's own random state: `set_random_state` makes them repeatable."""
+        return SampleRandom(int(self.R.randint(2**31 - 1)), range(len(images)), images.device)
 
     @abstractmethod
-    def parameters(self, draws: Draws, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
         """One row of parameters per sample."""
 
     @abstractmethod
@@ -64,11 +64,11 @@ class BatchCompose:
     def __init__(self, transforms: Sequence[BatchTransform]) -> None:
         self.transforms = tuple(transforms)
 
-    def __call__(self, images: Tensor, draws: Draws | None = None, name: str = "") -> Tensor:
+    def __call__(self, images: Tensor, random: SampleRandom | None = None, name: str = "") -> Tensor:
         """A changed copy. name: of the view, so that two views of a region differ."""
         out = images
         for position, transform in enumerate(self.transforms):
-            own = draws or transform.own_draws(images)
+            own = random or transform.own_random(images)
             out = transform.change(out, own, f"{name}/{position}", owned=out is not images)
         return images.clone() if out is images else out
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.batch import BatchTransform, Parameters, Range, around_zero
 from medssl.views.contrast import gamma, histogram_shift, scale_and_shift, window
 from medssl.views.on_device import on_device
@@ -18,9 +18,9 @@ class BatchRandScaleIntensity(BatchTransform):
         super().__init__(prob)
         self.factors = around_zero(factors)
 
-    def parameters(self, draws: Draws, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
         """factor: (B,)."""
-        return {"factor": draws.uniform(f"{stream}/factor", *self.factors)}
+        return {"factor": random.uniform(f"{stream}/factor", *self.factors)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
@@ -35,9 +35,9 @@ class BatchRandShiftIntensity(BatchTransform):
         super().__init__(prob)
         self.offsets = around_zero(offsets)
 
-    def parameters(self, draws: Draws, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
         """offset: (B,)."""
-        return {"offset": draws.uniform(f"{stream}/offset", *self.offsets)}
+        return {"offset": random.uniform(f"{stream}/offset", *self.offsets)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
@@ -57,9 +57,9 @@ class BatchRandAdjustContrast(BatchTransform):
             raise ConfigError(f"BatchRandAdjustContrast has gamma={gamma}. Exponents must be above 0.")
         self.invert_image = invert_image
 
-    def parameters(self, draws: Draws, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
         """gamma: (B,)."""
-        return {"gamma": draws.uniform(f"{stream}/gamma", *self.gamma)}
+        return {"gamma": random.uniform(f"{stream}/gamma", *self.gamma)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
@@ -79,10 +79,10 @@ class BatchRandHistogramShift(BatchTransform):
             raise ConfigError(f"BatchRandHistogramShift has num_control_points={num_control_points}. 3 is the least.")
         self.num_control_points = (min(pair), max(pair))
 
-    def parameters(self, draws: Draws, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
         """curve: (B, most points) heights in 0..1. points: (B,) how many of them are used."""
         least, most = self.num_control_points
-        shares = draws.shares(f"{stream}/curve", (most,))
+        shares = random.random(f"{stream}/curve", (most,))
         points = least + (shares[:, 0] * (most - least + 1)).astype(int)
         curve = np.linspace(np.zeros(len(points)), (most - 1) / (points - 1), most, axis=1)
         for i in range(1, most - 1):
@@ -112,9 +112,9 @@ class BatchRandWindow(BatchTransform):
             )
         self.low, self.high = low, high
 
-    def parameters(self, draws: Draws, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
         """low, high: (B,)."""
-        return {end: draws.uniform(f"{stream}/{end}", *getattr(self, end)) for end in ("low", "high")}
+        return {end: random.uniform(f"{stream}/{end}", *getattr(self, end)) for end in ("low", "high")}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.contrast import gamma as gamma
 from medssl.views.contrast import scale_and_shift as scale_and_shift
 from medssl.views.contrast import stretch_contrast as stretch_contrast
@@ -44,13 +44,15 @@ class IntensityChain:
             raise ConfigError(f"a strength of {strength} is not between 0 and 4. 1 is the usual augmentation.")
         self.strength = strength
 
-    def __call__(self, images: Float[Tensor, "b c d h w"], draws: Draws, view: str) -> Float[Tensor, "b c d h w"]:
+    def __call__(
+        self, images: Float[Tensor, "b c d h w"], random: SampleRandom, view: str
+    ) -> Float[Tensor, "b c d h w"]:
         """A changed copy; the same for the same samples under the same `view`, whatever else is in the batch."""
         if self.strength == 0.0:
             return images.clone()
-        happens, size = np.moveaxis(draws.shares(f"{view}/intensity", (2, len(STEPS))), 1, 0)  # (B, steps) each
+        happens, size = np.moveaxis(random.random(f"{view}/intensity", (2, len(STEPS))), 1, 0)  # (B, steps) each
         out = self._brighten(images, happens, size)
-        for name, chance, step in self._spatial_steps(draws, view) + self._curve_steps():
+        for name, chance, step in self._spatial_steps(random, view) + self._curve_steps():
             index = STEPS.index(name)
             rows = np.flatnonzero(happens[:, index] < chance).tolist()
             if rows:
@@ -65,9 +67,9 @@ class IntensityChain:
         moved = np.where(happens[:, shift] < SHIFT_CHANCE, (2 * size[:, shift] - 1) * SHIFT * self.strength, 0.0)
         return scale_and_shift(images, on_device(factor, images.device), on_device(moved, images.device))
 
-    def _spatial_steps(self, draws: Draws, view: str) -> list["_Step"]:
+    def _spatial_steps(self, random: SampleRandom, view: str) -> list["_Step"]:
         def noise(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            field = draws.of(rows).noise(f"{view}/noise", tuple(images.shape[1:]))
+            field = random.of(rows).noise(f"{view}/noise", tuple(images.shape[1:]))
             return gaussian_noise(images, field, on_device(size * NOISE_STD * self.strength, images.device))
 
         def soften(images: Tensor, size: Shares, rows: list[int]) -> Tensor:

@@ -7,13 +7,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.on_device import on_device
 
 Size = tuple[int, int, int]
 
 
-def block_mask(draws: Draws, name: str, *, shape: Size, block: Size, ratio: float) -> Bool[Tensor, "b 1 d h w"]:
+def block_mask(random: SampleRandom, name: str, *, shape: Size, block: Size, ratio: float) -> Bool[Tensor, "b 1 d h w"]:
     """(B, 1, *shape), true = hidden: in each sample exactly round(ratio * n) of its n blocks, drawn without
     replacement.
 
@@ -21,11 +21,13 @@ def block_mask(draws: Draws, name: str, *, shape: Size, block: Size, ratio: floa
     like all others. Raises ConfigError for a ratio outside 0..1.
     """
     cells = (math.ceil(shape[0] / block[0]), math.ceil(shape[1] / block[1]), math.ceil(shape[2] / block[2]))
-    hidden = token_mask(draws, name, tokens=math.prod(cells), ratio=ratio)
+    hidden = token_mask(random, name, tokens=math.prod(cells), ratio=ratio)
     return blocks_to_voxels(hidden.view(-1, *cells), shape=shape, block=block)
 
 
-def cube_mask(draws: Draws, name: str, *, shape: Size, count: int, edge: tuple[int, int]) -> Bool[Tensor, "b 1 d h w"]:
+def cube_mask(
+    random: SampleRandom, name: str, *, shape: Size, count: int, edge: tuple[int, int]
+) -> Bool[Tensor, "b 1 d h w"]:
     """(B, 1, *shape), true = hidden: `count` cuboids per sample, anywhere in the patch, that may overlap.
 
     edge: shortest and longest edge in voxels, drawn for each axis of each cuboid alike and independently. Raises
@@ -35,27 +37,27 @@ def cube_mask(draws: Draws, name: str, *, shape: Size, count: int, edge: tuple[i
         raise ConfigError(
             f"mask edges {edge} do not fit a patch of {shape} (D, H, W). Give (shortest, longest) in voxels."
         )
-    lengths = (edge[0] + draws.uniform(f"{name}/edges", 0.0, 1.0, (count, 3)) * (edge[1] - edge[0] + 1)).floor()
-    room = on_device(shape, draws.device) - lengths + 1
-    starts = (draws.uniform(f"{name}/starts", 0.0, 1.0, (count, 3)) * room).floor()
+    lengths = (edge[0] + random.uniform(f"{name}/edges", 0.0, 1.0, (count, 3)) * (edge[1] - edge[0] + 1)).floor()
+    room = on_device(shape, random.device) - lengths + 1
+    starts = (random.uniform(f"{name}/starts", 0.0, 1.0, (count, 3)) * room).floor()
     lines = []
     for axis, length in enumerate(shape):
-        index = torch.arange(length, device=draws.device)
+        index = torch.arange(length, device=random.device)
         first = starts[:, :, axis, None]
         lines.append((index >= first) & (index < first + lengths[:, :, axis, None]))  # (B, count, length)
-    hidden = torch.zeros((len(draws.numbers), *shape), dtype=torch.bool, device=draws.device)
+    hidden = torch.zeros((len(random.numbers), *shape), dtype=torch.bool, device=random.device)
     for d, h, w in zip(*(line.unbind(dim=1) for line in lines), strict=True):
         hidden |= d[:, :, None, None] & h[:, None, :, None] & w[:, None, None, :]
     return hidden[:, None]
 
 
-def token_mask(draws: Draws, name: str, *, tokens: int, ratio: float) -> Bool[Tensor, "b n"]:
+def token_mask(random: SampleRandom, name: str, *, tokens: int, ratio: float) -> Bool[Tensor, "b n"]:
     """(B, tokens), true = hidden: exactly round(ratio * tokens) in each sample."""
     if not 0.0 <= ratio <= 1.0:
         raise ConfigError(
             f"a mask ratio of {ratio} is not between 0 and 1. Give the share of blocks to hide, such as 0.6."
         )
-    order = draws.permutations(name, tokens)
+    order = random.permutations(name, tokens)
     return order < round(ratio * tokens)
 
 

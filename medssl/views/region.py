@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medssl.errors import PluginError
 from medssl.loading.loader import RegionBatch
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.on_device import chosen
 from medssl.views.sampling import inside_scan, resample, window
 
@@ -20,14 +20,14 @@ class Region:
     of whole voxels is sliced, bit for bit; a rotated or zoomed one is interpolated linearly, and falls to the padding
     value within one voxel beyond the last centres. `valid` tells which voxels lie in the scan, for losses.
 
-    draws: random numbers of this batch's samples. spacing_mm: (B, 3) along d, h, w of the stored scan. numbers,
+    random: random numbers of this batch's samples. spacing_mm: (B, 3) along d, h, w of the stored scan. numbers,
     scan_ids: per sample.
     """
 
     def __init__(self, batch: RegionBatch, *, device: torch.device, seed: int) -> None:
         self._batch, self.device = batch.received(device), device
         self.numbers, self.scan_ids = batch.numbers, batch.scan_ids
-        self.draws = Draws(seed, batch.numbers, device)
+        self.random = SampleRandom(seed, batch.numbers, device)
         self.spacing_mm = batch.spacing_mm.to(device, non_blocking=True)
 
     @classmethod

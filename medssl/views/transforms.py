@@ -2,7 +2,7 @@
 draw.
 
 They are MONAI transforms (`RandomizableTransform`, `set_random_state`), take (B, C, D, H, W) and agree with MONAI's
-own at batch size 1. Random numbers come from the `Draws` that a region carries, so that they belong to the sample and
+own at batch size 1. Random numbers come from the `SampleRandom` of a region, so that they belong to the sample and
 not to the order of calls; called without, a transform draws from its own state, as MONAI's do. What happens to which
 sample is decided on the host; nothing the size of a volume leaves the device, and nothing is written to the input.
 

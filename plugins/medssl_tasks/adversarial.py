@@ -83,7 +83,7 @@ class Adversarial(PretextTask):
     def views(self, region: Region) -> dict[str, Tensor]:
         """`real`, the patch; `hidden`, the blocks to forge; `scored`, those of the scan that are no air."""
         real = region.crop("patch")
-        hidden, block = hide_blocks(real, region.draws, asked=self.config.block, ratio=self.config.ratio)
+        hidden, block = hide_blocks(real, region.random, asked=self.config.block, ratio=self.config.ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
             scored &= informative(real, block, floor=self.config.ignore_air).any(dim=1, keepdim=True)

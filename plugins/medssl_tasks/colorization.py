@@ -19,7 +19,7 @@ from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.region import Region
 
 Width = Annotated[float, Field(gt=0.0, le=20.0)]
@@ -78,7 +78,7 @@ class Colorization(PretextTask):
         scan.
         """
         target = region.crop("patch")
-        reduced = self._reduced(target, region.draws)
+        reduced = self._reduced(target, region.random)
         # elsewhere the answer stands in the input
         changed = ((target - reduced).abs() > CHANGED) & region.valid("patch")
         weight = changed.to(target.dtype)
@@ -112,15 +112,15 @@ class Colorization(PretextTask):
         """The decoder that reconstructed: fine-tuning starts from it."""
         return self.decoder
 
-    def _reduced(self, target: Tensor, draws: Draws) -> Tensor:
+    def _reduced(self, target: Tensor, random: SampleRandom) -> Tensor:
         config = self.config
-        width = draws.uniform("width", *config.window)
-        share = draws.uniform("middle", 0.1, 0.9)
+        width = random.uniform("width", *config.window)
+        share = random.uniform("middle", 0.1, 0.9)
         low, high = _quantile(target, share) - width / 2, _quantile(target, share) + width / 2
         if config.reduction == "bits":
             low, high = target.amin(dim=(1, 2, 3, 4)), target.amax(dim=(1, 2, 3, 4))
         if config.reduction == "curve":
-            exponent = config.bend ** draws.uniform("exponent", -1.0, 1.0)
+            exponent = config.bend ** random.uniform("exponent", -1.0, 1.0)
             return bend(target, exponent)
         out = clip(target, low, high)
         return out if config.reduction == "window" else quantise(out, low, high, levels=2**config.bits)

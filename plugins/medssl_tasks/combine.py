@@ -18,11 +18,11 @@ from medssl.plugins import load_task, task_config
 from medssl.pretext.automatic import automatic_settings
 from medssl.pretext.gather import total, world_size
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.region import Region
 
 # A batch of air has next to nothing to guess. Divided by that, its noise would outweigh every other batch.
-LEAST_TRIVIAL = 0.01
+MIN_TRIVIAL = 0.01
 
 
 class Part(BaseModel):
@@ -157,7 +157,7 @@ class Combine(PretextTask):
         weight = self.weights[name]
         if not self.config.relative or trivial is None:
             return weight
-        return weight / (trivial.clamp_min(LEAST_TRIVIAL) if isinstance(trivial, Tensor) else trivial or 1.0)
+        return weight / (trivial.clamp_min(MIN_TRIVIAL) if isinstance(trivial, Tensor) else trivial or 1.0)
 
 
 def _least(shares: Sequence[Tensor]) -> Tensor | None:
@@ -175,7 +175,7 @@ class PartOfRegion(Region):
         self.device, self.spacing_mm = region.device, region.spacing_mm
         self.numbers, self.scan_ids = region.numbers, region.scan_ids
         # another seed, not other names: a task may use any name
-        self.draws = Draws(_seed(region.draws.seed, name), region.draws.numbers, region.draws.device)
+        self.random = SampleRandom(_seed(region.random.seed, name), region.random.numbers, region.random.device)
 
     def crop(self, name: str) -> Tensor:
         """As `Region.crop`."""

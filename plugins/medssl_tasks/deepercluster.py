@@ -27,7 +27,7 @@ from medssl.pretext.queue import Queue
 from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
-FEWEST_EACH = 2  # vectors per cluster
+MIN_EACH = 2  # vectors per cluster
 
 
 class DeeperCluster(PretextTask):
@@ -79,10 +79,10 @@ class DeeperCluster(PretextTask):
                 f"Use {2 * config.groups * max(1, config.clusters // (2 * config.groups))} clusters, or one group."
             )
         length = max(256, 16 * config.clusters) if config.memory == "auto" else int(config.memory)
-        if length < FEWEST_EACH * config.clusters:
+        if length < MIN_EACH * config.clusters:
             raise ConfigError(
                 f"task.memory is {config.memory}, too few vectors to find {config.clusters} clusters in. Use auto, or "
-                f"{FEWEST_EACH * config.clusters} at least."
+                f"{MIN_EACH * config.clusters} at least."
             )
         super().__init__(encoder, config)
         inputs = pooled_channels(encoder, config.pooled_levels)
@@ -147,7 +147,7 @@ class DeeperCluster(PretextTask):
         self.newest.clear()
         if (step + 1) % self._every(total) == 0:
             known = self.memory.known()
-            if len(known) >= FEWEST_EACH * self.config.clusters:
+            if len(known) >= MIN_EACH * self.config.clusters:
                 self.cluster(known)
 
     def _every(self, total: int) -> int:

@@ -18,7 +18,7 @@ from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.region import Region
 
 Sigma = Annotated[float, Field(ge=0.0, le=10.0)]
@@ -66,8 +66,8 @@ class Denoising(PretextTask):
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `noisy`, the same with noise; `scored`, the voxels inside the scan."""
         target = region.crop("patch")
-        sigma = region.draws.uniform("sigma", *self.config.sigma)
-        noise = grainy_noise(region.draws, "noise", like=target, grain=self.config.grain)
+        sigma = region.random.uniform("sigma", *self.config.sigma)
+        noise = grainy_noise(region.random, "noise", like=target, grain=self.config.grain)
         return {
             "target": target,
             "noisy": target + sigma.view(-1, 1, 1, 1, 1) * noise,
@@ -102,11 +102,11 @@ class Denoising(PretextTask):
         return self.decoder
 
 
-def grainy_noise(draws: Draws, name: str, *, like: Tensor, grain: int) -> Tensor:
+def grainy_noise(random: SampleRandom, name: str, *, like: Tensor, grain: int) -> Tensor:
     """(B, C, D, H, W) noise of mean 0 and variance 1 in every sample, its independent values `grain` voxels apart."""
     channels, *shape = like.shape[1:]
     # one value beyond each edge: with a single one along an axis there would be nothing to interpolate between
-    coarse = draws.noise(name, (channels, *(-(-edge // grain) + 1 for edge in shape)))
+    coarse = random.noise(name, (channels, *(-(-edge // grain) + 1 for edge in shape)))
     if grain > 1:
         wide = [edge * grain for edge in coarse.shape[2:]]
         coarse = F.interpolate(coarse, size=wide, mode="trilinear", align_corners=False)

@@ -101,7 +101,7 @@ class DINO(PretextTask):
         cells = [edge // step for edge, step in zip(images["a"].shape[2:], self.encoder.divisor, strict=True)]
         share, count = self.config.masked_share, math.prod(cells)
         hidden = {
-            f"hidden {name}": token_mask(region.draws, f"hidden {name}", tokens=count, ratio=share).view(-1, 1, *cells)
+            f"hidden {name}": token_mask(region.random, f"hidden {name}", tokens=count, ratio=share).view(-1, 1, *cells)
             for name in PAIR
         }
         return images | hidden

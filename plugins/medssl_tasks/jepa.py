@@ -21,7 +21,7 @@ from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import in_full
 from medssl.pretext.sparse import DropsTokens
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.on_device import on_device
 from medssl.views.region import Region
 
@@ -78,7 +78,7 @@ class JEPA(PretextTask):
         patch = region.crop("patch")
         stride = self.encoder.strides[-min(self.config.levels, len(self.encoder.strides))]
         d, h, w = (max(1, edge // step) for edge, step in zip(patch.shape[2:], stride, strict=True))
-        cells = hidden_blocks(region.draws, (d, h, w), blocks=self.config.blocks, volume=self.config.block_volume)
+        cells = hidden_blocks(region.random, (d, h, w), blocks=self.config.blocks, volume=self.config.block_volume)
         return {"patch": patch, "hidden": F.interpolate(cells.float(), size=patch.shape[2:]).bool()}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
@@ -146,27 +146,27 @@ class Predictor(nn.Module):
         return out
 
 
-def hidden_blocks(draws: Draws, cells: tuple[int, int, int], *, blocks: int, volume: float) -> Tensor:
+def hidden_blocks(random: SampleRandom, cells: tuple[int, int, int], *, blocks: int, volume: float) -> Tensor:
     """(B, 1, *cells) bool, true = hidden: the union of `blocks` boxes of about `volume` each, drawn for each sample.
 
     At most three quarters of the cells are hidden. Where the boxes hide more, cells are given back at random, not in
     raster order, which would favour one side of the patch.
     """
-    edges_of_patch = on_device(cells, draws.device).float()
+    edges_of_patch = on_device(cells, random.device).float()
     # proportions and places from draws of their own: one number for both ties the shape of a box to where it lies
-    stretch = draws.uniform("jepa proportions", -0.4, 0.4, (blocks, 3))
+    stretch = random.uniform("jepa proportions", -0.4, 0.4, (blocks, 3))
     edges = edges_of_patch * volume ** (1 / 3) * (stretch - stretch.mean(dim=2, keepdim=True)).exp()
     edges = edges.round().clamp(min=1.0).minimum(edges_of_patch)  # (B, blocks, 3)
-    start = (draws.uniform("jepa places", 0.0, 1.0, (blocks, 3)) * (edges_of_patch - edges + 1)).floor()
+    start = (random.uniform("jepa places", 0.0, 1.0, (blocks, 3)) * (edges_of_patch - edges + 1)).floor()
     inside = []
     for axis, length in enumerate(cells):
-        place = torch.arange(length, device=draws.device)
+        place = torch.arange(length, device=random.device)
         first = start[:, :, axis, None]
         inside.append((place >= first) & (place < first + edges[:, :, axis, None]))  # (B, blocks, length)
     d, h, w = inside
     union = (d[:, :, :, None, None] & h[:, :, None, :, None] & w[:, :, None, None, :]).any(dim=1).flatten(1)
     most = max(1, 3 * math.prod(cells) // 4)
-    order = draws.permutations("jepa given back", math.prod(cells))
+    order = random.permutations("jepa given back", math.prod(cells))
     rank = (union.gather(1, order).long().cumsum(dim=1) - 1).gather(1, order.argsort(dim=1))
     hidden: Tensor = union & (rank < most)
     return hidden.view(-1, 1, *cells)

@@ -27,7 +27,7 @@ from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, normalised_tiles,
 from medssl.views.region import Region
 
 Parts = Annotated[int, Field(ge=1, le=3)]
-MOST_ENUMERATED = 8  # parts whose every order is looked at: 8! = 40320
+MAX_ENUMERATED = 8  # parts whose every order is looked at: 8! = 40320
 DRAWN = 20000
 
 
@@ -97,10 +97,10 @@ class Jigsaw(PretextTask):
         # a quarter of the room stays free at both ends, so that no two parts ever touch (unless there is no room)
         margin = (room + 2) // 4
         free = room - 2 * margin + 1
-        shares = region.draws.shares("jitter", (len(self.orders[0]), 3))
+        shares = region.random.random("jitter", (len(self.orders[0]), 3))
         offsets = margin + np.floor(shares * free).astype(np.int64)
         tiles = cut_tiles(cube, grid=grid, tile=tile, offsets=offsets)
-        drawn = region.draws.uniform("order", 0.0, 1.0, (self.config.copies,))
+        drawn = region.random.uniform("order", 0.0, 1.0, (self.config.copies,))
         order = (drawn * len(self.orders)).long().clamp_max(len(self.orders) - 1)
         return {"tiles": normalised_tiles(tiles), "order": order}
 
@@ -160,7 +160,7 @@ def unlike_orders(parts: int, count: int, *, seed: int) -> npt.NDArray[np.int64]
     Among all orders of up to 8 parts, among some twenty thousand drawn ones of more.
     """
     random = np.random.default_rng(seed)
-    if parts <= MOST_ENUMERATED:
+    if parts <= MAX_ENUMERATED:
         candidates = np.array(list(permutations(range(parts))), np.int64)
     else:
         drawn = [random.permutation(parts) for _ in range(max(DRAWN, 2 * count))]

@@ -92,7 +92,7 @@ class MaskedVolume(PretextTask):
         """`target`, the patch; `hidden` from the encoder; `scored`, what of it lies inside the scan and is no air."""
         target = region.crop("patch")
         asked, ratio = self.config.block, self.config.ratio
-        hidden, block = hide_blocks(target, region.draws, asked=asked, ratio=ratio, step=self.step)
+        hidden, block = hide_blocks(target, region.random, asked=asked, ratio=ratio, step=self.step)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
             scored = scored & informative(target, block, floor=self.config.ignore_air)

@@ -75,7 +75,7 @@ class MoCo(PretextTask):
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each, and `scan`, (B,) a number per scan."""
-        return self.config.images(region) | {"scan": scan_numbers(region.scan_ids, region.draws.device)}
+        return self.config.images(region) | {"scan": scan_numbers(region.scan_ids, region.random.device)}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
         """Loss over the batch of all ranks; the pictures show the two crops."""

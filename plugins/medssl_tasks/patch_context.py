@@ -27,7 +27,7 @@ from medssl.views.region import Region
 
 GRID = (3, 3, 3)
 CENTRE = 13
-MOST_DETAIL = 4
+MAX_DETAIL = 4
 
 
 class PatchContext(PretextTask):
@@ -125,7 +125,7 @@ def _detail(stride: int) -> int:
     """Sub-cells per deepest cell: the largest divisor of the stride up to 4. A finer guess is noise to features this
     deep.
     """
-    return max(size for size in range(1, MOST_DETAIL + 1) if stride % size == 0)
+    return max(size for size in range(1, MAX_DETAIL + 1) if stride % size == 0)
 
 
 def _third(volume: Tensor) -> Edges:

@@ -115,14 +115,14 @@ class PseudoSegmentation(PretextTask):
         (B, S, F) of some; `scored`, what lies inside the scan.
         """
         scan, scored = region.crop("patch"), region.valid("patch")
-        hidden, _ = hide_blocks(scan, region.draws, asked=self.config.block, ratio=self.config.hidden)
-        seen = IntensityChain(self.config.intensity)(scan, region.draws, "patch").masked_fill(hidden, 0.0)
+        hidden, _ = hide_blocks(scan, region.random, asked=self.config.block, ratio=self.config.hidden)
+        seen = IntensityChain(self.config.intensity)(scan, region.random, "patch").masked_fill(hidden, 0.0)
         descriptors = self._descriptors(scan, region)
         return {
             "scan": scan,
             "seen": seen,
             "descriptors": descriptors,
-            "sampled": _sampled(descriptors, scored, region.draws.uniform("sampled", 0.0, 1.0, (SAMPLED,))),
+            "sampled": _sampled(descriptors, scored, region.random.uniform("sampled", 0.0, 1.0, (SAMPLED,))),
             "scored": scored,
         }
 

@@ -92,7 +92,7 @@ class Rotation(PretextTask):
         """
         upright = region.crop("patch")
         # drawn twice, from the same stream: on the host to turn without waiting for the device, and on it as the answer
-        order = region.draws.shares("turns", (len(self.turns),)).argsort(axis=1)[:, : self.config.copies]
+        order = region.random.random("turns", (len(self.turns),)).argsort(axis=1)[:, : self.config.copies]
         rows = [
             torch.stack([turned(image, self.turns[place]) for place in places])
             for image, places in zip(upright, order.tolist(), strict=True)

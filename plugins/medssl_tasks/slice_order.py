@@ -75,10 +75,10 @@ class SliceOrder(PretextTask):
         cell = stack.shape[2] // count
         thick = next(d for d in range(cell, 0, -1) if d % self.encoder.divisor[0] == 0 and d + self._gap(d) <= cell)
         offsets = np.zeros((len(stack), count, 3), np.int64)
-        offsets[..., 0] = np.floor(region.draws.shares("jitter", (count,)) * (cell - thick + 1))
+        offsets[..., 0] = np.floor(region.random.random("jitter", (count,)) * (cell - thick + 1))
         tile = (thick, stack.shape[3], stack.shape[4])
         slabs = cut_tiles(stack, grid=(count, 1, 1), tile=tile, offsets=offsets)
-        return {"slabs": normalised_tiles(slabs), "shuffle": region.draws.permutations("shuffle", count)}
+        return {"slabs": normalised_tiles(slabs), "shuffle": region.random.permutations("shuffle", count)}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
         """Logistic loss of every pair of slabs."""

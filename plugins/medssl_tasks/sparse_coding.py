@@ -23,7 +23,7 @@ from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.region import Region
 
 LARGEST_CELL = 4  # voxels along an axis: what a dictionary of patches can cover
-MOST_ATOMS, MOST_WIDTH = 512, 256  # unless told; of the predictor
+MAX_ATOMS, MAX_WIDTH = 512, 256  # unless told; of the predictor
 SQUARINGS = 10
 
 
@@ -63,9 +63,9 @@ class SparseCoding(PretextTask):
         d, h, w = (stride // edge for stride, edge in zip(encoder.strides[level], self.cell, strict=True))
         self.places = (d, h, w)  # cells along each axis of one place of the level: more than 1 where it is coarse
         voxels = self.cell[0] * self.cell[1] * self.cell[2] * encoder.description.in_channels
-        atoms = min(MOST_ATOMS, 2 * voxels) if config.atoms == "auto" else int(config.atoms)
+        atoms = min(MAX_ATOMS, 2 * voxels) if config.atoms == "auto" else int(config.atoms)
         self.dictionary = nn.Parameter(torch.randn(atoms, voxels))
-        width = min(MOST_WIDTH, max(32, atoms // 2))
+        width = min(MAX_WIDTH, max(32, atoms // 2))
         self.predictor = VoxelHead(encoder, d * h * w * atoms, width=width, level=level)
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:

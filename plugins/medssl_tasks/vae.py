@@ -66,7 +66,7 @@ class VAE(PretextTask):
         """
         target = region.crop("patch")
         places = [edge // stride for edge, stride in zip(target.shape[2:], self.encoder.strides[-1], strict=True)]
-        noise = region.draws.noise("latent", (self.config.latents, *places))
+        noise = region.random.noise("latent", (self.config.latents, *places))
         return {"target": target, "scored": region.valid("patch"), "noise": noise}
 
     def forward(self, views: dict[str, Tensor]) -> Step:

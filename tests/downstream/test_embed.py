@@ -51,8 +51,8 @@ def encoder_folder(tmp_path):
 
 
 def test_a_vector_is_the_mean_over_windows_that_cover_the_body(tmp_path):
-    draws = np.random.default_rng(0)
-    voxels = draws.integers(200, 900, (11, 20, 19)).astype(np.int16)  # (X, Y, Z): all of it is body
+    random = np.random.default_rng(0)
+    voxels = random.integers(200, 900, (11, 20, 19)).astype(np.int16)  # (X, Y, Z): all of it is body
     scan = write_volume(tmp_path, "a", Volume(voxels, np.eye(4)), modality="MR", label=None, policy=StorePolicy())
     assert scan.body_box == ((0, 0, 0), (19, 20, 11))
     image = scan.normalised().numpy()  # (19, 20, 11)

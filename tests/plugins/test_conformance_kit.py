@@ -37,7 +37,7 @@ class Good(medssl.PretextTask):
     def views(self, region):
         scan = region.crop("patch")
         shape = tuple(scan.shape[2:])
-        hidden = medssl.block_mask(region.draws, "hidden", shape=shape, block=(8, 8, 8), ratio=self.config.ratio)
+        hidden = medssl.block_mask(region.random, "hidden", shape=shape, block=(8, 8, 8), ratio=self.config.ratio)
         return {"scan": scan, "hidden": hidden}
 
     def guess(self, views):
@@ -273,7 +273,7 @@ FAULTS = [
     (KnowsOneChannelOnly, channels.several_channels_work, "two channels it fails: .* encoder.description.in_channels"),
     (LooksAtTheFirstChannelOnly, channels.several_channels_work, "only one reaches the encoder"),
     (WritesToItsViews, checks.forward_leaves_views_alone, "forward changes view 'scan' in place"),
-    (DrawsFromNumpy, checks.the_same_numbers_give_the_same_views, "view 'hidden' differs .* Draw from region.draws"),
+    (DrawsFromNumpy, checks.the_same_numbers_give_the_same_views, "view 'hidden' differs .* Draw from region.random"),
     (HasAnUnusedParameter, checks.every_parameter_learns, "2 parameters get no gradient .forgotten.weight"),
     (DetachesTheEncoder, checks.every_parameter_learns, "the loss does not reach the encoder"),
     (LogsItsGraph, checks.the_step_is_complete, "term 'loss' carries its graph.* Add .detach"),
@@ -344,5 +344,5 @@ def test_the_workbench_hands_over_what_the_loader_would_with_edges_that_differ()
     region = bench.region(bench.task(), batch=2)
     assert region.crop("patch").shape == (2, 1, *PATCH)
     assert len(set(PATCH)) == 3
-    first, second = (bench.region(bench.task(), batch=4, rank=rank, world=2).numbers for rank in range(2))
+    first, second = (bench.region(bench.task(), batch=4, rank=rank, world_size=2).numbers for rank in range(2))
     assert (first, second) == ((0, 1), (2, 3))

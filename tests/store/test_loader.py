@@ -65,7 +65,7 @@ def test_a_restart_goes_on_where_the_first_run_stopped(plan):
 
 
 def test_two_ranks_read_the_two_halves_of_the_batch(plan):
-    whole, halves = batches(plan, 1)[0], [batches(plan, 1, rank=r, world=2)[0] for r in range(2)]
+    whole, halves = batches(plan, 1)[0], [batches(plan, 1, rank=r, world_size=2)[0] for r in range(2)]
     assert halves[0].numbers + halves[1].numbers == whole.numbers
     assert halves[0].scan_ids + halves[1].scan_ids == whole.scan_ids
     assert torch.equal(torch.cat([h.crops["patch"] for h in halves]), whole.crops["patch"])

@@ -59,16 +59,16 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
     assert not any(same(x, y) for x, y in zip(one.batch(0), another.batch(0), strict=True))
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_ranks_share_the_global_batch(world):
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_the_global_batch(world_size):
     plan = BatchPlan([scan(f"s{i}") for i in range(7)], {"a": MOVED}, batch_size=8, seed=5)
-    parts = itertools.chain.from_iterable(plan.batch(3, rank=r, world=world) for r in range(world))
+    parts = itertools.chain.from_iterable(plan.batch(3, rank=r, world_size=world_size) for r in range(world_size))
     assert all(same(x, y) for x, y in zip(parts, plan.batch(3), strict=True))
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused():
     with pytest.raises(ConfigError, match="batch of 4 cannot be split over 3 ranks"):
-        BatchPlan([scan("s")], {"a": MOVED}, batch_size=4, seed=0).batch(0, rank=0, world=3)
+        BatchPlan([scan("s")], {"a": MOVED}, batch_size=4, seed=0).batch(0, rank=0, world_size=3)
 
 
 def test_every_scan_is_visited_once_per_epoch_in_another_order():

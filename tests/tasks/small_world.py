@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.testing import TinyEncoder
 
 SHAPE = (16, 20, 24)
@@ -25,7 +25,7 @@ class SmallRegion:
         self.numbers = tuple(range(first, first + len(volume)))
         self.scan_ids = tuple(f"phantom-{number}" for number in self.numbers)
         self.device, self.spacing_mm = volume.device, torch.ones(len(volume), 3)
-        self.draws = Draws(seed, self.numbers, volume.device)
+        self.random = SampleRandom(seed, self.numbers, volume.device)
         self.inside = torch.ones_like(volume, dtype=torch.bool) if valid is None else valid
         self.scan_shape = torch.tensor(volume.shape[2:], dtype=torch.float32).expand(len(volume), 3)
 
@@ -43,18 +43,18 @@ class SmallRegion:
 
 def phantoms(batch: int = 2, shape=SHAPE, *, seed: int = 0) -> Tensor:
     """(B, 1, D, H, W) bodies in air: balls on a ramp in an ellipsoid, all different; mean 0, deviation 1."""
-    draws = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
     z, y, x = torch.meshgrid(*(torch.linspace(-1, 1, edge) for edge in shape), indexing="ij")
     volumes = []
     for _ in range(batch):
-        ramp = torch.rand(3, generator=draws) - 0.5
+        ramp = torch.rand(3, generator=random) - 0.5
         body = (z / 0.9) ** 2 + (y / 0.8) ** 2 + (x / 0.95) ** 2 < 1
         volume = body * (1.0 + ramp[0] * z + ramp[1] * y + ramp[2] * x)
         for _ in range(3):
-            cz, cy, cx = (torch.rand(3, generator=draws) - 0.5) * 1.2
-            height = 1.0 + 2.0 * torch.rand((), generator=draws)
+            cz, cy, cx = (torch.rand(3, generator=random) - 0.5) * 1.2
+            height = 1.0 + 2.0 * torch.rand((), generator=random)
             volume = volume + height * torch.exp(-((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2) / 0.06)
-        volume = volume + 0.02 * torch.randn(shape, generator=draws)
+        volume = volume + 0.02 * torch.randn(shape, generator=random)
         volumes.append((volume - volume.mean()) / volume.std())
     return torch.stack(volumes)[:, None]
 

@@ -94,9 +94,9 @@ def test_a_task_sees_its_own_crops_and_draws_its_own_numbers_whatever_stands_bes
     whole = region(subject)
     one, other = PartOfRegion(whole, "masked-volume"), PartOfRegion(whole, "rotation")
     assert torch.equal(one.crop("patch"), whole.crop("masked-volume/patch"))
-    assert not torch.equal(one.draws.uniform("x", 0.0, 1.0), other.draws.uniform("x", 0.0, 1.0))
+    assert not torch.equal(one.random.uniform("x", 0.0, 1.0), other.random.uniform("x", 0.0, 1.0))
     assert torch.equal(
-        one.draws.uniform("x", 0.0, 1.0), PartOfRegion(whole, "masked-volume").draws.uniform("x", 0.0, 1.0)
+        one.random.uniform("x", 0.0, 1.0), PartOfRegion(whole, "masked-volume").random.uniform("x", 0.0, 1.0)
     )
 
 

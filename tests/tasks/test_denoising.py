@@ -3,12 +3,14 @@ import torch
 from pydantic import ValidationError
 from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms
 
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl_tasks.denoising import Denoising, expected_square, grainy_noise
 
 
 def noise(grain, shape=(32, 36, 40)):
-    return grainy_noise(Draws(0, range(2), torch.device("cpu")), "n", like=torch.zeros(2, 1, *shape), grain=grain)
+    return grainy_noise(
+        SampleRandom(0, range(2), torch.device("cpu")), "n", like=torch.zeros(2, 1, *shape), grain=grain
+    )
 
 
 @pytest.mark.parametrize("grain", [1, 3, 4])

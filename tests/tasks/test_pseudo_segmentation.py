@@ -13,9 +13,9 @@ SHAPE = (16, 20, 12)
 
 
 def blobs(seed=0):
-    draws = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     centres = np.array([[0.0, 0.0, 0.0], [5.0, 0.0, 1.0], [0.0, 6.0, 2.0], [4.0, 5.0, -6.0]])
-    return torch.tensor(np.concatenate([c + draws.normal(0, 0.4, (50, 3)) for c in centres]), dtype=torch.float64)
+    return torch.tensor(np.concatenate([c + random.normal(0, 0.4, (50, 3)) for c in centres]), dtype=torch.float64)
 
 
 def make(**settings):

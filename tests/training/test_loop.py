@@ -43,7 +43,7 @@ class Denoise(nn.Module):
 
     def views(self, region: Region) -> dict[str, Tensor]:
         clean = region.crop("patch")
-        return {"clean": clean, "noisy": clean + 0.5 * region.draws.noise("noise", tuple(clean.shape[1:]))}
+        return {"clean": clean, "noisy": clean + 0.5 * region.random.noise("noise", tuple(clean.shape[1:]))}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
         error = (self.net(views["noisy"]) - views["clean"]).square().flatten(1).mean(1)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from medssl.errors import PluginError
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.adapter import PerSample
 
 
@@ -14,8 +14,8 @@ def monai():
     return monai.transforms
 
 
-def draws(*numbers: int) -> Draws:
-    return Draws(7, numbers, torch.device("cpu"))
+def random(*numbers: int) -> SampleRandom:
+    return SampleRandom(7, numbers, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -31,33 +31,33 @@ def chain(monai):
 
 def test_a_sample_gets_the_same_numbers_in_any_batch_and_after_any_past(monai, images):
     per_sample = PerSample(chain(monai))
-    together = per_sample(images, draws(4, 5, 6), "view")
-    alone = per_sample(images[1:2], draws(5), "view")
+    together = per_sample(images, random(4, 5, 6), "view")
+    alone = per_sample(images[1:2], random(5), "view")
     assert torch.equal(together[1], alone[0])
-    assert torch.equal(per_sample(images, draws(4, 5, 6), "view"), together)
-    assert not torch.equal(per_sample(images, draws(4, 5, 6), "other view"), together)
+    assert torch.equal(per_sample(images, random(4, 5, 6), "view"), together)
+    assert not torch.equal(per_sample(images, random(4, 5, 6), "other view"), together)
 
 
 def test_samples_of_a_batch_differ(monai):
-    out = PerSample(monai.RandGaussianNoise(1.0))(torch.zeros(2, 1, 4, 4, 4), draws(0, 1), "view")
+    out = PerSample(monai.RandGaussianNoise(1.0))(torch.zeros(2, 1, 4, 4, 4), random(0, 1), "view")
     assert not torch.equal(out[0], out[1])
 
 
 def test_the_input_is_left_alone_even_by_transforms_that_write_to_it(monai, images):
     before = images.clone()
-    out = PerSample(chain(monai))(images, draws(0, 1, 2), "view")
+    out = PerSample(chain(monai))(images, random(0, 1, 2), "view")
     assert torch.equal(images, before)
     assert (out == 0).any()
 
 
 def test_the_result_is_a_plain_tensor(monai, images):
-    out = PerSample(monai.RandAffine(prob=1.0, rotate_range=0.3))(images, draws(0, 1, 2), "view")
+    out = PerSample(monai.RandAffine(prob=1.0, rotate_range=0.3))(images, random(0, 1, 2), "view")
     assert type(out) is torch.Tensor
 
 
 def test_one_sample_is_what_monai_makes_of_it(monai, images):
     transform = monai.ScaleIntensityRange(0.2, 0.8, 0.0, 1.0, clip=True)
-    out = PerSample(transform)(images, draws(0, 1, 2), "view")
+    out = PerSample(transform)(images, random(0, 1, 2), "view")
     assert np.allclose(out.numpy(), np.clip((images.numpy() - 0.2) / 0.6, 0, 1), atol=1e-6)
 
 
@@ -69,15 +69,15 @@ def test_dictionaries_move_images_and_labels_alike(monai, images):
             monai.RandRotate90d(["image", "label"], prob=0.0),
         ]
     )
-    out = PerSample(flip).on_dict({"image": images, "label": labels}, draws(0, 1, 2), "view")
+    out = PerSample(flip).on_dict({"image": images, "label": labels}, random(0, 1, 2), "view")
     assert torch.equal((out["image"] > 0.5).float(), out["label"])
     assert not torch.equal(out["image"], images)
 
 
 def test_samples_of_different_shapes_are_an_error(monai, images):
     with pytest.raises(PluginError, match="RandSpatialCrop made samples of different shapes"):
-        PerSample(monai.RandSpatialCrop((2, 2, 2), random_size=True))(images, draws(0, 1, 2), "view")
+        PerSample(monai.RandSpatialCrop((2, 2, 2), random_size=True))(images, random(0, 1, 2), "view")
 
 
 def test_any_callable_on_a_sample_will_do(images):
-    assert torch.equal(PerSample(lambda x: x + 1)(images, draws(0, 1, 2), "view"), images + 1)
+    assert torch.equal(PerSample(lambda x: x + 1)(images, random(0, 1, 2), "view"), images + 1)

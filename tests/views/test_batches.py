@@ -17,7 +17,7 @@ from medssl.errors import ConfigError
 from medssl.loading.crops import Crop
 from medssl.loading.loader import RegionLoader
 from medssl.loading.plan import BatchPlan
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views import transforms as ours
 from medssl.views.intensity import IntensityChain
 from medssl.views.masks import block_mask, cube_mask
@@ -54,11 +54,11 @@ def test_a_batch_of_different_samples_equals_the_samples_one_by_one(name, shape,
     images = torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(seed))
     before, numbers = images.clone(), [11 * i + 3 for i in range(batch)]
     transform = TRANSFORMS[name]()
-    together = transform(images, Draws(seed, numbers, CPU), "view")
+    together = transform(images, SampleRandom(seed, numbers, CPU), "view")
     assert torch.equal(images, before)
     assert together.data_ptr() != images.data_ptr()
     for row, number in enumerate(numbers):
-        alone = transform(images[row : row + 1], Draws(seed, [number], CPU), "view")
+        alone = transform(images[row : row + 1], SampleRandom(seed, [number], CPU), "view")
         assert torch.allclose(together[row], alone[0], atol=1e-4)
 
 
@@ -66,17 +66,17 @@ def test_a_batch_of_different_samples_equals_the_samples_one_by_one(name, shape,
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_safe(name, dtype):
     images = 2 * torch.randn(3, 1, 9, 10, 8, generator=torch.Generator().manual_seed(0))
-    draws, transform = Draws(1, [0, 1, 2], CPU), TRANSFORMS[name]()
-    out = transform(images.to(dtype), draws, "view")
+    random, transform = SampleRandom(1, [0, 1, 2], CPU), TRANSFORMS[name]()
+    out = transform(images.to(dtype), random, "view")
     assert out.dtype == dtype
     assert torch.isfinite(out).all()
-    exact = transform(images.to(dtype).float(), draws, "view")
+    exact = transform(images.to(dtype).float(), random, "view")
     assert (out.float() - exact).abs().mean() < 0.02 * exact.std()
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_flat_images_stay_finite(name):
-    out = TRANSFORMS[name]()(torch.full((3, 1, 6, 7, 8), -1.5), Draws(1, [0, 1, 2], CPU), "view")
+    out = TRANSFORMS[name]()(torch.full((3, 1, 6, 7, 8), -1.5), SampleRandom(1, [0, 1, 2], CPU), "view")
     assert torch.isfinite(out).all()
 
 
@@ -130,8 +130,8 @@ class HostVisits(TorchFunctionMode):
 def test_no_transform_visits_the_host(name):
     images = torch.randn(4, 1, 20, 20, 20)
     with HostVisits() as watch:
-        TRANSFORMS[name]()(images, Draws(1, range(4), CPU), "view")
-        block_mask(Draws(1, range(4), CPU), "m", shape=(20, 20, 20), block=(5, 5, 5), ratio=0.5)
+        TRANSFORMS[name]()(images, SampleRandom(1, range(4), CPU), "view")
+        block_mask(SampleRandom(1, range(4), CPU), "m", shape=(20, 20, 20), block=(5, 5, 5), ratio=0.5)
     assert watch.visits == []
 
 
@@ -176,15 +176,15 @@ def region_of(folder: Path, device: torch.device) -> Region:
 
 
 def chain_of(region: Region) -> torch.Tensor:
-    hidden = cube_mask(region.draws, "m", shape=(16, 14, 12), count=2, edge=(3, 5))
-    return IntensityChain(2.0)(region.crop("patch"), region.draws, "view") * hidden
+    hidden = cube_mask(region.random, "m", shape=(16, 14, 12), count=2, edge=(3, 5))
+    return IntensityChain(2.0)(region.crop("patch"), region.random, "view") * hidden
 
 
 def test_labels_follow_the_images_and_keep_their_classes():
     images = torch.nn.functional.interpolate(torch.randn(4, 1, 4, 4, 4), size=(16, 16, 16), mode="trilinear")
     labels = (images > 0.2).long() * 3
     transform = ours.BatchRandAffine(prob=1.0, rotate_range=(0.4, 0.4, 0.4), elastic_voxels=2.0)
-    moved, moved_labels = transform.with_labels(images, labels, Draws(1, range(4), CPU), "view")
+    moved, moved_labels = transform.with_labels(images, labels, SampleRandom(1, range(4), CPU), "view")
     assert moved_labels.dtype == torch.int64
     assert set(moved_labels.unique().tolist()) <= {0, 3}
     assert ((moved > 0.2) == (moved_labels == 3)).float().mean() > 0.9

@@ -5,7 +5,7 @@ from scipy.ndimage import correlate1d
 from scipy.stats import norm
 
 from medssl.errors import ConfigError
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views import intensity
 from medssl.views.intensity import IntensityChain, blur, gamma, low_resolution, scale_and_shift, stretch_contrast
 
@@ -17,8 +17,8 @@ def images(batch: int = 6, shape=(9, 12, 11), channels: int = 1) -> torch.Tensor
     return torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def draws(numbers=range(6), seed=3) -> Draws:
-    return Draws(seed, list(numbers), CPU)
+def random(numbers=range(6), seed=3) -> SampleRandom:
+    return SampleRandom(seed, list(numbers), CPU)
 
 
 def everything_happens(monkeypatch) -> None:
@@ -30,15 +30,15 @@ def everything_happens(monkeypatch) -> None:
 def test_a_batch_equals_its_samples_one_by_one(monkeypatch):
     everything_happens(monkeypatch)
     x = images()
-    together = IntensityChain(STRONG)(x, draws(), "view")
+    together = IntensityChain(STRONG)(x, random(), "view")
     for row in range(6):
-        alone = IntensityChain(STRONG)(x[row : row + 1], draws([row]), "view")
+        alone = IntensityChain(STRONG)(x[row : row + 1], random([row]), "view")
         assert torch.allclose(together[row], alone[0], atol=1e-5)
 
 
 def test_every_sample_and_every_view_has_parameters_of_its_own():
     x = images(1).expand(6, -1, -1, -1, -1)
-    a, b = (IntensityChain()(x, draws(), view) for view in "ab")
+    a, b = (IntensityChain()(x, random(), view) for view in "ab")
     assert not torch.equal(a, b)
     assert len({float(v.sum()) for v in a}) > 1
 
@@ -47,23 +47,23 @@ def test_the_input_is_left_alone(monkeypatch):
     everything_happens(monkeypatch)
     x = images()
     before = x.clone()
-    out = IntensityChain()(x, draws(), "view")
+    out = IntensityChain()(x, random(), "view")
     assert torch.equal(x, before)
     assert out.data_ptr() != x.data_ptr()
-    assert IntensityChain(0.0)(x, draws(), "view").data_ptr() != x.data_ptr()
+    assert IntensityChain(0.0)(x, random(), "view").data_ptr() != x.data_ptr()
 
 
 def test_strength_zero_changes_nothing_and_more_strength_changes_more(monkeypatch):
     everything_happens(monkeypatch)
     x = images()
-    change = [(IntensityChain(s)(x, draws(), "view") - x).abs().mean().item() for s in (0.0, 0.5, 1.0, 2.0)]
+    change = [(IntensityChain(s)(x, random(), "view") - x).abs().mean().item() for s in (0.0, 0.5, 1.0, 2.0)]
     assert change[0] == 0.0
     assert change == sorted(change)
 
 
 def test_each_step_happens_with_its_chance():
     x = images(1, (2, 2, 2)).expand(3000, -1, -1, -1, -1)
-    changed = (IntensityChain()(x, draws(range(3000)), "view") != x).flatten(1).any(dim=1).float().mean()
+    changed = (IntensityChain()(x, random(range(3000)), "view") != x).flatten(1).any(dim=1).float().mean()
     untouched = np.prod([1 - v for n, v in vars(intensity).items() if n.endswith("_CHANCE")])
     # A low-resolution zoom near one leaves a 2-voxel edge as it is.
     assert float(changed) == pytest.approx(1 - untouched, abs=0.06)
@@ -73,10 +73,10 @@ def test_each_step_happens_with_its_chance():
 def test_half_precision_stays_finite_and_close(monkeypatch, dtype):
     everything_happens(monkeypatch)
     x = images() * 3
-    out = IntensityChain()(x.to(dtype), draws(), "view")
+    out = IntensityChain()(x.to(dtype), random(), "view")
     assert out.dtype == dtype
     assert torch.isfinite(out).all()
-    reference = IntensityChain()(x.to(dtype).float(), draws(), "view")
+    reference = IntensityChain()(x.to(dtype).float(), random(), "view")
     assert (out.float() - reference).abs().mean() < 0.02
 
 

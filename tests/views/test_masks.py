@@ -3,14 +3,14 @@ import pytest
 import torch
 
 from medssl.errors import ConfigError
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views.masks import block_mask, cube_mask, token_mask
 
 CPU = torch.device("cpu")
 
 
-def draws(*numbers: int) -> Draws:
-    return Draws(3, numbers, CPU)
+def random(*numbers: int) -> SampleRandom:
+    return SampleRandom(3, numbers, CPU)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def draws(*numbers: int) -> Draws:
 )
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.75, 1.0])
 def test_exactly_the_asked_share_of_blocks_is_hidden_whole(shape, block, ratio):
-    mask = block_mask(draws(0, 1, 2), "m", shape=shape, block=block, ratio=ratio)
+    mask = block_mask(random(0, 1, 2), "m", shape=shape, block=block, ratio=ratio)
     assert mask.shape == (3, 1, *shape)
     assert mask.dtype == torch.bool
     cells = [-(-s // b) for s, b in zip(shape, block, strict=True)]
@@ -32,16 +32,16 @@ def test_exactly_the_asked_share_of_blocks_is_hidden_whole(shape, block, ratio):
 
 
 def test_samples_differ_and_do_not_depend_on_their_neighbours():
-    many = block_mask(draws(0, 1, 2), "m", shape=(16, 16, 16), block=(4, 4, 4), ratio=0.5)
-    one = block_mask(draws(1), "m", shape=(16, 16, 16), block=(4, 4, 4), ratio=0.5)
+    many = block_mask(random(0, 1, 2), "m", shape=(16, 16, 16), block=(4, 4, 4), ratio=0.5)
+    one = block_mask(random(1), "m", shape=(16, 16, 16), block=(4, 4, 4), ratio=0.5)
     assert torch.equal(many[1], one[0])
     assert not torch.equal(many[0], many[1])
-    other = block_mask(draws(1), "n", shape=(16, 16, 16), block=(4, 4, 4), ratio=0.5)
+    other = block_mask(random(1), "n", shape=(16, 16, 16), block=(4, 4, 4), ratio=0.5)
     assert not torch.equal(one, other)
 
 
 def test_every_block_is_hidden_as_often_as_any_other():
-    counts = torch.stack([token_mask(draws(n), "m", tokens=27, ratio=0.6)[0] for n in range(2000)]).float().mean(dim=0)
+    counts = torch.stack([token_mask(random(n), "m", tokens=27, ratio=0.6)[0] for n in range(2000)]).float().mean(dim=0)
     assert counts.min() > 0.5
     assert counts.max() < 0.7
 
@@ -49,13 +49,13 @@ def test_every_block_is_hidden_as_often_as_any_other():
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])
 def test_a_ratio_that_is_no_share_is_refused(ratio):
     with pytest.raises(ConfigError, match="mask ratio"):
-        token_mask(draws(0), "m", tokens=8, ratio=ratio)
+        token_mask(random(0), "m", tokens=8, ratio=ratio)
 
 
 def test_cubes_are_cuboids_inside_the_patch_with_edges_of_the_asked_length():
     seen = set()
     for n in range(60):
-        mask = cube_mask(draws(n), "m", shape=(9, 10, 14), count=1, edge=(2, 4))[0, 0].numpy()
+        mask = cube_mask(random(n), "m", shape=(9, 10, 14), count=1, edge=(2, 4))[0, 0].numpy()
         sizes = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
         assert mask.sum() == np.prod([len(s) for s in sizes])
         assert all(len(s) == s[-1] - s[0] + 1 for s in sizes)
@@ -64,12 +64,12 @@ def test_cubes_are_cuboids_inside_the_patch_with_edges_of_the_asked_length():
 
 
 def test_cubes_add_up_and_are_the_same_in_any_batch():
-    many = cube_mask(draws(3, 4), "m", shape=(12, 12, 12), count=5, edge=(3, 3))
-    assert torch.equal(many[1], cube_mask(draws(4), "m", shape=(12, 12, 12), count=5, edge=(3, 3))[0])
+    many = cube_mask(random(3, 4), "m", shape=(12, 12, 12), count=5, edge=(3, 3))
+    assert torch.equal(many[1], cube_mask(random(4), "m", shape=(12, 12, 12), count=5, edge=(3, 3))[0])
     assert 27 <= int(many[0].sum()) <= 5 * 27
 
 
 @pytest.mark.parametrize("edge", [(0, 3), (4, 3), (3, 13)])
 def test_cubes_that_do_not_fit_are_refused(edge):
     with pytest.raises(ConfigError, match="mask edges"):
-        cube_mask(draws(0), "m", shape=(12, 12, 12), count=1, edge=edge)
+        cube_mask(random(0), "m", shape=(12, 12, 12), count=1, edge=edge)

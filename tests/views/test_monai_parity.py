@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.randomness import Draws
+from medssl.randomness import SampleRandom
 from medssl.views import transforms as ours
 
 # Float32 against float32 in another order of operations.
@@ -26,8 +26,8 @@ def images():
 
 
 def pieces(transform, images):
-    draws = Draws(5, range(BATCH), torch.device("cpu"))
-    parameters = transform.parameters(draws, "stream", images)
+    random = SampleRandom(5, range(BATCH), torch.device("cpu"))
+    parameters = transform.parameters(random, "stream", images)
     return transform.apply(images, parameters), parameters
 
 
@@ -148,9 +148,9 @@ def test_affine(monai, images):
         translate_range=(2.0, 3.0, 1.0),
         scale_range=(0.2, (-0.3, 0.1), 0.2),
     )
-    draws = Draws(5, range(BATCH), torch.device("cpu"))
-    out = transform.apply(images, transform.parameters(draws, "stream", images))
-    drawn = {n: transform._drawn(draws, f"stream/{n}", r).tolist() for n, r in transform.ranges.items()}
+    random = SampleRandom(5, range(BATCH), torch.device("cpu"))
+    out = transform.apply(images, transform.parameters(random, "stream", images))
+    drawn = {n: transform._drawn(random, f"stream/{n}", r).tolist() for n, r in transform.ranges.items()}
     expected = []
     for row, x in enumerate(images):
         affine = monai.Affine(
@@ -201,7 +201,7 @@ def test_elastic_displacement_is_the_cubic_b_spline_of_scipy():
 def test_mirroring_and_quarter_turns_move_whole_voxels():
     image = torch.randn(8, 1, 5, 6, 6)
     transform = ours.BatchRandAffine(prob=1.0, flip_prob=(0.5, 0.5, 0.5), rotate90=True)
-    out = transform(image, Draws(5, range(8), torch.device("cpu")))
+    out = transform(image, SampleRandom(5, range(8), torch.device("cpu")))
     turns = 0
     for x, y in zip(image, out, strict=True):
         variants = [torch.rot90(x.flip(f), k, (2, 3)) for k in range(4) for f in ([], [1], [2], [1, 2])]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from medssl.randomness import Draws, generator
+from medssl.randomness import SampleRandom, generator
 
 CPU = torch.device("cpu")
 
@@ -22,13 +22,13 @@ def test_numbers_of_seed_and_sample_are_not_mixed_up():
 @pytest.mark.parametrize("method", ["uniform", "normal", "permutations", "noise", "shares"])
 def test_a_sample_draws_the_same_in_any_batch_and_position(method):
     def draw(*numbers: int):
-        draws = Draws(1, numbers, CPU)
+        random = SampleRandom(1, numbers, CPU)
         calls = {
-            "uniform": lambda: draws.uniform("x", -1.0, 2.0, (3,)),
-            "normal": lambda: draws.normal("x", (3,)),
-            "permutations": lambda: draws.permutations("x", 9),
-            "noise": lambda: draws.noise("x", (2, 3)),
-            "shares": lambda: torch.from_numpy(draws.shares("x", (3,))),
+            "uniform": lambda: random.uniform("x", -1.0, 2.0, (3,)),
+            "normal": lambda: random.normal("x", (3,)),
+            "permutations": lambda: random.permutations("x", 9),
+            "noise": lambda: random.noise("x", (2, 3)),
+            "shares": lambda: torch.from_numpy(random.random("x", (3,))),
         }
         return calls[method]()
 
@@ -38,19 +38,19 @@ def test_a_sample_draws_the_same_in_any_batch_and_position(method):
 
 
 def test_streams_of_neighbouring_samples_are_uniform_together():
-    values = Draws(1, range(4000), CPU).uniform("x", 0.0, 1.0).numpy()
+    values = SampleRandom(1, range(4000), CPU).uniform("x", 0.0, 1.0).numpy()
     assert kstest(values, "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.06
 
 
 def test_noise_is_normal():
-    assert kstest(Draws(1, [3], CPU).noise("x", (4000,)).numpy()[0], "norm").pvalue > 1e-3
+    assert kstest(SampleRandom(1, [3], CPU).noise("x", (4000,)).numpy()[0], "norm").pvalue > 1e-3
 
 
 def test_chances_come_true_as_often_as_asked():
-    assert Draws(1, range(4000), CPU).chance("x", 0.3).float().mean() == pytest.approx(0.3, abs=0.03)
+    assert SampleRandom(1, range(4000), CPU).chance("x", 0.3).float().mean() == pytest.approx(0.3, abs=0.03)
 
 
 def test_drawing_for_some_samples_is_drawing_for_all_and_taking_those():
-    draws = Draws(1, [4, 8, 15, 16], CPU)
-    assert torch.equal(draws.of([2, 0]).uniform("x", 0.0, 1.0), draws.uniform("x", 0.0, 1.0)[[2, 0]])
+    random = SampleRandom(1, [4, 8, 15, 16], CPU)
+    assert torch.equal(random.of([2, 0]).uniform("x", 0.0, 1.0), random.uniform("x", 0.0, 1.0)[[2, 0]])

@@ -19,7 +19,7 @@ from medssl.cohort.reasons import Reason
 
 Values = npt.NDArray[Any]
 
-_MOST_RATIO = 1000
+_MAX_RATIO = 1000
 _SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOF_JPEG_LS = 0xF7
 _LOSSLESS = 0xC3
@@ -30,7 +30,7 @@ def decode_frame(data: bytes, codec: Codec, *, rows: int, columns: int, bits_all
 
     Raises Rejected with BAD_PIXELS where the codestream is damaged or is not of the size that the header tells.
     """
-    if rows * columns * bits_allocated // 8 > max(len(data), 64) * _MOST_RATIO:
+    if rows * columns * bits_allocated // 8 > max(len(data), 64) * _MAX_RATIO:
         raise Rejected(Reason.BAD_PIXELS, f"{len(data)} compressed bytes cannot hold {columns} x {rows} pixels")
     size = _SIZES[codec](data) if codec in _SIZES else (rows, columns, 1)
     if size != (rows, columns, 1):

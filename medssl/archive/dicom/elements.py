@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 Buffer: TypeAlias = bytes | mmap.mmap
 Elements: TypeAlias = dict[int, "bytes | list[Elements]"]
 
-MOST_DEPTH = 16
+MAX_DEPTH = 16
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 _UNDEFINED = 0xFFFFFFFF
@@ -32,7 +32,7 @@ Reader = Callable[[Buffer, int], tuple[int, ...]]
 # Eight bytes of an element's head to (tag of which the value is kept, else 0; bytes of head and value together, 0
 # where the length is in the four bytes behind them).
 Heads: TypeAlias = dict[bytes, tuple[int, int]]
-_MOST_HEADS = 8192  # a hostile archive has a new one in every file
+_MAX_HEADS = 8192  # a hostile archive has a new one in every file
 
 
 def _numbers(words: bytes, endian: Literal["little", "big"]) -> frozenset[int]:
@@ -167,7 +167,7 @@ class Walker:
 
     def _remember(self, heads: Heads, position: int, value: int, length: int, kept: int) -> None:
         """Note what the head at `position` says, where its eight bytes say all or the value is not kept."""
-        if len(heads) >= _MOST_HEADS:
+        if len(heads) >= _MAX_HEADS:
             heads.clear()
         if value == position + 8 and length < _LONG:
             heads[self.data[position:value]] = (kept, 8 + length)
@@ -200,8 +200,8 @@ class Walker:
         self, tag: int, vr: int, position: int, length: int, end: int, into: Elements | None, depth: int
     ) -> int:
         """Step through the items of a sequence, keeping them where `into` is given; returns where it ends."""
-        if depth > MOST_DEPTH:
-            raise Malformed(f"sequences nested deeper than {MOST_DEPTH}", too_deep=True)
+        if depth > MAX_DEPTH:
+            raise Malformed(f"sequences nested deeper than {MAX_DEPTH}", too_deep=True)
         if vr == _UNKNOWN[self.little] and self.explicit:
             # PS3.5 6.2.2: an unknown sequence of undefined length is written in implicit syntax, whatever surrounds it.
             inner = Walker(self.data, position, explicit=False, little=True)

@@ -10,7 +10,7 @@ from medssl.archive.dicom.values import Values
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Flag, Reason
 
-MOST_FRAMES = 100_000
+MAX_FRAMES = 100_000
 
 
 def frames_of(values: Values, record: Record) -> tuple[tuple[Frame, ...], tuple[Flag, ...], int]:
@@ -60,7 +60,7 @@ def _classic(values: Values) -> Frame:
 def _enhanced(values: Values, record: Record) -> tuple[Frame, ...]:
     """Frames of an enhanced object: what is shared, overridden by what is said per frame (PS3.3 C.7.6.16)."""
     per_frame = values.items(tags.PER_FRAME)
-    if record.n_frames > MOST_FRAMES:
+    if record.n_frames > MAX_FRAMES:
         raise Rejected(Reason.TOO_LARGE, f"{record.n_frames} frames in one file")
     if len(per_frame) != record.n_frames:
         raise Rejected(
@@ -107,7 +107,7 @@ def _enhanced_frame(
         kernel=group(tags.CT_RECONSTRUCTION).text(tags.KERNEL),
         coil=group(tags.MR_COIL).text(tags.COIL),
         acquisition=content.short(tags.FRAME_ACQUISITION_NUMBER) or None,
-        instance=(whole.integer(tags.INSTANCE_NUMBER) or 0) * MOST_FRAMES + number,
+        instance=(whole.integer(tags.INSTANCE_NUMBER) or 0) * MAX_FRAMES + number,
         temporal=content.long(tags.TEMPORAL_INDEX),
         b_value=_first(diffusion.doubles(tags.B_VALUE)),
         gradient=diffusion.item(tags.DIFFUSION_GRADIENT).doubles(tags.GRADIENT) or None,

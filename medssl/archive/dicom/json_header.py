@@ -10,7 +10,7 @@ from medssl.archive.dicom.uids import EXPLICIT_LITTLE
 
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
-_MOST_DEPTH = 16
+_MAX_DEPTH = 16
 # Ends the header for the parser; what lies behind it is on the server.
 _PIXELS = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, 0)
 
@@ -30,7 +30,7 @@ def header_bytes(told: Mapping[str, Any]) -> bytes:
 
 
 def _dataset(told: Mapping[str, Any], depth: int) -> bytes:
-    if depth > _MOST_DEPTH:
+    if depth > _MAX_DEPTH:
         raise NotTold("sequences are nested too deep")
     return b"".join(_element(name, told[name], depth) for name in sorted(told) if "BulkDataURI" not in told[name])
 

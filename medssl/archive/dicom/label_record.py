@@ -16,7 +16,7 @@ from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Reason
 
-MOST_STRUCTURES, MOST_INSTANCES = 10_000, 100_000
+MAX_STRUCTURES, MAX_INSTANCES = 10_000, 100_000
 
 
 class Structure(NamedTuple):
@@ -71,7 +71,7 @@ def read_label_record(
         raise Rejected(Reason.BAD_HEADER, "a label object without an instance UID")
     structures = tuple(_rois(values) if record.sop_class == RT_STRUCTURE else _segments(values))
     instances = tuple(sorted(set(_instances(values))))
-    if len(structures) > MOST_STRUCTURES or len(instances) > MOST_INSTANCES:
+    if len(structures) > MAX_STRUCTURES or len(instances) > MAX_INSTANCES:
         raise Rejected(Reason.TOO_LARGE, f"{len(structures)} structures on {len(instances)} images in one label object")
     series = tuple(sorted({uid for item in _series(values) if (uid := item.text(tags.SERIES_UID))}))
     return LabelRecord(record, _created(values), series, instances, structures)

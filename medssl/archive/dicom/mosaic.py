@@ -11,7 +11,7 @@ from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Reason
 
 _CSA_ELEMENTS = ("NumberOfImagesInMosaic", "SliceNormalVector", "B_value")
-_MOST_CSA_ITEMS = 1000
+_MAX_CSA_ITEMS = 1000
 
 
 def mosaic_frames(values: Values, record: Record, whole: Frame) -> tuple[tuple[Frame, ...], int]:
@@ -101,7 +101,7 @@ def _csa_elements(raw: bytes) -> Iterator[tuple[str, list[bytes]]]:
     newer = raw.startswith(b"SV10")
     position, odd = (16, 0) if newer else (8, 0)
     n_elements = int(struct.unpack_from("<I", raw, position - 8)[0])
-    if n_elements > _MOST_CSA_ITEMS:
+    if n_elements > _MAX_CSA_ITEMS:
         raise ValueError(f"{n_elements} elements")
     for number in range(n_elements):
         n_values, n_items = struct.unpack_from("<64xi8xi", raw, position)
@@ -109,7 +109,7 @@ def _csa_elements(raw: bytes) -> Iterator[tuple[str, list[bytes]]]:
         position += 84
         if number == 1 and not newer:
             odd = n_items
-        if n_items > _MOST_CSA_ITEMS:
+        if n_items > _MAX_CSA_ITEMS:
             raise ValueError(f"{n_items} items in an element")
         texts = []
         for _ in range(n_items):

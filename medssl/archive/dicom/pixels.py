@@ -26,7 +26,7 @@ Values = npt.NDArray[Any]
 _PIXEL_DATA, _LAST = 0x7FE00010, 0x7FE0FFFF
 _PIXEL_TAG = b"\xe0\x7f\x10\x00"
 _UNDEFINED = 0xFFFFFFFF
-_MOST_FRAGMENTS = 200_000
+_MAX_FRAGMENTS = 200_000
 
 
 @dataclass(frozen=True)
@@ -256,8 +256,8 @@ def _fragments(data: Buffer, position: int) -> tuple[tuple[int, ...], list[tuple
             offsets = struct.unpack(f"<{length // 4}I", data[begin : begin + length // 4 * 4])
         else:
             fragments.append((begin, end))
-        if len(fragments) > _MOST_FRAGMENTS:
-            raise Rejected(Reason.BAD_PIXELS, f"more than {_MOST_FRAGMENTS} fragments")
+        if len(fragments) > _MAX_FRAGMENTS:
+            raise Rejected(Reason.BAD_PIXELS, f"more than {_MAX_FRAGMENTS} fragments")
         position = end
     if not fragments:
         raise Rejected(Reason.TRUNCATED, "it has no compressed pixels")

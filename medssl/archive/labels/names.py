@@ -16,7 +16,7 @@ from medssl.archive.labels.terms import word_of_codes, word_of_name
 from medssl.archive.privacy.csv_table import read_table
 from medssl.errors import DataError, UsageError
 
-MOST_LABELS = 255
+MAX_LABELS = 255
 _NAMES, _VALUES = "label_object_names", "label_object_values"
 
 
@@ -75,8 +75,8 @@ def numbered(
             used = {*values.values(), *taken.values()}
             free = next(number for number in range(1, len(used) + 2) if number not in used)
             values[label] = taken.get(label.casefold(), free)
-    if len(values) > MOST_LABELS:
-        raise DataError(f"the label objects have {len(values)} labels, {MOST_LABELS} fit. Choose with --label-names.")
+    if len(values) > MAX_LABELS:
+        raise DataError(f"the label objects have {len(values)} labels, {MAX_LABELS} fit. Choose with --label-names.")
     if values != before:
         index.put_fact(_VALUES, json.dumps(values))
     return values

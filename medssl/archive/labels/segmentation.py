@@ -18,13 +18,13 @@ from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Flag, Reason
 
-MOST_FRAMES = 200_000
-_MOST_FRAME_PIXELS = 1 << 26
+MAX_FRAMES = 200_000
+_MAX_FRAME_PIXELS = 1 << 26
 _FRAMES_AT_ONCE = 32
 _VALUES = frozenset({
     tags.ROWS, tags.COLUMNS, tags.FRAMES, tags.BITS_ALLOCATED, tags.BITS_STORED, tags.HIGH_BIT, tags.SIGNED,
     tags.POSITION, tags.ORIENTATION, tags.PIXEL_SPACING, tags.SLICE_SPACING, tags.SLICE_THICKNESS,
-    label_tags.SEGMENTATION_TYPE, label_tags.REFERENCED_SEGMENT, label_tags.MOST_FRACTION,
+    label_tags.SEGMENTATION_TYPE, label_tags.REFERENCED_SEGMENT, label_tags.MAXIMUM_FRACTIONAL_VALUE,
 })  # fmt: skip
 _WANTED = Wanted(_VALUES, label_tags.FRAMES, lambda _: tags.LAST_OF_FRAMES)
 
@@ -71,7 +71,7 @@ def _layout(dataset: Dataset, limits: Limits) -> PixelFormat:
     bits = values.short(tags.BITS_ALLOCATED)
     if not rows or not columns or bits not in (1, 8, 16) or n_frames < 1:
         raise Rejected(Reason.BAD_HEADER, f"{n_frames} frames of {columns} x {rows} pixels of {bits} bits")
-    if n_frames > MOST_FRAMES or rows * columns > _MOST_FRAME_PIXELS:
+    if n_frames > MAX_FRAMES or rows * columns > _MAX_FRAME_PIXELS:
         raise Rejected(Reason.TOO_LARGE, f"{n_frames} frames of {columns} x {rows} pixels")
     codec = CODECS.get(dataset.syntax)
     if codec is None or (bits == 1 and codec not in ("native", "deflated")):
@@ -164,7 +164,7 @@ def _masks(
     if kind == "BINARY":
         yield stored != 0, values[frame.segment]
         return
-    most = header.short(label_tags.MOST_FRACTION)
+    most = header.short(label_tags.MAXIMUM_FRACTIONAL_VALUE)
     if not most:
         raise Rejected(Reason.BAD_HEADER, "a fractional segmentation that does not tell its maximum")
     yield stored.astype(np.uint32) * 2 >= most, values[frame.segment]

@@ -10,7 +10,7 @@ from medssl.cohort.reasons import Reason
 
 _CHUNK = 1 << 18
 # Deflate cannot compress better than 1032:1 (zlib's technical details); what claims more is not there.
-_MOST_RATIO = 1032
+_MAX_RATIO = 1032
 _SKIP_CHUNK = 1 << 20
 
 
@@ -64,7 +64,7 @@ class BoundedReader:
 
         Raises Rejected with TRUNCATED, before allocating where the file is plainly too small.
         """
-        most = self._size * (_MOST_RATIO if self._inflater else 1)
+        most = self._size * (_MAX_RATIO if self._inflater else 1)
         if offset + count > most:
             raise Rejected(Reason.TRUNCATED, f"{count} bytes of voxels cannot lie in a file of {self._size} bytes")
         position = len(start)

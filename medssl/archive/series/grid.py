@@ -20,9 +20,9 @@ from medssl.cohort.reasons import Flag, Reason
 SAME_POSITION_MM = 0.01
 _EVEN_SHARE, _EVEN_MM = 0.02, 0.1
 _SHIFT_MM = 0.1
-_MOST_TILT_DEG = 35.0
+_MAX_TILT_DEG = 35.0
 # Below this the shear moves the last slice by less than positions are rounded.
-_LEAST_TILT_DEG = 0.05
+_MIN_TILT_DEG = 0.05
 _ORTHONORMAL = 0.01
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -138,7 +138,7 @@ def _grid(
 ) -> Grid:
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     tilt_deg = math.degrees(math.acos(min(1.0, abs(float(step @ normal)) / float(np.linalg.norm(step)))))
-    if tilt_deg > _MOST_TILT_DEG:
+    if tilt_deg > _MAX_TILT_DEG:
         raise Rejected(Reason.TILT_TOO_LARGE, f"slices are sheared by {tilt_deg:.1f} degrees")
     affine = np.eye(4)
     # PS3.3 C.7.6.2.1.1: the column index moves along the first direction by the second spacing, and vice versa.
@@ -146,7 +146,7 @@ def _grid(
     affine[:3, 1] = column / np.linalg.norm(column) * pixel_spacing_mm[0]
     affine[:3, 2] = step
     affine[:3, 3] = first_mm
-    tilted = (Flag.F_TILT,) if tilt_deg > _LEAST_TILT_DEG else ()
+    tilted = (Flag.F_TILT,) if tilt_deg > _MIN_TILT_DEG else ()
     return Grid(_LPS_TO_RAS @ affine, abs(float(step @ normal)), tilt_deg, (*flags, *tilted))
 
 

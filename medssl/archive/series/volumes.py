@@ -47,7 +47,7 @@ _SINGLE_KEYS: tuple[Key, ...] = (
 
 
 Order = tuple[float | int | str, ...]
-_LEAST_PASS = 3  # slices; with fewer in a pass any order would be an interleaved one
+_MIN_PASS = 3  # slices; with fewer in a pass any order would be an interleaved one
 
 
 def sort_key(one: Slice) -> Order:
@@ -159,7 +159,7 @@ def _same_path(whole: Sequence[Sequence[Slice]], pieces: Sequence[Sequence[Slice
     path = [one.place for one in whole[0]]
     steps = [after - before for before, after in pairwise(path)]
     passes = abs(steps[0]) if steps else 1
-    if sum(step != steps[0] for step in steps) != passes - 1 or (passes > 1 and len(path) < _LEAST_PASS * passes):
+    if sum(step != steps[0] for step in steps) != passes - 1 or (passes > 1 and len(path) < _MIN_PASS * passes):
         return False
     when = {place: number for number, place in enumerate(path)}
     return all(when[one.place] < when[after.place] for piece in pieces for one, after in pairwise(piece))

@@ -68,7 +68,7 @@ def explain(
         return
     for one in found:
         typer.echo(f"{one.what} {one.name}: {one.verdict}")
-        for line in (one.finding, one.action, *one.flags):
+        for line in (one.detail, one.action, *one.flags):
             if line:
                 typer.echo(f"  {line}")
 

@@ -95,4 +95,4 @@ def write_scan(task: Export) -> Outcome:
     except MemoryError:
         return Outcome(Reason.TOO_LARGE, f"it needs more memory than {task.limits.worker_bytes} bytes")
     digest = content_hash(loaded.volume)
-    return Outcome(reason=None, finding="", flags=loaded.flags, content_hash=digest, trim=loaded.trim)
+    return Outcome(reason=None, detail="", flags=loaded.flags, content_hash=digest, trim=loaded.trim)

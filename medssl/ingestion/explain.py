@@ -23,7 +23,7 @@ class Explanation:
     what: str
     name: str
     verdict: str
-    finding: str
+    detail: str
     action: str
     flags: tuple[str, ...]
 
@@ -39,7 +39,7 @@ def explain(index: Index, asked: str, *, show_paths: bool) -> list[Explanation]:
     for file in files:
         if file.reason is not None:
             name = str(file.path) if show_paths else file.kind
-            found.append(Explanation("file", name, file.reason, file.finding, file.reason.action, ()))
+            found.append(Explanation("file", name, file.reason, file.detail, file.reason.action, ()))
         if file.series is not None:
             series[file.series] = None
     for scan in index.scans():
@@ -74,8 +74,8 @@ def _as_labels(index: Index, paths: set[str]) -> Iterator[Explanation]:
             for label in source.labels:
                 if label.file.path in paths:
                     values = ", ".join(f"structure {number} as label {value}" for number, value in label.values)
-                    finding = f"it labels the scan {scan.scan_id}: {values}"
-                    yield Explanation("label", scan.scan_id, "accepted", finding, "", ())
+                    detail = f"it labels the scan {scan.scan_id}: {values}"
+                    yield Explanation("label", scan.scan_id, "accepted", detail, "", ())
 
 
 def _scan(scan: IndexedScan) -> Explanation:
@@ -83,11 +83,11 @@ def _scan(scan: IndexedScan) -> Explanation:
     row = parse_row(scan.row)
     outcome = parse_outcome(scan.outcome) if scan.outcome else None
     reason = outcome.reason if outcome and outcome.reason else (Reason(row.reason) if row.reason else None)
-    finding = outcome.finding if outcome and outcome.reason else scan.finding
+    detail = outcome.detail if outcome and outcome.reason else scan.detail
     flags = [*row.flags, *(outcome.flags if outcome else ())]
     if outcome and outcome.label_reason:
-        finding = f"{finding}; label left out: {outcome.label_finding} ({outcome.label_reason})".lstrip("; ")
+        detail = f"{detail}; label left out: {outcome.label_detail} ({outcome.label_reason})".lstrip("; ")
     if outcome and outcome.trim:
-        finding = f"{finding}; {outcome.trim.finding} ({outcome.trim.reason})"
+        detail = f"{detail}; {outcome.trim.detail} ({outcome.trim.reason})"
     meanings = tuple(f"{flag}: {Flag(flag).meaning}" for flag in dict.fromkeys(flags))
-    return Explanation("scan", scan.scan_id, reason or "accepted", finding, reason.action if reason else "", meanings)
+    return Explanation("scan", scan.scan_id, reason or "accepted", detail, reason.action if reason else "", meanings)

@@ -47,7 +47,7 @@ def load_scan(path: Path) -> Volume:
         sources = [scan.source for scan in planned if scan.source is not None]
         if len(sources) != 1:
             why = next((file for file in files if file.reason), None) if path.is_file() else None
-            reason = f" ({why.reason}: {why.finding})" if why else "".join(f" ({s.finding})" for s in planned[:1])
+            reason = f" ({why.reason}: {why.detail})" if why else "".join(f" ({s.detail})" for s in planned[:1])
             raise DataError(
                 f"{path} holds {len(sources)} scans{reason}. Name a NIfTI file or a folder with exactly one DICOM scan."
             )
@@ -55,7 +55,7 @@ def load_scan(path: Path) -> Volume:
         loaded = load_source(source, limits=limits)
         # Training can do with a part of a scan; who names one wants all of it, or to know.
         if isinstance(source, DicomSource) and loaded.trim and loaded.volume.shape[2] < len(source.slices):
-            raise Rejected(loaded.trim.reason, loaded.trim.finding)
+            raise Rejected(loaded.trim.reason, loaded.trim.detail)
         return loaded.volume
     except Rejected as rejected:
         raise rejected.about(path) from rejected

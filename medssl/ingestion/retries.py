@@ -55,6 +55,6 @@ def _label_lost(outcome: Outcome) -> Outcome:
     """Of a scan that was loaded without the label objects that it has."""
     if outcome.reason:
         return outcome
-    finding = "the worker died, or ran out of time, while it read the label"
+    detail = "the worker died, or ran out of time, while it read the label"
     flags = (*outcome.flags, Flag.F_LABEL_LEFT_OUT)
-    return replace(outcome, flags=flags, label_reason=Reason.LABEL_UNREADABLE, label_finding=finding)
+    return replace(outcome, flags=flags, label_reason=Reason.LABEL_UNREADABLE, label_detail=detail)

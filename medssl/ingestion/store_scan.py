@@ -47,11 +47,11 @@ def take_in(task: Intake) -> Outcome:
     problem = loaded.label_problem
     return Outcome(
         reason=None,
-        finding="",
+        detail="",
         flags=loaded.flags,
         labels=labels,
         content_hash=content_hash(loaded.volume),
         label_reason=problem.reason if problem else None,
-        label_finding=problem.finding if problem else "",
+        label_detail=problem.detail if problem else "",
         trim=loaded.trim,
     )

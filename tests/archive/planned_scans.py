@@ -31,7 +31,7 @@ def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
         for found in walk(folder)
         for name, stamp in found.files.items()
     ]
-    assert all(file.kind == "dicom" for file in files), [(file.path.name, file.reason, file.finding) for file in files]
+    assert all(file.kind == "dicom" for file in files), [(file.path.name, file.reason, file.detail) for file in files]
     chosen = Rules(**{"min_slices": 3, "limits": LIMITS} | rules)
     return [
         (replace(parse_row(scan.row), dataset=""), scan.source)

@@ -98,7 +98,7 @@ def test_what_kills_or_outlasts_a_decoder_costs_its_own_task_and_no_dask_worker(
             list(workers.run(fail, [7], timeout_s=6.0))
         assert list(workers.run(fail, [], timeout_s=6.0)) == []
     assert {task: one.result for task, one in done.items() if one.failure is None} == {0: 0, 1: 1, 3: 9, 6: 36}
-    assert (done[2].failure.reason, done[2].failure.finding) == (Reason.DECODER_CRASH, "the worker died (exit code -6)")
+    assert (done[2].failure.reason, done[2].failure.detail) == (Reason.DECODER_CRASH, "the worker died (exit code -6)")
     assert done[4].failure.reason is Reason.TIMEOUT
     assert "in fail" in "".join(caught.value.__notes__)
 

@@ -72,8 +72,8 @@ def test_a_damaged_slice_at_the_end_costs_itself_only(tmp_path, run_ingest, dama
     assert (left.n_files, left.series_id) == (1, kept.series_id)
     with read_index(tmp_path / "cohort" / "private") as index:
         (told, *_) = explain(index, kept.scan_id, show_paths=False)
-    assert "1 file is damaged" in told.finding
-    assert f"which costs 1 of 12 slices; slices 1 to 11 are used ({reason})" in told.finding
+    assert "1 file is damaged" in told.detail
+    assert f"which costs 1 of 12 slices; slices 1 to 11 are used ({reason})" in told.detail
 
 
 def test_a_damaged_slice_within_leaves_the_longest_run(tmp_path, run_ingest):
@@ -109,7 +109,7 @@ def test_two_damaged_copies_are_a_damaged_slice_and_sound_ones_that_differ_are_i
     loaded = load_source(parse_source(source), limits=LIMITS)
     assert_is(loaded.volume, series, slice(1, 11))
     assert (loaded.trim.n_files, loaded.trim.n_left_out) == (10, 6)
-    assert loaded.trim.finding.startswith("copies of 1 of 12 slices differ in their pixels, 4 files are damaged")
+    assert loaded.trim.detail.startswith("copies of 1 of 12 slices differ in their pixels, 4 files are damaged")
 
 
 def test_a_named_scan_is_all_there_or_refused(tmp_path):

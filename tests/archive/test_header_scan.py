@@ -20,7 +20,7 @@ def scanned(data: bytes) -> object:
     try:
         return record_of(read_dataset(lambda count: data[:count], data[:512], len(data), LIMITS), len(data))
     except Rejected as rejected:
-        return rejected.reason, rejected.finding
+        return rejected.reason, rejected.detail
 
 
 def header(tmp_path, **changes) -> bytes:

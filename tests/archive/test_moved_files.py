@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_listed_has_a_row_keeps_its_scans_and_is_tried_a
         assert (report.n_scans, report.n_loaded, report.reasons) == (2, 0, {"IO_ERROR": 1})
     with read_index(tmp_path / "cohort" / "private") as index:
         (told,) = explain(index, str(tmp_path / "a" / "s1"), show_paths=False)
-    assert (told.name, told.finding) == ("folder", "the folder cannot be listed (Permission denied)")
+    assert (told.name, told.detail) == ("folder", "the folder cannot be listed (Permission denied)")
     unlistable.folders = {tmp_path / "a"}
     nifti(tmp_path / "b" / "x.nii.gz", scan_voxels(1))
     assert run_ingest(tmp_path / "a", tmp_path / "b").reasons == {"IO_ERROR": 2}  # s1 and a itself

@@ -114,8 +114,8 @@ def test_one_object_that_cannot_be_had_costs_itself_after_a_few_tries_and_is_tri
         assert report.reasons == {"EMPTY_FILE": 1, "IO_ERROR": 1}
         assert len(calls) == 4  # once with many others, then three times alone
     with read_index(tmp_path / "cohort" / "private") as index:
-        findings = [file.finding for file in index.rejected_files()]
-    assert not any("Qvortrup" in finding for finding in findings)
+        details = [file.detail for file in index.rejected_files()]
+    assert not any("Qvortrup" in detail for detail in details)
     assert run_ingest(remote("memory://archive/2020")).reasons == {"EMPTY_FILE": 1, "NOT_DICOM": 1}
 
 

@@ -346,7 +346,7 @@ def test_explain_knows_a_label_that_is_used_and_one_that_is_not(tmp_path, run_in
         (label,) = explain(index, str(used), show_paths=False)
         (left_out,) = explain(index, str(unused), show_paths=False)
     assert (label.what, label.name, label.verdict) == ("label", scan_id, "accepted")
-    assert label.finding == f"it labels the scan {scan_id}: structure 1 as label 1, structure 2 as label 2"
+    assert label.detail == f"it labels the scan {scan_id}: structure 1 as label 1, structure 2 as label 2"
     assert left_out.verdict == "LABEL_NAMES"
 
 
@@ -357,4 +357,4 @@ def test_explain_knows_the_label_of_a_nifti_scan(tmp_path, run_ingest):
     (row,) = Cohort.open(tmp_path / "cohort").accepted()
     with read_index(tmp_path / "cohort" / "private") as index:
         found = explain(index, str(made.labels / name), show_paths=False)
-    assert [one.finding for one in found] == [f"it labels the scan {row.scan_id}"]
+    assert [one.detail for one in found] == [f"it labels the scan {row.scan_id}"]

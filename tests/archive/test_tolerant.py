@@ -109,7 +109,7 @@ def test_a_header_in_which_pydicom_loses_its_way_keeps_its_reason(tmp_path, dama
     path.write_bytes(damage(path.read_bytes()))
     found = verdict(path)
     assert found.reason is Reason.BAD_HEADER
-    assert "unknown value representation" in found.finding
+    assert "unknown value representation" in found.detail
 
 
 def test_no_more_is_read_than_a_header_may_be_long(tmp_path):

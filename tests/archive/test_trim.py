@@ -64,9 +64,7 @@ def test_a_slice_in_doubt_at_the_end_costs_itself_only(tmp_path, run_ingest):
     assert set(kept.flags) == {"F_DUP_INSTANCE", "F_TWINS_DIFFER"}
     with read_index(tmp_path / "cohort" / "private") as index:
         (told, *_) = explain(index, kept.scan_id, show_paths=False)
-    assert (
-        "copies of 1 of 12 slices differ in their pixels; slices 1 to 11 are used (SOP_UID_COLLISION)" in told.finding
-    )
+    assert "copies of 1 of 12 slices differ in their pixels; slices 1 to 11 are used (SOP_UID_COLLISION)" in told.detail
 
 
 def test_where_too_few_slices_are_left_the_scan_goes_until_fewer_are_asked_for(tmp_path, run_ingest):

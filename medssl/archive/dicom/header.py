@@ -43,7 +43,7 @@ def record_of(dataset: Dataset, size: int) -> Record:
         n_bytes = _pixel_bytes(record, size)
         return record._replace(frames=frames, flags=(*record.flags, *flags), grid=grid, pixel_bytes=n_bytes)
     except Rejected as rejected:
-        return record._replace(verdict=rejected.reason, finding=rejected.finding)
+        return record._replace(verdict=rejected.reason, detail=rejected.detail)
 
 
 def _plain(dataset: Dataset) -> Record:

@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One DICOM file. verdict, finding: why it can be no part of a scan, where it cannot.
+    """One DICOM file. verdict, detail: why it can be no part of a scan, where it cannot.
 
     patient, study, series, instance: real identifiers, for the private index only. grid: tiles per row of a mosaic or
     grid, else 0. padding: (lowest, highest) stored value that means 'no voxel'. pixel_at: first byte of native pixels
@@ -84,7 +84,7 @@ class Record(NamedTuple):
     frames: tuple[Frame, ...]
     flags: tuple[str, ...] = ()
     verdict: str | None = None
-    finding: str = ""
+    detail: str = ""
 
     @property
     def tile_shape(self) -> tuple[int, int]:

@@ -50,14 +50,14 @@ class Index:
                 before = self._db.execute("SELECT series FROM files WHERE folder = ? AND name = ?", where).fetchone()
                 self._db.execute(
                     "INSERT OR REPLACE INTO files (folder, name, size, mtime_ns, kind, reason, "
-                    "finding, series, record) VALUES (?,?,?,?,?,?,?,?,?)",
+                    "detail, series, record) VALUES (?,?,?,?,?,?,?,?,?)",
                     (
                         *where,
                         file.stamp.size,
                         file.stamp.mtime_ns,
                         file.kind,
                         file.reason,
-                        path_text(file.finding),
+                        path_text(file.detail),
                         file.series,
                         file.record,
                     ),
@@ -129,15 +129,15 @@ class Index:
 
     def _files(self, where: str, values: list[str]) -> Iterator[IndexedFile]:
         rows = self._db.execute(
-            "SELECT path, root, name, size, mtime_ns, kind, reason, finding, series, record FROM "
+            "SELECT path, root, name, size, mtime_ns, kind, reason, detail, series, record FROM "
             "files JOIN folders ON folder = folders.id "
             f"WHERE {where} ORDER BY path, name",
             values,
         )
-        for path, root, name, size, mtime_ns, kind, reason, finding, series, record in rows:
+        for path, root, name, size, mtime_ns, kind, reason, detail, series, record in rows:
             code = Reason(reason) if reason else None
             place = Path(text_path(path), text_path(name))
-            yield IndexedFile(place, text_path(root), Stamp(size, mtime_ns), kind, code, finding or "", series, record)
+            yield IndexedFile(place, text_path(root), Stamp(size, mtime_ns), kind, code, detail or "", series, record)
 
     def _folder(self, path: Path, root: Path) -> int:
         text = path_text(path)
@@ -186,7 +186,7 @@ class Index:
                 if old is not None and scan.source is None and old.source is not None:
                     unloaded.append(scan.scan_id)
                 if old is None or outcome is None or old.row != scan.row:
-                    values = (scan.scan_id, series, scan.source, scan.row, scan.finding, outcome, kept)
+                    values = (scan.scan_id, series, scan.source, scan.row, scan.detail, outcome, kept)
                     self._db.execute("INSERT OR REPLACE INTO scans VALUES (?,?,?,?,?,?,?)", values)
             self._db.executemany("DELETE FROM scans WHERE scan_id = ?", ((scan_id,) for scan_id in before))
             self._db.execute("DELETE FROM dirty WHERE series = ?", (series,))
@@ -260,8 +260,8 @@ class Index:
             return False
         with self._db:
             self._db.execute(
-                "UPDATE scans SET source = ?, row = ?, finding = ?, outcome = ?, kept = NULL WHERE scan_id = ?",
-                (before.source, before.row, before.finding, before.outcome, scan_id),
+                "UPDATE scans SET source = ?, row = ?, detail = ?, outcome = ?, kept = NULL WHERE scan_id = ?",
+                (before.source, before.row, before.detail, before.outcome, scan_id),
             )
         return True
 

@@ -18,7 +18,7 @@ class IndexedFile:
     stamp: Stamp
     kind: str
     reason: Reason | None
-    finding: str
+    detail: str
     series: str | None
     record: str | None
 
@@ -34,7 +34,7 @@ class IndexedScan:
     series: str
     source: str | None
     row: str
-    finding: str
+    detail: str
     outcome: str | None
     kept: str | None = None
 

@@ -20,7 +20,7 @@ class Trim:
     """
 
     reason: Reason
-    finding: str
+    detail: str
     shape: tuple[int, int, int]
     affine_ras_mm: tuple[float, ...]
     n_files: int
@@ -33,18 +33,18 @@ class Outcome:
     """What loading a scan came to. label_reason: why its label is left out, where it is. trim: what it lost."""
 
     reason: Reason | None
-    finding: str
+    detail: str
     flags: tuple[Flag, ...] = ()
     labels: tuple[int, ...] = ()
     content_hash: str | None = None
     label_reason: Reason | None = None
-    label_finding: str = ""
+    label_detail: str = ""
     trim: Trim | None = None
 
     @classmethod
     def of(cls, rejected: Rejected) -> "Outcome":
         """A scan that is left out."""
-        return cls(rejected.reason, rejected.finding)
+        return cls(rejected.reason, rejected.detail)
 
     def text(self) -> str:
         """As it lies in the index."""

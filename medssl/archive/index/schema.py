@@ -6,13 +6,13 @@ CREATE TABLE IF NOT EXISTS folders (id INTEGER PRIMARY KEY, path TEXT NOT NULL U
 CREATE TABLE IF NOT EXISTS files (
     id INTEGER PRIMARY KEY, folder INTEGER NOT NULL REFERENCES folders, name TEXT NOT NULL, size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
-    kind TEXT NOT NULL, reason TEXT, finding TEXT, series TEXT, record TEXT, vanished INTEGER NOT NULL DEFAULT 0,
+    kind TEXT NOT NULL, reason TEXT, detail TEXT, series TEXT, record TEXT, vanished INTEGER NOT NULL DEFAULT 0,
     UNIQUE (folder, name));
 CREATE INDEX IF NOT EXISTS files_of_series ON files (series) WHERE series IS NOT NULL;
 CREATE INDEX IF NOT EXISTS files_rejected ON files (reason) WHERE reason IS NOT NULL;
 CREATE TABLE IF NOT EXISTS dirty (series TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS scans (
-    scan_id TEXT PRIMARY KEY, series TEXT NOT NULL, source TEXT, row TEXT NOT NULL, finding TEXT NOT NULL DEFAULT '',
+    scan_id TEXT PRIMARY KEY, series TEXT NOT NULL, source TEXT, row TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '',
     outcome TEXT, kept TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS scans_of_series ON scans (series);
 CREATE INDEX IF NOT EXISTS scans_to_load ON scans (scan_id) WHERE outcome IS NULL AND source IS NOT NULL;

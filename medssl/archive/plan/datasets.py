@@ -33,9 +33,9 @@ def datasets_here(index: Index, label_roots: Sequence[Path]) -> dict[Path, Datas
             found, problem = None, rejected
         if found is not None:
             datasets[folder] = found
-        reason, finding = (problem.reason, problem.finding) if problem else (None, "")
-        if (reason, finding) != (file.reason, file.finding):
-            index.put_files([replace(file, reason=reason, finding=finding)])
+        reason, detail = (problem.reason, problem.detail) if problem else (None, "")
+        if (reason, detail) != (file.reason, file.detail):
+            index.put_files([replace(file, reason=reason, detail=detail)])
     return datasets
 
 

@@ -99,10 +99,10 @@ def plan_series(
         numbers[whose(scan.record)] += 1
         row = replace(row, flags=(*row.flags, *label.flags), dataset=dataset)
         source = source_json(replace(_source(scan, files, records), labels=label.objects))
-        finding = (
+        detail = (
             f"{scan.shape[2]} slices, tilt {scan.tilt_deg:.2f} degrees, volume {scan.volume + 1} of {scan.n_volumes}"
         )
-        scans.append(IndexedScan(row.scan_id, series, source, row_json(row), finding, None))
+        scans.append(IndexedScan(row.scan_id, series, source, row_json(row), detail, None))
     return scans + [_left_out_scan(series, part, pseudonyms, dataset, whose) for part in assembly.left_out]
 
 
@@ -115,7 +115,7 @@ def _left_out_scan(
     series: str, part: LeftOut, pseudonyms: Pseudonyms, dataset: str, whose: PatientOf = _of_one
 ) -> IndexedScan:
     row = replace(_left_out_row(part, _series_id(part.record, pseudonyms, whose), pseudonyms), dataset=dataset)
-    return IndexedScan(row.scan_id, series, None, row_json(row), part.finding, None)
+    return IndexedScan(row.scan_id, series, None, row_json(row), part.detail, None)
 
 
 def _row(scan: Assembled, series_id: str, number: int, pseudonyms: Pseudonyms) -> ManifestRow:
@@ -149,7 +149,7 @@ def _left_out_row(part: LeftOut, series_id: str, pseudonyms: Pseudonyms) -> Mani
     record = part.record
     patient, flags = _patient(record, pseudonyms)
     return ManifestRow(
-        scan_id=f"{series_id}-{pseudonyms.name('left-out', part.reason, part.finding)[:8]}",
+        scan_id=f"{series_id}-{pseudonyms.name('left-out', part.reason, part.detail)[:8]}",
         series_id=series_id,
         study_id=pseudonyms.name("study", record.study),
         patient_id=patient,

@@ -62,8 +62,8 @@ class LabelObjects:
         for number, file in enumerate(files_of(self.index, series)):
             record = parse_label_record(file.record or "").record
             if (why := self.verdicts.get(record.instance, absent)) is not None:
-                before = parts.get((why.reason, why.finding), LeftOut(why.reason, why.finding, (), record))
-                parts[why.reason, why.finding] = replace(before, files=(*before.files, number))
+                before = parts.get((why.reason, why.detail), LeftOut(why.reason, why.detail, (), record))
+                parts[why.reason, why.detail] = replace(before, files=(*before.files, number))
         return [parts[key] for key in sorted(parts)]
 
     def _candidate(self, file: IndexedFile, label: LabelRecord, scan: Assembled) -> "_Candidate":

@@ -94,10 +94,10 @@ class _Identify:
         row = self._row(file, None)
         return IndexedScan(row.scan_id, series_key(file.path), source_json(source), row_json(row), "", None)
 
-    def rejected(self, file: IndexedFile, reason: Reason, finding: str) -> IndexedScan:
+    def rejected(self, file: IndexedFile, reason: Reason, detail: str) -> IndexedScan:
         """A file that is left out."""
         row = self._row(file, reason)
-        return IndexedScan(row.scan_id, series_key(file.path), None, row_json(row), finding, None)
+        return IndexedScan(row.scan_id, series_key(file.path), None, row_json(row), detail, None)
 
     def _row(self, file: IndexedFile, reason: Reason | None) -> ManifestRow:
         import numpy as np

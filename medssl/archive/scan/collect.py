@@ -111,9 +111,9 @@ def _leaving(folder: Folder, index: Index, home: Path) -> list[IndexedFile]:
     if not folder.leaving:
         return []
     known = index.known(folder.path)
-    finding = "the link leads out of its source"
+    detail = "the link leads out of its source"
     return [
-        IndexedFile(folder.path / name, home, Stamp(0, 0), "other", Reason.SYMLINK_OUTSIDE_ROOT, finding, None, None)
+        IndexedFile(folder.path / name, home, Stamp(0, 0), "other", Reason.SYMLINK_OUTSIDE_ROOT, detail, None, None)
         for name in folder.leaving
         if name not in known
     ]
@@ -139,5 +139,5 @@ def _one_by_one(done: Done[Parcel, list[IndexedFile]], workers: Workers, timeout
             continue
         path, stamp = single.task.files[0]
         failure = single.failure or Rejected(Reason.SCAN_CRASH, "no answer")
-        found.append(IndexedFile(path, parcel.root, stamp, "other", Reason.SCAN_CRASH, failure.finding, None, None))
+        found.append(IndexedFile(path, parcel.root, stamp, "other", Reason.SCAN_CRASH, failure.detail, None, None))
     return found

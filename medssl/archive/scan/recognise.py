@@ -89,8 +89,8 @@ def left_out(path: Path, root: Path, stamp: Stamp, rejected: Rejected) -> Indexe
     if rejected.reason is Reason.ARCHIVE:
         kind = "archive"
         if not is_plain(path):
-            rejected = Rejected(Reason.ARCHIVE_NESTED, rejected.finding)
-    return IndexedFile(path, root, stamp, kind, rejected.reason, rejected.finding, None, None)
+            rejected = Rejected(Reason.ARCHIVE_NESTED, rejected.detail)
+    return IndexedFile(path, root, stamp, kind, rejected.reason, rejected.detail, None, None)
 
 
 def _recognised(path: Path, read: Start, size: int, limits: Limits) -> tuple[str, str, str]:

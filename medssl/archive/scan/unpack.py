@@ -102,5 +102,5 @@ def _forget(index: Index, archive: Path, listed: Iterable[Path]) -> None:
 def _opened(file: IndexedFile, problem: Rejected | None) -> IndexedFile:
     """The archive itself: no more left out, unless something is wrong with it."""
     if problem is None:
-        return replace(file, kind="opened", reason=None, finding="")
-    return replace(file, reason=problem.reason, finding=problem.finding)
+        return replace(file, kind="opened", reason=None, detail="")
+    return replace(file, reason=problem.reason, detail=problem.detail)

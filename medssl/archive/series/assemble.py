@@ -58,7 +58,7 @@ class LeftOut:
     """Files of a series that are part of no scan, and why."""
 
     reason: Reason
-    finding: str
+    detail: str
     files: tuple[int, ...]
     record: Record
 
@@ -98,7 +98,7 @@ def _usable(
     slices: list[Slice] = []
     for key, record in records:
         if record.verdict is not None:
-            left_out.append(LeftOut(Reason(record.verdict), record.finding, (key,), record))
+            left_out.append(LeftOut(Reason(record.verdict), record.detail, (key,), record))
             continue
         patient = patient_of(record)
         for frame in record.frames:
@@ -107,8 +107,8 @@ def _usable(
             if problem is None:
                 slices.append(one)
             else:
-                refused[problem.reason, problem.finding, patient].append(one)
-    left_out += [_left_out(Rejected(reason, finding), group) for (reason, finding, _), group in refused.items()]
+                refused[problem.reason, problem.detail, patient].append(one)
+    left_out += [_left_out(Rejected(reason, detail), group) for (reason, detail, _), group in refused.items()]
     return _without_copies(slices, left_out)
 
 
@@ -292,14 +292,14 @@ def _without_excess(scans: list[Assembled], rules: Rules, left_out: list[LeftOut
 def _left_out(rejected: Rejected, slices: Sequence[Slice]) -> LeftOut:
     files = tuple(sorted({one.file for one in slices}))
     first = min(slices, key=lambda one: (one.record.instance, one.frame.number))
-    return LeftOut(rejected.reason, rejected.finding, files, first.record)
+    return LeftOut(rejected.reason, rejected.detail, files, first.record)
 
 
 def _merged(left_out: list[LeftOut], patient_of: PatientOf) -> list[LeftOut]:
-    """One entry for each reason, finding and patient, in one order."""
+    """One entry for each reason, detail and patient, in one order."""
     merged: dict[tuple[Reason, str, Patient], LeftOut] = {}
     for part in left_out:
-        key = (part.reason, part.finding, patient_of(part.record))
+        key = (part.reason, part.detail, patient_of(part.record))
         before = merged.get(key)
         files = part.files if before is None else tuple(sorted({*before.files, *part.files}))
         record = part.record if before is None else min(before.record, part.record, key=lambda record: record.instance)

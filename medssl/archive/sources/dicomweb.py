@@ -176,7 +176,7 @@ class DicomWeb:
             if not listing:
                 raise
             raise DataError(
-                f"{self._url} does not list what it holds: {rejected.finding}. Check the URL and the credentials, "
+                f"{self._url} does not list what it holds: {rejected.detail}. Check the URL and the credentials, "
                 "then run the same command again: it continues where it stopped."
             ) from rejected
 

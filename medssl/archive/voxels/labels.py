@@ -57,4 +57,4 @@ def _draw(one: LabelObject, canvas: Canvas, problems: list[Rejected], limits: Li
 
 
 def _unreadable(rejected: Rejected) -> Rejected:
-    return Rejected(Reason.LABEL_UNREADABLE, f"{rejected.finding} ({rejected.reason})")
+    return Rejected(Reason.LABEL_UNREADABLE, f"{rejected.detail} ({rejected.reason})")

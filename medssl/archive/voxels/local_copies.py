@@ -75,10 +75,10 @@ def _as_it_is(file: DicomFile, copy: SourceFile, limits: Limits) -> DicomFile:
     path = Path(copy.path)
     found = scan_file(path, path.parent, Stamp(copy.size, copy.mtime_ns), limits=limits)
     if found.kind != "dicom":
-        raise Rejected(found.reason or Reason.BAD_HEADER, found.finding or "the instance is no image")
+        raise Rejected(found.reason or Reason.BAD_HEADER, found.detail or "the instance is no image")
     record = parse_record(found.record or "")
     if record.verdict:
-        raise Rejected(Reason(record.verdict), record.finding)
+        raise Rejected(Reason(record.verdict), record.detail)
     before = file.layout
     layout = replace(before, **{field.name: getattr(record, field.name) for field in fields(before)})
     same_grid = (layout.rows, layout.columns, layout.n_frames) == (before.rows, before.columns, before.n_frames)

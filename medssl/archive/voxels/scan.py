@@ -69,4 +69,4 @@ def _label(source: NiftiSource, volume: Volume, limits: Limits) -> tuple[Volume 
     except Rejected as rejected:
         if rejected.reason in (Reason.LABEL_GRID, Reason.LABEL_NOT_INTEGER):
             return None, rejected
-        return None, Rejected(Reason.LABEL_UNREADABLE, f"{rejected.finding} ({rejected.reason})")
+        return None, Rejected(Reason.LABEL_UNREADABLE, f"{rejected.detail} ({rejected.reason})")

@@ -45,14 +45,14 @@ class Losses:
         differ = (Flag.F_TWINS_DIFFER,) if set(self.doubtful.values()) - DAMAGE else ()
         return (*differ, *((Flag.F_FILE_DAMAGED,) if self.damaged else ()))
 
-    def finding(self, n_slices: int) -> str:
+    def detail(self, n_slices: int) -> str:
         """In numbers, how many slices cannot be used and why."""
         torn = sum(reason in DAMAGE for reason in self.doubtful.values())
         told = []
         if differ := len(self.doubtful) - torn:
             told.append(f"copies of {differ} of {n_slices} slices differ in their pixels")
         if self.damaged:
-            why = self.damaged[min(self.damaged)].finding
+            why = self.damaged[min(self.damaged)].detail
             files = "1 file is" if len(self.damaged) == 1 else f"{len(self.damaged)} files are"
             told.append(f"{files} damaged ({why}), which costs {torn} of {n_slices} slices")
         return ", ".join(told)
@@ -68,9 +68,9 @@ def trim(
     """
     n_slices, n_doubtful = volume.shape[2], len(losses.doubtful)
     run = _longest_run(losses.doubtful, n_slices)
-    finding = losses.finding(n_slices)
+    detail = losses.detail(n_slices)
     if len(run) < max(1, min_slices):
-        raise Rejected(losses.reason, f"{finding}; {len(run)} neighbouring slices are left")
+        raise Rejected(losses.reason, f"{detail}; {len(run)} neighbouring slices are left")
     affine = _moved(volume.affine_ras_mm, run.start)
     shape = (*volume.shape[:2], len(run))
     check_geometry(affine, shape, limits)
@@ -81,7 +81,7 @@ def trim(
     trimmed = (Flag.F_TRIMMED,) if len(run) < n_slices - n_doubtful else ()
     return Volume(volume.voxels[:, :, run.start : run.stop], affine), Trim(
         reason=losses.reason,
-        finding=f"{finding}; slices {run.start + 1} to {run.stop} are used",
+        detail=f"{detail}; slices {run.start + 1} to {run.stop} are used",
         shape=shape,
         affine_ras_mm=tuple(affine.ravel().tolist()),
         n_files=len(first),

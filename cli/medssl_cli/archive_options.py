@@ -13,7 +13,7 @@ IncludeDerived = Annotated[
     typer.Option("--include-derived/--no-include-derived", help="Keep projections, maps and phase images, or not."),
 ]
 FollowSymlinks = Annotated[bool, typer.Option("--follow-symlinks", help="Follow links that stay inside a source.")]
-Archives = Annotated[bool, typer.Option("--archives", help="Look into zip, tar and gzip files.")]
+ReadContainers = Annotated[bool, typer.Option("--containers", help="Read the members of zip, tar and gzip files.")]
 KeyFile = Annotated[Path | None, typer.Option(help="Pseudonym key; default ~/.medssl/pseudonym.key.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes; as many as cores where it is left out.")]
 Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler whose workers do the work, e.g. tcp://node1:8786.")]

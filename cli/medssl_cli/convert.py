@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from medssl_cli.archive_options import (
-    Archives,
     AsJson,
     DryRun,
     FollowSymlinks,
@@ -15,6 +14,7 @@ from medssl_cli.archive_options import (
     KeyFile,
     MinSlices,
     Modality,
+    ReadContainers,
     Scheduler,
     Sources,
     Workers,
@@ -30,7 +30,7 @@ def convert(
     include_derived: IncludeDerived = None,
     volumes_per_series: Annotated[int | None, typer.Option(min=1, help="Most volumes of one time series; all.")] = None,
     follow_symlinks: FollowSymlinks = False,
-    archives: Archives = False,
+    containers: ReadContainers = False,
     key_file: KeyFile = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -55,7 +55,7 @@ def convert(
         scheduler=scheduler,
         include_derived=include_derived,
         follow_symlinks=follow_symlinks or None,
-        archives=archives or None,
+        containers=containers or None,
         dry_run=dry_run or None,
     )
     with LiveProgress() as progress:

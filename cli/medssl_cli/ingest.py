@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medssl_cli.archive_options import (
-    Archives,
     AsJson,
     DryRun,
     FollowSymlinks,
@@ -16,6 +15,7 @@ from medssl_cli.archive_options import (
     KeyFile,
     MinSlices,
     Modality,
+    ReadContainers,
     Scheduler,
     Sources,
     Workers,
@@ -49,7 +49,7 @@ def ingest(
         int | None, typer.Option(min=1, help="Most volumes kept of one time series; 4 at first.")
     ] = None,
     follow_symlinks: FollowSymlinks = False,
-    archives: Archives = False,
+    containers: ReadContainers = False,
     key_file: KeyFile = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
     spacing: Annotated[
@@ -84,7 +84,7 @@ def ingest(
         min_slices=min_slices, volumes_per_series=volumes_per_series,
         key_file=key_file, seed=seed, policy=store_policy(spacing or [], packing),
         workers=workers, include_derived=include_derived,
-        follow_symlinks=follow_symlinks or None, archives=archives or None,
+        follow_symlinks=follow_symlinks or None, containers=containers or None,
         scheduler=scheduler, dry_run=dry_run or None,
     )  # fmt: skip
     with LiveProgress() as progress:

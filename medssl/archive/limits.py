@@ -14,13 +14,15 @@ class Limits(BaseModel):
     frames_header_bytes: int = Field(default=2**26, gt=0, description="bytes read for the header of a multi-frame file")
     scan_seconds: float = Field(default=300.0, gt=0, description="seconds for loading and storing one scan")
     header_seconds: float = Field(default=60.0, gt=0, description="seconds for a parcel of 64 headers")
-    archive_seconds: float = Field(
-        default=1800.0, gt=0, description="seconds for listing an archive, or for the headers of 4096 of its members"
+    container_seconds: float = Field(
+        default=1800.0,
+        gt=0,
+        description="seconds for listing a zip or tar file, or for the headers of 4096 of its members",
     )
-    archive_members: int = Field(default=200_000, gt=0, description="most members of an archive")
-    archive_ratio: int = Field(default=200, gt=0, description="most bytes that an archive unpacks to, over its size")
+    container_members: int = Field(default=200_000, gt=0, description="most members of a zip or tar file")
+    container_ratio: int = Field(default=200, gt=0, description="most bytes that a container unpacks to, over its size")
     copied_bytes: int = Field(
-        default=16 * 2**30, gt=0, description="bytes copied for one scan out of an archive or from a server"
+        default=16 * 2**30, gt=0, description="bytes copied for one scan out of a container or from a server"
     )
     worker_bytes: int = Field(default=16 * 2**30, gt=0, description="address space of one worker process")
     spacing_mm: tuple[float, float] = Field(default=(0.05, 20.0), description="smallest and largest voxel edge")

@@ -49,35 +49,35 @@ class Reason(_Code):
     )
     DICOMDIR = "DICOMDIR", "A DICOMDIR lists files; it holds no scan.", "Nothing to do: the folder itself is walked."
     IO_ERROR = "IO_ERROR", "The file or folder cannot be opened or read.", "Check its permissions and the disk."
-    ARCHIVE = (
-        "ARCHIVE",
+    CONTAINER = (
+        "CONTAINER",
         "A zip, tar or gzip file, which was not looked into.",
-        "Add --archives to read what is in it.",
+        "Add --containers to read what is in it.",
     )
-    ARCHIVE_BROKEN = (
-        "ARCHIVE_BROKEN",
-        "The archive, or a member of it, cannot be read to its end.",
-        "Make the archive again; members before the damage are used.",
+    CONTAINER_BROKEN = (
+        "CONTAINER_BROKEN",
+        "The zip, tar or gzip file, or a member of it, cannot be read to its end.",
+        "Make the file again; members before the damage are used.",
     )
-    ARCHIVE_ENCRYPTED = (
-        "ARCHIVE_ENCRYPTED",
-        "The archive, or a member of it, is locked with a password.",
+    CONTAINER_ENCRYPTED = (
+        "CONTAINER_ENCRYPTED",
+        "The zip file, or a member of it, is locked with a password.",
         "Unpack it, and name the folder as a source.",
     )
-    ARCHIVE_BOMB = (
-        "ARCHIVE_BOMB",
-        "The archive unpacks to far more than its size allows for, or has too many members.",
-        "Raise limits.archive_ratio or limits.archive_members if it is meant to be so; else treat it as hostile.",
+    CONTAINER_BOMB = (
+        "CONTAINER_BOMB",
+        "The zip, tar or gzip file unpacks to far more than its size allows for, or has too many members.",
+        "Raise limits.container_ratio or limits.container_members if it is meant to be so; else treat it as hostile.",
     )
-    ARCHIVE_NESTED = (
-        "ARCHIVE_NESTED",
-        "An archive within an archive.",
+    CONTAINER_NESTED = (
+        "CONTAINER_NESTED",
+        "A zip, tar or gzip file within another one.",
         "Unpack the outer one, and name the folder as a source.",
     )
-    ARCHIVE_UNSAFE = (
-        "ARCHIVE_UNSAFE",
-        "A member that is a link or a device, or whose name leads out of the archive or is there twice.",
-        "Look at the archive; a scan is a plain file with a name of its own.",
+    CONTAINER_UNSAFE = (
+        "CONTAINER_UNSAFE",
+        "A member that is a link or a device, or whose name leads out of its zip or tar file or occurs twice.",
+        "Look at the zip or tar file; a scan is a regular file with a name of its own.",
     )
     SYMLINK_OUTSIDE_ROOT = (
         "SYMLINK_OUTSIDE_ROOT",

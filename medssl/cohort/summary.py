@@ -13,7 +13,7 @@ GAINED_BY = {
     "DERIVED": "--include-derived",
     "TOO_FEW_SLICES": "--min-slices",
     "VOLUME_LIMIT": "--volumes-per-series",
-    "ARCHIVE": "--archives",
+    "CONTAINER": "--containers",
     "SYMLINK_OUTSIDE_ROOT": "a source of its own",
     "IN_FLUX": "running it again",
     "IO_ERROR": "running it again",

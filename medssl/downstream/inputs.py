@@ -16,7 +16,7 @@ from medssl.errors import UsageError
 
 _NIFTI = (".nii", ".nii.gz")
 # A DICOMDIR only lists what lies elsewhere.
-_NO_DICOM = frozenset({Reason.NOT_DICOM, Reason.EMPTY_FILE, Reason.DICOMDIR, Reason.ARCHIVE, Reason.ARCHIVE_NESTED})
+_NO_DICOM = frozenset({Reason.NOT_DICOM, Reason.EMPTY_FILE, Reason.DICOMDIR, Reason.CONTAINER, Reason.CONTAINER_NESTED})
 
 
 @dataclass(frozen=True)

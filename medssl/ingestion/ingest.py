@@ -152,7 +152,7 @@ def prepared(
             without=cohort.resolve() if cohort else None,
             seen=lambda met, read: progress.step("reading headers", read, None, f"{met} files met"),
         )
-        if settings.archives:
+        if settings.containers:
             unpack(
                 index,
                 workers,

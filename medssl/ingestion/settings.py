@@ -41,7 +41,7 @@ class IngestSettings(BaseModel):
     include_derived: bool = Field(default=False, description="whether projections, maps and phase images are kept")
     volumes_per_series: int = Field(default=4, ge=1, description="most volumes kept of one time series")
     follow_symlinks: bool = Field(default=False, description="whether links inside a source are followed")
-    archives: bool = Field(default=False, description="whether zip, tar and gzip files are looked into")
+    containers: bool = Field(default=False, description="whether the members of zip, tar and gzip files are read")
     dry_run: bool = Field(default=False, description="report from the headers; write nothing")
 
     @model_validator(mode="after")

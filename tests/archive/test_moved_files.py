@@ -70,14 +70,14 @@ def test_a_zip_that_is_renamed_then_unpacked_and_deleted_is_the_same_scan(tmp_pa
     with zipfile.ZipFile(tmp_path / "a" / "x.zip", "w") as packed:
         for path in sorted((tmp_path / "s").iterdir()):
             packed.write(path, f"s/{path.name}")
-    run_ingest(tmp_path / "a", archives=True)
+    run_ingest(tmp_path / "a", containers=True)
     before = state(tmp_path / "cohort")
     (tmp_path / "a" / "x.zip").rename(tmp_path / "a" / "y.zip")
-    assert run_ingest(tmp_path / "a", archives=True).reasons == {}
+    assert run_ingest(tmp_path / "a", containers=True).reasons == {}
     assert state(tmp_path / "cohort") == before
     (tmp_path / "s").rename(tmp_path / "a" / "s")
     (tmp_path / "a" / "y.zip").unlink()
-    assert run_ingest(tmp_path / "a", archives=True).reasons == {}
+    assert run_ingest(tmp_path / "a", containers=True).reasons == {}
     assert state(tmp_path / "cohort") == before
     assert read_from(tmp_path / "cohort") == {tmp_path / "a" / "s"}
 

@@ -18,7 +18,6 @@ from written_dicom import Series, random_voxels
 
 from medssl.archive.index.database import read_index
 from medssl.archive.limits import Limits
-from medssl.archive.sources import compressed as packed
 from medssl.archive.sources import members
 from medssl.archive.sources import zip_container as zip_source
 from medssl.cohort.cohort import Cohort
@@ -71,7 +70,7 @@ def test_a_packed_archive_gives_the_scans_of_the_folder(tmp_path, run_ingest, pl
     run_ingest(folder, out=tmp_path / "from_folder")
     source = pack(kind, folder, tmp_path / "packed")
     assert run_ingest(source).n_scans == 0
-    report = run_ingest(source, archives=True)
+    report = run_ingest(source, containers=True)
     assert (report.n_scans, report.n_loaded, report.reasons) == (2, 2, {})
     rows = {row.scan_id: row for row in read_manifest(tmp_path / "cohort" / "manifest.parquet")}
     plain_rows = {row.scan_id: row for row in read_manifest(tmp_path / "from_folder" / "manifest.parquet")}
@@ -84,8 +83,8 @@ def test_left_out_archives_are_counted_with_the_option_that_opens_them(tmp_path,
     zipped(plain[0], tmp_path / "packed" / "x")
     run_ingest(tmp_path / "packed")
     summary = summarise(Cohort.open(tmp_path / "cohort").rows)
-    assert (summary.reasons, summary.gains) == ({"ARCHIVE": 1}, {"--archives": 1})
-    run_ingest(tmp_path / "packed", archives=True)
+    assert (summary.reasons, summary.gains) == ({"CONTAINER": 1}, {"--containers": 1})
+    run_ingest(tmp_path / "packed", containers=True)
     assert summarise(Cohort.open(tmp_path / "cohort").rows).rejected == 0
 
 
@@ -103,16 +102,16 @@ def test_an_unchanged_archive_is_not_opened_again_and_a_grown_one_is_read_where_
 ):
     folder, _ = plain
     zipped(folder, tmp_path / "packed" / "x")
-    run_ingest(tmp_path / "packed", archives=True)
+    run_ingest(tmp_path / "packed", containers=True)
     opened = []
     original = zip_source.ZipSource.__init__
     monkeypatch.setattr(zip_source.ZipSource, "__init__", lambda *given: opened.append(1) or original(*given))
-    assert run_ingest(tmp_path / "packed", archives=True).n_loaded == 0
+    assert run_ingest(tmp_path / "packed", containers=True).n_loaded == 0
     assert opened == []
     Series(random_voxels((16, 14, 6), seed=2), patient="P-3003").write(folder / "p2")
     (folder / "p0" / "scan" / "IM0000").unlink(missing_ok=True)
     zipped(folder, tmp_path / "packed" / "x")
-    report = run_ingest(tmp_path / "packed", archives=True)
+    report = run_ingest(tmp_path / "packed", containers=True)
     assert (report.n_scans, report.n_loaded) == (3, 1)
     assert len(opened) == 3  # listed, headers of what is new, the new scan
 
@@ -127,7 +126,7 @@ def test_nifti_labels_and_dataset_json_match_inside_an_archive(tmp_path, run_ing
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.5, 2.0, 2.5, 1.0])), folder / name / "case_1.nii.gz")
     (folder / "dataset.json").write_text('{"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}')
     zipped(folder, tmp_path / "packed" / "x")
-    report = run_ingest(tmp_path / "packed", archives=True)
+    report = run_ingest(tmp_path / "packed", containers=True)
     assert (report.n_scans, report.n_labelled, report.modalities) == (1, 1, {"CT": 1})
     assert Cohort.open(tmp_path / "cohort").label_names == {0: "background", 1: "liver"}
 
@@ -160,11 +159,11 @@ def test_names_that_lead_out_links_and_doubles_are_refused(tmp_path, run_ingest,
     device.type = tarfile.CHRTYPE
     plain_info.size = len(dicom)
     write_tar(tmp_path / "packed" / "b.tar", [(link, b""), (device, b""), (plain_info, dicom)])
-    run_ingest(tmp_path / "packed", archives=True)
+    run_ingest(tmp_path / "packed", containers=True)
     found = reasons_of(tmp_path / "cohort")
     assert found == {
-        **dict.fromkeys(["member 1", "member 2", "member 3", "member 5"], "ARCHIVE_UNSAFE"),
-        **dict.fromkeys(["link", "device"], "ARCHIVE_UNSAFE"),
+        **dict.fromkeys(["member 1", "member 2", "member 3", "member 5"], "CONTAINER_UNSAFE"),
+        **dict.fromkeys(["link", "device"], "CONTAINER_UNSAFE"),
     }
     with read_index(tmp_path / "cohort" / "private") as index:
         assert {file.path.name for file in index.files(kind="dicom")} == {"ok", "fine"}
@@ -187,10 +186,10 @@ def test_a_locked_zip_costs_itself_and_a_locked_member_costs_itself(tmp_path, ru
 
     lock(write_zip(tmp_path / "packed" / "all.zip", [("x", b"1"), ("y", b"2")]), {"x", "y"})
     lock(write_zip(tmp_path / "packed" / "one.zip", [("open", b"1"), ("shut", b"2")]), {"shut"})
-    report = run_ingest(tmp_path / "packed", archives=True)
+    report = run_ingest(tmp_path / "packed", containers=True)
     assert report.n_scans == 2
     assert reasons_of(tmp_path / "cohort") == {
-        "all.zip": "ARCHIVE_ENCRYPTED", "shut": "ARCHIVE_ENCRYPTED", "open": "NOT_DICOM"
+        "all.zip": "CONTAINER_ENCRYPTED", "shut": "CONTAINER_ENCRYPTED", "open": "NOT_DICOM"
     }  # fmt: skip
 
 
@@ -200,11 +199,11 @@ def test_a_truncated_archive_has_a_reason_and_the_rest_is_ingested(tmp_path, run
     source = pack(kind, folder, tmp_path / "packed")
     whole = next(source.iterdir())
     (source / f"cut_{whole.name}").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    report = run_ingest(source, archives=True)
+    report = run_ingest(source, containers=True)
     assert report.n_scans >= 2
     # The archive has a row; a member that breaks off costs its scan or, where its header does, itself.
-    assert report.reasons.get("ARCHIVE_BROKEN") in (1, 2)
-    assert set(report.reasons) <= {"ARCHIVE_BROKEN", "TRUNCATED", "TOO_FEW_SLICES", "MISSING_SLICES"}
+    assert report.reasons.get("CONTAINER_BROKEN") in (1, 2)
+    assert set(report.reasons) <= {"CONTAINER_BROKEN", "TRUNCATED", "TOO_FEW_SLICES", "MISSING_SLICES"}
 
 
 def test_a_member_with_a_wrong_checksum_costs_its_scan(tmp_path, run_ingest, plain):
@@ -216,29 +215,29 @@ def test_a_member_with_a_wrong_checksum_costs_its_scan(tmp_path, run_ingest, pla
         info = next(info for info in file.infolist() if info.filename.startswith("p2/") and not info.is_dir())
     data[info.header_offset + 30 + len(info.filename) + info.compress_size - 40] ^= 0xFF
     path.write_bytes(data)
-    report = run_ingest(tmp_path / "packed", archives=True)
-    assert (report.n_scans, report.reasons) == (2, {"ARCHIVE_BROKEN": 1})
+    report = run_ingest(tmp_path / "packed", containers=True)
+    assert (report.n_scans, report.reasons) == (2, {"CONTAINER_BROKEN": 1})
 
 
 def test_an_archive_within_an_archive_and_other_methods_are_not_read(tmp_path, run_ingest, plain):
     inner = write_zip(tmp_path / "inner.zip", [("x", b"1")]).read_bytes()
     write_zip(tmp_path / "packed" / "a.zip", [("inner.zip", inner), ("x.dcm.gz", gzip.compress(b"\0" * 2000))])
     write_zip(tmp_path / "packed" / "b.zip", [("x", b"1" * 9999)], compression=zipfile.ZIP_LZMA)
-    run_ingest(tmp_path / "packed", archives=True)
+    run_ingest(tmp_path / "packed", containers=True)
     assert reasons_of(tmp_path / "cohort") == {
-        "inner.zip": "ARCHIVE_NESTED", "x.dcm.gz": "ARCHIVE_NESTED", "x": "ARCHIVE_BROKEN"
+        "inner.zip": "CONTAINER_NESTED", "x.dcm.gz": "CONTAINER_NESTED", "x": "CONTAINER_BROKEN"
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["zip", "gztar", "bztar", "single gz"])
 def test_a_bomb_is_refused_before_it_unpacks(tmp_path, run_ingest, monkeypatch, kind):
-    for module in (members, packed, zip_source):
+    for module in (members, zip_source):
         monkeypatch.setattr(module, "HARMLESS_BYTES", 1 << 20)
     (tmp_path / "zeros").mkdir()
     (tmp_path / "zeros" / "x").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * (40 << 20))
     pack(kind, tmp_path / "zeros", tmp_path / "packed")
-    report = run_ingest(tmp_path / "packed", archives=True)
-    assert report.reasons == {"ARCHIVE_BOMB": 1}
+    report = run_ingest(tmp_path / "packed", containers=True)
+    assert report.reasons == {"CONTAINER_BOMB": 1}
 
 
 def test_too_many_members_and_a_directory_that_is_too_long_are_refused(tmp_path, run_ingest):
@@ -248,8 +247,8 @@ def test_too_many_members_and_a_directory_that_is_too_long_are_refused(tmp_path,
     data = bytearray(lying.read_bytes())
     struct.pack_into("<I", data, data.rfind(b"PK\x05\x06") + 12, 1 << 30)
     lying.write_bytes(data)
-    run_ingest(tmp_path / "packed", archives=True, limits=Limits(archive_members=20, **SMALL))
-    assert reasons_of(tmp_path / "cohort") == dict.fromkeys(["many.zip", "many.tar", "lying.zip"], "ARCHIVE_BOMB")
+    run_ingest(tmp_path / "packed", containers=True, limits=Limits(container_members=20, **SMALL))
+    assert reasons_of(tmp_path / "cohort") == dict.fromkeys(["many.zip", "many.tar", "lying.zip"], "CONTAINER_BOMB")
 
 
 def test_a_tar_whose_name_is_gigabytes_long_is_refused(tmp_path, run_ingest):
@@ -258,7 +257,7 @@ def test_a_tar_whose_name_is_gigabytes_long_is_refused(tmp_path, run_ingest):
     (tmp_path / "packed").mkdir()
     head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     (tmp_path / "packed" / "x.tar").write_bytes(bytes(head) + b"a" * 5000)
-    assert run_ingest(tmp_path / "packed", archives=True).reasons == {"ARCHIVE_BOMB": 1}
+    assert run_ingest(tmp_path / "packed", containers=True).reasons == {"CONTAINER_BOMB": 1}
 
 
 @pytest.mark.parametrize("time", [2.0**40, -(2.0**50), float("inf"), float("nan")])
@@ -270,7 +269,7 @@ def test_a_member_of_an_absurd_time_is_read(tmp_path, run_ingest, plain, time):
             info.mtime, info.pax_headers = 0, {"mtime": str(time)}
             file.addfile(info, io.BytesIO(path.read_bytes()))
     wanted = run_ingest(plain[0], out=tmp_path / "from_folder").n_scans
-    assert run_ingest(tmp_path / "packed", archives=True).n_scans == wanted > 0
+    assert run_ingest(tmp_path / "packed", containers=True).n_scans == wanted > 0
 
 
 def test_mutated_archives_never_stop_an_ingest(tmp_path, run_ingest, plain):
@@ -287,7 +286,7 @@ def test_mutated_archives_never_stop_an_ingest(tmp_path, run_ingest, plain):
                 low = draws.choice([0, max(0, len(data) - 900)])
                 data[draws.randrange(low, len(data))] = draws.randrange(256)
             (tmp_path / "mutated" / f"{number}_{whole.name}").write_bytes(data[: draws.choice([len(data), -77])])
-    report = run_ingest(tmp_path / "mutated", archives=True)
+    report = run_ingest(tmp_path / "mutated", containers=True)
     assert report.n_files == 75
 
 
@@ -296,14 +295,14 @@ def test_worker_processes_read_archives_and_no_copy_stays(tmp_path, run_ingest, 
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     pack("gztar", plain[0], tmp_path / "packed")
     before = len(os.listdir("/dev/fd"))
-    assert run_ingest(tmp_path / "packed", archives=True, workers=1).n_scans == 2
+    assert run_ingest(tmp_path / "packed", containers=True, workers=1).n_scans == 2
     assert len(os.listdir("/dev/fd")) <= before + 2  # the pool's own
     assert [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()] == []
 
 
 def test_an_interrupted_look_into_an_archive_is_continued(tmp_path, run_ingest, plain, monkeypatch):
     zipped(plain[0], tmp_path / "packed" / "x")
-    run_ingest(tmp_path / "packed", archives=True, out=tmp_path / "whole")
+    run_ingest(tmp_path / "packed", containers=True, out=tmp_path / "whole")
     from medssl.archive.index.database import Index
 
     original = Index.put_files
@@ -316,9 +315,9 @@ def test_an_interrupted_look_into_an_archive_is_continued(tmp_path, run_ingest, 
 
     monkeypatch.setattr(Index, "put_files", die_at_the_end)
     with pytest.raises(KeyboardInterrupt):
-        run_ingest(tmp_path / "packed", archives=True)
+        run_ingest(tmp_path / "packed", containers=True)
     monkeypatch.setattr(Index, "put_files", original)
-    run_ingest(tmp_path / "packed", archives=True)
+    run_ingest(tmp_path / "packed", containers=True)
     assert read_manifest(tmp_path / "cohort" / "manifest.parquet") == read_manifest(
         tmp_path / "whole" / "manifest.parquet"
     )
@@ -329,7 +328,7 @@ def test_no_name_of_an_archive_or_member_leaves_the_private_folder(tmp_path, run
     path = zipped(tmp_path / "Qvortrup_Xenobia", tmp_path / "packed" / "Zebulon_1961")
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("Ottoline/notes.zip", b"PK\x03\x04 no zip")
-    run_ingest(tmp_path / "packed", archives=True)
+    run_ingest(tmp_path / "packed", containers=True)
     public = [path for path in (tmp_path / "cohort").rglob("*") if path.is_file() and "private" not in path.parts]
     assert len(public) >= 4
     for name in (b"Zebulon", b"Ottoline", b"IM0001", b"packed"):

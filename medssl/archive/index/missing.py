@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medssl.archive.index.database import Index
-from medssl.archive.sources.source import archive_of
+from medssl.archive.sources.source import container_of
 from medssl.archive.sources.walk import is_remote
 
 
@@ -46,13 +46,13 @@ def is_deserted(folder: Path) -> bool:
     if not _is_there(folder):
         return True
     try:
-        return archive_of(folder) is None and not os.listdir(folder)
+        return container_of(folder) is None and not os.listdir(folder)
     except OSError:
         return False
 
 
 def _missing(folder: Path, names: list[str]) -> list[str]:
-    if archive_of(folder) is not None:
+    if container_of(folder) is not None:
         return []
     try:
         there = set(os.listdir(folder))
@@ -62,7 +62,7 @@ def _missing(folder: Path, names: list[str]) -> list[str]:
 
 
 def _is_there(folder: Path) -> bool:
-    archive = archive_of(folder)
+    archive = container_of(folder)
     try:
         mode = os.stat(archive or folder).st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -34,3 +34,8 @@ SELECT json_extract(row, '$.study_id') AS study, row FROM scans
 WHERE json_extract(row, '$.modality') = ? AND json_extract(row, '$.status') = 'accepted'
 ORDER BY study, scan_id
 """
+# Format 2 called zip, tar and gzip files archives; the migration to format 3 runs this.
+RENAME_CONTAINERS = """
+UPDATE files SET kind = 'container' WHERE kind = 'archive';
+UPDATE files SET reason = 'CONTAINER' || substr(reason, 8) WHERE substr(reason, 1, 7) = 'ARCHIVE';
+"""

@@ -62,7 +62,7 @@ def collect(
     read = 0
     far = [root for root in roots if is_remote(root)]
     near = [root for root in roots if not is_remote(root)]
-    for group, timeout_s in ((near, limits.header_seconds), (far, limits.archive_seconds)):
+    for group, timeout_s in ((near, limits.header_seconds), (far, limits.container_seconds)):
         for count in read_headers(parcels(group), index, workers, timeout_s=timeout_s):
             read += count
             seen(met, read)

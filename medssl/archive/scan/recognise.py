@@ -86,10 +86,10 @@ def scan_content(path: Path, root: Path, stamp: Stamp, *, read: Start, limits: L
 def left_out(path: Path, root: Path, stamp: Stamp, rejected: Rejected) -> IndexedFile:
     """A file that is left out by itself."""
     kind = "nifti" if path.name.lower().endswith(_NIFTI_ENDINGS) else "other"
-    if rejected.reason is Reason.ARCHIVE:
-        kind = "archive"
+    if rejected.reason is Reason.CONTAINER:
+        kind = "container"
         if not is_plain(path):
-            rejected = Rejected(Reason.ARCHIVE_NESTED, rejected.detail)
+            rejected = Rejected(Reason.CONTAINER_NESTED, rejected.detail)
     return IndexedFile(path, root, stamp, kind, rejected.reason, rejected.detail, None, None)
 
 
@@ -103,7 +103,7 @@ def _recognised(path: Path, read: Start, size: int, limits: Limits) -> tuple[str
     if is_nifti(start) or path.name.lower().endswith(_NIFTI_ENDINGS):
         return _nifti(path, start, limits)
     if packed := _packed(start):
-        raise Rejected(Reason.ARCHIVE, f"a {packed} file")
+        raise Rejected(Reason.CONTAINER, f"a {packed} file")
     if looks_like_dataset(start):
         try:
             return _dicom(read, start, size, limits)
@@ -118,7 +118,7 @@ def _gzipped(path: Path, content: bytes, limits: Limits) -> tuple[str, str, str]
     if not is_nifti(content) and (
         content[128:132] == b"DICM" or _packed(content) or path.name.lower().endswith((".dcm.gz", ".ima.gz"))
     ):
-        raise Rejected(Reason.ARCHIVE, "a gzip file")
+        raise Rejected(Reason.CONTAINER, "a gzip file")
     return _nifti(path, content, limits)
 
 

@@ -46,23 +46,23 @@ def unpack(index: Index, workers: Workers, *, limits: Limits, seen: Callable[[in
     and only what is missing is read. `seen(archives, read)` is told how many archives are done and how many headers
     were read.
     """
-    waiting = [file for file in index.files(kind="archive") if _to_open(file)]
+    waiting = [file for file in index.files(kind="container") if _to_open(file)]
     read = 0
     for first in range(0, len(waiting), _TOGETHER):
         tasks = [Packed(file, limits) for file in waiting[first : first + _TOGETHER]]
         listings = {}
-        for done in workers.run(list_archive, tasks, timeout_s=limits.archive_seconds):
-            failure = done.failure or Rejected(Reason.ARCHIVE_BROKEN, "no answer")
+        for done in workers.run(list_container, tasks, timeout_s=limits.container_seconds):
+            failure = done.failure or Rejected(Reason.CONTAINER_BROKEN, "no answer")
             listings[done.task.file.path] = (done.task.file, done.result or Listing([], failure))
         parcels = itertools.chain.from_iterable(_parcels(*one, index, limits) for one in listings.values())
-        for count in read_headers(parcels, index, workers, timeout_s=limits.archive_seconds):
+        for count in read_headers(parcels, index, workers, timeout_s=limits.container_seconds):
             read += count
             seen(first, read)
         index.put_files(_opened(file, listing.problem) for file, listing in listings.values())
     seen(len(waiting), read)
 
 
-def list_archive(task: Packed) -> Listing:
+def list_container(task: Packed) -> Listing:
     """The members of one archive. Runs in a worker process."""
     folders: list[Folder] = []
     try:
@@ -74,7 +74,7 @@ def list_archive(task: Packed) -> Listing:
 
 
 def _to_open(file: IndexedFile) -> bool:
-    return not is_remote(file.path) and (file.reason is Reason.ARCHIVE or file.reason in PASSING)
+    return not is_remote(file.path) and (file.reason is Reason.CONTAINER or file.reason in PASSING)
 
 
 def _root(archive: Path) -> Path:

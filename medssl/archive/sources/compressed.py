@@ -46,7 +46,7 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
 
 
 @contextmanager
-def open_archive(archive: Path, limits: Limits) -> Iterator[Source]:
+def open_container(archive: Path, limits: Limits) -> Iterator[Source]:
     """An archive as a source, whatever it is called. Raises Rejected."""
     from medssl.archive.sources.tar_container import SingleSource, TarSource
     from medssl.archive.sources.zip_container import ZipSource

@@ -27,8 +27,8 @@ def folders_of(archive: Path, members: Iterable[tuple[str, Stamp | Rejected]], l
     problem = None
     try:
         for number, (place, found) in enumerate(placed(archive, members)):
-            if number >= limits.archive_members:
-                raise Rejected(Reason.ARCHIVE_BOMB, f"more than {limits.archive_members} members")
+            if number >= limits.container_members:
+                raise Rejected(Reason.CONTAINER_BOMB, f"more than {limits.container_members} members")
             files, refused = folders.setdefault(place.parent, ({}, {}))
             if isinstance(found, Rejected):
                 refused[place.name] = found
@@ -36,7 +36,7 @@ def folders_of(archive: Path, members: Iterable[tuple[str, Stamp | Rejected]], l
                 files[place.name] = found
     except Rejected as rejected:
         problem = rejected
-    if problem is None or problem.reason is not Reason.ARCHIVE_BOMB:
+    if problem is None or problem.reason is not Reason.CONTAINER_BOMB:
         for path, (files, refused) in folders.items():
             yield Folder(path, files, refused=refused)
     if problem is not None:
@@ -50,9 +50,9 @@ def placed(archive: Path, members: Iterable[tuple[str, Stamp | Rejected]]) -> It
         parts = _parts(name)
         place = inside(archive, "/".join(parts or ["."]))
         if parts is None:
-            found = Rejected(Reason.ARCHIVE_UNSAFE, "its name leads out of the archive")
+            found = Rejected(Reason.CONTAINER_UNSAFE, "its name leads out of the archive")
         elif place in seen:
-            found = Rejected(Reason.ARCHIVE_UNSAFE, "another member has the same name")
+            found = Rejected(Reason.CONTAINER_UNSAFE, "another member has the same name")
         else:
             seen.add(place)
             yield place, found
@@ -90,7 +90,7 @@ def pieces(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
     while left:
         part = read(min(left, PIECE))
         if not part:
-            raise Rejected(Reason.ARCHIVE_BROKEN, f"a member ends {left} bytes early")
+            raise Rejected(Reason.CONTAINER_BROKEN, f"a member ends {left} bytes early")
         left -= len(part)
         yield part
 
@@ -101,33 +101,33 @@ def damage() -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise Rejected(Reason.ARCHIVE_BROKEN, f"it cannot be unpacked ({type(error).__name__})") from error
+        raise Rejected(Reason.CONTAINER_BROKEN, f"it cannot be unpacked ({type(error).__name__})") from error
     except (ValueError, OverflowError, RuntimeError, struct.error) as error:
-        raise Rejected(Reason.ARCHIVE_BROKEN, "its directory makes no sense") from error
+        raise Rejected(Reason.CONTAINER_BROKEN, "its directory makes no sense") from error
     except MemoryError as error:
-        raise Rejected(Reason.ARCHIVE_BOMB, "it needs more memory than a worker has") from error
+        raise Rejected(Reason.CONTAINER_BOMB, "it needs more memory than a worker has") from error
     except OSError as error:
         # Of the decompressors' own errors, which have no number; the system's have one.
-        reason = Reason.IO_ERROR if error.errno else Reason.ARCHIVE_BROKEN
+        reason = Reason.IO_ERROR if error.errno else Reason.CONTAINER_BROKEN
         raise Rejected(reason, f"it cannot be read ({error.strerror or type(error).__name__})") from error
 
 
 class Forward:
     """The content of a packed file from front to back, like a file that cannot turn round.
 
-    Raises Rejected: ARCHIVE_BOMB where it has unpacked to far more than was read of it, or where one read asks for
+    Raises Rejected: CONTAINER_BOMB where it has unpacked to far more than was read of it, or where one read asks for
     more than a member's name can need.
     """
 
     def __init__(self, packed: BinaryIO, content: Any, limits: Limits) -> None:
-        self._packed, self._content, self._ratio = packed, content, limits.archive_ratio
+        self._packed, self._content, self._ratio = packed, content, limits.container_ratio
         self._position = 0
         self.last = b""
 
     def read(self, count: int) -> bytes:
         """Up to `count` bytes; fewer only at the end."""
         if count > PIECE:
-            raise Rejected(Reason.ARCHIVE_BOMB, f"a header of {count} bytes")
+            raise Rejected(Reason.CONTAINER_BOMB, f"a header of {count} bytes")
         parts = []
         while count:
             with damage():
@@ -138,14 +138,14 @@ class Forward:
             count -= len(part)
             self._position += len(part)
         if self._position > max(HARMLESS_BYTES, self._packed.tell() * self._ratio):
-            raise Rejected(Reason.ARCHIVE_BOMB, f"{self._packed.tell()} bytes unpack to {self._position} and more")
+            raise Rejected(Reason.CONTAINER_BOMB, f"{self._packed.tell()} bytes unpack to {self._position} and more")
         self.last = b"".join(parts)
         return self.last
 
     def seek(self, position: int) -> int:
         """Go on to a place further down."""
         if position < self._position:
-            raise Rejected(Reason.ARCHIVE_BROKEN, "it points backwards")
+            raise Rejected(Reason.CONTAINER_BROKEN, "it points backwards")
         if self._content is self._packed:
             self._position = self._packed.seek(position)
         while self._position < position and self.read(min(position - self._position, PIECE)):

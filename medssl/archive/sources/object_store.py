@@ -158,7 +158,7 @@ def _folder(place: Path, found: Sequence[Mapping[str, Any]]) -> tuple[Folder, li
         elif name in ("", ".", "..") or "//" in key:
             # An empty object that stands for a folder, as consoles make them, is nothing to speak of.
             if info["size"]:
-                refused[f"object {number}"] = Rejected(Reason.ARCHIVE_UNSAFE, "its key cannot be written as a path")
+                refused[f"object {number}"] = Rejected(Reason.CONTAINER_UNSAFE, "its key cannot be written as a path")
         else:
             files[name] = stamp_of(info)
     return Folder(place, files, refused=refused), below

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from medssl.archive.limits import Limits
-from medssl.archive.sources.source import DICOMWEB, Source, archive_of, is_plain
+from medssl.archive.sources.source import DICOMWEB, Source, container_of, is_plain
 from medssl.archive.sources.walk import is_remote
 from medssl.errors import UsageError
 
@@ -29,11 +29,11 @@ _SMALL_BYTES = 1 << 24
 
 def source_of(path: Path, limits: Limits) -> AbstractContextManager[Source]:
     """The source that a place lies in, opened. Raises Rejected, and UsageError where an extra is not installed."""
-    archive = archive_of(path)
+    archive = container_of(path)
     if archive is not None:
-        from medssl.archive.sources.compressed import open_archive
+        from medssl.archive.sources.compressed import open_container
 
-        return open_archive(archive, limits)
+        return open_container(archive, limits)
     if path.parts[0] in DICOMWEB:
         from medssl.archive.sources.dicomweb import open_server
 

@@ -65,10 +65,10 @@ def tells_no_size(path: Path) -> bool:
 
 def is_plain(path: Path) -> bool:
     """Whether a place is a file that the system opens."""
-    return archive_of(path) is None and not is_remote(path)
+    return container_of(path) is None and not is_remote(path)
 
 
-def archive_of(path: Path) -> Path | None:
+def container_of(path: Path) -> Path | None:
     """The archive that a member lies in."""
     outer, found, _ = os.fspath(path).partition(f"{MEMBER}/")
     if not found and not outer.endswith(MEMBER):

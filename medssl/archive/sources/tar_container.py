@@ -55,7 +55,7 @@ class TarSource:
             if not member.isdir():
                 yield member, forward
         if forward.last.strip(b"\0"):
-            raise Rejected(Reason.ARCHIVE_BROKEN, f"the tar file breaks off at byte {forward.tell()}")
+            raise Rejected(Reason.CONTAINER_BROKEN, f"the tar file breaks off at byte {forward.tell()}")
 
     def _found(self, paths: Sequence[Path]) -> Iterator[tuple[Path, tarfile.TarInfo, Forward]]:
         """Members at those places; the pass ends with the last of them."""
@@ -115,7 +115,7 @@ def _stamp(member: tarfile.TarInfo) -> Stamp:
 def _judged(member: tarfile.TarInfo, limits: Limits) -> Rejected | None:
     """Why a member is not read, if it is not."""
     if not member.isreg() or member.issparse():
-        return Rejected(Reason.ARCHIVE_UNSAFE, "the member is a link, a device or sparse")
+        return Rejected(Reason.CONTAINER_UNSAFE, "the member is a link, a device or sparse")
     if member.size > limits.copied_bytes:
         return Rejected(Reason.TOO_LARGE, f"{member.size} bytes, above {limits.copied_bytes}")
     return None

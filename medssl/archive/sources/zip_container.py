@@ -33,13 +33,13 @@ class ZipSource:
             self._zip = zipfile.ZipFile(file)
         self._infos = [info for info in self._zip.infolist() if not info.is_dir()]
         unpacked = sum(info.file_size for info in self._infos)
-        if unpacked > max(HARMLESS_BYTES, size * limits.archive_ratio):
-            raise Rejected(Reason.ARCHIVE_BOMB, f"{size} bytes say that they unpack to {unpacked}")
+        if unpacked > max(HARMLESS_BYTES, size * limits.container_ratio):
+            raise Rejected(Reason.CONTAINER_BOMB, f"{size} bytes say that they unpack to {unpacked}")
 
     def folders(self) -> Iterator[Folder]:
         """As `Source`."""
         if self._infos and all(info.flag_bits & _ENCRYPTED for info in self._infos):
-            raise Rejected(Reason.ARCHIVE_ENCRYPTED, "all its members are encrypted")
+            raise Rejected(Reason.CONTAINER_ENCRYPTED, "all its members are encrypted")
         return folders_of(self._archive, self._members(), self._limits)
 
     def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Start]]:
@@ -73,12 +73,12 @@ class ZipSource:
 def _judged(info: zipfile.ZipInfo, limits: Limits) -> Rejected | None:
     """Why a member is not read, if it is not."""
     if info.flag_bits & _ENCRYPTED:
-        return Rejected(Reason.ARCHIVE_ENCRYPTED, "the member is encrypted")
+        return Rejected(Reason.CONTAINER_ENCRYPTED, "the member is encrypted")
     if info.compress_type not in _READ_METHODS:
-        return Rejected(Reason.ARCHIVE_BROKEN, f"compression method {info.compress_type} is not read")
+        return Rejected(Reason.CONTAINER_BROKEN, f"compression method {info.compress_type} is not read")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
-        return Rejected(Reason.ARCHIVE_UNSAFE, "the member is a link or a device")
+        return Rejected(Reason.CONTAINER_UNSAFE, "the member is a link or a device")
     if info.file_size > limits.copied_bytes:
         return Rejected(Reason.TOO_LARGE, f"{info.file_size} bytes, above {limits.copied_bytes}")
     return None
@@ -93,13 +93,13 @@ def _check_directory(file: BinaryIO, size: int, limits: Limits) -> None:
     data = file.read(tail)
     end = data.rfind(b"PK\x05\x06")
     if end < 0 or len(data) < end + 22:
-        raise Rejected(Reason.ARCHIVE_BROKEN, "its directory is missing")
+        raise Rejected(Reason.CONTAINER_BROKEN, "its directory is missing")
     n_bytes = struct.unpack_from("<I", data, end + 12)[0]
     wide = data.rfind(b"PK\x06\x06", 0, end)
     if n_bytes == 0xFFFFFFFF and wide >= 0:
         n_bytes = struct.unpack_from("<Q", data, wide + 40)[0]
-    if n_bytes > limits.archive_members * _ENTRY_BYTES:
-        raise Rejected(Reason.ARCHIVE_BOMB, f"its directory has {n_bytes} bytes")
+    if n_bytes > limits.container_members * _ENTRY_BYTES:
+        raise Rejected(Reason.CONTAINER_BOMB, f"its directory has {n_bytes} bytes")
 
 
 def _guarded(read: Callable[[int], bytes]) -> Callable[[int], bytes]:

@@ -14,7 +14,7 @@ from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.archive.scan.recognise import scan_file
 from medssl.archive.sources.open import source_of
-from medssl.archive.sources.source import Copy, archive_of, is_plain, tells_no_size
+from medssl.archive.sources.source import Copy, container_of, is_plain, tells_no_size
 from medssl.archive.sources.walk import Stamp, is_remote
 from medssl.cohort.reasons import Reason
 
@@ -51,7 +51,7 @@ def _by_source(far: Mapping[str, SourceFile]) -> list[list[Path]]:
     """Places of one source each."""
     groups: dict[object, list[Path]] = {}
     for path in map(Path, far):
-        groups.setdefault(path.parts[:2] if is_remote(path) else archive_of(path), []).append(path)
+        groups.setdefault(path.parts[:2] if is_remote(path) else container_of(path), []).append(path)
     return list(groups.values())
 
 

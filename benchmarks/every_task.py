@@ -19,7 +19,7 @@ from command import medssl
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = HERE / "label_efficiency"
-LABELS, SEEDS = 5, 3
+NUM_LABELLED, SEEDS = 5, 3
 # Half of the benchmark's steps: 66 trainings, and what is compared is tasks with each other.
 FINETUNING_STEPS = 250
 
@@ -68,7 +68,7 @@ def finetune(out: Path, tasks: Sequence[str], jobs: int) -> None:
     medssl(
         "label-efficiency", "--cohort", out / "cohort", *starts,
         "--config", SETTINGS / "finetune.yaml", "--steps", FINETUNING_STEPS,
-        "--labels", LABELS, "--seeds", SEEDS, "--out", out / "every_task", threads=one_each(jobs),
+        "--num-labelled", NUM_LABELLED, "--seeds", SEEDS, "--out", out / "every_task", threads=one_each(jobs),
     )  # fmt: skip
 
 

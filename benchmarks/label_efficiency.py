@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="working folder")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with images/ and labels/")
-    parser.add_argument("--labels", default="3,5,10,20")
+    parser.add_argument("--num-labelled", default="3,5,10,20")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument(
@@ -65,7 +65,7 @@ def main() -> None:
     choices = [part for setting in arguments.settings for part in ("--set", setting)]
     medssl(
         "label-efficiency", "--cohort", cohort, *starts, "--config", SETTINGS / "finetune.yaml", *choices,
-        "--labels", arguments.labels, "--seeds", arguments.seeds, "--out", out / arguments.results,
+        "--num-labelled", arguments.num_labelled, "--seeds", arguments.seeds, "--out", out / arguments.results,
     )  # fmt: skip
 
 

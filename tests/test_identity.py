@@ -115,7 +115,7 @@ def outcome(archive, tmp_path_factory):
     calls = [
         ["ingest", str(archive), "--labels", str(archive / "labels"), "--out", f"{out}/cohort", *key],
         ["pretrain", "--task", "masked-volume", "--out", f"{out}/pretrained", *short],
-        ["finetune", "--init", f"{out}/pretrained", "--labels", "2", "--out", f"{out}/tuned", *short],
+        ["finetune", "--init", f"{out}/pretrained", "--num-labelled", "2", "--out", f"{out}/tuned", *short],
     ]
     printed = ""
     for call in calls:

@@ -13,7 +13,7 @@ def finetune(
     out: Annotated[Path, typer.Option(help="Run folder to write; with --resume, the run to continue.")],
     cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --labels`.")] = None,
     init: Annotated[str | None, typer.Option(help="A pretraining run to start from, or 'scratch'.")] = None,
-    labels: Annotated[str | None, typer.Option(help="How many labelled training scans to use, or 'all'.")] = None,
+    num_labelled: Annotated[str | None, typer.Option(help="How many labelled training scans to use, or 'all'.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder of a start from scratch; a run brings its own.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     seed: Annotated[
@@ -27,7 +27,7 @@ def finetune(
 ) -> None:
     """Train a segmentation model on few labelled scans and score it on the test split.
 
-    Example: medssl finetune --cohort cohort --init runs/masked --labels 10 --out runs/masked-10
+    Example: medssl finetune --cohort cohort --init runs/masked --num-labelled 10 --out runs/masked-10
     """
     from medssl.config import FinetuneConfig, resolve_config
     from medssl.downstream.finetune import finetune as run_finetuning
@@ -37,7 +37,7 @@ def finetune(
     flags: dict[str, Any] = {
         "cohort": cohort,
         "init": init,
-        "labels": labels,
+        "num_labelled": num_labelled,
         "encoder.name": encoder,
         "loop.steps": steps,
         "loop.seed": seed,

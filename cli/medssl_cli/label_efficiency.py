@@ -15,7 +15,7 @@ def label_efficiency(
         list[str], typer.Option(help="Pretraining run, or NAME=RUN. Repeatable; scratch is always included.")
     ],
     cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --labels`.")] = None,
-    labels: Annotated[str, typer.Option(help="Label counts, such as 3,5,10.")] = "3,5,10",
+    num_labelled: Annotated[str, typer.Option(help="Numbers of labelled training scans, such as 3,5,10.")] = "3,5,10",
     seeds: Annotated[
         int,
         typer.Option(
@@ -30,7 +30,7 @@ def label_efficiency(
 ) -> None:
     """Fine-tune from scratch and from pretrained encoders at several label counts, and compare on the same test scans.
 
-    Example: medssl label-efficiency --cohort cohort --init runs/masked --labels 3,5,10 --seeds 3 --out evidence
+    Example: medssl label-efficiency --cohort cohort --init runs/masked --num-labelled 3,5,10 --seeds 3 --out evidence
     """
     from medssl.config import FinetuneConfig, load_config
     from medssl.downstream.label_efficiency import label_efficiency as run_comparison
@@ -42,14 +42,14 @@ def label_efficiency(
     flags: dict[str, Any] = {"cohort": cohort, "loop.steps": steps}
     given = {key: value for key, value in flags.items() if value is not None}
     settings = load_config(
-        FinetuneConfig, files=config or [], settings=set_ or [], flags={"init": "scratch", "labels": 1, **given}
+        FinetuneConfig, files=config or [], settings=set_ or [], flags={"init": "scratch", "num_labelled": 1, **given}
     )
     starts = named_runs(init)
     check_paths(settings.cohort, *(Path(folder) for folder in starts.values()))
     comparisons = run_comparison(
         settings,
         starts,
-        label_counts(labels),
+        label_counts(num_labelled),
         seeds,
         out,
         progress=TrainingProgress,
@@ -80,5 +80,5 @@ def label_counts(text: str) -> list[int]:
 
     parts = text.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"--labels is '{text}'; it takes label counts separated by commas, such as 3,5,10.")
+        raise UsageError(f"--num-labelled is '{text}'; it takes numbers separated by commas, such as 3,5,10.")
     return sorted({int(part) for part in parts})

@@ -63,4 +63,4 @@ def pretrain(
     if own_rank() > 0:
         return
     typer.echo(f"encoder: {out}")
-    typer.echo(f"next: medssl finetune --cohort {settings.cohort} --init {out} --labels 10 --out {out}-finetuned")
+    typer.echo(f"next: medssl finetune --cohort {settings.cohort} --init {out} --num-labelled 10 --out {out}-finetuned")

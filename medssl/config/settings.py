@@ -99,7 +99,7 @@ EncoderChoice = Annotated[EncoderConfig, BeforeValidator(_named)]
 class ProbeConfig(Settings):
     """A look at a few labels during a pretraining. What is learnt does not depend on it."""
 
-    labels: int = Field(
+    num_labelled: int = Field(
         default=0,
         ge=0,
         description="labelled scans of the training split on which a linear probe is fitted and scored in turn, 2 or "
@@ -109,12 +109,12 @@ class ProbeConfig(Settings):
         default="auto", description="steps between two probes; auto makes about ten in a training"
     )
 
-    @field_validator("labels")
+    @field_validator("num_labelled")
     @classmethod
-    def _two_halves(cls, labels: int) -> int:
-        if labels == 1:
+    def _two_halves(cls, num_labelled: int) -> int:
+        if num_labelled == 1:
             raise ValueError("a probe is fitted on one half of the scans and scored on the other; give 2 or more")
-        return labels
+        return num_labelled
 
 
 Column = Literal["dataset", "modality", "body_part", "manufacturer", "model"]
@@ -198,7 +198,9 @@ class FinetuneConfig(Settings):
 
     cohort: UserPath = Field(description="folder that `medssl ingest` wrote, with labels")
     init: str = Field(min_length=1, description="'scratch', or the folder of a finished pretraining")
-    labels: PositiveInt | Literal["all"] = Field(default="all", description="labelled training scans that are used")
+    num_labelled: PositiveInt | Literal["all"] = Field(
+        default="all", description="number of labelled training scans that are used"
+    )
     encoder: EncoderChoice = Field(
         default=EncoderConfig(),
         description="the backbone; a pretraining brings its own, for the scratch it is compared with too",

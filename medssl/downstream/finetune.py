@@ -46,7 +46,7 @@ def finetune(
     """
     cohort = Cohort.open(config.cohort)
     labels = class_labels(cohort)
-    scans = training_scans(cohort, labels=config.labels, seed=config.loop.seed)
+    scans = training_scans(cohort, num_labelled=config.num_labelled, seed=config.loop.seed)
     patch = choose_patch(scans, config.patch)
     network, reports = build_network(config, scans=scans, patch=patch, classes=len(labels) + 1)
     module = Segmentation(network, classes=len(labels) + 1, strength=config.augment)

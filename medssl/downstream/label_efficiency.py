@@ -51,7 +51,7 @@ def label_efficiency(
     refuse_changed(jobs)
     scores: list[Score] = []
     for number, job in enumerate(jobs, start=1):
-        title = f"[{number}/{len(jobs)}] {job.name}, {job.config.labels} labels, seed {job.config.loop.seed}"
+        title = f"[{number}/{len(jobs)}] {job.name}, {job.config.num_labelled} labels, seed {job.config.loop.seed}"
         scores += run_or_read(job, progress=progress(title), observe=observe)
     comparisons = compare(scores)
     write_results(out, scores, comparisons)
@@ -81,7 +81,7 @@ def planned_jobs(
     scans or with fewer labelled ones than asked for, and for weights that cannot be read.
     """
     cohort = Cohort.open(config.cohort)
-    check_comparable(cohort, labels=max(labels))
+    check_comparable(cohort, num_labelled=max(labels))
     pretrained = {name: Path(start) for name, start in starts.items() if start != SCRATCH}
     for folder in pretrained.values():
         load_encoder(folder)
@@ -90,7 +90,7 @@ def planned_jobs(
         Job(
             name=name,
             config=config.model_copy(
-                update={"init": start, "labels": n, "loop": config.loop.model_copy(update={"seed": seed})}
+                update={"init": start, "num_labelled": n, "loop": config.loop.model_copy(update={"seed": seed})}
             ),
             folder=out / "runs" / f"{name}-n{n}-s{seed}",
             cohort_digest=cohort.digest,
@@ -168,7 +168,7 @@ def run_or_read(job: Job, *, progress: Progress, observe: Observer) -> list[Scor
         cases = read_cases(job.folder / EVALUATION)
     if cases is None:
         raise DataError(f"{job.folder} was trained, but not scored. Remove the folder, and call this again.")
-    labels, seed = int(job.config.labels), job.config.loop.seed
+    labels, seed = int(job.config.num_labelled), job.config.loop.seed
     return [
         Score(job.name, labels, seed, case["scan_id"], case["dice"], tuple(map(str, case["false_alarms"])))
         for case in cases

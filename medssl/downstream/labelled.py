@@ -1,4 +1,4 @@
-"""Which labelled scans a fine-tuning may see, and which it is judged on."""
+"""The labelled scans that a fine-tuning trains on, and those it is scored on."""
 
 from medssl.cohort.cohort import Cohort
 from medssl.cohort.manifest import ManifestRow
@@ -6,34 +6,37 @@ from medssl.errors import ConfigError, DataError
 from medssl.store.volumes import StoredVolume, open_volume
 
 
-def training_scans(cohort: Cohort, *, labels: int | str, seed: int) -> list[StoredVolume]:
-    """`labels` labelled scans of the training split, drawn by the seed; more labels with one seed contain fewer.
+def training_scans(cohort: Cohort, *, num_labelled: int | str, seed: int) -> list[StoredVolume]:
+    """Labelled scans of the training split, drawn by the seed; larger draws contain smaller ones of one seed.
 
     Raises DataError without labelled scans, ConfigError when there are fewer than asked for.
     """
-    rows = check_count(cohort, labels=labels)
-    chosen = rows if labels == "all" else cohort.drawn_labelled(int(labels), seed=seed)
+    rows = check_count(cohort, num_labelled=num_labelled)
+    chosen = rows if num_labelled == "all" else cohort.drawn_labelled(int(num_labelled), seed=seed)
     return [open_volume(cohort.store, row.scan_id) for row in chosen]
 
 
-def check_count(cohort: Cohort, *, labels: int | str) -> tuple[ManifestRow, ...]:
+def check_count(cohort: Cohort, *, num_labelled: int | str) -> tuple[ManifestRow, ...]:
     """All labelled training scans. Raises DataError where there are none, ConfigError for fewer than asked for."""
     rows = cohort.accepted(split="train", labelled=True)
     if not rows:
         raise DataError("The cohort has no labelled scan in the split 'train'. Ingest with --labels DIR.")
-    if labels != "all" and int(labels) > len(rows):
+    if num_labelled != "all" and int(num_labelled) > len(rows):
         raise ConfigError(
-            f"{labels} labelled scans were asked for, but the split 'train' has {len(rows)}. Lower --labels."
+            f"{num_labelled} labelled scans were asked for, but the split 'train' has {len(rows)}. "
+            "Lower --num-labelled."
         )
     return rows
 
 
-def check_comparable(cohort: Cohort, *, labels: int) -> None:
-    """Raise what fine-tunings with up to `labels` labelled scans would come to in the end: too few of them, or no test
-    scan to judge them by.
+def check_comparable(cohort: Cohort, *, num_labelled: int) -> None:
+    """Raise now what a comparison would only raise after its last training.
+
+    That is ConfigError for fewer than `num_labelled` labelled training scans, and DataError for a test split in which
+    no scan has a labelled voxel.
     """
     classes = class_labels(cohort)
-    check_count(cohort, labels=labels)
+    check_count(cohort, num_labelled=num_labelled)
     rows = cohort.accepted(split="test", labelled=True)
     if not any(label in row.labels for row in rows for label in classes):
         lack = "no scan with a labelled voxel" if rows else "no labelled scan"
@@ -43,7 +46,7 @@ def check_comparable(cohort: Cohort, *, labels: int) -> None:
 
 
 def gaps_in_test(cohort: Cohort) -> list[str]:
-    """What the test split will not be able to judge, as sentences to be said before a training."""
+    """Sentences about classes that the test split cannot score, for the user to read before the training."""
     rows = cohort.accepted(split="test", labelled=True)
     if not rows:
         return [
@@ -62,13 +65,13 @@ def test_scans(cohort: Cohort) -> list[StoredVolume]:
 
 
 def class_labels(cohort: Cohort) -> list[int]:
-    """Foreground class values: those named by the cohort, else all that occur in its labels; 1..n without gaps.
+    """Foreground class values, 1..n: those that the cohort names and those that occur in its labels.
 
-    Raises DataError when there are gaps, since the network's outputs are 0..n.
+    Raises DataError when values are missing in between, because the network's outputs are 0..n.
     """
     named = [label for label in cohort.label_names if label != 0]
-    found = {label for row in cohort.accepted(labelled=True) for label in row.labels if label != 0}
-    labels = sorted(set(named) | found)
+    occurring = {label for row in cohort.accepted(labelled=True) for label in row.labels if label != 0}
+    labels = sorted(set(named) | occurring)
     if not labels:
         raise DataError("The cohort has no labelled voxels. Ingest with --labels DIR.")
     if labels != list(range(1, len(labels) + 1)):

@@ -67,7 +67,7 @@ def _examples(runs: Sequence[Run]) -> list[Run]:
     """
 
     def place(run: Run) -> tuple[int, bool, str]:
-        return int(run.config.get("labels", 0)), run.config.get("init") != "scratch", run.folder.name
+        return int(run.config.get("num_labelled", 0)), run.config.get("init") != "scratch", run.folder.name
 
     first: dict[str, Run] = {}
     for run in sorted(runs, key=place):

@@ -34,7 +34,7 @@ def chosen_values(
         "loop.diagnose_every": (loop.diagnose_every, f"{CollapseWatch.interval(AUTO, loop.steps)}: {looks}"),
         "loop.pictures_every": (loop.pictures_every, "after step 1, every power of two above 8, and at the end"),
     }
-    if config.probe.labels:
+    if config.probe.num_labelled:
         every = OnlineProbe.interval(AUTO, loop.steps)
         values["probe.every"] = (config.probe.every, f"{every}: about ten in {loop.steps} steps")
     chosen = {name: why for name, (given, why) in values.items() if given == AUTO}

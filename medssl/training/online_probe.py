@@ -84,17 +84,17 @@ def online_probe(
     The scans are those that fine-tuning with this seed and as many labels sees: the probe costs no further label.
     Raises ConfigError when there are fewer than asked for, DataError when nothing is labelled in them.
     """
-    if settings.labels == 0:
+    if settings.num_labelled == 0:
         return None
     rows = cohort.accepted(split="train", labelled=True)
-    if settings.labels > len(rows):
+    if settings.num_labelled > len(rows):
         raise ConfigError(
-            f"probe.labels is {settings.labels}, but the split 'train' has {len(rows)} labelled scans. Lower "
-            "probe.labels, 0 for no probe."
+            f"probe.num_labelled is {settings.num_labelled}, but the split 'train' has {len(rows)} labelled scans. "
+            "Lower it, or set it to 0 for no probe."
         )
     classes = sorted({label for row in rows for label in row.labels} - {0})
     if not classes:
-        raise DataError("The labels of the training split hold background only. Set probe.labels=0.")
+        raise DataError("The labels of the training split hold background only. Set probe.num_labelled=0.")
     names = {label: cohort.label_names.get(label, str(label)) for label in classes}
-    scans = [open_volume(cohort.store, row.scan_id) for row in cohort.drawn_labelled(settings.labels, seed=seed)]
+    scans = [open_volume(cohort.store, row.scan_id) for row in cohort.drawn_labelled(settings.num_labelled, seed=seed)]
     return OnlineProbe(task, scans, names=names, patch=patch, seed=seed, every=settings.every)

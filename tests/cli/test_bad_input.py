@@ -61,7 +61,7 @@ def world(tmp_path_factory):
     calls = [
         ["ingest", archive.images, "--labels", archive.labels, "--splits", folder / "splits.csv", "--workers", "0"],
         ["pretrain", "--cohort", folder / "cohort", "--task", "masked-volume", *SHORT, *PATCH],
-        ["finetune", "--cohort", folder / "cohort", "--init", folder / "run", "--labels", "1", *SHORT, *PATCH],
+        ["finetune", "--cohort", folder / "cohort", "--init", folder / "run", "--num-labelled", "1", *SHORT, *PATCH],
     ]
     for call, out in zip(calls, ("cohort", "run", "model"), strict=True):
         result = medssl(*call, "--out", folder / out)
@@ -247,7 +247,7 @@ def test_a_configuration_file_that_is_missing_or_no_yaml_is_named(world, tmp_pat
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def test_a_cohort_that_does_not_exist_or_is_none_is_named(tmp_path, command):
-    option = ["--task", "simclr"] if command == "pretrain" else ["--init", "scratch", "--labels", "1"]
+    option = ["--task", "simclr"] if command == "pretrain" else ["--init", "scratch", "--num-labelled", "1"]
     call = [command, "--cohort", tmp_path / "nowhere", "--out", tmp_path / "run", *option, *SHORT]
     refused(medssl(*call), 2, "nowhere", "does not exist")
     (tmp_path / "nowhere").mkdir()
@@ -261,7 +261,7 @@ def test_an_out_folder_that_is_not_empty_is_not_written_to(world, tmp_path, comm
     out = world / "run" if taken == "run" else tmp_path
     (tmp_path / "mine.txt").write_text("words")
     before = sorted(path.name for path in out.rglob("*"))
-    option = ["--task", "simclr"] if command == "pretrain" else ["--init", "scratch", "--labels", "1"]
+    option = ["--task", "simclr"] if command == "pretrain" else ["--init", "scratch", "--num-labelled", "1"]
     call = [command, "--cohort", world / "cohort", "--out", out, *option, *SHORT, *PATCH]
     refused(medssl(*call), 2, str(out), "--out")
     assert sorted(path.name for path in out.rglob("*")) == before
@@ -276,20 +276,20 @@ def test_a_scan_smaller_than_the_patch_is_padded(world, tmp_path):
 
 def test_more_labels_than_there_are_is_refused_with_their_number(world, tmp_path):
     call = ["finetune", "--cohort", world / "cohort", "--init", "scratch", "--out", tmp_path / "run", *SHORT, *PATCH]
-    refused(medssl(*call, "--labels", "9"), 2, "9", "4")
-    refused(medssl(*call, "--labels", "few"), 2, "few")
+    refused(medssl(*call, "--num-labelled", "9"), 2, "9", "4")
+    refused(medssl(*call, "--num-labelled", "few"), 2, "few")
     assert is_untouched(tmp_path / "run")
 
 
 def test_a_start_that_does_not_exist_is_named(world, tmp_path):
-    call = ["finetune", "--cohort", world / "cohort", "--labels", "1", "--out", tmp_path / "run", *SHORT, *PATCH]
+    call = ["finetune", "--cohort", world / "cohort", "--num-labelled", "1", "--out", tmp_path / "run", *SHORT, *PATCH]
     refused(medssl(*call, "--init", tmp_path / "nowhere"), 2, "nowhere")
     assert is_untouched(tmp_path / "run")
 
 
 @pytest.mark.parametrize("asked", [["--encoder", "segresnet"], ["--set", "encoder.preset=small"]], ids="=".join)
 def test_an_encoder_that_is_not_the_one_of_the_start_is_refused(world, tmp_path, asked):
-    call = ["finetune", "--cohort", world / "cohort", "--labels", "1", "--out", tmp_path / "run", *SHORT, *PATCH]
+    call = ["finetune", "--cohort", world / "cohort", "--num-labelled", "1", "--out", tmp_path / "run", *SHORT, *PATCH]
     refused(medssl(*call, "--init", world / "run", *asked), 2, " ".join(asked), str(world / "run"), "'dynunet'")
     assert is_untouched(tmp_path / "run")
     # The same one, and one that a file names beside its own run, ask for nothing else.
@@ -303,7 +303,8 @@ def test_weights_of_another_architecture_are_refused_before_anything_is_written(
     made = medssl("pretrain", "--cohort", world / "cohort", "--task", "masked-volume", *SHORT, *PATCH, *other)
     assert made.exit_code == 0, made.output
     shutil.copy(world / "run" / "encoder.safetensors", tmp_path / "other")
-    call = ["finetune", "--cohort", world / "cohort", "--labels", "1", "--init", tmp_path / "other", *SHORT, *PATCH]
+    call = ["finetune", "--cohort", world / "cohort", "--init", tmp_path / "other"]
+    call += ["--num-labelled", "1", *SHORT, *PATCH]
     refused(medssl(*call, "--out", tmp_path / "run"), 1, "encoder.safetensors")
     assert is_untouched(tmp_path / "run")
 
@@ -312,7 +313,8 @@ def test_a_damaged_file_of_weights_is_refused(world, tmp_path):
     shutil.copytree(world / "run", tmp_path / "start")
     weights = tmp_path / "start" / "encoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    call = ["finetune", "--cohort", world / "cohort", "--labels", "1", "--init", tmp_path / "start", *SHORT, *PATCH]
+    call = ["finetune", "--cohort", world / "cohort", "--init", tmp_path / "start"]
+    call += ["--num-labelled", "1", *SHORT, *PATCH]
     refused(medssl(*call, "--out", tmp_path / "run"), 1, "encoder.safetensors")
 
 
@@ -387,7 +389,7 @@ def test_a_file_where_the_out_folder_should_be_is_said(world, tmp_path, command,
     scans, cohort = world / "archive" / "images", ["--cohort", world / "cohort", *SHORT, *PATCH]
     options = {
         "predict": ["--model", world / "model", "--input", scans],
-        "label-efficiency": ["--init", world / "run", "--labels", "1", "--seeds", "1", *cohort],
+        "label-efficiency": ["--init", world / "run", "--num-labelled", "1", "--seeds", "1", *cohort],
         "ingest": [scans, "--workers", "0"],
         "convert": [scans, "--workers", "0"],
     }

@@ -39,14 +39,14 @@ def test_check_names_a_task_that_is_not_there(tmp_path):
 
 def test_a_file_for_another_command_is_refused_key_by_key(tmp_path):
     path = tmp_path / "finetune.yaml"
-    path.write_text("cohort: x\ninit: scratch\nlabels: 5\n")
+    path.write_text("cohort: x\ninit: scratch\nnum_labelled: 5\n")
     assert medssl("config", "check", "--for", "finetune", path).startswith("ok: 3 settings given")
     assert "init: no such setting" in medssl("config", "check", path, code=2)
 
 
 def test_schema_is_the_json_schema_of_the_settings_or_of_a_task():
     assert json.loads(medssl("config", "schema")) == PretrainConfig.model_json_schema()
-    assert "labels" in json.loads(medssl("config", "schema", "--for", "finetune"))["properties"]
+    assert "num_labelled" in json.loads(medssl("config", "schema", "--for", "finetune"))["properties"]
     assert "ratio" in json.loads(medssl("config", "schema", "--task", "masked-volume"))["properties"]
 
 

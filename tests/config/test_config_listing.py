@@ -56,5 +56,5 @@ def test_rows_say_kind_default_and_bounds():
         "> 0, <= 10",
     )
     assert rows["cohort"].default == "required"
-    assert rows["labels"].kind == "whole number >= 1 | 'all'"
+    assert rows["num_labelled"].kind == "whole number >= 1 | 'all'"
     assert rows["patch"].kind == "[whole number >= 1, whole number >= 1, whole number >= 1] | 'auto'"

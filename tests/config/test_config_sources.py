@@ -176,7 +176,9 @@ def test_an_empty_file_changes_nothing(tmp_path):
 
 def test_finetuning_takes_a_number_of_labels_or_all():
     for text, value in (("5", 5), ("all", "all")):
-        config = load_config(FinetuneConfig, settings=[f"labels={text}"], flags={"cohort": "x", "init": "scratch"})
-        assert config.labels == value
-    with pytest.raises(ConfigError, match="labels: input should be greater than or equal to 1 or 'all', got 0"):
-        load_config(FinetuneConfig, settings=["labels=0"], flags={"cohort": "x", "init": "scratch"})
+        config = load_config(
+            FinetuneConfig, settings=[f"num_labelled={text}"], flags={"cohort": "x", "init": "scratch"}
+        )
+        assert config.num_labelled == value
+    with pytest.raises(ConfigError, match="num_labelled: input should be greater than or equal to 1 or 'all', got 0"):
+        load_config(FinetuneConfig, settings=["num_labelled=0"], flags={"cohort": "x", "init": "scratch"})

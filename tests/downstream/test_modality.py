@@ -59,7 +59,7 @@ def mixed(tmp_path_factory):
     settings = IngestSettings(splits=folder / "splits.csv", key_file=folder / "key", workers=0)
     ingest([folder / "a", folder / "b"], folder / "cohort", settings=settings)
     loop = LoopConfig(steps=2, batch_size=2, workers=0, devices=1, log_every=5)
-    config = FinetuneConfig(cohort=folder / "cohort", init="scratch", labels="all", patch=PATCH, loop=loop)
+    config = FinetuneConfig(cohort=folder / "cohort", init="scratch", num_labelled="all", patch=PATCH, loop=loop)
     finetune(config, folder / "model")
     return folder
 

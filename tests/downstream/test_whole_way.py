@@ -31,7 +31,7 @@ def loop(steps: int, seed: int = 0) -> LoopConfig:
 
 
 def finetuning(archive: SmallArchive, **changes) -> FinetuneConfig:
-    settings = {"cohort": archive.cohort, "init": "scratch", "labels": 3, "patch": PATCH, "loop": loop(2)}
+    settings = {"cohort": archive.cohort, "init": "scratch", "num_labelled": 3, "patch": PATCH, "loop": loop(2)}
     return FinetuneConfig(**{**settings, "optim": OptimConfig(lr=1e-2), **changes})
 
 
@@ -46,7 +46,7 @@ def encoder_run(small_archive, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model_run(small_archive, encoder_run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "model"
-    evaluation = finetune(finetuning(small_archive, init=str(encoder_run), labels=6, loop=loop(60)), out)
+    evaluation = finetune(finetuning(small_archive, init=str(encoder_run), num_labelled=6, loop=loop(60)), out)
     assert evaluation is not None
     assert evaluation.mean() > 0.5, evaluation
     return out
@@ -90,7 +90,7 @@ def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder
     from medssl.downstream.finetune import build_network
     from medssl.downstream.labelled import training_scans
 
-    scans = training_scans(Cohort.open(small_archive.cohort), labels=3, seed=0)
+    scans = training_scans(Cohort.open(small_archive.cohort), num_labelled=3, seed=0)
     heads = []
     for init in ("scratch", str(encoder_run)):
         network, _ = build_network(finetuning(small_archive, init=init), scans=scans, patch=PATCH, classes=3)
@@ -103,9 +103,9 @@ def test_more_labels_with_one_seed_contain_fewer(small_archive):
     from medssl.downstream.labelled import training_scans
 
     cohort = Cohort.open(small_archive.cohort)
-    chosen = [{s.scan_id for s in training_scans(cohort, labels=n, seed=1)} for n in (2, 5)]
+    chosen = [{s.scan_id for s in training_scans(cohort, num_labelled=n, seed=1)} for n in (2, 5)]
     assert chosen[0] < chosen[1]
-    other = {s.scan_id for s in training_scans(cohort, labels=2, seed=2)}
+    other = {s.scan_id for s in training_scans(cohort, num_labelled=2, seed=2)}
     assert len(other) == 2
 
 
@@ -255,7 +255,7 @@ def test_a_fine_tuning_that_cannot_be_scored_says_so_before_it_trains(small_arch
         def start(self, total_steps: int) -> None:
             heard.append("training starts")
 
-    config = finetuning(small_archive, cohort=untested_cohort, labels=2, loop=loop(1))
+    config = finetuning(small_archive, cohort=untested_cohort, num_labelled=2, loop=loop(1))
     assert finetune(config, tmp_path / "run", progress=Listening()) is None
     assert [line.split(":")[0] for line in heard] == ["The split 'test' has no labelled scan", "training starts"]
 
@@ -281,7 +281,7 @@ def test_results_on_another_state_of_the_cohort_are_refused_before_anything_is_t
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"labels": 50}, ConfigError, "the split 'train' has 8"),
+        ({"num_labelled": 50}, ConfigError, "the split 'train' has 8"),
         ({"init": "/nowhere"}, CheckpointError, "encoder.json"),
         ({"patch": (16, 16, 17)}, ConfigError, "W = 17"),
         ({"cohort": Path("/nowhere")}, DataError, "no cohort"),

@@ -84,7 +84,7 @@ def test_the_page_holds_everything_itself_and_names_nobody(tmp_path):
     run = Run.create(
         folder / "runs" / "masked-n3-s0",
         kind="finetune",
-        config={"cohort": "/hospital/DOE_JOHN", "labels": 3, "init": "/hospital/DOE_JOHN/run"},
+        config={"cohort": "/hospital/DOE_JOHN", "num_labelled": 3, "init": "/hospital/DOE_JOHN/run"},
         facts={"patch": [8, 8, 8]},
     )
     run.log(1, {"train/loss": 2.0})

@@ -34,13 +34,13 @@ class Said(Silent):
         self.lines.append(line)
 
 
-def config_of(cohort: Path, *, labels: int) -> PretrainConfig:
+def config_of(cohort: Path, *, num_labelled: int) -> PretrainConfig:
     return PretrainConfig(
         cohort=cohort,
         task={"name": "denoising"},
         encoder={"preset": "tiny"},
         patch=PATCH,
-        probe={"labels": labels, "every": 4},
+        probe={"num_labelled": num_labelled, "every": 4},
         loop=LoopConfig(steps=STEPS, batch_size=2, log_every=1, checkpoint_every=2, diagnose_every=100, workers=0),
     )
 
@@ -54,12 +54,12 @@ def probed(small_archive, tmp_path_factory):
     """(run folder, what was said) of a pretraining with a probe on four scans."""
     said = Said()
     return pretrain(
-        config_of(small_archive.cohort, labels=4), tmp_path_factory.mktemp("r") / "run", progress=said
+        config_of(small_archive.cohort, num_labelled=4), tmp_path_factory.mktemp("r") / "run", progress=said
     ), said
 
 
 def test_the_encoder_is_the_same_bit_for_bit_with_and_without_it(probed, small_archive, tmp_path):
-    alone = pretrain(config_of(small_archive.cohort, labels=0), tmp_path / "alone")
+    alone = pretrain(config_of(small_archive.cohort, num_labelled=0), tmp_path / "alone")
     with_probe, without = (load_encoder(run)[0].state_dict() for run in (probed[0], alone))
     for name, tensor in without.items():
         assert torch.equal(tensor, with_probe[name]), name
@@ -82,7 +82,7 @@ def test_its_scores_reach_the_run_the_card_and_the_terminal(probed):
 
 
 def test_a_resumed_run_has_the_scores_of_one_that_never_stopped(probed, small_archive, tmp_path):
-    config = config_of(small_archive.cohort, labels=4)
+    config = config_of(small_archive.cohort, num_labelled=4)
     with pytest.raises(KilledError):
         pretrain(config, tmp_path / "run", progress=KillAt(7))
     pretrain(config, tmp_path / "run", resume=True)
@@ -97,12 +97,12 @@ def test_labels_of_the_test_split_are_never_read(probed, small_archive):
     assert test
     assert not test & set(used)
     # the very scans that fine-tuning on four labels would see: a probe costs no further label
-    assert used == [scan.scan_id for scan in training_scans(cohort, labels=4, seed=0)]
+    assert used == [scan.scan_id for scan in training_scans(cohort, num_labelled=4, seed=0)]
 
 
 def test_scans_are_fitted_on_or_scored_never_both(small_archive):
-    cohort, task = Cohort.open(small_archive.cohort), prepare(config_of(small_archive.cohort, labels=3)).task
-    probe = online_probe(task, ProbeConfig(labels=3), cohort, patch=PATCH, seed=0)
+    cohort, task = Cohort.open(small_archive.cohort), prepare(config_of(small_archive.cohort, num_labelled=3)).task
+    probe = online_probe(task, ProbeConfig(num_labelled=3), cohort, patch=PATCH, seed=0)
     assert probe is not None
     images, labels, second = probe._patches(torch.device("cpu"))
     assert images.shape == (6, 1, *PATCH)  # two patches of each scan
@@ -111,8 +111,8 @@ def test_scans_are_fitted_on_or_scored_never_both(small_archive):
 
 
 def test_more_labels_than_there_are_and_a_single_one_are_refused(small_archive, tmp_path):
-    with pytest.raises(ConfigError, match=r"probe\.labels is 9, but the split 'train' has 8 labelled scans"):
-        pretrain(config_of(small_archive.cohort, labels=9), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"probe\.num_labelled is 9, but the split 'train' has 8 labelled scans"):
+        pretrain(config_of(small_archive.cohort, num_labelled=9), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="fitted on one half"):
-        ProbeConfig(labels=1)
+        ProbeConfig(num_labelled=1)

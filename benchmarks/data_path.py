@@ -76,7 +76,7 @@ def memory(folder: Path, steps: int) -> dict[str, float]:
     crop = Crop(size=(16, 16, 16), rotation_deg=(ROTATE_DEG,) * 3, flip=(0.5, 0.5, 0.5))
     plan, seen = BatchPlan(scans(folder, small, 4), {"patch": crop}, batch_size=2, seed=0), {}
     with RegionLoader(plan, workers=1, first_step=0) as loader:
-        worker = loader._crew.members[0].process.pid
+        worker = loader._pool.workers[0].process.pid
         for step, _ in enumerate(loader, start=1):
             if step in (steps // 10, steps):
                 seen[f"main process, MB after {step} steps"] = resident_mb("self")

@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from medssl.shapes import Shape3D, Spacing3D
+
 AFFINE_TOLERANCE_MM = 1e-3
 
 T = TypeVar("T", bound=np.generic)
@@ -27,18 +29,18 @@ class Volume:
     affine_ras_mm: npt.NDArray[np.float64]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape3D:
         """(X, Y, Z) in voxels."""
         x, y, z = self.voxels.shape
         return x, y, z
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float]:
+    def spacing_mm(self) -> Spacing3D:
         """Edge lengths of a voxel along X, Y, Z in mm."""
         return spacing_mm(self.affine_ras_mm)
 
 
-def spacing_mm(affine_ras_mm: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+def spacing_mm(affine_ras_mm: npt.NDArray[np.float64]) -> Spacing3D:
     """Edge lengths of a voxel along X, Y, Z in mm: the lengths of the affine's columns."""
     x, y, z = np.linalg.norm(affine_ras_mm[:3, :3], axis=0)
     return float(x), float(y), float(z)

@@ -34,6 +34,7 @@ TIERS = (
         "medssl.errors",
         "medssl.files",
         "medssl.randomness",
+        "medssl.shapes",
         "medssl.plugins",
         "medssl.hookspecs",
     ),
@@ -131,6 +132,7 @@ def test_plugins_import_nothing_of_training_or_above():
         "medssl.pretext",
         *TIERS[5],
         "medssl.randomness",
+        "medssl.shapes",
         "medssl.errors",
         "medssl.hookspecs",
         "medssl.plugins",  # `combine` takes other tasks by name

@@ -20,6 +20,7 @@ from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.errors import PluginError
 from medssl.plugins.check import ENCODER_BASE, check_class
 from medssl.pretext.sparse import DropsTokens
+from medssl.shapes import Shape3D
 
 EncoderCheck = Callable[[EncoderBench], None]
 
@@ -202,7 +203,7 @@ ENCODER_CHECKS: tuple[EncoderCheck, ...] = (
 )
 
 
-def _check_pyramid(pyramid: list[Tensor], encoder: Encoder, batch: int, edges: tuple[int, int, int]) -> None:
+def _check_pyramid(pyramid: list[Tensor], encoder: Encoder, batch: int, edges: Shape3D) -> None:
     if not isinstance(pyramid, list) or not all(isinstance(level, Tensor) for level in pyramid):
         raise PluginError(
             f"forward returns {type(pyramid).__name__}. Return a list of tensors, the finest level first."
@@ -222,7 +223,7 @@ def _check_pyramid(pyramid: list[Tensor], encoder: Encoder, batch: int, edges: t
             raise PluginError(f"level {level} is not finite. Guard divisions, roots and logarithms.")
 
 
-def _rounded(edges: tuple[int, int, int], divisor: tuple[int, int, int]) -> tuple[int, int, int]:
+def _rounded(edges: Shape3D, divisor: Shape3D) -> Shape3D:
     d, h, w = (max(2 * step, edge // step * step) for edge, step in zip(edges, divisor, strict=True))
     return d, h, w
 

@@ -20,6 +20,7 @@ from medssl.geometry import Volume
 from medssl.loading.loader import RegionLoader
 from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import PretextTask
+from medssl.shapes import Shape3D
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
 from medssl.views.region import Region
@@ -38,7 +39,7 @@ class Workbench:
         cls: type[PretextTask],
         *,
         options: Mapping[str, Any] | None = None,
-        patch: tuple[int, int, int] = PATCH,
+        patch: Shape3D = PATCH,
         seed: int = 7,
     ) -> None:
         self.cls, self.patch, self.seed = cls, patch, seed
@@ -132,9 +133,9 @@ class EncoderBench:
         self.cls, self.seed = cls, seed
         self.options = dict(options or {})
         self.preset = preset
-        self._described: tuple[EncoderDescription, tuple[int, int, int]] | None = None
+        self._described: tuple[EncoderDescription, Shape3D] | None = None
 
-    def described(self) -> tuple[EncoderDescription, tuple[int, int, int]]:
+    def described(self) -> tuple[EncoderDescription, Shape3D]:
         """The description that the host would make, for images of two channels, and the patch (D, H, W) it is for.
 
         Raises PluginError where no patch is accepted.
@@ -147,12 +148,12 @@ class EncoderBench:
         """A new encoder; the same weights each time, or with `other` those of another seed."""
         return self._built(description or self.described()[0], seed=self.seed + other)
 
-    def image(self, *, batch: int = 2, seed: int = 0, patch: tuple[int, int, int] | None = None) -> Tensor:
+    def image(self, *, batch: int = 2, seed: int = 0, patch: Shape3D | None = None) -> Tensor:
         """(B, 2, D, H, W) noise."""
         random = torch.Generator().manual_seed(seed)
         return torch.randn(batch, CHANNELS, *(patch or self.described()[1]), generator=random)
 
-    def _find_description(self) -> tuple[EncoderDescription, tuple[int, int, int]]:
+    def _find_description(self) -> tuple[EncoderDescription, Shape3D]:
         resolve = getattr(self.cls, "resolve", None)
         if resolve is None:
             description = self._describe(self.options)

@@ -20,6 +20,7 @@ from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.errors import CheckpointError, DataError
 from medssl.files import write_atomically
 from medssl.pretext.projection import pooled_levels
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume, open_volume
 
 LEVELS = 2  # of the pyramid, the coarsest: as in the tasks' own vectors
@@ -65,7 +66,7 @@ def embed_scans(
 
 
 @torch.no_grad()
-def scan_vector(encoder: Encoder, scan: StoredVolume, *, patch: tuple[int, int, int]) -> Tensor:
+def scan_vector(encoder: Encoder, scan: StoredVolume, *, patch: Shape3D) -> Tensor:
     """(F,) float32: mean over windows that cover the body's box side by side, the last along an axis overlapping
     the one before; each gives mean and maximum of the encoder's two coarsest levels.
 
@@ -78,7 +79,7 @@ def scan_vector(encoder: Encoder, scan: StoredVolume, *, patch: tuple[int, int, 
     image = image[tuple(map(slice, start, stop))]
     missing = [max(0, edge - have) for edge, have in zip(patch, image.shape, strict=True)]
     around = [part for gap in reversed(missing) for part in (gap // 2, gap - gap // 2)]
-    image = F.pad(image, around, value=scan.normalisation.outside)
+    image = F.pad(image, around, value=scan.normalisation.pad_value)
     windows = torch.stack([image[place] for place in dense_patch_slices(image.shape, patch, patch)])[:, None]
     device = next(encoder.parameters()).device
     found = [pooled_levels(encoder(part.to(device)), LEVELS).float() for part in torch.split(windows, WINDOWS)]
@@ -102,7 +103,7 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> None:
     write_atomically(out, content.getvalue())
 
 
-def _patch(folder: Path) -> tuple[int, int, int]:
+def _patch(folder: Path) -> Shape3D:
     patch = stated_patch(encoder_record(folder).facts)
     if patch is None or not all(0 < edge <= MAX_EDGE for edge in patch):
         raise CheckpointError(f"{folder / 'encoder.json'} does not say for which patch the encoder was trained.")

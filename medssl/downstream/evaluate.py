@@ -17,6 +17,7 @@ from torch import Tensor
 
 from medssl.downstream.segmentation import predict_labels
 from medssl.encoders.network import SegmentationNetwork
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
 
 FORMAT = 2  # of evaluation.json; 1, which did not say so, gave a false alarm Dice 0 and silence none
@@ -103,7 +104,7 @@ def evaluate(
     scans: Sequence[StoredVolume],
     *,
     names: Mapping[int, str],
-    patch: tuple[int, int, int],
+    patch: Shape3D,
     overlap: float,
     device: torch.device,
 ) -> Evaluation:
@@ -129,14 +130,14 @@ def predict_stored(
     network: SegmentationNetwork,
     scan: StoredVolume,
     *,
-    patch: tuple[int, int, int],
+    patch: Shape3D,
     overlap: float,
     device: torch.device,
 ) -> Tensor:
     """(D, H, W) uint8 labels of a stored scan, on the CPU."""
     image = scan.normalised().to(device)
-    outside = scan.normalisation.outside
-    return predict_labels(network, image, patch=patch, overlap=overlap, outside=outside).cpu()
+    pad_value = scan.normalisation.pad_value
+    return predict_labels(network, image, patch=patch, overlap=overlap, pad_value=pad_value).cpu()
 
 
 def dice(guess: Tensor, reference: Tensor) -> float | None:

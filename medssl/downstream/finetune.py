@@ -18,6 +18,7 @@ from medssl.encoders.weights import load_encoder, read_description, save_network
 from medssl.files import write_atomically
 from medssl.loading.plan import BatchPlan
 from medssl.runs.run import Run
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
 from medssl.training.fabric import start_fabric
 from medssl.training.loop import train
@@ -107,7 +108,7 @@ def finetune(
 
 
 def build_network(
-    config: FinetuneConfig, *, scans: Sequence[StoredVolume], patch: tuple[int, int, int], classes: int
+    config: FinetuneConfig, *, scans: Sequence[StoredVolume], patch: Shape3D, classes: int
 ) -> tuple[SegmentationNetwork, list[TransferReport]]:
     """The network to train, with pretrained weights put in and reported tensor by tensor.
 
@@ -145,7 +146,7 @@ def score(
     run: Run,
     config: FinetuneConfig,
     names: dict[int, str],
-    patch: tuple[int, int, int],
+    patch: Shape3D,
     device: torch.device,
 ) -> Evaluation | None:
     """Evaluate on the test scans and write evaluation.json and the metrics `test/...`."""

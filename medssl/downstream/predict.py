@@ -97,7 +97,7 @@ def predict_one(
         torch.from_numpy(image).to(device),
         patch=facts.patch,
         overlap=facts.overlap,
-        outside=normalisation.outside,
+        pad_value=normalisation.pad_value,
     )
     on_native = to_native_grid(labels.cpu().numpy(), stored.affine_ras_mm, native, nearest=True)
     item.output.parent.mkdir(parents=True, exist_ok=True)

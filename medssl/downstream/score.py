@@ -23,6 +23,7 @@ from medssl.plugins import load_task, task_config
 from medssl.pretext.moments import RunningMoments
 from medssl.pretext.task import PretextTask, Step
 from medssl.runs.run import Run
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume, open_volume
 from medssl.training.checkpoint import read_checkpoint
 from medssl.views.region import Region
@@ -130,7 +131,7 @@ def region_energies(
     task: PretextTask,
     scans: Sequence[StoredVolume],
     *,
-    patch: tuple[int, int, int],
+    patch: Shape3D,
     regions: int,
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, total: None,

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from medssl.encoders.network import SegmentationNetwork
 from medssl.loading.crops import Crop
 from medssl.pretext.task import Step
+from medssl.shapes import Shape3D
 from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region
 
 
-def segmentation_crops(patch: tuple[int, int, int], *, strength: float) -> Mapping[str, Crop]:
+def segmentation_crops(patch: Shape3D, *, strength: float) -> Mapping[str, Crop]:
     """The one crop of fine-tuning; rotation and zoom grow with `strength`, 0 means none.
 
     No mirroring: left and right, front and back are different labels in much anatomy.
@@ -67,9 +68,7 @@ class Segmentation(nn.Module):
 
 
 @torch.inference_mode()
-def predict_labels(
-    network: nn.Module, image: Tensor, *, patch: tuple[int, int, int], overlap: float, outside: float
-) -> Tensor:
+def predict_labels(network: nn.Module, image: Tensor, *, patch: Shape3D, overlap: float, pad_value: float) -> Tensor:
     """(D, H, W) uint8 labels of a normalised (D, H, W) scan, by MONAI's sliding window with Gaussian weights.
 
     outside: normalised value beyond the scan's edge, as in training. The window is the training patch: normalisation
@@ -78,7 +77,7 @@ def predict_labels(
     from monai.inferers import SlidingWindowInferer
 
     inferer = SlidingWindowInferer(
-        patch, sw_batch_size=4, overlap=overlap, mode="gaussian", padding_mode="constant", cval=outside
+        patch, sw_batch_size=4, overlap=overlap, mode="gaussian", padding_mode="constant", cval=pad_value
     )
     logits: Tensor = inferer(image[None, None], network)
     return logits.argmax(dim=1)[0].to(torch.uint8)

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from medssl.config.problems import check_options
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.encoders.sizing import PRESETS, Preset, device_memory_bytes, preset_for_device
-from medssl.encoders.topology import Triple
 from medssl.errors import ConfigError, PluginError
+from medssl.shapes import Shape3D, Spacing3D
 
 # Modules are imported when an encoder is built: each loads MONAI (about 5 s).
 ENCODERS: Mapping[str, tuple[str, str]] = {
@@ -43,8 +43,8 @@ def describe(
     preset: str = AUTO,
     options: Mapping[str, Any] | None = None,
     in_channels: int = 1,
-    patch: Triple,
-    spacing_mm: tuple[float, float, float] | None = None,
+    patch: Shape3D,
+    spacing_mm: Spacing3D | None = None,
 ) -> EncoderDescription:
     """Description with every "auto" resolved; the reasons go to the log (`explain` returns them).
 
@@ -65,8 +65,8 @@ def explain(
     preset: str = AUTO,
     options: Mapping[str, Any] | None = None,
     in_channels: int = 1,
-    patch: Triple,
-    spacing_mm: tuple[float, float, float] | None = None,
+    patch: Shape3D,
+    spacing_mm: Spacing3D | None = None,
 ) -> tuple[EncoderDescription, list[str]]:
     """As `describe`, with the reason for each value that was chosen."""
     kind = encoder_class(name)
@@ -97,7 +97,7 @@ def build_encoder(description: EncoderDescription) -> Encoder:
     return encoder
 
 
-def check_patch(encoder: Encoder, patch: Triple) -> None:
+def check_patch(encoder: Encoder, patch: Shape3D) -> None:
     """Raise ConfigError where a patch (D, H, W) does not fit an encoder that is already built."""
     if any(edge % step for edge, step in zip(patch, encoder.divisor, strict=True)):
         near = [max(step, round(edge / step) * step) for edge, step in zip(patch, encoder.divisor, strict=True)]

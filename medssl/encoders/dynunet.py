@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.encoders.sizing import Preset
-from medssl.encoders.topology import MIN_LEVELS, Triple, plan_levels
+from medssl.encoders.topology import MIN_LEVELS, plan_levels
 from medssl.errors import ConfigError
+from medssl.shapes import Shape3D, Spacing3D
 
 NORM = ("INSTANCE", {"affine": True})
 
@@ -34,8 +35,8 @@ class DynUNetOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     filters: tuple[int, ...] = Field(description="features per level", min_length=MIN_LEVELS, max_length=9)
-    kernel_size: tuple[Triple, ...] = Field(description="edges of the convolutions in voxels, odd, at most 7")
-    strides: tuple[Triple, ...] = Field(description="stride into each level; the first is 1, 1, 1; at most 4")
+    kernel_size: tuple[Shape3D, ...] = Field(description="edges of the convolutions in voxels, odd, at most 7")
+    strides: tuple[Shape3D, ...] = Field(description="stride into each level; the first is 1, 1, 1; at most 4")
     dropout: float | None = Field(
         default=None, ge=0, lt=1, description="share of features dropped after each convolution"
     )
@@ -88,7 +89,7 @@ class DynUNetEncoder(Encoder):
 
     @classmethod
     def resolve(
-        cls, preset: Preset, given: Mapping[str, Any], *, patch: Triple, spacing_mm: tuple[float, float, float] | None
+        cls, preset: Preset, given: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
     ) -> tuple[dict[str, Any], list[str]]:
         """Options for a patch (D, H, W), `given` ones kept; and a reason for each that was chosen."""
         filters = tuple(given.get("filters", FILTERS[preset]))
@@ -173,15 +174,15 @@ def monai_arguments(options: DynUNetOptions, in_channels: int, out_channels: int
     }
 
 
-def _block(inputs: int, outputs: int, kernel: Triple, stride: Triple, *, dropout: float | None) -> nn.Module:
+def _block(inputs: int, outputs: int, kernel: Shape3D, stride: Shape3D, *, dropout: float | None) -> nn.Module:
     return UnetBasicBlock(3, inputs, outputs, kernel, stride, NORM, dropout=dropout)  # type: ignore[no-any-return]
 
 
-def _up_block(inputs: int, outputs: int, kernel: Triple, stride: Triple, *, dropout: float | None) -> nn.Module:
+def _up_block(inputs: int, outputs: int, kernel: Shape3D, stride: Shape3D, *, dropout: float | None) -> nn.Module:
     return UnetUpBlock(3, inputs, outputs, kernel, stride, stride, NORM, dropout=dropout, trans_bias=True)  # type: ignore[no-any-return]
 
 
-def _cumulative(strides: tuple[Triple, ...]) -> tuple[Triple, ...]:
+def _cumulative(strides: tuple[Shape3D, ...]) -> tuple[Shape3D, ...]:
     total, out = (1, 1, 1), []
     for d, h, w in strides:
         total = (total[0] * d, total[1] * h, total[2] * w)

@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from medssl.shapes import Shape3D, Spacing3D
+
 
 class EncoderDescription(BaseModel):
     """All that is needed to build an encoder again: it is stored beside its weights.
@@ -18,7 +20,7 @@ class EncoderDescription(BaseModel):
     name: str
     in_channels: int = 1
     options: dict[str, Any] = {}
-    spacing_mm: tuple[float, float, float] | None = None
+    spacing_mm: Spacing3D | None = None
 
 
 class Decoder(nn.Module):
@@ -40,7 +42,7 @@ class Encoder(nn.Module):
 
     description: EncoderDescription
     channels: tuple[int, ...]
-    strides: tuple[tuple[int, int, int], ...]
+    strides: tuple[Shape3D, ...]
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -51,6 +53,6 @@ class Encoder(nn.Module):
         """The matching decoder, freshly initialised: together they are the MONAI network."""
 
     @property
-    def divisor(self) -> tuple[int, int, int]:
+    def divisor(self) -> Shape3D:
         """What the edges (D, H, W) of an input must be multiples of."""
         return self.strides[-1]

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder
+from medssl.shapes import Shape3D
 
 
 class SegmentationNetwork(nn.Module):
@@ -15,7 +16,7 @@ class SegmentationNetwork(nn.Module):
         self.decoder = decoder
 
     @property
-    def required_divisor(self) -> tuple[int, int, int]:
+    def required_divisor(self) -> Shape3D:
         """What the edges (D, H, W) of an input must be multiples of."""
         return self.encoder.divisor
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medssl.encoders.encoder import EncoderDescription
-from medssl.encoders.topology import Triple
 from medssl.errors import CheckpointError
+from medssl.shapes import Shape3D
 
 LARGEST_RECORD_BYTES = 64 * 2**20
 MAX_OUT_CHANNELS = 65536
@@ -42,7 +42,7 @@ class EncoderRecord(BaseModel):
     format: Literal["medssl-encoder-1"] = "medssl-encoder-1"
     description: EncoderDescription
     channels: tuple[int, ...]
-    strides: tuple[Triple, ...]
+    strides: tuple[Shape3D, ...]
     facts: dict[str, Any]
     tensors: dict[str, TensorRecord]
     decoder: DecoderRecord | None = None
@@ -58,7 +58,7 @@ class NetworkFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     label_names: dict[int, str]
-    patch: Triple
+    patch: Shape3D
     overlap: float = Field(default=0.5, ge=0, lt=1)
     store_policy: dict[str, Any] | None = None
     modalities: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class NetworkRecord(BaseModel):
     tensors: dict[str, TensorRecord]
 
 
-def stated_patch(facts: Mapping[str, Any]) -> Triple | None:
+def stated_patch(facts: Mapping[str, Any]) -> Shape3D | None:
     """(D, H, W) voxels that an encoder saw in training, where its facts say so."""
     edges = facts.get("patch")
     if not isinstance(edges, list) or len(edges) != 3 or not all(isinstance(edge, int) for edge in edges):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.encoders.sizing import Preset
-from medssl.encoders.topology import SMALLEST_EDGE_VOXELS, Triple
+from medssl.encoders.topology import SMALLEST_EDGE_VOXELS
 from medssl.errors import ConfigError
+from medssl.shapes import Shape3D, Spacing3D
 
 NORM_GROUPS = 8  # of MONAI's default group normalisation; features are a multiple of it
 
@@ -78,7 +79,7 @@ class SegResNetEncoder(Encoder):
 
     @classmethod
     def resolve(
-        cls, preset: Preset, given: Mapping[str, Any], *, patch: Triple, spacing_mm: tuple[float, float, float] | None
+        cls, preset: Preset, given: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
     ) -> tuple[dict[str, Any], list[str]]:
         """Options for a patch (D, H, W), `given` ones kept.
 

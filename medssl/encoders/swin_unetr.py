@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
 from medssl.encoders.sizing import Preset
-from medssl.encoders.topology import Triple
 from medssl.errors import ConfigError
+from medssl.shapes import Shape3D, Spacing3D
 
 LEVELS = 5
 COARSEST_STRIDE = 32
@@ -80,7 +80,7 @@ class SwinUNETREncoder(Encoder):
 
     @classmethod
     def resolve(
-        cls, preset: Preset, given: Mapping[str, Any], *, patch: Triple, spacing_mm: tuple[float, float, float] | None
+        cls, preset: Preset, given: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
     ) -> tuple[dict[str, Any], list[str]]:
         """Options of the preset, `given` ones kept.
 

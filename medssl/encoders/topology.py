@@ -8,8 +8,7 @@ caught up, and until then kernels do not span them.
 from dataclasses import dataclass
 
 from medssl.errors import ConfigError
-
-Triple = tuple[int, int, int]
+from medssl.shapes import Shape3D, Spacing3D
 
 SMALLEST_EDGE_VOXELS = 4
 ANISOTROPY = 2.0
@@ -21,12 +20,12 @@ AXES = "DHW"
 class Topology:
     """Strides and kernels per level, finest first; each (D, H, W)."""
 
-    strides: tuple[Triple, ...]
-    kernel_size: tuple[Triple, ...]
-    smallest_edges_voxels: Triple
+    strides: tuple[Shape3D, ...]
+    kernel_size: tuple[Shape3D, ...]
+    smallest_edges_voxels: Shape3D
 
 
-def plan_levels(patch: Triple, *, spacing_mm: tuple[float, float, float] | None, most_levels: int) -> Topology:
+def plan_levels(patch: Shape3D, *, spacing_mm: Spacing3D | None, most_levels: int) -> Topology:
     """Levels that a patch (D, H, W) carries, `most_levels` at most. `spacing_mm` of D, H, W; None: cubic voxels.
 
     Every halving is exact: a patch edge is a multiple of its strides. Raises ConfigError for a patch that carries fewer
@@ -58,7 +57,7 @@ def _axes_to_halve(edges: list[int], spacing: list[float]) -> list[int]:
     return [] if len(axes) == 1 and edges[axes[0]] < 3 * SMALLEST_EDGE_VOXELS else axes
 
 
-def _check(patch: Triple, edges: list[int], *, most_levels: int, levels: int) -> None:
+def _check(patch: Shape3D, edges: list[int], *, most_levels: int, levels: int) -> None:
     for axis, (name, edge, left) in enumerate(zip(AXES, patch, edges, strict=True)):
         stopped_early = levels < most_levels or left * 2 ** (levels - 1) > edge
         if left % 2 and left >= 4 * SMALLEST_EDGE_VOXELS and stopped_early:
@@ -77,6 +76,6 @@ def _check(patch: Triple, edges: list[int], *, most_levels: int, levels: int) ->
         )
 
 
-def _triple(values: list[int]) -> Triple:
+def _triple(values: list[int]) -> Shape3D:
     d, h, w = values
     return d, h, w

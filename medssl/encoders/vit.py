@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.encoders.sizing import Preset
-from medssl.encoders.topology import Triple
 from medssl.encoders.unetr import UNETRDecoder
 from medssl.errors import ConfigError
+from medssl.shapes import Shape3D, Spacing3D
 
 TOKEN_EDGES = (16, 8, 4)
 UNETR_TOKEN, UNETR_LAYERS = 16, 12
@@ -40,7 +40,7 @@ class ViTOptions(BaseModel):
     """Sizes of a ViT and of the decoder on top of it. Names are MONAI's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    img_size: Triple = Field(
+    img_size: Shape3D = Field(
         description="patch (D, H, W) in voxels for which MONAI's network is built; this one takes others too"
     )
     patch_size: Literal[4, 8, 16] = Field(description="edge of a token in voxels")
@@ -87,7 +87,7 @@ class ViTEncoder(Encoder):
 
     @classmethod
     def resolve(
-        cls, preset: Preset, given: Mapping[str, Any], *, patch: Triple, spacing_mm: tuple[float, float, float] | None
+        cls, preset: Preset, given: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
     ) -> tuple[dict[str, Any], list[str]]:
         """Options for a patch (D, H, W), `given` ones kept, and the reasons. Spacing plays no part.
 
@@ -144,7 +144,7 @@ class ViTEncoder(Encoder):
             steps=len(self.channels),
         )
 
-    def _embedded(self, image: Tensor) -> tuple[Tensor, Triple]:
+    def _embedded(self, image: Tensor) -> tuple[Tensor, Shape3D]:
         """(B, N, F) tokens with their places, and the grid (d, h, w) of tokens."""
         embedding = self.vit.patch_embedding
         cells = embedding.patch_embeddings(image)  # (B, F, d, h, w)
@@ -184,7 +184,7 @@ def monai_arguments(options: ViTOptions, in_channels: int, out_channels: int) ->
     return {"spatial_dims": 3, "in_channels": in_channels, "out_channels": out_channels, **sizes}
 
 
-def places_of_tokens(grid: Triple, features: int) -> Tensor:
+def places_of_tokens(grid: Shape3D, features: int) -> Tensor:
     """(1, d * h * w, features): sine and cosine of each token's place along H, D and W, at `features` / 6 wavelengths.
 
     Vaswani et al. 2017 (arXiv 1706.03762, section 3.5) for three axes; the order is that of MONAI's "sincos".
@@ -196,7 +196,7 @@ def places_of_tokens(grid: Triple, features: int) -> Tensor:
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)[None]
 
 
-def _as_map(tokens: Tensor, grid: Triple) -> Tensor:
+def _as_map(tokens: Tensor, grid: Shape3D) -> Tensor:
     features: Tensor = rearrange(tokens, "b (d h w) f -> b f d h w", d=grid[0], h=grid[1], w=grid[2]).contiguous()
     return features
 
@@ -224,6 +224,6 @@ def _transformer(options: ViTOptions, in_channels: int) -> Any:
     return vit
 
 
-def _grid(options: ViTOptions) -> Triple:
+def _grid(options: ViTOptions) -> Shape3D:
     d, h, w = (edge // options.patch_size for edge in options.img_size)
     return d, h, w

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.encoders.records import NetworkFacts, stated_modalities, stated_patch
-from medssl.encoders.topology import Triple
 from medssl.encoders.weights import encoder_record, load_encoder, load_network
 from medssl.errors import CheckpointError, UsageError
+from medssl.shapes import Shape3D, Spacing3D
 
 # Facts of a run that may travel with its weights: none of them names a scan, not even by its pseudonym.
 PUBLIC_FACTS = (
@@ -42,20 +42,20 @@ class Source:
     network: NetworkFacts | None = None
 
     @property
-    def patch(self) -> Triple | None:
+    def patch(self) -> Shape3D | None:
         """(D, H, W) voxels that the network saw in training, where the run says so."""
         if self.network is not None:
             return self.network.patch
         return stated_patch(self.facts)
 
     @property
-    def only_size(self) -> Triple | None:
+    def only_size(self) -> Shape3D | None:
         """(D, H, W) voxels of the one image that MONAI's own network takes (UNETR); None where it takes others too."""
         fixed = self.encoder.description.options.get("img_size") if self.encoder.description.name == "vit" else None
         return (fixed[0], fixed[1], fixed[2]) if fixed else None
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float] | None:
+    def spacing_mm(self) -> Spacing3D | None:
         """Spacing of D, H, W in mm to which every scan was resampled; None where scans kept their own."""
         targets = self._targets_mm
         if len(targets) != 1 or "native" in targets:

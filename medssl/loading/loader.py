@@ -1,4 +1,4 @@
-"""Region batches in the order of the plan, read ahead by worker processes."""
+"""Region batches in the order of the plan, prefetched by worker processes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,26 +12,39 @@ from torch import Tensor
 
 from medssl.loading.placement import is_exact
 from medssl.loading.plan import BatchPlan
-from medssl.loading.pool import Crew
-from medssl.loading.prefetch import ahead
-from medssl.loading.worker import Order, batch_arrays, batch_bytes, read_batch
+from medssl.loading.pool import WorkerPool
+from medssl.loading.prefetch import prefetch
+from medssl.loading.worker import BatchRequest, batch_arrays, batch_bytes, read_batch
+from medssl.shapes import Shape3D
 
-# torch.cuda.Stream and torch.cuda.Event. Nothing can stand in for torch's own classes where there is no GPU to test on.
+# torch.cuda.Stream and torch.cuda.Event, which cannot be faked on a machine without a GPU if named as types.
 Stream = Any
 Event = Any
 
 
 @dataclass(frozen=True, eq=False)
 class RegionBatch:
-    """Raw voxels of one batch and what is needed to make views of them. All tensors lie on the host, but for voxels and
-    labels that are on their way to a GPU.
+    """Raw voxels of one batch and what is needed to make views of them.
 
-    numbers: sample numbers in the stream. voxels: (N,) int16, the samples' boxes one after the other, each (d, h, w) in
-    C order; `boxes` takes them apart. labels: the same, uint8. box_shape, start: (B, 3) int64 voxels each box has and
-    where it starts in its scan; scan_shape (B, 3) int64. scale, offset: (B,) float32, physical value = voxel * scale +
-    offset. normalisation: (B, 4) float32 low, high, mean, std in physical units. crops: per name (B, 3, 4) float32,
-    patch voxel to box voxel. sizes: (D, H, W) of each patch. exact: per name (B,) bool on the host, true where the
-    patch is a window of whole voxels. spacing_mm: (B, 3) float32 along D, H, W. arrival: set by `sent`.
+    All tensors are on the host, except voxels and labels that `sent` has moved to a GPU.
+
+    Attributes:
+        step: number of the batch.
+        numbers: sample numbers in the stream.
+        scan_ids: per sample.
+        voxels: (N,) int16, the samples' boxes one after the other, each (d, h, w) in C order; `boxes` separates them.
+        labels: the same, uint8; None if they were not requested.
+        box_shape: (B, 3) int64 voxels of each box.
+        start: (B, 3) int64 voxel of the scan where each box starts.
+        scan_shape: (B, 3) int64 voxels of each whole scan.
+        scale: (B,) float32; physical value = voxel * scale + offset.
+        offset: (B,) float32.
+        normalisation: (B, 4) float32 low, high, mean, std in physical units.
+        crops: per name (B, 3, 4) float32 matrices, patch voxel to box voxel.
+        sizes: per name the (D, H, W) of the patch.
+        exact: per name (B,) bool, true where the patch is a window of whole voxels, which can be sliced.
+        spacing_mm: (B, 3) float32 along D, H, W.
+        arrival: CUDA event of the copy that `sent` started.
     """
 
     step: int
@@ -46,7 +59,7 @@ class RegionBatch:
     offset: Tensor
     normalisation: Tensor
     crops: dict[str, Tensor]
-    sizes: dict[str, tuple[int, int, int]]
+    sizes: dict[str, Shape3D]
     exact: dict[str, np.ndarray]
     spacing_mm: Tensor
     arrival: Event | None = None
@@ -58,13 +71,13 @@ class RegionBatch:
         return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def pinned(self) -> "RegionBatch":
-        """The same batch with its voxels in page-locked memory, from which a copy to a GPU does not block."""
+        """The batch with its voxels in page-locked memory, from which a copy to a GPU does not block."""
         return self._with(lambda tensor: tensor.pin_memory())
 
     def sent(self, device: torch.device, stream: Stream) -> "RegionBatch":
-        """The same batch on its way to a GPU: copied on `stream`, while other streams compute. `received` comes first.
+        """The batch on its way to a GPU: copied on `stream` while other streams compute. Call `received` before use.
 
-        The page-locked memory is not given to anybody else before the copy is done: torch's allocator sees to that.
+        torch's allocator does not reuse the page-locked memory before the copy is done.
         """
         pinned = self.pinned()
         with torch.cuda.stream(stream):
@@ -74,12 +87,12 @@ class RegionBatch:
         return replace(moved, arrival=arrival)
 
     def received(self, device: torch.device) -> "RegionBatch":
-        """The same batch, to be used on the current stream of `device`, which waits for its copy; the host does not."""
+        """The batch for the current stream of `device`, which waits for the copy; the host does not."""
         if self.arrival is not None:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(self.arrival)
             for tensor in [self.voxels] if self.labels is None else [self.voxels, self.labels]:
-                # Made on the other stream, whose allocator would hand the memory on while this stream still reads it.
+                # Allocated on the copying stream, whose allocator would reuse the memory while this one still reads it.
                 tensor.record_stream(stream)
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
@@ -88,11 +101,19 @@ class RegionBatch:
 
 
 class RegionLoader:
-    """Batches of `plan` for `first_step`, `first_step` + 1, ... without end, the same bytes for any number of workers.
+    """Batches of `plan` from `first_step` on, without end; the same bytes for any number of workers.
 
-    A context manager: leaving it ends the workers. Iterate once. workers=0 reads in place. device: where the batches
-    are used; a thread copies them to a GPU while the step before computes. A scan that cannot be read, or a worker that
-    dies, ends the iteration with a DataError that names the scan.
+    A context manager: leaving it ends the workers. Iterate once. A scan that cannot be read, or a worker that dies,
+    ends the iteration with a DataError that names the scan.
+
+    Args:
+        plan: which boxes each batch holds.
+        workers: processes that read; 0 reads in the calling process.
+        first_step: number of the first batch.
+        rank: which part of every global batch is read.
+        world_size: number of ranks.
+        with_labels: whether labels are read beside the voxels.
+        device: where the batches are used; for a GPU a thread copies each batch while the step before computes.
     """
 
     def __init__(
@@ -109,60 +130,60 @@ class RegionLoader:
         self.plan, self.with_labels, self.rank, self.world_size = plan, with_labels, rank, world_size
         self.first_step, self.workers = first_step, workers
         self.device = device or torch.device("cpu")
-        self._crew: Crew | None = None
-        # Sampled label voxels and masks are needed by the plan only and would travel to a worker with every batch.
+        self._pool: WorkerPool | None = None
+        # Only the plan needs sampled label voxels and masks; they would travel to a worker with every batch.
         self._scans = {scan.scan_id: replace(scan, class_voxels={}, body_mask=None) for scan in plan.scans}
 
     def __enter__(self) -> "RegionLoader":
         if self.workers:
-            self._crew = Crew(self.workers)
+            self._pool = WorkerPool(self.workers)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._crew is not None:
-            self._crew.close()
-            self._crew = None
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     def __iter__(self) -> Iterator[RegionBatch]:
-        batches = self._in_place() if self._crew is None else self._from_crew(self._crew)
+        batches = self._in_process() if self._pool is None else self._from_pool(self._pool)
         if self.device.type != "cuda":
             return batches
-        # Copying into page-locked memory takes milliseconds that a GPU would wait for: a thread does it ahead.
+        # Copying into page-locked memory takes milliseconds for which a GPU would wait: a thread does it in advance.
         device: torch.device = self.device
         stream: Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch publishes none
-        return ahead(batches, lambda batch: batch.sent(device, stream))
+        return prefetch(batches, lambda batch: batch.sent(device, stream))
 
-    def _in_place(self) -> Iterator[RegionBatch]:
+    def _in_process(self) -> Iterator[RegionBatch]:
         step = self.first_step
         while True:
-            order = self._order(step)
-            voxels, labels = batch_arrays(bytearray(batch_bytes(order)), order)
-            read_batch(order, voxels, labels, reading=lambda _: None)
-            yield _batch(order, self.plan, voxels, labels)
+            request = self._request(step)
+            voxels, labels = batch_arrays(bytearray(batch_bytes(request)), request)
+            read_batch(request, voxels, labels, on_sample=lambda _: None)
+            yield _batch(request, self.plan, voxels, labels)
             step += 1
 
-    def _from_crew(self, crew: Crew) -> Iterator[RegionBatch]:
-        orders: dict[int, Order] = {}
-        step = ahead = self.first_step
+    def _from_pool(self, pool: WorkerPool) -> Iterator[RegionBatch]:
+        requests: dict[int, BatchRequest] = {}
+        step = submitted = self.first_step
         while True:
-            while ahead < step + crew.capacity:
-                orders[ahead] = self._order(ahead)
-                crew.give(orders[ahead])
-                ahead += 1
-            voxels, labels = crew.take(step)
-            yield _batch(orders.pop(step), self.plan, voxels, labels)
+            while submitted < step + pool.capacity:
+                requests[submitted] = self._request(submitted)
+                pool.submit(requests[submitted])
+                submitted += 1
+            voxels, labels = pool.result(step)
+            yield _batch(requests.pop(step), self.plan, voxels, labels)
             step += 1
 
-    def _order(self, step: int) -> Order:
+    def _request(self, step: int) -> BatchRequest:
         samples = self.plan.batch(step, rank=self.rank, world_size=self.world_size)
-        return Order(step, samples, tuple(self._scans[s.scan_id] for s in samples), self.with_labels)
+        return BatchRequest(step, samples, tuple(self._scans[s.scan_id] for s in samples), self.with_labels)
 
 
-def _batch(order: Order, plan: BatchPlan, voxels: np.ndarray, labels: np.ndarray | None) -> RegionBatch:
+def _batch(request: BatchRequest, plan: BatchPlan, voxels: np.ndarray, labels: np.ndarray | None) -> RegionBatch:
     """The batch around the voxels that were read."""
-    samples, scans = order.samples, order.scans
+    samples, scans = request.samples, request.scans
     start = np.array([s.start for s in samples])
     to_box = {}
     for name in plan.crops:
@@ -171,7 +192,7 @@ def _batch(order: Order, plan: BatchPlan, voxels: np.ndarray, labels: np.ndarray
         to_box[name] = torch.from_numpy(matrices.astype(np.float32))
     norms = [(s.normalisation.low, s.normalisation.high, s.normalisation.mean, s.normalisation.std) for s in scans]
     return RegionBatch(
-        step=order.step,
+        step=request.step,
         numbers=tuple(s.number for s in samples),
         scan_ids=tuple(s.scan_id for s in samples),
         voxels=torch.from_numpy(voxels),

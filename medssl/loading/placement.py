@@ -13,6 +13,7 @@ import numpy.typing as npt
 from medssl.errors import ConfigError
 from medssl.loading.crops import Crop
 from medssl.randomness import generator
+from medssl.shapes import Shape3D, Spacing3D
 from medssl.store.body import BodyMask
 from medssl.store.volumes import StoredVolume
 
@@ -43,7 +44,7 @@ def draw_crops(
             )
         else:
             middle, anchor_extent = centres[crop.anchor]
-            centre = middle + draw.uniform(-crop.reach, crop.reach, 3) * anchor_extent
+            centre = middle + draw.uniform(-crop.max_offset, crop.max_offset, 3) * anchor_extent
             low, high = centre_limits(np.array(scan.shape, np.float64), extent)
             centre = np.clip(centre, low, high)
         matrices[name] = _matrix(linear, centre, size)
@@ -75,15 +76,13 @@ def _is_unit(linear: Matrix) -> bool:
     return bool(np.isin(linear, (-1.0, 0.0, 1.0)).all() and (np.abs(linear).sum(axis=0) == 1).all())
 
 
-def corners(matrix: Matrix, size: tuple[int, int, int]) -> npt.NDArray[np.float64]:
+def corners(matrix: Matrix, size: Shape3D) -> npt.NDArray[np.float64]:
     """(8, 3) scan voxels of the patch's corner voxels."""
     ends = np.array([[d, h, w, 1.0] for d in (0, size[0] - 1) for h in (0, size[1] - 1) for w in (0, size[2] - 1)])
     return np.asarray(ends @ matrix.T)
 
 
-def _draw_linear(
-    crop: Crop, spacing_mm: tuple[float, float, float], draw: np.random.Generator
-) -> tuple[Matrix, Matrix]:
+def _draw_linear(crop: Crop, spacing_mm: Spacing3D, draw: np.random.Generator) -> tuple[Matrix, Matrix]:
     """(3, 3) part of the matrix, without and with the rotation.
 
     Every number is drawn whether it is used or not: settings do not shift each other's streams.

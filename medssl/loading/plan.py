@@ -10,6 +10,7 @@ from medssl.errors import ConfigError, DataError
 from medssl.loading.crops import Crop, Sample
 from medssl.loading.placement import anchored_order, corners, draw_crops
 from medssl.randomness import generator
+from medssl.shapes import Index3D
 from medssl.store.volumes import StoredVolume
 
 
@@ -90,9 +91,7 @@ class BatchPlan:
     def _order_of(self, epoch: int) -> npt.NDArray[np.int64]:
         return generator(self.seed, epoch, "order").permutation(len(self.scans))
 
-    def _box(
-        self, scan: StoredVolume, crops: Mapping[str, npt.NDArray[np.float64]]
-    ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    def _box(self, scan: StoredVolume, crops: Mapping[str, npt.NDArray[np.float64]]) -> tuple[Index3D, Index3D]:
         """Tight box around all crops with the neighbours that interpolation reads, clipped to the scan; never empty."""
         points = np.concatenate([corners(matrix, self.crops[name].size) for name, matrix in crops.items()])
         shape = np.array(scan.shape)

@@ -1,4 +1,4 @@
-"""The worker processes of a loader: orders go out in turn, batches come back in turn."""
+"""The worker processes of a loader: requests go out in turn, batches come back in turn."""
 
 import mmap
 import os
@@ -15,136 +15,136 @@ import numpy.typing as npt
 
 from medssl.errors import DataError
 from medssl.loading.worker import (
-    Delivery,
-    Errand,
-    Failure,
-    Order,
+    BatchFailed,
+    BatchReady,
+    BatchRequest,
+    Job,
     anonymous_memory,
     batch_arrays,
     batch_bytes,
-    being_read,
+    scan_being_read,
 )
 
-# Batches that each worker may be ahead: one being read, one ready.
-AHEAD = 2
+# Batches that each worker has in flight: one being read, one ready. torch's DataLoader has the same default.
+PREFETCH_FACTOR = 2
 
 Voxels = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8] | None]
 
 
-class Crew:
-    """Worker processes; the batch of step t is read by worker t modulo their number."""
+class WorkerPool:
+    """Worker processes; worker t modulo their number reads the batch of step t."""
 
     def __init__(self, workers: int) -> None:
-        self.members = [_Member() for _ in range(workers)]
+        self.workers = [_Worker() for _ in range(workers)]
 
     @property
     def capacity(self) -> int:
-        """Batches that may be under way at once."""
-        return AHEAD * len(self.members)
+        """Batches that may be in flight at once."""
+        return PREFETCH_FACTOR * len(self.workers)
 
-    def give(self, order: Order) -> None:
-        """Hand an order to the worker whose turn it is."""
-        self.members[order.step % len(self.members)].give(order)
+    def submit(self, request: BatchRequest) -> None:
+        """Send a request to the worker whose turn it is."""
+        self.workers[request.step % len(self.workers)].submit(request)
 
-    def take(self, step: int) -> Voxels:
-        """Wait for the batch of `step`. Raises DataError when a scan cannot be read or the worker has died."""
-        return self.members[step % len(self.members)].take(step)
+    def result(self, step: int) -> Voxels:
+        """Wait for the batch of `step`. Raises DataError if a scan cannot be read or the worker has died."""
+        return self.workers[step % len(self.workers)].result(step)
 
     def close(self) -> None:
         """End all workers."""
-        for member in self.members:
-            member.close()
+        for worker in self.workers:
+            worker.close()
 
 
-def _failure(message: Failure) -> Exception:
-    return (
-        DataError(message.message) if message.data_error else RuntimeError(f"a data worker failed:\n{message.message}")
-    )
+def _error(failed: BatchFailed) -> Exception:
+    if failed.is_data_error:
+        return DataError(failed.message)
+    return RuntimeError(f"a data worker failed:\n{failed.message}")
 
 
 @dataclass(frozen=True, eq=False)
 class _Memory:
-    """Memory that both processes have mapped. Making it ready costs as much as unpacking a batch into it: it is used
-    again once the last array on it is gone.
+    """Memory that both processes have mapped. Mapping it costs as much as unpacking a batch into it, so it is reused
+    once the last array on it is gone.
     """
 
     number: int
     pages: mmap.mmap
 
 
-class _Member:
+class _Worker:
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
+        parent_end, child_end = socket.socketpair()
         # One thread per worker: they share the cores with the training process.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-        with theirs:
+        with child_end:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from medssl.loading.worker import serve; serve({theirs.fileno()})"],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-c", f"from medssl.loading.worker import serve; serve({child_end.fileno()})"],
+                pass_fds=[child_end.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
             )
-        self.channel = ours
-        self.connection = Connection(os.dup(ours.fileno()))
-        self.under_way: deque[tuple[Order, _Memory]] = deque()
+        self.channel = parent_end
+        self.connection = Connection(os.dup(parent_end.fileno()))
+        self.in_flight: deque[tuple[BatchRequest, _Memory]] = deque()
         self.free: deque[_Memory] = deque()
-        self.memories, self.largest = 0, 0
+        self.memories, self.largest_bytes = 0, 0
 
-    def give(self, order: Order) -> None:
-        self.largest = max(self.largest, batch_bytes(order))
-        forget = self._too_many()
+    def submit(self, request: BatchRequest) -> None:
+        self.largest_bytes = max(self.largest_bytes, batch_bytes(request))
+        released = self._release_surplus()
         try:
             if self.free:
                 memory = self.free.popleft()
-                self.connection.send(Errand(order, memory.number, False, forget))
+                self.connection.send(Job(request, memory.number, False, released))
             else:
-                memory = self._send_with_fresh_memory(order, forget)
+                memory = self._send_with_new_memory(request, released)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._death() from error
-        self.under_way.append((order, memory))
+        self.in_flight.append((request, memory))
 
-    def _too_many(self) -> tuple[int, ...]:
-        """Numbers of free memories that are too small by now, or more than are ever under way at once."""
-        free = [self.free.popleft() for _ in range(len(self.free))]  # others may come meanwhile, from any thread
-        fitting = [memory for memory in free if len(memory.pages) >= self.largest][:AHEAD]
+    def _release_surplus(self) -> tuple[int, ...]:
+        """Numbers of free memories that have become too small, or are more than can be in flight at once."""
+        free = [self.free.popleft() for _ in range(len(self.free))]  # any thread may append more meanwhile
+        fitting = [memory for memory in free if len(memory.pages) >= self.largest_bytes][:PREFETCH_FACTOR]
         self.free.extend(fitting)
         return tuple(memory.number for memory in free if memory not in fitting)
 
-    def _send_with_fresh_memory(self, order: Order, forget: tuple[int, ...]) -> _Memory:
-        descriptor, pages = anonymous_memory(self.largest)
+    def _send_with_new_memory(self, request: BatchRequest, released: tuple[int, ...]) -> _Memory:
+        descriptor, pages = anonymous_memory(self.largest_bytes)
         try:
             memory = _Memory(self.memories, pages)
             self.memories += 1
-            self.connection.send(Errand(order, memory.number, True, forget))
+            self.connection.send(Job(request, memory.number, True, released))
             socket.send_fds(self.channel, [b"m"], [descriptor])
         finally:
             os.close(descriptor)
         return memory
 
-    def take(self, step: int) -> Voxels:
+    def result(self, step: int) -> Voxels:
         try:
-            message: Delivery | Failure = self.connection.recv()
+            message: BatchReady | BatchFailed = self.connection.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
-        order, memory = self.under_way.popleft()
-        if isinstance(message, Failure):
-            raise _failure(message)
-        voxels, labels = batch_arrays(memory.pages, order)
-        # Tensors on the voxels hold the array beneath, wherever they go.
-        weakref.finalize(voxels.base, self._give_back, memory).atexit = False
+        request, memory = self.in_flight.popleft()
+        if isinstance(message, BatchFailed):
+            raise _error(message)
+        voxels, labels = batch_arrays(memory.pages, request)
+        # The memory is free when its last user is gone. Tensors and views of the voxels all keep `voxels.base` alive,
+        # so its finalizer is the moment; counting batches would be wrong as soon as a task keeps a view for longer.
+        weakref.finalize(voxels.base, self.free.append, memory).atexit = False
         return voxels, labels
-
-    def _give_back(self, memory: _Memory) -> None:
-        self.free.append(memory)
 
     def _death(self) -> DataError:
         code = self.process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        scan_ids = [scan_id for order, memory in self.under_way if (scan_id := being_read(memory.pages, order))]
+        scan_ids = [
+            scan_id for request, memory in self.in_flight if (scan_id := scan_being_read(memory.pages, request))
+        ]
         where = f"while it read scan {scan_ids[0]}" if scan_ids else "between two batches"
         return DataError(
             f"a data worker died ({how}) {where}. If the machine ran out of memory (signal 9), lower loop.workers or "
-            "the batch size; else run `medssl doctor --cohort` to check the store."
+            "the batch size; otherwise run `medssl doctor --cohort` to check the store."
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Work done ahead of its use, in a thread."""
+"""Results computed in a thread before they are needed."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,14 +8,14 @@ from typing import TypeVar
 T = TypeVar("T")
 U = TypeVar("U")
 
-# Seconds between two looks at whether anybody still waits.
-PATIENCE_S = 0.1
+# Seconds after which a waiting producer checks whether the consumer has gone.
+POLL_S = 0.1
 
 
-def ahead(items: Iterator[T], work: Callable[[T], U], *, depth: int = 2) -> Iterator[U]:
-    """`work` of every item, in order, up to `depth` results before they are asked for; its errors are raised here.
+def prefetch(items: Iterator[T], work: Callable[[T], U], *, depth: int = 2) -> Iterator[U]:
+    """`work` of every item, in order, up to `depth` results ahead of the consumer. Errors of `work` are raised here.
 
-    The thread ends when the items do, or when the iterator is closed.
+    The thread ends with the items, or when the iterator is closed.
     """
     results: Queue[tuple[bool, U | BaseException | None]] = Queue(maxsize=depth)
     closed = threading.Event()
@@ -23,14 +23,14 @@ def ahead(items: Iterator[T], work: Callable[[T], U], *, depth: int = 2) -> Iter
     def run() -> None:
         try:
             for item in items:
-                _offer(results, (True, work(item)), closed)
+                _put(results, (True, work(item)), closed)
                 if closed.is_set():
                     return
-            _offer(results, (False, None), closed)
-        except BaseException as error:  # whatever it is, it is raised where the result was due
-            _offer(results, (False, error), closed)
+            _put(results, (False, None), closed)
+        except BaseException as error:  # any error is raised where its result was due
+            _put(results, (False, error), closed)
 
-    thread = threading.Thread(target=run, daemon=True, name="medssl-ahead")
+    thread = threading.Thread(target=run, daemon=True, name="medssl-prefetch")
     thread.start()
     try:
         while True:
@@ -39,16 +39,16 @@ def ahead(items: Iterator[T], work: Callable[[T], U], *, depth: int = 2) -> Iter
                 if isinstance(value, BaseException):
                     raise value
                 return
-            yield value  # type: ignore[misc]  # results carry what `work` returned
+            yield value  # type: ignore[misc]  # results hold what `work` returned
     finally:
         closed.set()
         _drain(results)
 
 
-def _offer(results: "Queue[T]", value: T, closed: threading.Event) -> None:
+def _put(results: "Queue[T]", value: T, closed: threading.Event) -> None:
     while not closed.is_set():
         try:
-            results.put(value, timeout=PATIENCE_S)
+            results.put(value, timeout=POLL_S)
         except Full:
             continue
         return

@@ -1,10 +1,9 @@
-"""A process that reads boxes from the store. It knows neither the plan nor torch: it gets orders and hands over raw
+"""A process that reads boxes from the store. It knows neither the plan nor torch: it receives jobs and writes raw
 voxels.
 
-Started by `crew.py` with one end of a socket pair; it ends when the other end closes. Voxels travel in
-anonymous memory (a file descriptor is passed once, the memory is used again), so nothing is copied on the way and
-nothing is left behind by a process that is killed; unlike /dev/shm, which containers keep at 64 MB, it is limited by
-nothing but memory.
+`pool.py` starts it with one end of a socket pair; it ends when the other end closes. Voxels travel in anonymous memory
+(a file descriptor is passed once, the memory is reused), so nothing is copied on the way and a killed process leaves
+nothing behind. Unlike /dev/shm, which containers limit to 64 MB, anonymous memory has no limit but the machine's.
 """
 
 import mmap
@@ -26,17 +25,19 @@ import numpy.typing as npt
 
 from medssl.errors import DataError
 from medssl.loading.crops import Sample
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
 
 Buffer = mmap.mmap | bytearray
-# At the end of each memory stands which sample is being read, counted from 1, so that a worker's death has a name. A
-# message for each would fill the socket of a large batch, and both ends would wait for each other.
-_NOTE = struct.Struct("<q")
+# The last bytes of each memory hold the position of the sample that is being read, counted from 1, so that the error
+# about a dead worker can name the scan. A message for each sample would fill the socket of a large batch, and both ends
+# would wait for each other.
+_POSITION = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
-class Order:
-    """What one batch needs: samples and their scans, in step."""
+class BatchRequest:
+    """What to read for one batch: its samples and, in the same order, their scans."""
 
     step: int
     samples: tuple[Sample, ...]
@@ -45,43 +46,47 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Errand:
-    """An order and the memory to carry it out in.
+class Job:
+    """A request and the memory to read it into.
 
-    memory: number of the memory; fresh: its descriptor follows the message. forget: numbers that will not come again.
+    Attributes:
+        request: what to read.
+        memory: number of the memory.
+        is_new: whether the memory's file descriptor follows this message.
+        released: numbers of memories that will not be used again.
     """
 
-    order: Order
+    request: BatchRequest
     memory: int
-    fresh: bool
-    forget: tuple[int, ...]
+    is_new: bool
+    released: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """A batch lies in the memory of its errand: voxels int16, then labels uint8 where asked for."""
+class BatchReady:
+    """The memory of the job holds the batch: int16 voxels, then uint8 labels if they were requested."""
 
     step: int
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A batch could not be read. data_error: the message is for the user; else it is a traceback."""
+class BatchFailed:
+    """A batch could not be read. message: for the user if `is_data_error`, otherwise a traceback."""
 
     step: int
     message: str
-    data_error: bool
+    is_data_error: bool
 
 
-def box_shape(sample: Sample) -> tuple[int, int, int]:
-    """(D, H, W) of what is read for a sample."""
+def box_shape(sample: Sample) -> Shape3D:
+    """(D, H, W) of the box that is read for a sample."""
     d, h, w = (b - a for a, b in zip(sample.start, sample.stop, strict=True))
     return d, h, w
 
 
-def batch_bytes(order: Order) -> int:
+def batch_bytes(request: BatchRequest) -> int:
     """Size of the memory that a batch needs."""
-    return _voxel_count(order.samples) * (3 if order.with_labels else 2) + _NOTE.size
+    return _voxel_count(request.samples) * (3 if request.with_labels else 2) + _POSITION.size
 
 
 def _voxel_count(samples: Sequence[Sample]) -> int:
@@ -89,47 +94,51 @@ def _voxel_count(samples: Sequence[Sample]) -> int:
 
 
 def read_batch(
-    order: Order,
+    request: BatchRequest,
     voxels: npt.NDArray[np.int16],
     labels: npt.NDArray[np.uint8] | None,
     *,
-    reading: Callable[[int], None],
+    on_sample: Callable[[int], None],
 ) -> None:
-    """Read each sample's box into its place: the boxes lie one after the other, each (d, h, w) in C order.
+    """Read each sample's box into the batch: one box after the other, each (d, h, w) in C order.
 
-    reading: told the number of each sample, from 1, before it is read, and 0 at the end.
+    Args:
+        request: what to read.
+        voxels: (N,) array to fill.
+        labels: (N,) array to fill, or None.
+        on_sample: called with the position of each sample, from 1, before it is read, and with 0 at the end.
     """
     first = 0
-    for number, (sample, scan) in enumerate(zip(order.samples, order.scans, strict=True), 1):
-        reading(number)
+    for position, (sample, scan) in enumerate(zip(request.samples, request.scans, strict=True), 1):
+        on_sample(position)
         shape = box_shape(sample)
-        place = slice(first, first + prod(shape))
-        # Read straight into place: a copy would cost a third of the reading.
-        scan.read(sample.start, sample.stop, out=voxels[place].reshape(shape))
+        span = slice(first, first + prod(shape))
+        # Read into the batch itself: a copy would add a third to the time of reading.
+        scan.read(sample.start, sample.stop, out=voxels[span].reshape(shape))
         if labels is not None:
-            scan.read_label(sample.start, sample.stop, out=labels[place].reshape(shape))
-        first = place.stop
-    reading(0)
+            scan.read_label(sample.start, sample.stop, out=labels[span].reshape(shape))
+        first = span.stop
+    on_sample(0)
 
 
-def being_read(memory: mmap.mmap, order: Order) -> str | None:
-    """The scan that the worker at this order has turned to; None before the first and after the last."""
-    (number,) = _NOTE.unpack_from(memory, len(memory) - _NOTE.size)
-    return order.scans[number - 1].scan_id if number else None
+def scan_being_read(memory: mmap.mmap, request: BatchRequest) -> str | None:
+    """Id of the scan that the worker is reading; None before the first and after the last."""
+    (position,) = _POSITION.unpack_from(memory, len(memory) - _POSITION.size)
+    return request.scans[position - 1].scan_id if position else None
 
 
-def _note(memory: mmap.mmap, number: int) -> None:
-    _NOTE.pack_into(memory, len(memory) - _NOTE.size, number)
+def _write_position(memory: mmap.mmap, position: int) -> None:
+    _POSITION.pack_into(memory, len(memory) - _POSITION.size, position)
 
 
-def batch_arrays(memory: Buffer, order: Order) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8] | None]:
-    """(N,) voxels and labels of one batch in its memory; both rest on one array, which `memory` outlives."""
-    count, whole = _voxel_count(order.samples), np.frombuffer(memory, np.uint8)
-    return whole[: 2 * count].view(np.int16), whole[2 * count : 3 * count] if order.with_labels else None
+def batch_arrays(memory: Buffer, request: BatchRequest) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8] | None]:
+    """(N,) voxels and labels of one batch in its memory; both are views of one array, which keeps `memory` alive."""
+    count, content = _voxel_count(request.samples), np.frombuffer(memory, np.uint8)
+    return content[: 2 * count].view(np.int16), content[2 * count : 3 * count] if request.with_labels else None
 
 
 def anonymous_memory(size: int) -> tuple[int, mmap.mmap]:
-    """(descriptor, mapping) of fresh, zeroed memory without a name."""
+    """(descriptor, mapping) of new, zeroed memory without a name."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("medssl-batch", os.MFD_CLOEXEC)
     else:  # macOS
@@ -141,12 +150,12 @@ def anonymous_memory(size: int) -> tuple[int, mmap.mmap]:
 
 def mapped(descriptor: int) -> mmap.mmap:
     """The memory behind a descriptor."""
-    # Linux makes all pages ready in one go, which costs less than one interruption for each of thousands.
+    # MAP_POPULATE maps all pages at once, which costs less than thousands of page faults.
     return mmap.mmap(descriptor, 0, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
 
 
 def receive_memory(channel: socket.socket) -> mmap.mmap:
-    """Map the memory whose descriptor comes next. Raises EOFError where the other end has closed."""
+    """Map the memory whose descriptor comes next. Raises EOFError if the other end has closed."""
     _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
     if not descriptors:
         raise EOFError
@@ -157,33 +166,33 @@ def receive_memory(channel: socket.socket) -> mmap.mmap:
 
 
 def serve(descriptor: int) -> None:
-    """Carry out errands that arrive at one end of a socket pair until the other end closes."""
+    """Run the jobs that arrive at one end of a socket pair until the other end closes."""
     connection = Connection(descriptor)
-    # Ctrl-C reaches the whole group of processes; the main one decides what happens then.
+    # Ctrl-C reaches the whole process group; the main process decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     memories: dict[int, mmap.mmap] = {}
     with socket.socket(fileno=os.dup(connection.fileno())) as channel:
         while True:
             try:
-                errand: Errand = connection.recv()
-                if errand.fresh:
-                    memories[errand.memory] = receive_memory(channel)
+                job: Job = connection.recv()
+                if job.is_new:
+                    memories[job.memory] = receive_memory(channel)
             except (EOFError, ConnectionResetError):
                 return
-            for number in errand.forget:
+            for number in job.released:
                 memories.pop(number).close()
-            _carry_out(errand.order, memories[errand.memory], connection)
+            _run(job.request, memories[job.memory], connection)
 
 
-def _carry_out(order: Order, memory: mmap.mmap, connection: Connection) -> None:
+def _run(request: BatchRequest, memory: mmap.mmap, connection: Connection) -> None:
     try:
-        voxels, labels = batch_arrays(memory, order)
-        read_batch(order, voxels, labels, reading=partial(_note, memory))
-        connection.send(Delivery(order.step))
+        voxels, labels = batch_arrays(memory, request)
+        read_batch(request, voxels, labels, on_sample=partial(_write_position, memory))
+        connection.send(BatchReady(request.step))
     except DataError as error:
-        connection.send(Failure(order.step, str(error), data_error=True))
+        connection.send(BatchFailed(request.step, str(error), is_data_error=True))
     except (BrokenPipeError, ConnectionResetError):
         sys.exit(0)
     except Exception:
         # A bug in the reading: it travels to the main process and is raised there with this traceback.
-        connection.send(Failure(order.step, traceback.format_exc(), data_error=False))
+        connection.send(BatchFailed(request.step, traceback.format_exc(), is_data_error=False))

@@ -1,11 +1,12 @@
 """What a task's own settings that are "auto" come to, in words."""
 
 from medssl.pretext.task import PretextTask
+from medssl.shapes import Shape3D
 
 AUTO = "auto"
 
 
-def automatic_settings(task: PretextTask, *, patch: tuple[int, int, int], steps: int) -> dict[str, str]:
+def automatic_settings(task: PretextTask, *, patch: Shape3D, steps: int) -> dict[str, str]:
     """By the name of each setting that is "auto": its value and the rule, which its description gives after "auto:".
 
     What `task.automatic` says beyond its settings, as a combination does of its parts, is taken as it is.

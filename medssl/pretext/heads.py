@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.pretext.projection import pooled_channels, pooled_levels
+from medssl.shapes import Shape3D
 
 POOLED_LEVELS = 2  # what a vector for a whole image is made of
 
@@ -108,7 +109,7 @@ def pooled(pyramid: list[Tensor]) -> Tensor:
     return pyramid[-1].mean(dim=(2, 3, 4))
 
 
-def _steps(strides: tuple[tuple[int, int, int], ...]) -> list[tuple[int, ...]]:
+def _steps(strides: tuple[Shape3D, ...]) -> list[tuple[int, ...]]:
     """How far each level is enlarged to the next finer one, deepest first, the finest to the image."""
     finer = [(1, 1, 1), *strides[:-1]]
     return [

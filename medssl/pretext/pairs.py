@@ -12,11 +12,11 @@ from medssl.loading.crops import Crop
 from medssl.pretext.patches import Magnification, PatchGeometry
 from medssl.pretext.projection import Norm, pooled_levels
 from medssl.pretext.task import Step, TaskConfig
+from medssl.shapes import Shape3D
 from medssl.views.intensity import IntensityChain
 from medssl.views.on_device import on_device
 from medssl.views.region import Region
 
-Edges = tuple[int, int, int]
 PAIR = ("a", "b")
 
 
@@ -77,10 +77,10 @@ class PairConfig(TaskConfig):
         "looks at one vector, and is what the gradient cache needs.",
     )
 
-    def crops(self, patch: Edges) -> dict[str, Crop]:
+    def crops(self, patch: Shape3D) -> dict[str, Crop]:
         """Crop `a` anywhere in the scan and crop `b` near it, both of `patch` (D, H, W) voxels."""
         crop = self.geometry.crop(patch)
-        return {"a": crop, "b": replace(crop, anchor="a", reach=self.reach)}
+        return {"a": crop, "b": replace(crop, anchor="a", max_offset=self.reach)}
 
     def images(self, region: Region, names: tuple[str, ...] = PAIR) -> dict[str, Tensor]:
         """(B, C, D, H, W) of each named crop, with its own intensities."""
@@ -101,13 +101,13 @@ class MultiCropConfig(PairConfig):
         description="Edge of a small crop as a share of the patch, rounded to what the encoder takes.",
     )
 
-    def all_crops(self, patch: Edges, *, divisor: Edges) -> dict[str, Crop]:
+    def all_crops(self, patch: Shape3D, *, divisor: Shape3D) -> dict[str, Crop]:
         """The pair, and small crops within reach of `a`. divisor: what edges must be multiples of."""
         d, h, w = (
             min(edge, max(2 * step, round(edge * self.small_edge / step) * step))
             for edge, step in zip(patch, divisor, strict=True)
         )
-        small = replace(self.geometry.crop((d, h, w)), anchor="a", reach=self.reach)
+        small = replace(self.geometry.crop((d, h, w)), anchor="a", max_offset=self.reach)
         return self.crops(patch) | dict.fromkeys(self.small_names, small)
 
     @property
@@ -149,7 +149,7 @@ def pair_pictures(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"crop {name}": views[name] for name in PAIR}
 
 
-def matching_points(region: Region, size: Edges, count: int) -> dict[str, Tensor]:
+def matching_points(region: Region, size: Shape3D, count: int) -> dict[str, Tensor]:
     """Points that lie in both crops of a pair, as `points_a`, `points_b` (B, N, 3) in voxels (d, h, w) of each crop.
 
     `points_scan` are the same in voxels of the scan. `count` points are chosen from 8 times as many tries; a pair with

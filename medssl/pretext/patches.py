@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from medssl.loading.crops import Crop
+from medssl.shapes import Shape3D
 
 Magnification = Annotated[float, Field(gt=0.1, lt=10.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -42,7 +43,7 @@ class PatchGeometry(BaseModel):
             raise ValueError(f"zoom is {list(zoom)}; give the smaller magnification first")
         return zoom
 
-    def crop(self, size: tuple[int, int, int]) -> Crop:
+    def crop(self, size: Shape3D) -> Crop:
         """A patch of `size` (D, H, W) voxels with this geometry."""
         angle = self.rotation_deg
         return Crop(

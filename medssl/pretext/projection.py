@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.pretext.gather import gather
 from medssl.pretext.moments import RunningMoments
+from medssl.shapes import Shape3D
 from medssl.views.on_device import on_device
 
 Norm = Literal["layer", "batch"]
@@ -101,9 +102,7 @@ def pooled_levels(pyramid: list[Tensor], levels: int) -> Tensor:
     return torch.cat([pool(level, (2, 3, 4)) for level in coarse for pool in (torch.mean, torch.amax)], dim=1)
 
 
-def features_at(
-    pyramid: list[Tensor], points: Float[Tensor, "b n 3"], size: tuple[int, int, int]
-) -> Float[Tensor, "b n f"]:
+def features_at(pyramid: list[Tensor], points: Float[Tensor, "b n 3"], size: Shape3D) -> Float[Tensor, "b n f"]:
     """Features of all levels at `points`, one level after the other; trilinear between voxels.
 
     points: voxels (d, h, w) of an image of `size` (D, H, W).

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medssl.shapes import Shape3D
+
 
 def voxel_error(guess: Tensor, target: Tensor, *, kind: str = "l2") -> Tensor:
     """(B, C, D, H, W) error of each voxel in the target's precision: squared (`l2`) or absolute (`l1`)."""
@@ -27,7 +29,7 @@ def scored_share(scored: Tensor) -> Tensor:
     return (scored != 0).flatten(1).float().mean(dim=1)
 
 
-def block_moments(volume: Tensor, block: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+def block_moments(volume: Tensor, block: Shape3D) -> tuple[Tensor, Tensor]:
     """Mean and unbiased variance of each block of `block` voxels, spread over its voxels: two tensors like `volume`.
 
     Blocks lie on the grid that starts at voxel 0; those cut off by the far edge count the voxels they have.
@@ -39,14 +41,14 @@ def block_moments(volume: Tensor, block: tuple[int, int, int]) -> tuple[Tensor, 
     return mean, squares / (count - 1).clamp_min(1)
 
 
-def spread(cells: Tensor, block: tuple[int, int, int], like: Tensor) -> Tensor:
+def spread(cells: Tensor, block: Shape3D, like: Tensor) -> Tensor:
     """One value per block to one per voxel: (B, C, D, H, W) with the spatial shape of `like`."""
     for axis, edge in zip((2, 3, 4), block, strict=True):
         cells = cells.repeat_interleave(edge, dim=axis).narrow(axis, 0, like.shape[axis])
     return cells
 
 
-def informative(target: Tensor, block: tuple[int, int, int], *, floor: float) -> Tensor:
+def informative(target: Tensor, block: Shape3D, *, floor: float) -> Tensor:
     """(B, C, D, H, W) bool: voxels of blocks whose standard deviation is at least `floor` (in the target's units).
 
     Air and padding hardly vary: to predict them is free reward that says nothing about anatomy.
@@ -61,7 +63,7 @@ def against_another(guess: Tensor, target: Tensor, scored: Tensor, *, kind: str 
     return scored_mean(voxel_error(guess.detach(), target.roll(1, dims=0), kind=kind), scored)
 
 
-def _block_sums(volume: Tensor, block: tuple[int, int, int]) -> Tensor:
+def _block_sums(volume: Tensor, block: Shape3D) -> Tensor:
     """(B, C, ceil(D / block), ...) sum over each block; voxels beyond the edge count nothing."""
     short = [(-edge) % step for edge, step in zip(volume.shape[2:], block, strict=True)]
     padded = F.pad(volume, (0, short[2], 0, short[1], 0, short[0]))

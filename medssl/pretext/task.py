@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.loading.crops import Crop
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 PICTURE_AXES = 5  # (B, C, D, H, W)
@@ -74,7 +75,7 @@ class PretextTask(nn.Module):
         self.encoder = encoder
         self.config = config
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """Crops that `views` will ask for, given the patch size (D, H, W) of the run.
 
         Default: one plain patch, mirrored at random.
@@ -95,7 +96,7 @@ class PretextTask(nn.Module):
     def after_step(self, step: int, total: int) -> None:
         """Called once after each optimiser step: momentum teachers, queues."""
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, Any]:
         """What settings that are "auto" come to for a patch (D, H, W) and so many steps, by name, for the run's record.
 
         A setting that is left out here is recorded with the rule alone, which its description gives after "auto:".

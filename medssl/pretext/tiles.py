@@ -6,10 +6,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-Edges = tuple[int, int, int]
+from medssl.shapes import Shape3D
 
 
-def tile_edges(patch: Edges, divisor: Edges, *, parts: Edges = (2, 2, 2)) -> Edges:
+def tile_edges(patch: Shape3D, divisor: Shape3D, *, parts: Shape3D = (2, 2, 2)) -> Shape3D:
     """Edges (D, H, W) of a tile: `patch` over `parts`, rounded down to what the encoder can take.
 
     A tile that would leave a single voxel at the encoder's deepest level is doubled: instance normalisation of one
@@ -21,13 +21,13 @@ def tile_edges(patch: Edges, divisor: Edges, *, parts: Edges = (2, 2, 2)) -> Edg
     return edges[0], edges[1], edges[2]
 
 
-def volume_edges(volume: Tensor) -> Edges:
+def volume_edges(volume: Tensor) -> Shape3D:
     """Edges (D, H, W) of a volume (B, C, D, H, W) in voxels."""
     _, _, depth, height, width = volume.shape
     return depth, height, width
 
 
-def cut_tiles(volume: Tensor, *, grid: Edges, tile: Edges, offsets: npt.NDArray[np.int64] | None = None) -> Tensor:
+def cut_tiles(volume: Tensor, *, grid: Shape3D, tile: Shape3D, offsets: npt.NDArray[np.int64] | None = None) -> Tensor:
     """(B, n, C, *tile): one tile from each cell of an even `grid` of n cells, W fastest.
 
     offsets: (B, n, 3) first voxel of each tile within its cell; None begins where the cell begins.
@@ -43,7 +43,7 @@ def cut_tiles(volume: Tensor, *, grid: Edges, tile: Edges, offsets: npt.NDArray[
     return torch.stack(rows)
 
 
-def join_tiles(tiles: Tensor, *, grid: Edges) -> Tensor:
+def join_tiles(tiles: Tensor, *, grid: Shape3D) -> Tensor:
     """(B, C, D, H, W) from (B, n, C, d, h, w) on a `grid` of n cells, W fastest; the inverse of `cut_tiles` without
     gaps.
     """

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medssl.shapes import Index3D
 from medssl.store.container import (
     Contents,
-    Index,
     array_to_fill,
     box_shape,
     checksum,
@@ -62,7 +62,7 @@ def read_contents(path: Path, scan_id: str) -> Contents:
 
 
 def read_box(
-    path: Path, scan_id: str, start: Index, stop: Index, *, out: npt.NDArray[Any] | None = None
+    path: Path, scan_id: str, start: Index3D, stop: Index3D, *, out: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[Any]:
     """The voxels in [start, stop), unpacking only the blocks that the box touches: into `out` where it fits, with no
     copy on the way. Raises DataError that names the scan.
@@ -76,7 +76,7 @@ def read_box(
     return voxels
 
 
-def fetch(path: Path, scan_id: str, start: Index, stop: Index) -> None:
+def fetch(path: Path, scan_id: str, start: Index3D, stop: Index3D) -> None:
     """Read the packed chunks that a box touches."""
     stored = _opened(path, scan_id)
     rows = [range(a // c, (b - 1) // c + 1) for a, b, c in zip(start, stop, stored.chunks, strict=True)]

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Edges = tuple[int, int, int]
-Box = tuple[Edges, Edges]
+from medssl.shapes import Index3D, Shape3D
+
+# (start, stop)
+Box = tuple[Index3D, Index3D]
 
 # Half-way between air (-1000 HU) and soft tissue; lungs lie inside the box of the body anyway.
 CT_BODY_HU = -500.0
@@ -34,8 +36,8 @@ class BodyMask:
     packed: their bits, deflated.
     """
 
-    edges: Edges
-    shape: Edges
+    edges: Shape3D
+    shape: Shape3D
     packed: bytes
 
     @property
@@ -89,12 +91,12 @@ def _box(cells: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> Box:
     return _edges(start), _edges(stop)
 
 
-def _edges(values: Sequence[int]) -> Edges:
+def _edges(values: Sequence[int]) -> Shape3D:
     d, h, w = (int(value) for value in values)
     return d, h, w
 
 
-def coarse_mask(mask: npt.NDArray[np.bool_], edges: Edges) -> npt.NDArray[np.bool_]:
+def coarse_mask(mask: npt.NDArray[np.bool_], edges: Shape3D) -> npt.NDArray[np.bool_]:
     """The mask on cells of `edges` voxels (the last ones of an axis may be thinner): true from a quarter of body
     voxels on.
     """

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.errors import DataError
+from medssl.shapes import Index3D, Shape3D
 
-Index = tuple[int, int, int]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -41,11 +41,11 @@ class Container(Protocol):
         """What lies beside the voxels; none of them is read."""
 
     def read_box(
-        self, path: Path, scan_id: str, start: Index, stop: Index, *, out: npt.NDArray[Any] | None = None
+        self, path: Path, scan_id: str, start: Index3D, stop: Index3D, *, out: npt.NDArray[Any] | None = None
     ) -> npt.NDArray[Any]:
         """The voxels in [start, stop), contiguous. out: array to fill and return, where its shape and type fit."""
 
-    def fetch(self, path: Path, scan_id: str, start: Index, stop: Index) -> None:
+    def fetch(self, path: Path, scan_id: str, start: Index3D, stop: Index3D) -> None:
         """Read what `read_box` needs from the disk, and unpack nothing: for timing."""
 
     def verify(self, path: Path, scan_id: str) -> None:
@@ -80,13 +80,13 @@ def remove_drafts(folder: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def array_to_fill(out: npt.NDArray[Any] | None, shape: Index, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
+def array_to_fill(out: npt.NDArray[Any] | None, shape: Shape3D, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
     """`out` where it can be filled in one go, else a new array."""
     fits = out is not None and (out.shape, out.dtype) == (shape, dtype) and out.flags.c_contiguous
     return out if out is not None and fits else np.empty(shape, dtype)
 
 
-def box_shape(path: Path, scan_id: str, start: Index, stop: Index, whole: tuple[int, ...]) -> Index:
+def box_shape(path: Path, scan_id: str, start: Index3D, stop: Index3D, whole: tuple[int, ...]) -> Shape3D:
     """Edges of a box. Raises DataError where a file does not hold it."""
     if len(whole) != 3 or not all(0 <= a < b <= n for a, b, n in zip(start, stop, whole, strict=True)):
         raise damaged(scan_id, path, f"it has {whole} voxels, which do not hold the box {start} to {stop}")

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from medssl.shapes import Index3D, Shape3D
 from medssl.store.container import (
     Contents,
-    Index,
     array_to_fill,
     box_shape,
     checksum,
@@ -56,7 +56,7 @@ def read_contents(path: Path, scan_id: str) -> Contents:
 
 
 def read_box(
-    path: Path, scan_id: str, start: Index, stop: Index, *, out: npt.NDArray[Any] | None = None
+    path: Path, scan_id: str, start: Index3D, stop: Index3D, *, out: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[Any]:
     """The voxels in [start, stop): into `out` where it fits. Raises DataError that names the scan."""
     whole = _mapped(path, scan_id)
@@ -65,7 +65,7 @@ def read_box(
     return voxels
 
 
-def fetch(path: Path, scan_id: str, start: Index, stop: Index) -> None:
+def fetch(path: Path, scan_id: str, start: Index3D, stop: Index3D) -> None:
     """Read a box: there is nothing to unpack."""
     read_box(path, scan_id, start, stop)
 
@@ -92,7 +92,7 @@ def _mapped(path: Path, scan_id: str) -> npt.NDArray[Any]:
         raise damaged(scan_id, path, error) from error
 
 
-def _place(file: BinaryIO) -> tuple[int, Index, "np.dtype[Any]"]:
+def _place(file: BinaryIO) -> tuple[int, Shape3D, "np.dtype[Any]"]:
     """First byte, shape and type of the voxels. safetensors itself tells no places: they are in its header, the format
     of which is in https://github.com/huggingface/safetensors.
     """

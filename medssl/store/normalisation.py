@@ -32,7 +32,7 @@ class Normalisation:
         return ((clipped - np.float32(self.mean)) / np.float32(self.std)).astype(np.float32)
 
     @property
-    def outside(self) -> float:
+    def pad_value(self) -> float:
         """What `low` becomes: the value of everything outside the scan."""
         return (self.low - self.mean) / self.std
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from medssl.errors import DataError
 from medssl.geometry import Volume, to_array_axes, to_ras
+from medssl.shapes import Spacing3D
 from medssl.store.normalisation import Normalisation as Normalisation
 from medssl.store.normalisation import normalisation_of as normalisation_of
 from medssl.store.resampling import resample_axis
@@ -50,7 +51,7 @@ class StorePolicy(BaseModel):
         "fast from memory and takes two to three times the disk.",
     )
 
-    def target_spacing_mm(self, spacing_mm: tuple[float, float, float], modality: str) -> tuple[float, float, float]:
+    def target_spacing_mm(self, spacing_mm: Spacing3D, modality: str) -> Spacing3D:
         """Spacing along X, Y, Z of the stored grid, for a RAS scan of `spacing_mm`."""
         wanted = self.spacing_mm.get(modality, self.other_spacing_mm)
         if wanted == "native":

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from medssl.errors import DataError
 from medssl.geometry import Volume, same_grid, spacing_mm, to_tensor_axes
+from medssl.shapes import Index3D, Shape3D, Spacing3D
 from medssl.store import blocks, flat
 from medssl.store.body import BodyMask, Box, find_body
-from medssl.store.container import Container, Contents, Index, damaged, missing
+from medssl.store.container import Container, Contents, damaged, missing
 from medssl.store.normalisation import Normalisation, normalisation_of
 from medssl.store.policy import Packing, StorePolicy, to_store_grid
 from medssl.store.quantise import quantisation, quantised
@@ -44,7 +45,7 @@ class StoredVolume:
 
     scan_id: str
     folder: Path
-    shape: Index
+    shape: Shape3D
     affine_ras_mm: npt.NDArray[np.float64]
     modality: str
     scale: float
@@ -57,12 +58,12 @@ class StoredVolume:
     packing: Packing = "lz4"
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float]:
+    def spacing_mm(self) -> Spacing3D:
         """Edge lengths of a voxel along D, H, W in mm."""
         x, y, z = spacing_mm(self.affine_ras_mm)
         return z, y, x
 
-    def read(self, start: Index, stop: Index, *, out: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int16]:
+    def read(self, start: Index3D, stop: Index3D, *, out: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int16]:
         """Stored voxels (d, h, w) of the box [start, stop). Raises DataError when the file is missing or damaged.
 
         out: array of that shape to read into, which is then what is returned where it is contiguous.
@@ -70,14 +71,14 @@ class StoredVolume:
         return self._box(image_path(self.folder, self.scan_id, self.packing), start, stop, np.dtype(np.int16), out)
 
     def read_label(
-        self, start: Index, stop: Index, *, out: npt.NDArray[np.uint8] | None = None
+        self, start: Index3D, stop: Index3D, *, out: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
         """Label values (d, h, w) of the box [start, stop), as `read`. Raises DataError where the scan has no label."""
         if not self.has_label:
             raise DataError(f"scan {self.scan_id} has no label in the store. Ingest the cohort again with --labels.")
         return self._box(label_path(self.folder, self.scan_id, self.packing), start, stop, np.dtype(np.uint8), out)
 
-    def fetch(self, start: Index, stop: Index) -> None:
+    def fetch(self, start: Index3D, stop: Index3D) -> None:
         """Read from the disk what `read` needs, and unpack nothing: for timing."""
         CONTAINERS[self.packing].fetch(image_path(self.folder, self.scan_id, self.packing), self.scan_id, start, stop)
 
@@ -89,7 +90,7 @@ class StoredVolume:
         return torch.from_numpy(self.normalisation.apply(voxels * np.float32(self.scale) + np.float32(self.offset)))
 
     def _box(
-        self, path: Path, start: Index, stop: Index, dtype: "np.dtype[Any]", out: npt.NDArray[Any] | None
+        self, path: Path, start: Index3D, stop: Index3D, dtype: "np.dtype[Any]", out: npt.NDArray[Any] | None
     ) -> npt.NDArray[Any]:
         voxels = CONTAINERS[self.packing].read_box(path, self.scan_id, start, stop, out=out)
         if voxels.shape != tuple(b - a for a, b in zip(start, stop, strict=True)) or voxels.dtype != dtype:

@@ -8,6 +8,7 @@ from medssl.config import PretrainConfig
 from medssl.encoders.build import explain
 from medssl.pretext.automatic import AUTO, automatic_settings
 from medssl.pretext.task import PretextTask
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
 from medssl.training.fabric import chosen_precision, worker_count
 from medssl.training.online_probe import OnlineProbe
@@ -19,7 +20,7 @@ def chosen_values(
     task: PretextTask,
     *,
     scans: Sequence[StoredVolume],
-    patch: tuple[int, int, int],
+    patch: Shape3D,
     fabric: Fabric,
 ) -> dict[str, str]:
     """By the name of each setting that was "auto": the value that was chosen, and the reason."""
@@ -42,9 +43,7 @@ def chosen_values(
     return chosen | _of_encoder(config, scans, patch=patch) | own
 
 
-def _of_encoder(
-    config: PretrainConfig, scans: Sequence[StoredVolume], *, patch: tuple[int, int, int]
-) -> dict[str, str]:
+def _of_encoder(config: PretrainConfig, scans: Sequence[StoredVolume], *, patch: Shape3D) -> dict[str, str]:
     if config.encoder.preset != AUTO:
         return {}
     _, reasons = explain(

@@ -13,6 +13,7 @@ from medssl.loading.crops import Crop
 from medssl.loading.loader import RegionLoader
 from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import PretextTask
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume, open_volume
 from medssl.training.intervals import interval, is_due
 from medssl.views.region import Region
@@ -34,7 +35,7 @@ class OnlineProbe:
         scans: Sequence[StoredVolume],
         *,
         names: Mapping[int, str],
-        patch: tuple[int, int, int],
+        patch: Shape3D,
         seed: int,
         every: int | str,
     ) -> None:
@@ -77,7 +78,7 @@ class OnlineProbe:
 
 
 def online_probe(
-    task: PretextTask, settings: ProbeConfig, cohort: Cohort, *, patch: tuple[int, int, int], seed: int
+    task: PretextTask, settings: ProbeConfig, cohort: Cohort, *, patch: Shape3D, seed: int
 ) -> OnlineProbe | None:
     """The probe that `settings` ask for, on labelled scans of the training split alone; None for none.
 

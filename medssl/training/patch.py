@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
 
 STEP = 16  # what most encoders need; the automatic patch keeps to it
@@ -12,7 +13,7 @@ VOXELS_ON_GPU = 96**3
 VOXELS_ON_CPU = 40**3  # about a second per step of a small network on two cores
 
 
-def choose_patch(scans: Sequence[StoredVolume], asked: tuple[int, int, int] | str) -> tuple[int, int, int]:
+def choose_patch(scans: Sequence[StoredVolume], asked: Shape3D | str) -> Shape3D:
     """Patch edges (D, H, W) in voxels, as asked or automatic.
 
     Automatic: the median shape of the scans, each edge cut to a multiple of 16, the longest edge shortened until the

@@ -16,6 +16,7 @@ from medssl.loading.scan_weights import scan_weights
 from medssl.plugins import LoadedTask, load_task, task_config
 from medssl.plugins.exits import exits_are_errors
 from medssl.pretext.task import PretextTask
+from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume, open_volume
 from medssl.training.patch import choose_patch
 
@@ -27,7 +28,7 @@ class Scans:
     cohort: Cohort
     stored: tuple[StoredVolume, ...]
     weights: list[float] | None
-    patch: tuple[int, int, int]
+    patch: Shape3D
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 
 from medssl.config import PretrainConfig
 from medssl.plugins.exits import exits_are_errors
+from medssl.shapes import Shape3D
 from medssl.training.automatic import chosen_values
 from medssl.training.fabric import start_fabric
 from medssl.training.preparation import prepare
@@ -24,7 +25,7 @@ class Rehearsal:
     """
 
     scans: int
-    patch: tuple[int, int, int]
+    patch: Shape3D
     encoder: str
     parameters: int
     views: Mapping[str, tuple[int, ...]]

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from medssl.config import PretrainConfig
 from medssl.loading.loader import RegionLoader
 from medssl.loading.plan import BatchPlan
-from medssl.loading.pool import AHEAD
+from medssl.loading.pool import PREFETCH_FACTOR
 from medssl.pretext.task import PretextTask, Step
 from medssl.training.batch_gradient import backward, set_up_chunks
 from medssl.training.fabric import worker_count
@@ -87,7 +87,7 @@ def time_steps(
     device, watch, first = fabric.device, Stopwatch(fabric.device), None
     train = _trainer(task, config, fabric, watch) if task else None
     workers = worker_count(config.loop)
-    warm_up, steps = max(warm_up, AHEAD * workers), math.ceil(steps / max(1, workers)) * max(1, workers)
+    warm_up, steps = max(warm_up, PREFETCH_FACTOR * workers), math.ceil(steps / max(1, workers)) * max(1, workers)
     with RegionLoader(plan, workers=workers, first_step=0, device=device) as loader:
         batches = iter(loader)
         for step in range(steps + warm_up):

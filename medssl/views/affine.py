@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from medssl.shapes import Shape3D
 from medssl.views.filters import along_axis
 from medssl.views.on_device import on_device
-from medssl.views.sampling import Size, resample
+from medssl.views.sampling import resample
 
 # The order in which MONAI's `create_shear` applies its six coefficients.
 SHEAR_INDICES = ((0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))
@@ -52,7 +53,9 @@ def affine_matrix(
     return torch.cat([turned * scale[:, None, :], turned @ translate_voxels[:, :, None]], dim=2)
 
 
-def about_the_middle(centred: Float[Tensor, "b 3 4"], *, source: Sequence[int], target: Size) -> Float[Tensor, "b 3 4"]:
+def about_the_middle(
+    centred: Float[Tensor, "b 3 4"], *, source: Sequence[int], target: Shape3D
+) -> Float[Tensor, "b 3 4"]:
     """The matrix between voxel indices of a matrix between places counted from the middle of the source and of the
     target.
     """
@@ -61,7 +64,7 @@ def about_the_middle(centred: Float[Tensor, "b 3 4"], *, source: Sequence[int], 
     return torch.cat([centred[:, :, :3], shift[:, :, None]], dim=2)
 
 
-def elastic_displacement(control_voxels: Float[Tensor, "b 3 gd gh gw"], size: Size) -> Float[Tensor, "b 3 d h w"]:
+def elastic_displacement(control_voxels: Float[Tensor, "b 3 gd gh gw"], size: Shape3D) -> Float[Tensor, "b 3 d h w"]:
     """Cubic B-spline through a coarse grid of displacements: smooth, and never larger than the largest of them.
 
     The grid spans the patch with one control point beyond each face; it has at least four points per axis.
@@ -85,16 +88,16 @@ def warp(
     images: Num[Tensor, "b c d h w"],
     matrix: Float[Tensor, "b 3 4"],
     *,
-    size: Size,
+    size: Shape3D,
     displacement: Float[Tensor, "b 3 d2 h2 w2"] | None = None,
     labels: bool = False,
-    outside: Float[Tensor, " b"] | None = None,
+    pad_value: Float[Tensor, " b"] | None = None,
 ) -> Tensor:
     """(B, C, *size) in one resample; linear, or nearest where `labels`, in the type of the images.
 
     outside: value beyond the edge, or 0.
     """
-    shift = None if outside is None else outside.float().view(-1, 1, 1, 1, 1)
+    shift = None if pad_value is None else pad_value.float().view(-1, 1, 1, 1, 1)
     source = images.float() if shift is None else images.float() - shift
     mode = "nearest" if labels else "bilinear"
     # grid_sample in half precision would place voxels to a tenth of a voxel only: the arithmetic is float32.

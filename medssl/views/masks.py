@@ -8,12 +8,13 @@ from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.randomness import SampleRandom
+from medssl.shapes import Shape3D
 from medssl.views.on_device import on_device
 
-Size = tuple[int, int, int]
 
-
-def block_mask(random: SampleRandom, name: str, *, shape: Size, block: Size, ratio: float) -> Bool[Tensor, "b 1 d h w"]:
+def block_mask(
+    random: SampleRandom, name: str, *, shape: Shape3D, block: Shape3D, ratio: float
+) -> Bool[Tensor, "b 1 d h w"]:
     """(B, 1, *shape), true = hidden: in each sample exactly round(ratio * n) of its n blocks, drawn without
     replacement.
 
@@ -26,7 +27,7 @@ def block_mask(random: SampleRandom, name: str, *, shape: Size, block: Size, rat
 
 
 def cube_mask(
-    random: SampleRandom, name: str, *, shape: Size, count: int, edge: tuple[int, int]
+    random: SampleRandom, name: str, *, shape: Shape3D, count: int, edge: tuple[int, int]
 ) -> Bool[Tensor, "b 1 d h w"]:
     """(B, 1, *shape), true = hidden: `count` cuboids per sample, anywhere in the patch, that may overlap.
 
@@ -61,7 +62,9 @@ def token_mask(random: SampleRandom, name: str, *, tokens: int, ratio: float) ->
     return order < round(ratio * tokens)
 
 
-def blocks_to_voxels(blocks: Bool[Tensor, "b bd bh bw"], *, shape: Size, block: Size) -> Bool[Tensor, "b 1 d h w"]:
+def blocks_to_voxels(
+    blocks: Bool[Tensor, "b bd bh bw"], *, shape: Shape3D, block: Shape3D
+) -> Bool[Tensor, "b 1 d h w"]:
     """(B, 1, *shape): every voxel has the value of its block; the last blocks are clipped to the shape."""
     out = blocks
     for axis, (edge, length) in enumerate(zip(block, shape, strict=True)):

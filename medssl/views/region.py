@@ -9,6 +9,7 @@ from torch import Tensor
 from medssl.errors import PluginError
 from medssl.loading.loader import RegionBatch
 from medssl.randomness import SampleRandom
+from medssl.shapes import Shape3D
 from medssl.views.on_device import chosen
 from medssl.views.sampling import inside_scan, resample, window
 
@@ -37,7 +38,7 @@ class Region:
 
     def crop(self, name: str) -> Float[Tensor, "b c d h w"]:
         """(B, C, D, H, W) float32, normalised, ready for a network; memory of its own, free to be written to."""
-        return self._cut(name, self._image, self._outside, mode="bilinear")
+        return self._cut(name, self._image, self._pad_value, mode="bilinear")
 
     def label(self, name: str) -> Int[Tensor, "b 1 d h w"]:
         """(B, 1, D, H, W) int64 label values at the nearest voxels; 0 beyond the scan.
@@ -74,7 +75,7 @@ class Region:
         shift = back @ (here[:, :, 3:] - there[:, :, 3:])
         return torch.cat([linear, shift], dim=2).float().to(self.device, non_blocking=True)
 
-    def size(self, name: str) -> tuple[int, int, int]:
+    def size(self, name: str) -> Shape3D:
         """(D, H, W) of a crop."""
         self._to_box(name)
         return self._batch.sizes[name]
@@ -91,7 +92,7 @@ class Region:
         return self._batch.crops[name]
 
     @cached_property
-    def _outside(self) -> Tensor:
+    def _pad_value(self) -> Tensor:
         """(B,) normalised value beyond the scan."""
         low, _, mean, std = self._batch.normalisation.unbind(dim=1)
         return ((low - mean) / std).to(self.device, non_blocking=True)
@@ -105,7 +106,7 @@ class Region:
         ).to(self.device, non_blocking=True)
         scale, offset, lowest, highest = factors.view(4, -1, 1, 1, 1, 1)
         image = self._padded(self._batch.voxels, torch.float32).mul_(scale).add_(offset).clamp_(lowest, highest)
-        _fill_beyond(image, self._batch.box_shape, self._outside)
+        _fill_beyond(image, self._batch.box_shape, self._pad_value)
         return image
 
     @cached_property
@@ -126,19 +127,21 @@ class Region:
             row[0, :d, :h, :w].copy_(box)
         return out
 
-    def _cut(self, name: str, volumes: Tensor, outside: Tensor, *, mode: str) -> Tensor:
+    def _cut(self, name: str, volumes: Tensor, pad_value: Tensor, *, mode: str) -> Tensor:
         to_box, size = self._to_box(name), self._batch.sizes[name]
         exact = self._batch.exact[name]
         boxes = self._batch.box_shape.tolist()
         out = torch.empty((len(volumes), volumes.shape[1], *size), dtype=volumes.dtype, device=self.device)
         for row in exact.nonzero()[0].tolist():
             d, h, w = boxes[row]
-            out[row] = window(volumes[row, :, :d, :h, :w], to_box[row], size, outside=outside[row].to(volumes.dtype))
+            out[row] = window(
+                volumes[row, :, :d, :h, :w], to_box[row], size, pad_value=pad_value[row].to(volumes.dtype)
+            )
         rows = (~exact).nonzero()[0].tolist()
         if not rows:
             return out
         # Zero is grid_sample's padding: it is made to mean "outside" by a shift there and back.
-        shift = outside.view(-1, 1, 1, 1, 1)
+        shift = pad_value.view(-1, 1, 1, 1, 1)
         where = chosen(rows, self.device)
         matrix = to_box[chosen(rows, to_box.device)].to(self.device, non_blocking=True)
         cut = resample(volumes[where] - shift[where], matrix, size, mode=mode).add_(shift[where])
@@ -146,9 +149,9 @@ class Region:
         return out
 
 
-def _fill_beyond(image: Tensor, box_shape: Tensor, outside: Tensor) -> None:
+def _fill_beyond(image: Tensor, box_shape: Tensor, pad_value: Tensor) -> None:
     """Write the padding value where a row of the batch is larger than its own box; shapes are known on the host."""
     for row, box in enumerate(box_shape.tolist()):
         for axis, length in enumerate(box):
             if length < image.shape[2 + axis]:
-                image[row].narrow(1 + axis, length, image.shape[2 + axis] - length).fill_(outside[row])
+                image[row].narrow(1 + axis, length, image.shape[2 + axis] - length).fill_(pad_value[row])

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Size = tuple[int, int, int]
+from medssl.shapes import Shape3D
 
 
-def coordinates(matrix: Float[Tensor, "b 3 4"], size: Size) -> list[Tensor]:
+def coordinates(matrix: Float[Tensor, "b 3 4"], size: Shape3D) -> list[Tensor]:
     """Per axis d, h, w of the box a (B, D, H, W) tensor: where each patch voxel lies."""
     out = matrix.new_empty((3, len(matrix), *size))
     for axis in range(3):
@@ -30,7 +30,7 @@ def _coordinates_into(out: Float[Tensor, "b d h w"], row: Float[Tensor, "b 4"]) 
 def resample(
     volumes: Float[Tensor, "b c d h w"],
     matrix: Float[Tensor, "b 3 4"],
-    size: Size,
+    size: Shape3D,
     *,
     mode: str = "bilinear",
     displacement: Float[Tensor, "b 3 pd ph pw"] | None = None,
@@ -54,7 +54,7 @@ def resample(
     return F.grid_sample(volumes, grid.permute(0, 2, 3, 4, 1), mode=mode, padding_mode="zeros", align_corners=False)
 
 
-def window(volume: Tensor, matrix: Float[Tensor, "3 4"], size: Size, *, outside: Tensor) -> Tensor:
+def window(volume: Tensor, matrix: Float[Tensor, "3 4"], size: Shape3D, *, pad_value: Tensor) -> Tensor:
     """(C, *size) patch of a (C, D, H, W) volume by slicing, for a matrix on the host that mirrors and swaps whole
     voxels only.
 
@@ -68,12 +68,12 @@ def window(volume: Tensor, matrix: Float[Tensor, "3 4"], size: Size, *, outside:
     for patch_axis, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
         extent[axis] = size[patch_axis]
         start[axis] -= (size[patch_axis] - 1) if sign < 0 else 0
-    cut = _cut(volume, start, extent, outside)
+    cut = _cut(volume, start, extent, pad_value)
     mirrored = [1 + p for p, sign in enumerate(signs) if sign < 0]
     return cut.permute(0, *(1 + a for a in axes)).flip(mirrored)
 
 
-def _cut(volume: Tensor, start: list[int], extent: list[int], outside: Tensor) -> Tensor:
+def _cut(volume: Tensor, start: list[int], extent: list[int], pad_value: Tensor) -> Tensor:
     """(C, *extent) from `start` on; a view where it lies inside the volume."""
     shape = volume.shape[1:]
     low = [max(0, s) for s in start]
@@ -81,14 +81,14 @@ def _cut(volume: Tensor, start: list[int], extent: list[int], outside: Tensor) -
     inside = volume[:, low[0] : max(low[0], high[0]), low[1] : max(low[1], high[1]), low[2] : max(low[2], high[2])]
     if list(inside.shape[1:]) == extent:
         return inside
-    out = outside.expand(len(volume), *extent).clone()
+    out = pad_value.expand(len(volume), *extent).clone()
     place = [slice(a - s, a - s + n) for a, s, n in zip(low, start, inside.shape[1:], strict=True)]
     out[:, place[0], place[1], place[2]] = inside
     return out
 
 
 def inside_scan(
-    matrix: Float[Tensor, "b 3 4"], size: Size, scan_shape: Float[Tensor, "b 3"]
+    matrix: Float[Tensor, "b 3 4"], size: Shape3D, scan_shape: Float[Tensor, "b 3"]
 ) -> Bool[Tensor, "b 1 d h w"]:
     """True where a patch voxel's centre lies within a voxel of the scan. matrix: patch voxel to scan voxel."""
     valid = None

@@ -78,11 +78,11 @@ class BatchRandAffine(BatchTransform):
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """The images after one linear resample."""
         darkest = images.amin(dim=(1, 2, 3, 4))
-        return self._warp(images, parameters, labels=False, outside=darkest)
+        return self._warp(images, parameters, labels=False, pad_value=darkest)
 
     def apply_to_labels(self, labels: Tensor, parameters: Parameters) -> Tensor:
         """(B, 1, D, H, W) labels after the same geometry: nearest voxels, 0 beyond the edge."""
-        return self._warp(labels, parameters, labels=True, outside=None)
+        return self._warp(labels, parameters, labels=True, pad_value=None)
 
     def with_labels(
         self, images: Tensor, labels: Tensor, random: SampleRandom | None = None, name: str = ""
@@ -99,11 +99,11 @@ class BatchRandAffine(BatchTransform):
             labels[where] = self.apply_to_labels(labels[where], parameters)
         return images, labels
 
-    def _warp(self, volumes: Tensor, parameters: Parameters, *, labels: bool, outside: Tensor | None) -> Tensor:
+    def _warp(self, volumes: Tensor, parameters: Parameters, *, labels: bool, pad_value: Tensor | None) -> Tensor:
         size = (volumes.shape[2], volumes.shape[3], volumes.shape[4])
         control = parameters.get("control")
         bent = None if control is None else elastic_displacement(control, size)
-        return warp(volumes, parameters["matrix"], size=size, displacement=bent, labels=labels, outside=outside)
+        return warp(volumes, parameters["matrix"], size=size, displacement=bent, labels=labels, pad_value=pad_value)
 
     def _drawn(self, random: SampleRandom, name: str, ranges: np.ndarray) -> Tensor:
         low, high = on_device(ranges.astype(np.float32), random.device).unbind(dim=1)

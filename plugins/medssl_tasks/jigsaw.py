@@ -23,7 +23,8 @@ from medssl.loading.crops import Crop
 from medssl.pretext.heads import VectorHead, class_energies, pooled
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, normalised_tiles, tile_edges
+from medssl.pretext.tiles import cut_tiles, join_tiles, normalised_tiles, tile_edges
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 Parts = Annotated[int, Field(ge=1, le=3)]
@@ -75,13 +76,13 @@ class Jigsaw(PretextTask):
         self.register_buffer("orders", torch.from_numpy(unlike_orders(parts, config.orders, seed=config.seed)))
         self.head = VectorHead(encoder, config.orders, images=parts)
 
-    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """The parts with the room that they have."""
         tile = tile_edges(patch, self.encoder.divisor, parts=self.config.grid)
         d, h, w = ((edge + self._gap(edge)) * parts for edge, parts in zip(tile, self.config.grid, strict=True))
         return {"cube": self.config.geometry.crop((d, h, w))}
 
-    def automatic(self, patch: Edges, steps: int) -> Mapping[str, list[int]]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, list[int]]:
         """Room of a part along D, H, W."""
         tile = tile_edges(patch, self.encoder.divisor, parts=self.config.grid)
         return {"gap": [self._gap(edge) for edge in tile]}
@@ -135,7 +136,7 @@ class Jigsaw(PretextTask):
     def _gap(self, edge: int) -> int:
         return max(2, edge // 4) if self.config.gap == "auto" else int(self.config.gap)
 
-    def _tile(self, cell: list[int]) -> Edges:
+    def _tile(self, cell: list[int]) -> Shape3D:
         """Edges of the parts from those of the cells that `crops` asked for."""
         edges = [next(edge for edge in range(size, 0, -1) if edge + self._gap(edge) <= size) for size in cell]
         whole = [edge // step * step for edge, step in zip(edges, self.encoder.divisor, strict=True)]

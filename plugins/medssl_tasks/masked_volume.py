@@ -28,7 +28,8 @@ from medssl.pretext.reconstruction import (
 )
 from medssl.pretext.sparse import DropsTokens, check_convolutional, encode_sparsely, filled
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.pretext.tiles import Edges, volume_edges
+from medssl.pretext.tiles import volume_edges
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 
@@ -73,18 +74,18 @@ class MaskedVolume(PretextTask):
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
-        self.step: Edges = (1, 1, 1) if config.masking == "input" else encoder.strides[-1]
+        self.step: Shape3D = (1, 1, 1) if config.masking == "input" else encoder.strides[-1]
         _check_masking(encoder, config)
         self.decoder = encoder.make_decoder(encoder.description.in_channels)
         # what the decoder finds in place of hidden features; normal with 0.02 as in He et al. 2022
         width = () if config.masking == "input" else encoder.channels
         self.tokens = nn.ParameterList(0.02 * torch.randn(channels) for channels in width)
 
-    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """One patch with mild random geometry."""
         return {"patch": self.config.geometry.crop(patch)}
 
-    def automatic(self, patch: Edges, steps: int) -> Mapping[str, list[int]]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, list[int]]:
         """Edges of a hidden block along D, H, W."""
         return {"block": list(block_edges(self.config.block, patch, step=self.step))}
 
@@ -139,7 +140,7 @@ class MaskedVolume(PretextTask):
         pyramid: list[Tensor] = self.encoder(seen)
         return pyramid
 
-    def _normalised(self, volume: Tensor, block: Edges) -> tuple[Tensor, Tensor | float, Tensor | float]:
+    def _normalised(self, volume: Tensor, block: Shape3D) -> tuple[Tensor, Tensor | float, Tensor | float]:
         """What is to be reconstructed, and the mean and deviation that turn it back into the volume."""
         if not self.config.normalise:
             return volume, 0.0, 1.0

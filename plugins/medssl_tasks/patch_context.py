@@ -22,7 +22,8 @@ from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, tile_edges
+from medssl.pretext.tiles import cut_tiles, join_tiles, tile_edges
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 GRID = (3, 3, 3)
@@ -65,7 +66,7 @@ class PatchContext(PretextTask):
             nn.Conv3d(width, encoder.description.in_channels * math.prod(self.detail), 1),
         )
 
-    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """Three tiles along each axis, a tile being half the patch."""
         d, h, w = tile_edges(patch, self.encoder.divisor)
         return {"surroundings": self.config.geometry.crop((3 * d, 3 * h, 3 * w))}
@@ -128,7 +129,7 @@ def _detail(stride: int) -> int:
     return max(size for size in range(1, MAX_DETAIL + 1) if stride % size == 0)
 
 
-def _third(volume: Tensor) -> Edges:
+def _third(volume: Tensor) -> Shape3D:
     return volume.shape[2] // 3, volume.shape[3] // 3, volume.shape[4] // 3
 
 

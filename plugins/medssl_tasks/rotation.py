@@ -21,7 +21,7 @@ from medssl.loading.crops import Crop
 from medssl.pretext.heads import VectorHead, class_energies, pooled
 from medssl.pretext.patches import PatchGeometry, without_flips
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.pretext.tiles import Edges
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 THICK = 2.0  # how many times as long a voxel edge must be to give turns away, as in the topology of encoders
@@ -70,7 +70,7 @@ class Rotation(PretextTask):
             )
         self.head = VectorHead(encoder, len(self.turns))
 
-    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """A patch with equal edges, so that turning it leaves its shape: about as many voxels as the patch, and no edge
         above it.
 
@@ -82,7 +82,7 @@ class Rotation(PretextTask):
         d, h, w = (edge if axis in turning else patch[axis] for axis in range(3))
         return {"patch": self.config.geometry.crop((d, h, w))}
 
-    def automatic(self, patch: Edges, steps: int) -> Mapping[str, str]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, str]:
         """The turns that are told apart."""
         return {"group": "cube" if self.about is None else "in-plane"}
 

@@ -22,7 +22,8 @@ from medssl.loading.crops import Crop
 from medssl.pretext.heads import VectorHead, pooled
 from medssl.pretext.patches import PatchGeometry, without_flips
 from medssl.pretext.task import PretextTask, Step, TaskConfig
-from medssl.pretext.tiles import Edges, cut_tiles, join_tiles, normalised_tiles
+from medssl.pretext.tiles import cut_tiles, join_tiles, normalised_tiles
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 
@@ -56,14 +57,14 @@ class SliceOrder(PretextTask):
         super().__init__(encoder, config)
         self.head = VectorHead(encoder, 1)
 
-    def crops(self, patch: Edges) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """All slabs with their gaps; together the slabs are about as deep as the patch."""
         thick = slab_depth(patch, self.encoder.divisor, slabs=self.config.slabs)
         return {
             "stack": self.config.geometry.crop((self.config.slabs * (thick + self._gap(thick)), patch[1], patch[2]))
         }
 
-    def automatic(self, patch: Edges, steps: int) -> Mapping[str, int]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, int]:
         """Room of a slab."""
         return {"gap": self._gap(slab_depth(patch, self.encoder.divisor, slabs=self.config.slabs))}
 
@@ -115,7 +116,7 @@ def order_energy(scores: Tensor) -> Tensor:
     return F.softplus(lower - upper).mean(dim=1)
 
 
-def slab_depth(patch: Edges, divisor: Edges, *, slabs: int) -> int:
+def slab_depth(patch: Shape3D, divisor: Shape3D, *, slabs: int) -> int:
     """Slices of a slab: the patch's depth over the slabs, rounded to what the encoder can take."""
     return max(1, round(patch[0] / slabs / divisor[0])) * divisor[0]
 

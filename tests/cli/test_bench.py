@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from medssl.archive.limits import Limits
 from medssl.ingestion.ingest import ingest
 from medssl.ingestion.settings import IngestSettings
-from medssl.loading.pool import Crew
+from medssl.loading.pool import WorkerPool
 from medssl.training.benchmark import _advice
 from medssl.training.timing import Stopwatch
 from medssl_cli.main import app
@@ -68,7 +68,11 @@ def test_what_workers_had_read_ahead_is_not_timed(cohort):
     words = ["--cohort", str(cohort), "--steps", "3", "--batch-size", "2", "--workers", "2", "--json"]
     taken = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Crew, "take", lambda crew, step, take=Crew.take: (taken.append(step), take(crew, step))[1])
+        patch.setattr(
+            WorkerPool,
+            "result",
+            lambda pool, step, result=WorkerPool.result: (taken.append(step), result(pool, step))[1],
+        )
         run(*words)
     assert len(taken) >= 2 * 2 + 4  # all that were under way at the start, then two rounds
 

@@ -67,7 +67,7 @@ def test_a_vector_is_the_mean_over_windows_that_cover_the_body(tmp_path):
 def test_a_scan_smaller_than_the_window_lies_in_air(tmp_path):
     voxels = np.random.default_rng(0).integers(200, 900, (5, 9, 7)).astype(np.int16)
     scan = write_volume(tmp_path, "a", Volume(voxels, np.eye(4)), modality="MR", label=None, policy=StorePolicy())
-    image, air = scan.normalised().numpy(), scan.normalisation.outside
+    image, air = scan.normalised().numpy(), scan.normalisation.pad_value
     mean = (image.sum() + (8 * 16 * 8 - image.size) * air) / (8 * 16 * 8)
     found = scan_vector(Plain(), scan, patch=PATCH).numpy()
     np.testing.assert_allclose(np.sort(found), np.sort([mean, image.max(), 2 * mean, 2 * image.max()]), rtol=1e-5)

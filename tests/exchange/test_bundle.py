@@ -143,7 +143,7 @@ def test_the_bundle_segments_a_scan_as_medssl_does(finetuned, tmp_path, scripts,
     normalisation = normalisation_of(stored, modality)
     image = torch.from_numpy(normalisation.apply(to_tensor_axes(stored.voxels)))
     expected = predict_labels(
-        network, image, patch=SIZES["dynunet"][1], overlap=0.25, outside=float(normalisation.outside)
+        network, image, patch=SIZES["dynunet"][1], overlap=0.25, pad_value=float(normalisation.pad_value)
     )
     with torch.no_grad():
         network_of_bundle = parser.get_parsed_content("network").eval()

@@ -83,7 +83,7 @@ def test_each_task_hands_over_its_own_step_without_a_graph():
 
 def test_crops_anchors_views_terms_and_pictures_are_told_apart_by_the_tasks_name():
     subject = combined()
-    subject.parts["rotation"].crops = lambda patch: {"a": Crop(patch), "b": Crop(patch, anchor="a", reach=0.1)}
+    subject.parts["rotation"].crops = lambda patch: {"a": Crop(patch), "b": Crop(patch, anchor="a", max_offset=0.1)}
     crops = subject.crops(SHAPE)
     assert list(crops) == ["masked-volume/patch", "rotation/a", "rotation/b"]
     assert crops["rotation/b"].anchor == "rotation/a"

@@ -5,7 +5,7 @@ from scipy.ndimage import map_coordinates
 from stored_scans import noise, store_scan
 
 from medssl.errors import PluginError
-from medssl.loading.crops import Crop, multi_crops
+from medssl.loading.crops import Crop
 from medssl.loading.loader import RegionLoader
 from medssl.loading.plan import BatchPlan
 from medssl.views.region import Region
@@ -34,13 +34,13 @@ def regions(scans, crops, *, batch_size=5, count=3, seed=11):
 def naive(scan, matrix: np.ndarray, size, *, order: int, label: bool = False) -> np.ndarray:
     """The same patch by scipy from the whole scan: the reference that knows no boxes and no batches."""
     if label:
-        whole, outside = scan.read_label((0, 0, 0), scan.shape).astype(np.float64), 0.0
+        whole, pad_value = scan.read_label((0, 0, 0), scan.shape).astype(np.float64), 0.0
     else:
-        whole, outside = scan.normalised().numpy().astype(np.float64), scan.normalisation.outside
+        whole, pad_value = scan.normalised().numpy().astype(np.float64), scan.normalisation.pad_value
     grid = np.stack([*np.indices(size), np.ones(size)]).reshape(4, -1)
     # One voxel of padding beyond the scan, so that values fall to it linearly.
-    padded = np.pad(whole, 1, constant_values=outside)
-    return map_coordinates(padded, matrix @ grid + 1, order=order, mode="constant", cval=outside).reshape(size)
+    padded = np.pad(whole, 1, constant_values=pad_value)
+    return map_coordinates(padded, matrix @ grid + 1, order=order, mode="constant", cval=pad_value).reshape(size)
 
 
 def by_id(scans):
@@ -120,9 +120,9 @@ def test_a_scan_smaller_than_the_patch_is_padded_with_its_lowest_value_whole_ins
     _, region = regions(tiny, {"a": Crop(size=(12, 12, 12))}, batch_size=2, count=1)[0]
     image, valid = region.crop("a"), region.valid("a")
     assert valid.sum(dim=(1, 2, 3, 4)).tolist() == [343, 343]
-    outside = tiny[0].normalisation.outside
-    assert torch.allclose(image[~valid], torch.tensor(outside), atol=1e-6)
-    assert image.min() >= outside - 1e-6
+    pad_value = tiny[0].normalisation.pad_value
+    assert torch.allclose(image[~valid], torch.tensor(pad_value), atol=1e-6)
+    assert image.min() >= pad_value - 1e-6
 
 
 def test_two_crops_of_one_region_agree_where_they_overlap(scans):
@@ -156,9 +156,15 @@ def test_the_region_tells_spacing_and_numbers(scans):
     assert region.size("a") == MIXED.size
 
 
-def test_multi_crops_show_one_place_at_known_positions(scans):
-    crops = multi_crops(whole=(10, 10, 10), part=(6, 6, 6), wholes=2, parts=2)
-    assert list(crops) == ["global-0", "global-1", "local-0", "local-1"]
+def test_anchored_crops_lie_at_known_positions(scans):
+    turned = {"rotation_deg": (10.0, 10.0, 10.0), "flip": (0.0, 0.0, 0.5)}
+    small = Crop((6, 6, 6), zoom=(1.0, 1.6), anchor="global-0", max_offset=0.35, **turned)
+    crops = {
+        "global-0": Crop((10, 10, 10), zoom=(0.8, 1.25), **turned),
+        "global-1": Crop((10, 10, 10), zoom=(0.8, 1.25), anchor="global-0", max_offset=0.175, **turned),
+        "local-0": small,
+        "local-1": small,
+    }
     for _, region in regions(scans[:3], crops, count=2):
         corner = torch.tensor([0.0, 5.0, 3.0, 1.0])
         for name in ("global-1", "local-1"):

@@ -14,7 +14,7 @@ from medssl.errors import DataError
 from medssl.loading.crops import Crop
 from medssl.loading.loader import RegionBatch, RegionLoader
 from medssl.loading.plan import BatchPlan
-from medssl.loading.worker import being_read
+from medssl.loading.worker import scan_being_read
 
 CROPS = {
     "patch": Crop(
@@ -112,10 +112,10 @@ def test_a_killed_worker_stops_the_training_with_the_scan_it_was_reading(tmp_pat
     (tmp_path / "stuck.b2nd").unlink()
     os.mkfifo(tmp_path / "stuck.b2nd")  # whoever opens it waits for a writer
     with RegionLoader(plan, workers=1, first_step=0) as loader, ThreadPoolExecutor(1) as thread:
-        member = loader._crew.members[0]
+        worker = loader._pool.workers[0]
         batch = thread.submit(next, iter(loader))
-        wait_for(lambda: any(being_read(memory.pages, order) for order, memory in member.under_way))
-        os.kill(member.process.pid, signal.SIGKILL)
+        wait_for(lambda: any(scan_being_read(memory.pages, request) for request, memory in worker.in_flight))
+        os.kill(worker.process.pid, signal.SIGKILL)
         with pytest.raises(DataError, match=r"worker died \(signal 9\) while it read scan stuck\. If"):
             batch.result()
 
@@ -124,8 +124,8 @@ def test_a_worker_killed_at_any_moment_stops_the_training(plan):
     with RegionLoader(plan, workers=2, first_step=0) as loader:
         stream = iter(loader)
         next(stream)
-        for member in loader._crew.members:
-            os.kill(member.process.pid, signal.SIGKILL)
+        for worker in loader._pool.workers:
+            os.kill(worker.process.pid, signal.SIGKILL)
         with pytest.raises(
             DataError, match=r"worker died \(signal 9\) (while it read scan scan-\d|between two batches)\."
         ):
@@ -141,14 +141,14 @@ def test_a_large_batch_fills_no_channel_between_the_processes(scans):
 def test_leaving_the_loader_ends_its_workers(plan):
     with RegionLoader(plan, workers=2, first_step=0) as loader:
         next(iter(loader))
-        processes = [member.process for member in loader._crew.members]
+        processes = [worker.process for worker in loader._pool.workers]
     assert all(process.poll() is not None for process in processes)
 
 
 def test_workers_do_not_load_torch(plan):
     with RegionLoader(plan, workers=1, first_step=0) as loader:
         next(iter(loader))
-        process = loader._crew.members[0].process
+        process = loader._pool.workers[0].process
         with open(f"/proc/{process.pid}/maps") as maps:
             assert "libtorch" not in maps.read()
 
@@ -165,21 +165,21 @@ def test_a_batch_that_is_kept_is_not_overwritten_by_the_next(plan):
 
 def test_memory_is_used_again_once_its_batch_is_gone_and_not_before(plan):
     with RegionLoader(plan, workers=1, first_step=0) as loader:
-        stream, member = iter(loader), loader._crew.members[0]
+        stream, worker = iter(loader), loader._pool.workers[0]
         for _ in range(40):
             next(stream)
-        assert member.memories <= 12  # it grows with the largest batch seen, then stands still
-        made = member.memories
+        assert worker.memories <= 12  # it grows with the largest batch seen, then stands still
+        made = worker.memories
         kept = [next(stream) for _ in range(6)]
         copies = [batch.voxels.clone() for batch in kept]
         for _ in range(10):
             next(stream)
-        assert member.memories > made
+        assert worker.memories > made
         assert all(torch.equal(batch.voxels, copy) for batch, copy in zip(kept, copies, strict=True))
         del kept
         for _ in range(20):
             next(stream)
-        assert len(member.free) <= 3
+        assert len(worker.free) <= 3
 
 
 def test_descriptors_and_memory_are_given_back(plan):
@@ -187,8 +187,8 @@ def test_descriptors_and_memory_are_given_back(plan):
         stream = iter(loader)
         for _ in range(10):
             next(stream)
-        member = loader._crew.members[0]
-        folders = [f"/proc/{pid}/fd" for pid in (os.getpid(), member.process.pid)]
+        worker = loader._pool.workers[0]
+        folders = [f"/proc/{pid}/fd" for pid in (os.getpid(), worker.process.pid)]
         open_before = [len(os.listdir(folder)) for folder in folders]
         for _ in range(100):
             next(stream)

@@ -285,7 +285,7 @@ def test_a_quarter_turn_of_a_patch_with_unequal_edges_reads_the_turned_window():
 
 def test_an_anchored_crop_lies_within_reach_of_its_anchor():
     crops = {
-        "near": Crop(size=(6, 6, 6), anchor="middle", reach=0.25),
+        "near": Crop(size=(6, 6, 6), anchor="middle", max_offset=0.25),
         "middle": Crop(size=(12, 16, 20)),
         "same": Crop(size=(12, 16, 20), anchor="middle"),
     }

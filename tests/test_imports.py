@@ -33,6 +33,7 @@ TIERS = (
         "medssl.config",
         "medssl.errors",
         "medssl.files",
+        "medssl.progress",
         "medssl.randomness",
         "medssl.shapes",
         "medssl.plugins",

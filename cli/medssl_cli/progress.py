@@ -56,11 +56,10 @@ class LiveProgress:
 
 
 class TrainingProgress:
-    """Shows steps, loss, volumes per second, the share of time spent waiting for data and the time left.
+    """Shows the steps of a training, the numbers in its notes and the time left. Silent on ranks above 0.
 
-    The first step's rate counts reading and compiling; the time left is taken from the steps since `start`, also when
-    a run continues.
-    Silent on ranks above 0.
+    The first step's rate counts reading and compiling; the time left is estimated from the steps of this process, also
+    when a run continues.
     """
 
     def __init__(
@@ -75,36 +74,28 @@ class TrainingProgress:
         self._stream = stream or sys.stderr
         self._silent = (own_rank() if rank is None else rank) > 0
         self._clock = clock
+        self._started = False
+        self._started_s = self._printed_s = 0.0
         self._total = 0
         self._first_step: int | None = None
         self._unprinted = ""
         self._live: Progress | None = None
         self._bar: TaskID | None = None
 
-    def start(self, total_steps: int) -> None:
-        """Training begins; `total_steps` counts from step 0, also when it continues."""
+    def step(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+        """`done` of `total` steps are over, counted from step 0; the first call says where training begins."""
         if self._silent:
             return
-        self._total, self._first_step = total_steps, None
-        self._started_s = self._printed_s = self._clock()
-        if self._stream.isatty():
-            self._open_live_line()
-        else:
-            self._print(f"{self._label}: {total_steps} steps")
-
-    def step(self, step: int, *, loss: float, volumes_per_s: float, wait_share: float) -> None:
-        """Step `step` is done. wait_share: part of the time that went into waiting for data, in [0, 1]."""
-        if self._silent:
+        if not self._started:
+            self._start(total or 0)
             return
         if self._first_step is None:
-            self._first_step, self._started_s = step, self._clock()
-        facts = (
-            f"loss {loss:.4g} · {volumes_per_s:.3g} volumes/s · data wait {wait_share:.0%} · {self._time_left(step)}"
-        )
+            self._first_step, self._started_s = done, self._clock()
+        note = f"{note} · {self._time_left(done)}"
         if self._live is not None and self._bar is not None:
-            self._live.update(self._bar, completed=step, facts=facts)
+            self._live.update(self._bar, completed=done, note=note)
             return
-        self._unprinted = f"{self._label}: step {step}/{self._total} · {facts}"
+        self._unprinted = f"{self._label}: step {done}/{self._total} · {note}"
         if self._clock() - self._printed_s >= PLAIN_EVERY_S:
             self._printed_s = self._clock()
             self._print(self._unprinted)
@@ -129,6 +120,15 @@ class TrainingProgress:
         for line in (self._unprinted, last_line):
             if line:
                 self._print(line)
+        self._started, self._first_step, self._unprinted = False, None, ""
+
+    def _start(self, total: int) -> None:
+        self._started, self._total = True, total
+        self._started_s = self._printed_s = self._clock()
+        if self._stream.isatty():
+            self._open_live_line()
+        else:
+            self._print(f"{self._label}: {total} steps")
 
     def _open_live_line(self) -> None:
         from rich.console import Console
@@ -138,10 +138,10 @@ class TrainingProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[note]}"),
         )
         self._live = Progress(*columns, console=Console(file=self._stream), refresh_per_second=4)
-        self._bar = self._live.add_task(self._label, total=self._total, facts="")
+        self._bar = self._live.add_task(self._label, total=self._total, note="")
         self._live.start()
 
     def _time_left(self, step: int) -> str:

@@ -17,6 +17,7 @@ from medssl.encoders.transfer import TransferReport, transfer
 from medssl.encoders.weights import load_encoder, read_description, save_network, weights_digest
 from medssl.files import write_atomically
 from medssl.loading.plan import BatchPlan
+from medssl.progress import Progress, Silent
 from medssl.runs.run import Run
 from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
@@ -25,7 +26,6 @@ from medssl.training.loop import train
 from medssl.training.opening import open_run
 from medssl.training.patch import choose_patch
 from medssl.training.pretrain import Observer, modalities_of, no_observer, recorded
-from medssl.training.progress import Progress, Silent
 from medssl.training.trainee import Training
 
 SCRATCH = "scratch"

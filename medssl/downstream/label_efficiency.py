@@ -18,9 +18,9 @@ from medssl.encoders.encoder import EncoderDescription
 from medssl.encoders.weights import load_encoder, read_description, weights_digest
 from medssl.errors import ConfigError, DataError, UsageError
 from medssl.files import check_can_be_made, write_atomically
+from medssl.progress import Progress
 from medssl.runs.run import Run
 from medssl.training.pretrain import Observer, no_observer
-from medssl.training.progress import Progress
 
 FILE_NAME, EVALUATION = "label_efficiency.json", "evaluation.json"
 

@@ -19,8 +19,9 @@ from medssl.cohort.reasons import Reason
 from medssl.errors import UsageError
 from medssl.files import check_can_be_made
 from medssl.ingestion.ingest import prepared
-from medssl.ingestion.report import IngestReport, Progress, Silent, Tally
+from medssl.ingestion.report import IngestReport, Tally
 from medssl.ingestion.settings import IngestSettings
+from medssl.progress import Silent, StageProgress
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def convert(
     *,
     settings: IngestSettings | None = None,
     manifest: Path | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> IngestReport:
     """Write every accepted scan as OUT/<scan_id>.nii.gz, one file per scan and time point, and the manifest where
     asked.

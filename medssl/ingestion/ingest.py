@@ -38,10 +38,11 @@ from medssl.cohort.reasons import Reason
 from medssl.errors import UsageError
 from medssl.files import check_can_be_made
 from medssl.ingestion.cohort_settings import Settled, Splitter, settle
-from medssl.ingestion.report import IngestReport, Progress, Silent, Tally
+from medssl.ingestion.report import IngestReport, Tally
 from medssl.ingestion.retries import T, attempts
 from medssl.ingestion.settings import IngestSettings
 from medssl.ingestion.store_scan import Intake, take_in
+from medssl.progress import Silent, StageProgress
 from medssl.store.container import remove_drafts
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import packing_of, remove_volume, stored_scan_ids
@@ -56,7 +57,7 @@ def ingest(
     cohort: Path,
     *,
     settings: IngestSettings | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> IngestReport:
     """Bring every scan under `sources` into `cohort`, which is made or continued, and say what became of each.
 
@@ -127,7 +128,7 @@ class Prepared:
 
 @contextmanager
 def prepared(
-    sources: Sequence[Path], cohort: Path | None, settings: IngestSettings, progress: Progress
+    sources: Sequence[Path], cohort: Path | None, settings: IngestSettings, progress: StageProgress
 ) -> Iterator[Prepared]:
     """Read what is new under the sources and plan its scans. cohort: None leaves nothing behind."""
     roots = checked_sources([*sources, *([settings.labels] if settings.labels else [])])
@@ -228,7 +229,7 @@ def _plan(
     return label_names(index, plan.label_names), [*plan.removed, *removed]
 
 
-def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: Progress) -> int:
+def _store(ready: Prepared, cohort: Path, settings: IngestSettings, progress: StageProgress) -> int:
     """Load and store every planned scan that is not in the store yet; returns how many were loaded."""
     index = ready.index
     waiting = _waiting(index, cohort)

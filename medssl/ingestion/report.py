@@ -1,28 +1,13 @@
-"""What an ingest came to, in numbers; and the line it shows while it works."""
+"""The result of an ingest in numbers."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from medssl.cohort.manifest import ManifestRow
 
 _EXAMPLES = 3
-
-
-@runtime_checkable
-class Progress(Protocol):
-    """Told now and then how far ingest is."""
-
-    def step(self, stage: str, done: int, total: int | None, note: str) -> None:
-        """`done` of `total` things of a stage are over; total is None while it is not known."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def step(self, stage: str, done: int, total: int | None, note: str) -> None:
-        """Ignore it."""
 
 
 @dataclass(frozen=True)

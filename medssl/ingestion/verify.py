@@ -21,8 +21,8 @@ from medssl.archive.voxels.scan import load_source
 from medssl.errors import DataError, UsageError
 from medssl.geometry import Volume, to_ras
 from medssl.ingestion.ingest import prepared
-from medssl.ingestion.report import Progress, Silent
 from medssl.ingestion.settings import IngestSettings
+from medssl.progress import Silent, StageProgress
 
 # dcm2niix rounds its affine to float32; voxels may differ by one rounding of a scale.
 AFFINE_MM, VOXEL_SHARE = 0.02, 2e-3
@@ -54,7 +54,7 @@ def verify_against_dcm2niix(
     series: int = 20,
     seed: int = 0,
     settings: IngestSettings,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> list[Comparison]:
     """Convert a sample of DICOM series with medssl and dcm2niix and compare voxels and affines.
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from medssl.errors import TrainingError
 from medssl.loading.loader import RegionLoader
+from medssl.progress import Progress
 from medssl.randomness import generator
 from medssl.runs.run import Run
 from medssl.training.batch_gradient import backward, set_up_chunks
@@ -24,10 +25,9 @@ from medssl.training.fabric import worker_count
 from medssl.training.finite import WHAT_TO_DO, FiniteWatch
 from medssl.training.interrupt import stop_on_signal
 from medssl.training.intervals import is_picture_step
-from medssl.training.metrics import StepMetrics
+from medssl.training.metrics import StepMetrics, progress_note
 from medssl.training.optimizer import learning_rate, make_optimiser, set_learning_rate
 from medssl.training.pictures import draw_pictures
-from medssl.training.progress import Progress
 from medssl.training.trainee import Trainee, Training
 from medssl.views.region import Region
 
@@ -60,7 +60,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signal())
         batches = iter(stack.enter_context(reader(training, first, fabric=fabric)))
-        progress.start(total)
+        progress.step("training", first, total)
         stack.callback(progress.close, f"run: {run.folder}")
         for step in range(first, total):
             started = time.perf_counter()
@@ -86,7 +86,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
                 finite.check(together=True)
             if logs:
                 metrics.add(output, grad_norm=norm, lr=optimiser.param_groups[-1]["lr"])
-                report(metrics, done, run=run, progress=progress, fabric=fabric)
+                report(metrics, done, total, run=run, progress=progress, fabric=fabric)
             if watch and watch.listens(done, total):
                 watch.observe(output)
             look(training, done, run=run, progress=progress, fabric=fabric)
@@ -154,7 +154,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(generator(seed, step, f"torch/{rank}").integers(2**62)))
 
 
-def report(metrics: StepMetrics, done: int, *, run: Run, progress: Progress, fabric: Fabric) -> None:
+def report(metrics: StepMetrics, done: int, total: int, *, run: Run, progress: Progress, fabric: Fabric) -> None:
     """Write the metrics of the last steps and show them; raises TrainingError when the loss is not finite."""
     values = metrics.collect(fabric)
     if not math.isfinite(values["train/loss"]):
@@ -162,9 +162,4 @@ def report(metrics: StepMetrics, done: int, *, run: Run, progress: Progress, fab
     if not fabric.is_global_zero:
         return
     run.log(done, values)
-    progress.step(
-        done,
-        loss=values["train/loss"],
-        volumes_per_s=values["train/volumes_per_s"],
-        wait_share=values["train/data_wait_share"],
-    )
+    progress.step("training", done, total, progress_note(values))

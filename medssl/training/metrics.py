@@ -1,6 +1,7 @@
 """Numbers of the last few steps, held on the device until they are logged."""
 
 import time
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -56,3 +57,9 @@ class StepMetrics:
         values["train/data_wait_share"] = min(1.0, self._waited_s / elapsed)
         self._since, self._steps, self._waited_s = time.perf_counter(), 0, 0.0
         return values
+
+
+def progress_note(values: Mapping[str, float]) -> str:
+    """The numbers of a logging step that a person watches."""
+    loss, speed, wait = (values[f"train/{name}"] for name in ("loss", "volumes_per_s", "data_wait_share"))
+    return f"loss {loss:.4g} · {speed:.3g} volumes/s · data wait {wait:.0%}"

@@ -8,11 +8,11 @@ from lightning_fabric import Fabric
 from pydantic import BaseModel
 
 from medssl.errors import UsageError
+from medssl.progress import Progress
 from medssl.runs.record import Kind
 from medssl.runs.resuming import changed_settings, flat
 from medssl.runs.run import Run
 from medssl.training.checkpoint import FILE_NAME, read_checkpoint
-from medssl.training.progress import Progress
 
 # What every step of a run has in common. Other settings may change on the way: the record says when.
 FIXED_SETTINGS = ("loop.seed", "loop.batch_size", "splits", "regions_per_scan")

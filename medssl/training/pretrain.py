@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from medssl.config import PretrainConfig
 from medssl.plugins.exits import exits_are_errors
 from medssl.pretext.gradient_cache import check_chunks
+from medssl.progress import Progress, Silent
 from medssl.runs.run import Run
 from medssl.store.volumes import StoredVolume
 from medssl.training.automatic import chosen_values
@@ -17,7 +18,6 @@ from medssl.training.loop import train
 from medssl.training.online_probe import online_probe
 from medssl.training.opening import open_run
 from medssl.training.preparation import prepare
-from medssl.training.progress import Progress, Silent
 from medssl.training.trainee import Training
 from medssl.training.watch import CollapseWatch
 

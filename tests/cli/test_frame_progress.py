@@ -4,8 +4,11 @@ import io
 
 import pytest
 
-from medssl.training.progress import Progress
+from medssl.progress import Progress
+from medssl.training.metrics import progress_note
 from medssl_cli.progress import TrainingProgress
+
+NUMBERS = {"train/loss": 1.0, "train/volumes_per_s": 4.2, "train/data_wait_share": 0.031}
 
 
 class Clock:
@@ -27,10 +30,10 @@ class Terminal(io.StringIO):
 def run(stream: io.StringIO, *, steps: int = 30, first: int = 1, seconds: float = 1.0, **arguments) -> str:
     clock = Clock()
     progress: Progress = TrainingProgress("masked-volume", stream=stream, clock=clock, **arguments)
-    progress.start(steps)
+    progress.step("training", first - 1, steps)
     for step in range(first, steps + 1):
         clock.now += seconds
-        progress.step(step, loss=1 / step, volumes_per_s=4.2, wait_share=0.031)
+        progress.step("training", step, steps, progress_note(NUMBERS | {"train/loss": 1 / step}))
     progress.close("encoder: runs/a")
     return stream.getvalue()
 
@@ -82,8 +85,8 @@ def test_a_verdict_stays_above_the_live_line_and_between_plain_ones():
     for stream in (io.StringIO(), Terminal()):
         progress = TrainingProgress("simclr", stream=stream)
         progress.say("patch is auto: [16, 16, 16]: the median scan")  # before the first step
-        progress.start(30)
-        progress.step(1, loss=1.0, volumes_per_s=4.0, wait_share=0.0)
+        progress.step("training", 0, 30)
+        progress.step("training", 1, 30, progress_note(NUMBERS))
         progress.say("alarm at step 1: complete collapse: all features [0.3] are becoming one.")
         progress.close("")
         shown = " ".join(stream.getvalue().split())

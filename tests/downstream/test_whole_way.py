@@ -18,9 +18,9 @@ from medssl.downstream.label_efficiency import label_efficiency
 from medssl.downstream.predict import predict
 from medssl.encoders.weights import load_encoder, load_network, read_description, save_encoder
 from medssl.errors import CheckpointError, ConfigError, DataError, UsageError
+from medssl.progress import Silent
 from medssl.runs.run import Run
 from medssl.training.pretrain import pretrain
-from medssl.training.progress import Silent
 from tests.downstream.conftest import SHAPE, SmallArchive, add_phantoms, oblique_affine
 
 PATCH = (16, 16, 16)
@@ -252,8 +252,9 @@ def test_a_fine_tuning_that_cannot_be_scored_says_so_before_it_trains(small_arch
         def say(self, line: str) -> None:
             heard.append(line)
 
-        def start(self, total_steps: int) -> None:
-            heard.append("training starts")
+        def step(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+            if done == 0:
+                heard.append("training starts")
 
     config = finetuning(small_archive, cohort=untested_cohort, num_labelled=2, loop=loop(1))
     assert finetune(config, tmp_path / "run", progress=Listening()) is None

@@ -1,6 +1,6 @@
 """A training that ends between two steps as if it had been killed."""
 
-from medssl.training.progress import Silent
+from medssl.progress import Silent
 
 
 class KilledError(Exception):
@@ -13,6 +13,6 @@ class KillAt(Silent):
     def __init__(self, step: int) -> None:
         self.at = step
 
-    def step(self, step: int, **shown: float) -> None:
-        if step == self.at:
+    def step(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+        if done == self.at:
             raise KilledError

@@ -8,10 +8,10 @@ from lightning_fabric import Fabric
 from medssl.config import LoopConfig, PretrainConfig
 from medssl.plugins import list_tasks
 from medssl.pretext.momentum import momentum_at
+from medssl.progress import Silent
 from medssl.training.automatic import chosen_values
 from medssl.training.preparation import prepare
 from medssl.training.pretrain import pretrain
-from medssl.training.progress import Silent
 
 
 class Said(Silent):

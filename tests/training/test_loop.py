@@ -17,11 +17,11 @@ from medssl.errors import CheckpointError, TrainingError
 from medssl.loading.crops import Crop
 from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import Step
+from medssl.progress import Silent
 from medssl.runs.ending import Terminated
 from medssl.runs.run import Run
 from medssl.training.fabric import start_fabric
 from medssl.training.loop import train
-from medssl.training.progress import Silent
 from medssl.training.trainee import Training
 from medssl.views.region import Region
 
@@ -138,8 +138,8 @@ def test_a_signal_saves_the_step_and_ends_the_run_as_it_would_outside_the_loop(
     tmp_path, ball_scans, sent, ends_with, reason
 ):
     class SignalAt(Silent):
-        def step(self, step: int, **shown: float) -> None:
-            if step == 6:
+        def step(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+            if done == 6:
                 os.kill(os.getpid(), sent)
 
     assert threading.current_thread() is threading.main_thread()

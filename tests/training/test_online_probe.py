@@ -12,12 +12,12 @@ from medssl.config import LoopConfig, PretrainConfig, ProbeConfig
 from medssl.downstream.labelled import training_scans
 from medssl.encoders.weights import load_encoder
 from medssl.errors import ConfigError
+from medssl.progress import Silent
 from medssl.runs.run import Run
 from medssl.tracking.card import run_card
 from medssl.training.online_probe import online_probe
 from medssl.training.preparation import prepare
 from medssl.training.pretrain import pretrain
-from medssl.training.progress import Silent
 
 PATCH = (16, 16, 16)
 STEPS = 8

@@ -9,11 +9,11 @@ from torch import nn
 
 from medssl.config import PretrainConfig
 from medssl.errors import CheckpointError, UsageError
+from medssl.progress import Silent
 from medssl.runs.run import Run
 from medssl.training.checkpoint import save_checkpoint
 from medssl.training.opening import continue_run
 from medssl.training.pretrain import pretrain
-from medssl.training.progress import Silent
 
 FACTS = {"task": "masked-volume", "cohort_digest": "abc", "scans": 3}
 

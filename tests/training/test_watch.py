@@ -10,10 +10,10 @@ from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.weights import encoder_record
 from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import PretextTask, Step
+from medssl.progress import Silent
 from medssl.runs.run import Run
 from medssl.training.fabric import start_fabric
 from medssl.training.loop import train
-from medssl.training.progress import Silent
 from medssl.training.trainee import Training
 from medssl.training.watch import CollapseWatch
 from medssl.views.region import Region

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medssl.archive.dicom.record import Frame, Record, record_json
-from medssl.archive.dicom.uids import CT, EXPLICIT_LITTLE
+from medssl.archive.dicom.uids import CT, EXPLICIT_VR_LITTLE_ENDIAN
 from medssl.archive.index.database import Index, open_index
 from medssl.archive.index.entries import IndexedFile
 from medssl.archive.index.outcome import Outcome
@@ -47,7 +47,7 @@ def synthetic(number: int) -> IndexedFile:
     )  # fmt: skip
     record = Record(
         patient=f"H{study // STUDIES_PER_PATIENT:07d}", issuer="", study=f"1.2.826.1.{study}",
-        series=f"1.2.826.2.{series}", instance=f"1.2.826.3.{number}", sop_class=CT, syntax=EXPLICIT_LITTLE,
+        series=f"1.2.826.2.{series}", instance=f"1.2.826.3.{number}", sop_class=CT, syntax=EXPLICIT_VR_LITTLE_ENDIAN,
         modality="CT",
         rows=512, columns=512, n_frames=1, photometric="MONOCHROME2", bits_allocated=16, bits_stored=12, high_bit=11,
         signed=False, padding=None, grid=0, frame_of_reference=f"1.2.826.4.{study}", manufacturer="siemens",

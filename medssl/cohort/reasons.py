@@ -318,7 +318,7 @@ class Flag(_Code):
     F_TOLERANT_PARSE = "F_TOLERANT_PARSE", "The header breaks the standard; the tolerant parser read it.", "-"
     F_DUP_INSTANCE = "F_DUP_INSTANCE", "The same instance lies in several files; one is used.", "-"
     F_DUP_POSITION = "F_DUP_POSITION", "Slices with the same content share a position; one is used.", "-"
-    F_TWINS_DIFFER = "F_TWINS_DIFFER", "Copies of a slice differ in their pixels; none of them is used.", "-"
+    F_DUPLICATES_DIFFER = "F_DUPLICATES_DIFFER", "Copies of a slice differ in their pixels; none of them is used.", "-"
     F_FILE_DAMAGED = (
         "F_FILE_DAMAGED",
         "The pixels of some of its files cannot be decoded; copies take their place, or the slices are left out.",
@@ -361,9 +361,9 @@ class Flag(_Code):
         "Several label objects refer to it; each label comes from the newest that holds it.",
         "-",
     )
-    CT_NOT_HU = "CT_NOT_HU", "A CT without negative values and without intercept; it is likely not in HU.", "-"
-    PATIENT_ID_SUSPECT = (
-        "PATIENT_ID_SUSPECT",
+    F_CT_NOT_HU = "F_CT_NOT_HU", "A CT without negative values and without intercept; it is likely not in HU.", "-"
+    F_PATIENT_ID_SUSPECT = (
+        "F_PATIENT_ID_SUSPECT",
         "The patient id is blank or a placeholder; the split goes by study instead.",
         "Check that no patient of this source is in two splits.",
     )

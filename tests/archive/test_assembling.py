@@ -344,14 +344,14 @@ def test_a_ct_without_negative_values_or_intercept_is_flagged(tmp_path):
     series = Series(random_voxels(), intercept=0.0)
     series.write(tmp_path / "s")
     ((_, source),) = planned(tmp_path)
-    assert "CT_NOT_HU" in load_source(parse_source(source), limits=LIMITS).flags
+    assert "F_CT_NOT_HU" in load_source(parse_source(source), limits=LIMITS).flags
 
 
 def test_a_blank_patient_id_is_flagged_and_goes_by_study(tmp_path):
     for name in ("a", "b"):
         Series(random_voxels(seed=ord(name)), patient="ANONYMOUS").write(tmp_path / name)
     rows = [row for row, _ in planned(tmp_path)]
-    assert all("PATIENT_ID_SUSPECT" in row.flags for row in rows)
+    assert all("F_PATIENT_ID_SUSPECT" in row.flags for row in rows)
     assert len({row.patient_id for row in rows}) == 2
 
 

@@ -90,7 +90,7 @@ def test_slices_without_an_id_are_not_counted_among_those_of_a_patient(tmp_path)
     assert_is(volume, series, slice(4, 12))
     ((row, volume),) = found.values()
     assert_is(volume, series, slice(0, 4))
-    assert row.flags == ("F_SPLIT_PATIENT", "PATIENT_ID_SUSPECT")
+    assert row.flags == ("F_SPLIT_PATIENT", "F_PATIENT_ID_SUSPECT")
 
 
 def test_a_list_of_patients_makes_one_scan_of_a_series_whose_id_was_corrected_halfway(tmp_path, run_ingest):

@@ -17,7 +17,7 @@ from medssl.geometry import to_ras
 from medssl.ingestion.explain import explain
 from medssl.store.volumes import open_volume
 
-ONE_TOO_MANY = {"F_DUP_POSITION", "F_TWINS_DIFFER", "F_TRIMMED"}
+ONE_TOO_MANY = {"F_DUP_POSITION", "F_DUPLICATES_DIFFER", "F_TRIMMED"}
 
 
 def written(folder: Path, *doubled: int, same_instance: bool = False) -> Series:
@@ -61,7 +61,7 @@ def test_a_slice_in_doubt_at_the_end_costs_itself_only(tmp_path, run_ingest):
     rows = Cohort.open(tmp_path / "cohort").rows
     (kept,), (left,) = [r for r in rows if r.accepted], [r for r in rows if not r.accepted]
     assert (kept.n_files, left.n_files) == (11, 2)
-    assert set(kept.flags) == {"F_DUP_INSTANCE", "F_TWINS_DIFFER"}
+    assert set(kept.flags) == {"F_DUP_INSTANCE", "F_DUPLICATES_DIFFER"}
     with read_index(tmp_path / "cohort" / "private") as index:
         (told, *_) = explain(index, kept.scan_id, show_paths=False)
     assert "copies of 1 of 12 slices differ in their pixels; slices 1 to 11 are used (SOP_UID_COLLISION)" in told.detail

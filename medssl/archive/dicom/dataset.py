@@ -13,12 +13,12 @@ import numpy.typing as npt
 from medssl.archive.dicom import tags
 from medssl.archive.dicom.elements import Buffer, Malformed, Short, Walker
 from medssl.archive.dicom.uids import (
-    DEFLATED,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     ENHANCED,
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    GE_IMPLICIT,
-    IMPLICIT_LITTLE,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
     LABEL_MAP,
     LABELS,
     SEGMENTATION,
@@ -103,11 +103,14 @@ def _parse(data: bytes, *, complete: bool, limits: Limits, wanted: Wanted) -> Da
     else:
         flags.append(Flag.F_NO_PREAMBLE)
         position, meta = _meta(data, 0)
-    syntax = meta.text(tags.SYNTAX) or _guessed_syntax(data, position)
-    if syntax == DEFLATED:
+    syntax = meta.text(tags.TRANSFER_SYNTAX_UID) or _guessed_syntax(data, position)
+    if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         content = _inflated(data, position, limits)
         return _parse_deflated(content, meta, limits=limits, flags=tuple(flags), wanted=wanted)
-    explicit, little = syntax not in (IMPLICIT_LITTLE, GE_IMPLICIT), syntax != EXPLICIT_BIG
+    explicit, little = (
+        syntax not in (IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN),
+        syntax != EXPLICIT_VR_BIG_ENDIAN,
+    )
     try:
         walker = _walk(data, position, explicit=explicit, little=little, complete=complete, wanted=wanted)
     except Malformed as malformed:
@@ -137,13 +140,13 @@ def _parse_deflated(
                 Reason.DEFLATE_LIMIT, f"it inflates to more than {limits.header_bytes} bytes of header"
             ) from short
         raise
-    return Dataset(Values(walker.found), meta, DEFLATED, -1, flags)
+    return Dataset(Values(walker.found), meta, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, -1, flags)
 
 
 def _walk(data: bytes, position: int, *, explicit: bool, little: bool, complete: bool, wanted: Wanted) -> Walker:
     """Elements as far as this kind of object needs them."""
     walker = Walker(data, position, explicit=explicit, little=little, values=wanted.values, sequences=wanted.sequences)
-    walker.walk(tags.LAST_OF_PLAIN, complete=complete)
+    walker.walk(tags.LAST_OF_IMAGE_GROUPS, complete=complete)
     further = wanted.last(Values(walker.found, little))
     if further == tags.LAST_OF_GE:
         # Found instead of walked to: ten kilobytes of GE's other groups would take as long as all the rest.
@@ -158,10 +161,10 @@ def _walk(data: bytes, position: int, *, explicit: bool, little: bool, complete:
 
 def _further(values: Values) -> int:
     """The last group of an object that says more behind its image description; 0 where nothing more is needed."""
-    sop_class = values.text(tags.SOP_CLASS)
+    sop_class = values.text(tags.SOP_CLASS_UID)
     if sop_class in LABELS:
         return 0  # what else they say is read by label_record.py
-    if sop_class in ENHANCED or values.integer(tags.FRAMES) not in (None, 0, 1) or not values.raw(tags.ROWS):
+    if sop_class in ENHANCED or values.integer(tags.NUMBER_OF_FRAMES) not in (None, 0, 1) or not values.raw(tags.ROWS):
         return tags.LAST_OF_FRAMES
     if values.text(tags.MODALITY) == "PT":
         return tags.LAST_OF_PET
@@ -182,7 +185,7 @@ def _meta(data: Buffer, position: int) -> tuple[int, Values]:
     """Where the dataset begins, and the meta information, empty where there is none."""
     if data[position : position + 2] != b"\x02\x00":
         return position, Values({})
-    walker = Walker(data, position, explicit=True, little=True, values=tags.META)
+    walker = Walker(data, position, explicit=True, little=True, values=tags.META_ELEMENTS)
     try:
         walker.walk(0x0002FFFF, complete=False)
     except Malformed:
@@ -196,10 +199,10 @@ def _guessed_syntax(data: bytes, position: int) -> str:
     """Syntax of a dataset without meta information, from the look of its first element."""
     if len(data) < position + 8:
         raise Malformed("no dataset")
-    for endian, syntax in (("<", EXPLICIT_LITTLE), (">", EXPLICIT_BIG)):
+    for endian, syntax in (("<", EXPLICIT_VR_LITTLE_ENDIAN), (">", EXPLICIT_VR_BIG_ENDIAN)):
         group, element, vr = struct.unpack_from(endian + "HH2s", data, position)
         if group in _KNOWN_FIRST_GROUPS and element < 0x3000:
-            return syntax if vr.isalpha() and vr.isupper() else IMPLICIT_LITTLE
+            return syntax if vr.isalpha() and vr.isupper() else IMPLICIT_VR_LITTLE_ENDIAN
     raise Malformed("no dataset")
 
 
@@ -242,11 +245,11 @@ def read_lut(path: str, *, limits: Limits) -> tuple[int, npt.NDArray[np.uint16]]
             return file.read(count)
 
         dataset = read_dataset(read, start, size, limits)
-    item = dataset.values.item(tags.LUT)
+    item = dataset.values.item(tags.MODALITY_LUT_SEQUENCE)
     descriptor = item.shorts(tags.LUT_DESCRIPTOR)
     entries = np.array(item.shorts(tags.LUT_DATA), np.uint16)
     if len(descriptor) != 3 or len(entries) < (descriptor[0] or 65536):
         raise Rejected(Reason.BAD_HEADER, "the modality lookup table is shorter than its descriptor says")
-    signed = dataset.values.short(tags.SIGNED) == 1
+    signed = dataset.values.short(tags.PIXEL_REPRESENTATION) == 1
     first = descriptor[1] - 65536 if signed and descriptor[1] > 32767 else descriptor[1]
     return first, entries[: descriptor[0] or 65536]

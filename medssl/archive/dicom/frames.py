@@ -20,7 +20,7 @@ def frames_of(values: Values, record: Record) -> tuple[tuple[Frame, ...], tuple[
     if record.n_frames > 1:
         raise Rejected(Reason.MULTIFRAME_NO_GEOMETRY, f"{record.n_frames} frames without a position each")
     frame = _classic(values)
-    if record.manufacturer == "uih" and values.raw(tags.UIH_GRID_COUNT):
+    if record.manufacturer == "uih" and values.raw(tags.UIH_NUMBER_OF_TILES):
         frames, grid = uih_frames(values, record, frame)
         return frames, (Flag.F_UIH_GRID,), grid
     if "MOSAIC" in frame.image_type and record.manufacturer == "siemens":
@@ -33,51 +33,52 @@ def _classic(values: Values) -> Frame:
     slope, intercept = _rescale(values)
     return Frame(
         number=0,
-        position_mm=vector(values, tags.POSITION),
+        position_mm=vector(values, tags.IMAGE_POSITION_PATIENT),
         orientation=_orientation(values),
         pixel_spacing_mm=_spacing(values),
         slope=slope,
         intercept=intercept,
         image_type=(*values.words(tags.IMAGE_TYPE), *_ge_signal(values)),
         echo_ms=values.decimal(tags.ECHO_TIME),
-        echo_number=values.integer(tags.ECHO_NUMBER),
+        echo_number=values.integer(tags.ECHO_NUMBERS),
         repetition_ms=values.decimal(tags.REPETITION_TIME),
         inversion_ms=values.decimal(tags.INVERSION_TIME),
         flip_deg=values.decimal(tags.FLIP_ANGLE),
-        kernel=values.text(tags.KERNEL),
-        coil=values.text(tags.COIL),
+        kernel=values.text(tags.CONVOLUTION_KERNEL),
+        coil=values.text(tags.RECEIVE_COIL_NAME),
         acquisition=values.integer(tags.ACQUISITION_NUMBER),
         instance=values.integer(tags.INSTANCE_NUMBER),
-        temporal=values.integer(tags.TEMPORAL_POSITION),
+        temporal=values.integer(tags.TEMPORAL_POSITION_IDENTIFIER),
         b_value=_b_value(values),
-        gradient=values.doubles(tags.GRADIENT) or None,
-        trigger_ms=values.decimal(tags.TRIGGER_TIME) or values.decimal(tags.PET_FRAME_TIME),
+        gradient=values.doubles(tags.DIFFUSION_GRADIENT_ORIENTATION) or None,
+        trigger_ms=values.decimal(tags.TRIGGER_TIME) or values.decimal(tags.FRAME_REFERENCE_TIME),
         time=values.text(tags.CONTENT_TIME) or values.text(tags.ACQUISITION_TIME),
-        thickness_mm=values.decimal(tags.SLICE_SPACING) or values.decimal(tags.SLICE_THICKNESS),
+        thickness_mm=values.decimal(tags.SPACING_BETWEEN_SLICES) or values.decimal(tags.SLICE_THICKNESS),
     )
 
 
 def _enhanced(values: Values, record: Record) -> tuple[Frame, ...]:
     """Frames of an enhanced object: what is shared, overridden by what is said per frame (PS3.3 C.7.6.16)."""
-    per_frame = values.items(tags.PER_FRAME)
+    per_frame = values.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
     if record.n_frames > MAX_FRAMES:
         raise Rejected(Reason.TOO_LARGE, f"{record.n_frames} frames in one file")
     if len(per_frame) != record.n_frames:
         raise Rejected(
             Reason.MULTIFRAME_NO_GEOMETRY, f"{len(per_frame)} per-frame descriptions for {record.n_frames} frames"
         )
-    shared = values.item(tags.SHARED)
+    shared = values.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
     common = {tag: shared.item(tag) for tag in _GROUPS}
     kind = values.words(tags.IMAGE_TYPE)
     return tuple(_enhanced_frame(number, item, common, kind, values) for number, item in enumerate(per_frame))
 
 
 _GROUPS = (
-    tags.PLANE_POSITION, tags.PLANE_ORIENTATION, tags.PIXEL_MEASURES, tags.PIXEL_TRANSFORM, tags.FRAME_CONTENT,
-    tags.TEMPORAL,
-    tags.MR_FRAME_TYPE, tags.CT_FRAME_TYPE, tags.PET_FRAME_TYPE, tags.MR_ECHO, tags.MR_DIFFUSION, tags.MR_TIMING,
-    tags.MR_COIL,
-    tags.MR_MODIFIER, tags.CT_RECONSTRUCTION, tags.CARDIAC,
+    tags.PLANE_POSITION_SEQUENCE, tags.PLANE_ORIENTATION_SEQUENCE, tags.PIXEL_MEASURES_SEQUENCE,
+    tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.FRAME_CONTENT_SEQUENCE, tags.TEMPORAL_POSITION_SEQUENCE,
+    tags.MR_IMAGE_FRAME_TYPE_SEQUENCE, tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.PET_FRAME_TYPE_SEQUENCE,
+    tags.MR_ECHO_SEQUENCE, tags.MR_DIFFUSION_SEQUENCE, tags.MR_TIMING_AND_RELATED_PARAMETERS_SEQUENCE,
+    tags.MR_RECEIVE_COIL_SEQUENCE, tags.MR_MODIFIER_SEQUENCE, tags.CT_RECONSTRUCTION_SEQUENCE,
+    tags.CARDIAC_SYNCHRONIZATION_SEQUENCE,
 )  # fmt: skip
 
 
@@ -88,37 +89,44 @@ def _enhanced_frame(
         items = own.items(tag)
         return items[0] if items else common[tag]
 
-    content, diffusion, timing = group(tags.FRAME_CONTENT), group(tags.MR_DIFFUSION), group(tags.MR_TIMING)
+    content, diffusion, timing = (
+        group(tags.FRAME_CONTENT_SEQUENCE),
+        group(tags.MR_DIFFUSION_SEQUENCE),
+        group(tags.MR_TIMING_AND_RELATED_PARAMETERS_SEQUENCE),
+    )
     frame_type = next((words for tag in _FRAME_TYPES if (words := group(tag).words(tags.FRAME_TYPE))), image_type)
-    slope, intercept = _rescale(group(tags.PIXEL_TRANSFORM))
-    inversion = group(tags.MR_MODIFIER).doubles(tags.INVERSION_TIMES)
+    slope, intercept = _rescale(group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE))
+    inversion = group(tags.MR_MODIFIER_SEQUENCE).doubles(tags.INVERSION_TIMES)
     return Frame(
         number=number,
-        position_mm=vector(group(tags.PLANE_POSITION), tags.POSITION),
-        orientation=_orientation(group(tags.PLANE_ORIENTATION)),
-        pixel_spacing_mm=_spacing(group(tags.PIXEL_MEASURES)),
+        position_mm=vector(group(tags.PLANE_POSITION_SEQUENCE), tags.IMAGE_POSITION_PATIENT),
+        orientation=_orientation(group(tags.PLANE_ORIENTATION_SEQUENCE)),
+        pixel_spacing_mm=_spacing(group(tags.PIXEL_MEASURES_SEQUENCE)),
         slope=slope,
         intercept=intercept,
         image_type=frame_type,
-        echo_ms=_first(group(tags.MR_ECHO).doubles(tags.EFFECTIVE_ECHO_TIME)),
+        echo_ms=_first(group(tags.MR_ECHO_SEQUENCE).doubles(tags.EFFECTIVE_ECHO_TIME)),
         repetition_ms=timing.decimal(tags.REPETITION_TIME),
         inversion_ms=_first(inversion),
         flip_deg=timing.decimal(tags.FLIP_ANGLE),
-        kernel=group(tags.CT_RECONSTRUCTION).text(tags.KERNEL),
-        coil=group(tags.MR_COIL).text(tags.COIL),
+        kernel=group(tags.CT_RECONSTRUCTION_SEQUENCE).text(tags.CONVOLUTION_KERNEL),
+        coil=group(tags.MR_RECEIVE_COIL_SEQUENCE).text(tags.RECEIVE_COIL_NAME),
         acquisition=content.short(tags.FRAME_ACQUISITION_NUMBER) or None,
         instance=(whole.integer(tags.INSTANCE_NUMBER) or 0) * MAX_FRAMES + number,
-        temporal=content.long(tags.TEMPORAL_INDEX),
-        b_value=_first(diffusion.doubles(tags.B_VALUE)),
-        gradient=diffusion.item(tags.DIFFUSION_GRADIENT).doubles(tags.GRADIENT) or None,
-        trigger_ms=_first(group(tags.CARDIAC).doubles(tags.TRIGGER_DELAY)),
-        time=content.text(tags.FRAME_TIME) or whole.text(tags.CONTENT_TIME),
-        thickness_mm=group(tags.PIXEL_MEASURES).decimal(tags.SLICE_SPACING)
-        or group(tags.PIXEL_MEASURES).decimal(tags.SLICE_THICKNESS),
+        temporal=content.long(tags.TEMPORAL_POSITION_INDEX),
+        b_value=_first(diffusion.doubles(tags.DIFFUSION_B_VALUE)),
+        gradient=diffusion.item(tags.DIFFUSION_GRADIENT_DIRECTION_SEQUENCE).doubles(tags.DIFFUSION_GRADIENT_ORIENTATION)
+        or None,
+        trigger_ms=_first(
+            group(tags.CARDIAC_SYNCHRONIZATION_SEQUENCE).doubles(tags.NOMINAL_CARDIAC_TRIGGER_DELAY_TIME)
+        ),
+        time=content.text(tags.FRAME_ACQUISITION_DATE_TIME) or whole.text(tags.CONTENT_TIME),
+        thickness_mm=group(tags.PIXEL_MEASURES_SEQUENCE).decimal(tags.SPACING_BETWEEN_SLICES)
+        or group(tags.PIXEL_MEASURES_SEQUENCE).decimal(tags.SLICE_THICKNESS),
     )
 
 
-_FRAME_TYPES = (tags.MR_FRAME_TYPE, tags.CT_FRAME_TYPE, tags.PET_FRAME_TYPE)
+_FRAME_TYPES = (tags.MR_IMAGE_FRAME_TYPE_SEQUENCE, tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.PET_FRAME_TYPE_SEQUENCE)
 
 
 def vector(values: Values, tag: int) -> Vector | None:
@@ -128,7 +136,7 @@ def vector(values: Values, tag: int) -> Vector | None:
 
 
 def _orientation(values: Values) -> tuple[float, ...] | None:
-    numbers = values.decimals(tags.ORIENTATION)
+    numbers = values.decimals(tags.IMAGE_ORIENTATION_PATIENT)
     return numbers if len(numbers) == 6 else None
 
 
@@ -139,7 +147,7 @@ def _spacing(values: Values) -> tuple[float, float] | None:
 
 def _rescale(values: Values) -> tuple[float, float]:
     """(slope, intercept); (1, 0) where none is given. A slope of 0 would wipe the image out."""
-    slope, intercept = values.decimals(tags.SLOPE), values.decimals(tags.INTERCEPT)
+    slope, intercept = values.decimals(tags.RESCALE_SLOPE), values.decimals(tags.RESCALE_INTERCEPT)
     if slope and slope[0] == 0:
         raise Rejected(Reason.BAD_NUMBER, "the rescale slope is 0")
     return (slope[0] if slope else 1.0), (intercept[0] if intercept else 0.0)
@@ -147,7 +155,7 @@ def _rescale(values: Values) -> tuple[float, float]:
 
 def _b_value(values: Values) -> float | None:
     """Diffusion weighting: standard, else as UIH (FD), Siemens (IS) or GE (IS) write it privately."""
-    for tag in (tags.B_VALUE, tags.UIH_B_VALUE):
+    for tag in (tags.DIFFUSION_B_VALUE, tags.UIH_B_VALUE):
         found = _first(values.doubles(tag))
         if found is not None:
             return found
@@ -162,7 +170,7 @@ def _ge_signal(values: Values) -> tuple[str, ...]:
     """The part of the signal that a slice of GE shows, in the word of ImageType, where it is not the magnitude: GE says
     it in a private element alone (0: magnitude, 1: phase, 2: real, 3: imaginary).
     """
-    word = _GE_SIGNALS.get(values.short(tags.GE_SIGNAL)) if _is_ge(values) else None
+    word = _GE_SIGNALS.get(values.short(tags.GE_IMAGE_TYPE)) if _is_ge(values) else None
     return (word,) if word else ()
 
 

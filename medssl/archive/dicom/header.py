@@ -32,9 +32,9 @@ def record_of(dataset: Dataset, size: int) -> Record:
     report it under.
     """
     values = dataset.values
-    if DICOMDIR in (values.text(tags.SOP_CLASS), dataset.meta.text(tags.META_CLASS)):
+    if DICOMDIR in (values.text(tags.SOP_CLASS_UID), dataset.meta.text(tags.MEDIA_STORAGE_SOP_CLASS_UID)):
         raise Rejected(Reason.DICOMDIR, "it is a DICOMDIR")
-    if not values.text(tags.SERIES_UID) and not values.raw(tags.ROWS):
+    if not values.text(tags.SERIES_INSTANCE_UID) and not values.raw(tags.ROWS):
         raise Rejected(Reason.BAD_HEADER, "it has neither a series UID nor an image")
     record = _plain(dataset)
     try:
@@ -50,31 +50,43 @@ def _plain(dataset: Dataset) -> Record:
     """The record without frames and verdict."""
     values = dataset.values
     flags = list(dataset.flags)
-    if dataset.syntax in LOSSY or values.text(tags.LOSSY) == "01":
+    if dataset.syntax in LOSSY or values.text(tags.LOSSY_IMAGE_COMPRESSION) == "01":
         flags.append(Flag.F_LOSSY)
-    if values.text(tags.PHOTOMETRIC) == "MONOCHROME1":
+    if values.text(tags.PHOTOMETRIC_INTERPRETATION) == "MONOCHROME1":
         flags.append(Flag.F_MONOCHROME1)
-    if values.text(tags.FEATURES) == "YES" or any(
-        item.text(tags.CODE_VALUE) == _FACE_CODE for item in values.items(tags.DEFACED_CODES)
+    if values.text(tags.RECOGNIZABLE_VISUAL_FEATURES) == "YES" or any(
+        item.text(tags.CODE_VALUE) == _FACE_CODE for item in values.items(tags.DEIDENTIFICATION_METHOD_CODE_SEQUENCE)
     ):
         flags.append(Flag.F_DEFACED)
     return Record(
-        patient=values.text(tags.PATIENT_ID), issuer=values.text(tags.ISSUER), study=values.text(tags.STUDY_UID),
-        series=values.text(tags.SERIES_UID), instance=values.text(tags.INSTANCE_UID) or
-        dataset.meta.text(tags.META_INSTANCE),
-        sop_class=values.text(tags.SOP_CLASS) or dataset.meta.text(tags.META_CLASS),
-        syntax=dataset.syntax, modality=modality_word(values.text(tags.MODALITY)), rows=values.short(tags.ROWS),
+        patient=values.text(tags.PATIENT_ID),
+        issuer=values.text(tags.ISSUER_OF_PATIENT_ID),
+        study=values.text(tags.STUDY_INSTANCE_UID),
+        series=values.text(tags.SERIES_INSTANCE_UID),
+        instance=values.text(tags.SOP_INSTANCE_UID) or dataset.meta.text(tags.MEDIA_STORAGE_SOP_INSTANCE_UID),
+        sop_class=values.text(tags.SOP_CLASS_UID) or dataset.meta.text(tags.MEDIA_STORAGE_SOP_CLASS_UID),
+        syntax=dataset.syntax,
+        modality=modality_word(values.text(tags.MODALITY)),
+        rows=values.short(tags.ROWS),
         columns=values.short(tags.COLUMNS),
-        n_frames=max(1, values.integer(tags.FRAMES) or 1), photometric=values.text(tags.PHOTOMETRIC),
+        n_frames=max(1, values.integer(tags.NUMBER_OF_FRAMES) or 1),
+        photometric=values.text(tags.PHOTOMETRIC_INTERPRETATION),
         bits_allocated=values.short(tags.BITS_ALLOCATED),
-        bits_stored=values.short(tags.BITS_STORED), high_bit=values.short(tags.HIGH_BIT),
-        signed=values.short(tags.SIGNED) == 1,
-        padding=_padding(values), grid=0, frame_of_reference=values.text(tags.FRAME_OF_REFERENCE),
-        manufacturer=manufacturer_word(values.text(tags.MANUFACTURER)), model=model_word(values.text(tags.MODEL)),
-        body_part=body_part_word(values.text(tags.BODY_PART)), lut=bool(values.items(tags.LUT)),
-        pixel_at=dataset.pixel_at, pixel_bytes=0,
-        frames=(), flags=tuple(flags),
-    )  # fmt: skip
+        bits_stored=values.short(tags.BITS_STORED),
+        high_bit=values.short(tags.HIGH_BIT),
+        signed=values.short(tags.PIXEL_REPRESENTATION) == 1,
+        padding=_padding(values),
+        grid=0,
+        frame_of_reference=values.text(tags.FRAME_OF_REFERENCE_UID),
+        manufacturer=manufacturer_word(values.text(tags.MANUFACTURER)),
+        model=model_word(values.text(tags.MANUFACTURER_MODEL_NAME)),
+        body_part=body_part_word(values.text(tags.BODY_PART_EXAMINED)),
+        lut=bool(values.items(tags.MODALITY_LUT_SEQUENCE)),
+        pixel_at=dataset.pixel_at,
+        pixel_bytes=0,
+        frames=(),
+        flags=tuple(flags),
+    )
 
 
 def _judge(values: Values, record: Record) -> None:
@@ -90,9 +102,11 @@ def _judge(values: Values, record: Record) -> None:
         raise Rejected(Reason.UNSUPPORTED_MODALITY, f"an object of modality {record.modality}")
     if sop_class not in _WITH_VOLUME or not record.rows or not record.columns:
         raise Rejected(Reason.NOT_IMAGE_SOP, "an object without a volume")
-    if values.short(tags.SAMPLES, 1) != 1 or record.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Rejected(Reason.COLOR, f"{values.short(tags.SAMPLES, 1)} samples per pixel")
-    if values.text(tags.BURNED_IN).upper() == "YES" or any(values.raw(tag) for tag in tags.CAPTURE_DEVICES):
+    if values.short(tags.SAMPLES_PER_PIXEL, 1) != 1 or record.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Rejected(Reason.COLOR, f"{values.short(tags.SAMPLES_PER_PIXEL, 1)} samples per pixel")
+    if values.text(tags.BURNED_IN_ANNOTATION).upper() == "YES" or any(
+        values.raw(tag) for tag in tags.SECONDARY_CAPTURE_DEVICE
+    ):
         raise Rejected(Reason.BURNED_IN_RISK, "annotation is declared burned in, or a capture device is named")
     if not sop_class:
         raise Rejected(Reason.NOT_IMAGE_SOP, "no SOP class is named")
@@ -125,9 +139,9 @@ def _pixel_bytes(record: Record, size: int) -> int:
 
 def _padding(values: Values) -> tuple[int, int] | None:
     """Lowest and highest stored value that stand for 'no voxel', both included."""
-    if len(values.raw(tags.PADDING)) < 2:
+    if len(values.raw(tags.PIXEL_PADDING_VALUE)) < 2:
         return None
-    read = values.signed_short if values.short(tags.SIGNED) == 1 else values.short
-    first = read(tags.PADDING)
-    last = read(tags.PADDING_LIMIT) if len(values.raw(tags.PADDING_LIMIT)) >= 2 else first
+    read = values.signed_short if values.short(tags.PIXEL_REPRESENTATION) == 1 else values.short
+    first = read(tags.PIXEL_PADDING_VALUE)
+    last = read(tags.PIXEL_PADDING_RANGE_LIMIT) if len(values.raw(tags.PIXEL_PADDING_RANGE_LIMIT)) >= 2 else first
     return min(first, last), max(first, last)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medssl.archive.dicom import tags
-from medssl.archive.dicom.uids import EXPLICIT_LITTLE
+from medssl.archive.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
@@ -25,7 +25,7 @@ def header_bytes(told: Mapping[str, Any]) -> bytes:
     chosen = {name: element for name, element in told.items() if int(name, 16) in wanted}
     if any("BulkDataURI" in element for element in chosen.values()):
         raise NotTold("an element that is needed is left out")
-    syntax = _element("00020010", {"vr": "UI", "Value": [EXPLICIT_LITTLE]}, 0)
+    syntax = _element("00020010", {"vr": "UI", "Value": [EXPLICIT_VR_LITTLE_ENDIAN]}, 0)
     return b"\0" * 128 + b"DICM" + syntax + _dataset(chosen, 0) + _PIXELS
 
 

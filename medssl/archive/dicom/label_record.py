@@ -73,7 +73,7 @@ def read_label_record(
     instances = tuple(sorted(set(_instances(values))))
     if len(structures) > MAX_STRUCTURES or len(instances) > MAX_INSTANCES:
         raise Rejected(Reason.TOO_LARGE, f"{len(structures)} structures on {len(instances)} images in one label object")
-    series = tuple(sorted({uid for item in _series(values) if (uid := item.text(tags.SERIES_UID))}))
+    series = tuple(sorted({uid for item in _series(values) if (uid := item.text(tags.SERIES_INSTANCE_UID))}))
     return LabelRecord(record, _created(values), series, instances, structures)
 
 
@@ -95,30 +95,37 @@ def read_label_object(path: str, wanted: Wanted, *, limits: Limits) -> Dataset:
 
 def _last(values: Values) -> int:
     """Frames are walked only where the object does not list the images it was made on."""
-    if values.text(tags.SOP_CLASS) == RT_STRUCTURE:
+    if values.text(tags.SOP_CLASS_UID) == RT_STRUCTURE:
         return label_tags.LAST_BEFORE_CONTOURS
-    listed = values.items(label_tags.REFERENCED_SERIES) or values.items(label_tags.OTHER_STUDIES)
+    listed = values.items(label_tags.REFERENCED_SERIES_SEQUENCE) or values.items(
+        label_tags.STUDIES_CONTAINING_OTHER_REFERENCED_INSTANCES_SEQUENCE
+    )
     return label_tags.LAST_OF_SEGMENTS if listed else tags.LAST_OF_FRAMES
 
 
 _VALUES = frozenset({
-    tags.SOP_CLASS, tags.SERIES_UID, tags.CONTENT_TIME, tags.CODE_VALUE, label_tags.CREATION_DATE,
-    label_tags.CREATION_TIME, label_tags.CONTENT_DATE, label_tags.REFERENCED_INSTANCE, label_tags.SCHEME,
-    label_tags.SEGMENT_NUMBER, label_tags.SEGMENT_LABEL, label_tags.STRUCTURE_SET_DATE, label_tags.STRUCTURE_SET_TIME,
-    label_tags.ROI_NUMBER, label_tags.ROI_FRAME_OF_REFERENCE, label_tags.ROI_NAME,
+    tags.SOP_CLASS_UID, tags.SERIES_INSTANCE_UID, tags.CONTENT_TIME, tags.CODE_VALUE, label_tags.INSTANCE_CREATION_DATE,
+    label_tags.INSTANCE_CREATION_TIME, label_tags.CONTENT_DATE, label_tags.REFERENCED_SOP_INSTANCE_UID,
+    label_tags.CODING_SCHEME_DESIGNATOR, label_tags.SEGMENT_NUMBER, label_tags.SEGMENT_LABEL,
+    label_tags.STRUCTURE_SET_DATE, label_tags.STRUCTURE_SET_TIME, label_tags.ROI_NUMBER,
+    label_tags.REFERENCED_FRAME_OF_REFERENCE_UID, label_tags.ROI_NAME,
 })  # fmt: skip
-_SEQUENCES = label_tags.REFERENCES | label_tags.STRUCTURES | {tags.SHARED, tags.PER_FRAME}
+_SEQUENCES = (
+    label_tags.REFERENCES
+    | label_tags.STRUCTURES
+    | {tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE, tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE}
+)
 _WANTED = Wanted(_VALUES, _SEQUENCES, _last)
 
 
 def _series(values: Values) -> Iterator[Values]:
     """Items that stand for a referenced series: of this study, of others, of a structure set."""
-    yield from values.items(label_tags.REFERENCED_SERIES)
-    for study in values.items(label_tags.OTHER_STUDIES):
-        yield from study.items(label_tags.REFERENCED_SERIES)
-    for frame in values.items(label_tags.REFERENCED_FRAME):
-        for study in frame.items(label_tags.RT_STUDY):
-            yield from study.items(label_tags.RT_SERIES)
+    yield from values.items(label_tags.REFERENCED_SERIES_SEQUENCE)
+    for study in values.items(label_tags.STUDIES_CONTAINING_OTHER_REFERENCED_INSTANCES_SEQUENCE):
+        yield from study.items(label_tags.REFERENCED_SERIES_SEQUENCE)
+    for frame in values.items(label_tags.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE):
+        for study in frame.items(label_tags.RT_REFERENCED_STUDY_SEQUENCE):
+            yield from study.items(label_tags.RT_REFERENCED_SERIES_SEQUENCE)
 
 
 def _instances(values: Values) -> Iterator[str]:
@@ -127,35 +134,46 @@ def _instances(values: Values) -> Iterator[str]:
         items
         for item in _series(values)
         for items in (
-            item.items(label_tags.INSTANCES),
-            item.items(label_tags.INSTANCES_ELSEWHERE),
-            item.items(label_tags.CONTOUR_IMAGES),
+            item.items(label_tags.REFERENCED_INSTANCE_SEQUENCE),
+            item.items(label_tags.REFERENCED_SOP_SEQUENCE),
+            item.items(label_tags.CONTOUR_IMAGE_SEQUENCE),
         )
     ]
-    for frame in (values.item(tags.SHARED), *values.items(tags.PER_FRAME)):
-        lists += [derived.items(label_tags.SOURCE_IMAGE) for derived in frame.items(label_tags.DERIVATION)]
-    return (uid for items in lists for item in items if (uid := item.text(label_tags.REFERENCED_INSTANCE)))
+    for frame in (
+        values.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE),
+        *values.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE),
+    ):
+        lists += [
+            derived.items(label_tags.SOURCE_IMAGE_SEQUENCE)
+            for derived in frame.items(label_tags.DERIVATION_IMAGE_SEQUENCE)
+        ]
+    return (uid for items in lists for item in items if (uid := item.text(label_tags.REFERENCED_SOP_INSTANCE_UID)))
 
 
 def _segments(values: Values) -> Iterator[Structure]:
-    for item in values.items(label_tags.SEGMENTS):
-        kind = item.item(label_tags.PROPERTY_TYPE)
-        codes = (_code(kind), *(_code(one) for one in kind.items(label_tags.PROPERTY_MODIFIER)))
-        codes = (*codes, *(_code(one) for one in item.items(label_tags.PROPERTY_MODIFIER)))
+    for item in values.items(label_tags.SEGMENT_SEQUENCE):
+        kind = item.item(label_tags.SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE)
+        codes = (
+            _code(kind),
+            *(_code(one) for one in kind.items(label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)),
+        )
+        codes = (*codes, *(_code(one) for one in item.items(label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)))
         number = item.short(label_tags.SEGMENT_NUMBER)
         if number:  # 0 is the background of a label map
             yield Structure(number, _name(item, label_tags.SEGMENT_LABEL), tuple(filter(None, codes)))
 
 
 def _rois(values: Values) -> Iterator[Structure]:
-    for item in values.items(label_tags.ROIS):
+    for item in values.items(label_tags.STRUCTURE_SET_ROI_SEQUENCE):
         number = item.integer(label_tags.ROI_NUMBER)
         if number is not None:
-            yield Structure(number, _name(item, label_tags.ROI_NAME), (), item.text(label_tags.ROI_FRAME_OF_REFERENCE))
+            yield Structure(
+                number, _name(item, label_tags.ROI_NAME), (), item.text(label_tags.REFERENCED_FRAME_OF_REFERENCE_UID)
+            )
 
 
 def _code(item: Values) -> str:
-    value, scheme = item.text(tags.CODE_VALUE), item.text(label_tags.SCHEME)
+    value, scheme = item.text(tags.CODE_VALUE), item.text(label_tags.CODING_SCHEME_DESIGNATOR)
     return f"{scheme}:{value}".upper() if value and scheme else ""
 
 
@@ -173,7 +191,7 @@ def _created(values: Values) -> str:
     for date, time in (
         (label_tags.STRUCTURE_SET_DATE, label_tags.STRUCTURE_SET_TIME),
         (label_tags.CONTENT_DATE, tags.CONTENT_TIME),
-        (label_tags.CREATION_DATE, label_tags.CREATION_TIME),
+        (label_tags.INSTANCE_CREATION_DATE, label_tags.INSTANCE_CREATION_TIME),
     ):
         if day := values.text(date):
             return day.replace(".", "") + values.text(time).replace(":", "")

@@ -23,8 +23,8 @@ def mosaic_frames(values: Values, record: Record, whole: Frame) -> tuple[tuple[F
     point
     against the one that orientation gives.
     """
-    csa = _csa(values.raw(tags.CSA_IMAGE))
-    count = int(csa.get("NumberOfImagesInMosaic", [values.short(tags.SIEMENS_MOSAIC_COUNT)])[0])
+    csa = _csa(values.raw(tags.SIEMENS_CSA_IMAGE_HEADER))
+    count = int(csa.get("NumberOfImagesInMosaic", [values.short(tags.SIEMENS_NUMBER_OF_IMAGES_IN_MOSAIC)])[0])
     normal = csa.get("SliceNormalVector", [])
     if count < 1 or len(normal) != 3:
         raise Rejected(
@@ -53,18 +53,18 @@ def mosaic_frames(values: Values, record: Record, whole: Frame) -> tuple[tuple[F
 
 def uih_frames(values: Values, record: Record, whole: Frame) -> tuple[tuple[Frame, ...], int]:
     """Tiles of a UIH grid as frames, each at its own position, and the tiles per row. Raises Rejected with UIH_GRID."""
-    count = values.integer(tags.UIH_GRID_COUNT) or 0
-    items = values.items(tags.UIH_FRAMES)
+    count = values.integer(tags.UIH_NUMBER_OF_TILES) or 0
+    items = values.items(tags.UIH_TILE_SEQUENCE)
     if count < 1 or len(items) != count:
         raise Rejected(Reason.UIH_GRID, f"{len(items)} tile descriptions for {count} tiles")
     grid = _tiles_per_row(count, record, Reason.UIH_GRID)
     frames = []
     for tile, item in enumerate(items):
-        numbers = item.decimals(tags.POSITION)
+        numbers = item.decimals(tags.IMAGE_POSITION_PATIENT)
         if len(numbers) != 3:
             raise Rejected(Reason.UIH_GRID, f"tile {tile} has no position")
         position: Vector = (numbers[0], numbers[1], numbers[2])
-        own = item.decimals(tags.ORIENTATION)
+        own = item.decimals(tags.IMAGE_ORIENTATION_PATIENT)
         frames.append(
             whole._replace(tile=tile, position_mm=position, orientation=own if len(own) == 6 else whole.orientation)
         )

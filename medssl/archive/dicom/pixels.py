@@ -16,7 +16,12 @@ import numpy.typing as npt
 from medssl.archive.dicom.codecs import decode_frame
 from medssl.archive.dicom.dataset import data_start
 from medssl.archive.dicom.elements import Buffer, Malformed, Short, Walker
-from medssl.archive.dicom.uids import CODECS, EXPLICIT_BIG, GE_IMPLICIT, IMPLICIT_LITTLE
+from medssl.archive.dicom.uids import (
+    CODECS,
+    EXPLICIT_VR_BIG_ENDIAN,
+    GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Reason
@@ -50,7 +55,7 @@ class PixelFormat:
     @property
     def big_endian(self) -> bool:
         """Whether native pixels are stored with the most significant byte first."""
-        return self.syntax in (EXPLICIT_BIG, GE_IMPLICIT)
+        return self.syntax in (EXPLICIT_VR_BIG_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN)
 
 
 def read_frames(
@@ -148,8 +153,8 @@ def _native_start(descriptor: int, layout: PixelFormat, pixel_at: int) -> int:
     """
     size = os.fstat(descriptor).st_size
     expected = layout.frame_bytes * layout.n_frames
-    if layout.syntax != EXPLICIT_BIG:
-        implicit = layout.syntax in (IMPLICIT_LITTLE, GE_IMPLICIT)
+    if layout.syntax != EXPLICIT_VR_BIG_ENDIAN:
+        implicit = layout.syntax in (IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN)
         heads = (
             [pixel_at]
             if pixel_at >= 0
@@ -182,7 +187,10 @@ def _pixel_element(data: Buffer, syntax: str, pixel_at: int) -> tuple[int, int]:
     """(first byte, length) of the value of the pixel element: by walking there from the front, else where the header
     scan met it, which for some broken headers was pydicom's.
     """
-    explicit, little = syntax not in (IMPLICIT_LITTLE, GE_IMPLICIT), syntax != EXPLICIT_BIG
+    explicit, little = (
+        syntax not in (IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN),
+        syntax != EXPLICIT_VR_BIG_ENDIAN,
+    )
     for from_front, as_explicit in ((True, explicit), (True, not explicit), (False, explicit)):
         try:
             begin = data_start(data) if from_front else max(pixel_at, 0)

@@ -8,7 +8,7 @@ frame (LPS, mm); only `geometry` of an assembled scan is RAS.
 import json
 from typing import Any, NamedTuple
 
-from medssl.archive.dicom.uids import EXPLICIT_BIG, GE_IMPLICIT
+from medssl.archive.dicom.uids import EXPLICIT_VR_BIG_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN
 
 # Made once: json.dumps makes an encoder for every call that asks for other separators.
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
@@ -94,7 +94,7 @@ class Record(NamedTuple):
     @property
     def big_endian(self) -> bool:
         """Whether pixels are stored with the most significant byte first."""
-        return self.syntax in (EXPLICIT_BIG, GE_IMPLICIT)
+        return self.syntax in (EXPLICIT_VR_BIG_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN)
 
 
 def record_json(record: Record) -> str:

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from medssl.archive.dicom import tags
 from medssl.archive.dicom.dataset import FIRST_BYTES, Dataset, most_header_bytes
 from medssl.archive.dicom.elements import PIXEL_DATA, Elements
-from medssl.archive.dicom.uids import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from medssl.archive.dicom.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 from medssl.archive.dicom.values import Values
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
@@ -34,7 +39,7 @@ def read_tolerantly(read: Callable[[int], bytes], size: int, limits: Limits, ref
 
     start = read(FIRST_BYTES)
     # pydicom inflates without limit; the bounded way was tried before.
-    if DEFLATED.encode() in start:
+    if DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() in start:
         raise refused
     data = read(min(size, most_header_bytes(start, limits)))
     stream = BytesIO(data)
@@ -73,14 +78,16 @@ def _raw(element: Any) -> bytes:
 
 def _meta(found: "pydicom.Dataset") -> Values:
     meta = getattr(found, "file_meta", {})
-    return Values({tag: str(meta[tag].value).encode() for tag in tags.META if tag in meta})
+    return Values({tag: str(meta[tag].value).encode() for tag in tags.META_ELEMENTS if tag in meta})
 
 
 def _syntax(found: "pydicom.Dataset") -> str:
     """As the file says, else by how pydicom could read it."""
-    said = _meta(found).text(tags.SYNTAX)
+    said = _meta(found).text(tags.TRANSFER_SYNTAX_UID)
     implicit, little = found.original_encoding
-    return said or (IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE if little else EXPLICIT_BIG)
+    return said or (
+        IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN if little else EXPLICIT_VR_BIG_ENDIAN
+    )
 
 
 def _pixel_element_at(data: bytes, position: int, little: bool) -> bool:

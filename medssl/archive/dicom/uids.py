@@ -4,19 +4,19 @@ from typing import Literal
 
 Codec = Literal["native", "deflated", "rle", "jpeg", "jpegls", "jpeg2000", "htj2k"]
 
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
+EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 # Private to GE: pixels in big endian, the header in implicit little endian.
-GE_IMPLICIT = "1.2.840.113619.5.2"
+GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN = "1.2.840.113619.5.2"
 
 CODECS: dict[str, Codec] = {
-    IMPLICIT_LITTLE: "native",
-    EXPLICIT_LITTLE: "native",
-    EXPLICIT_BIG: "native",
-    DEFLATED: "deflated",
-    GE_IMPLICIT: "native",
+    IMPLICIT_VR_LITTLE_ENDIAN: "native",
+    EXPLICIT_VR_LITTLE_ENDIAN: "native",
+    EXPLICIT_VR_BIG_ENDIAN: "native",
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: "deflated",
+    GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN: "native",
     "1.2.840.10008.1.2.5": "rle",
     "1.2.840.10008.1.2.4.50": "jpeg",
     "1.2.840.10008.1.2.4.51": "jpeg",
@@ -54,7 +54,7 @@ NO_VOLUME = frozenset(
 )  # fmt: skip
 
 
-def family(sop_class: str) -> str:
+def modality_of_sop_class(sop_class: str) -> str:
     """CT, MR or PT for classic and enhanced classes alike."""
     tail = sop_class.removeprefix(_STORAGE)
     return {"2": "CT", "4": "MR", "1": "PT"}.get(tail[:1], "other")

@@ -19,7 +19,7 @@ from medssl.archive.sources.walk import Stamp
 from medssl.cohort.reasons import Reason
 from medssl.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 # What may be over by the next run is tried again then.
 PASSING = frozenset({Reason.IN_FLUX, Reason.IO_ERROR, Reason.TIMEOUT})
 

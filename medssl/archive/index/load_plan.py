@@ -45,7 +45,7 @@ class NiftiSource:
 
 
 @dataclass(frozen=True)
-class Twin:
+class DuplicateSlice:
     """A copy of a slice, to be compared with it. same_instance: under the same instance UID."""
 
     file: int
@@ -62,7 +62,7 @@ class SourceSlice:
     tile: int
     slope: float
     intercept: float
-    twins: tuple[Twin, ...] = ()
+    duplicates: tuple[DuplicateSlice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class LabelObject:
 
 @dataclass(frozen=True)
 class DicomSource:
-    """A DICOM scan: slices in order along the third axis. family: CT, MR or PT. affine_ras_mm: row by row. labels:
+    """A DICOM scan: slices in order along the third axis. modality: CT, MR or PT. affine_ras_mm: row by row. labels:
     oldest first.
     """
 
     files: tuple[DicomFile, ...]
     slices: tuple[SourceSlice, ...]
     affine_ras_mm: tuple[float, ...]
-    family: str
+    modality: str
     labels: tuple[LabelObject, ...] = ()
 
 
@@ -146,13 +146,16 @@ def _dicom(facts: dict[str, Any]) -> DicomSource:
         for file in facts["files"]
     )
     slices = tuple(
-        SourceSlice(**{**one, "twins": tuple(Twin(**twin) for twin in one["twins"])}) for one in facts["slices"]
+        SourceSlice(
+            **{**slice_, "duplicates": tuple(DuplicateSlice(**duplicate) for duplicate in slice_["duplicates"])}
+        )
+        for slice_ in facts["slices"]
     )
     labels = tuple(
         LabelObject(SourceFile(**one["file"]), one["structure_set"], tuple((a, b) for a, b in one["values"]))
         for one in facts.get("labels", ())
     )
-    return DicomSource(files, slices, tuple(facts["affine_ras_mm"]), facts["family"], labels)
+    return DicomSource(files, slices, tuple(facts["affine_ras_mm"]), facts["modality"], labels)
 
 
 def image_paths(text: str) -> set[str]:

@@ -22,11 +22,12 @@ MAX_FRAMES = 200_000
 _MAX_FRAME_PIXELS = 1 << 26
 _FRAMES_AT_ONCE = 32
 _VALUES = frozenset({
-    tags.ROWS, tags.COLUMNS, tags.FRAMES, tags.BITS_ALLOCATED, tags.BITS_STORED, tags.HIGH_BIT, tags.SIGNED,
-    tags.POSITION, tags.ORIENTATION, tags.PIXEL_SPACING, tags.SLICE_SPACING, tags.SLICE_THICKNESS,
-    label_tags.SEGMENTATION_TYPE, label_tags.REFERENCED_SEGMENT, label_tags.MAXIMUM_FRACTIONAL_VALUE,
+    tags.ROWS, tags.COLUMNS, tags.NUMBER_OF_FRAMES, tags.BITS_ALLOCATED, tags.BITS_STORED, tags.HIGH_BIT,
+    tags.PIXEL_REPRESENTATION, tags.IMAGE_POSITION_PATIENT, tags.IMAGE_ORIENTATION_PATIENT, tags.PIXEL_SPACING,
+    tags.SPACING_BETWEEN_SLICES, tags.SLICE_THICKNESS, label_tags.SEGMENTATION_TYPE,
+    label_tags.REFERENCED_SEGMENT_NUMBER, label_tags.MAXIMUM_FRACTIONAL_VALUE,
 })  # fmt: skip
-_WANTED = Wanted(_VALUES, label_tags.FRAMES, lambda _: tags.LAST_OF_FRAMES)
+_WANTED = Wanted(_VALUES, label_tags.FUNCTIONAL_GROUPS, lambda _: tags.LAST_OF_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ def draw_segments(path: str, values: Mapping[int, int], canvas: Canvas, *, limit
 def _layout(dataset: Dataset, limits: Limits) -> PixelFormat:
     """The pixel format, its sizes believed only within the limits."""
     values = dataset.values
-    rows, columns, n_frames = values.short(tags.ROWS), values.short(tags.COLUMNS), values.integer(tags.FRAMES) or 0
+    rows, columns, n_frames = (
+        values.short(tags.ROWS),
+        values.short(tags.COLUMNS),
+        values.integer(tags.NUMBER_OF_FRAMES) or 0,
+    )
     bits = values.short(tags.BITS_ALLOCATED)
     if not rows or not columns or bits not in (1, 8, 16) or n_frames < 1:
         raise Rejected(Reason.BAD_HEADER, f"{n_frames} frames of {columns} x {rows} pixels of {bits} bits")
@@ -78,7 +83,7 @@ def _layout(dataset: Dataset, limits: Limits) -> PixelFormat:
         raise Rejected(Reason.UNSUPPORTED_SYNTAX, "its transfer syntax is not among those that are decoded")
     layout = PixelFormat(
         dataset.syntax, rows, columns, n_frames, bits, values.short(tags.BITS_STORED) or bits,
-        values.short(tags.HIGH_BIT), values.short(tags.SIGNED) == 1,
+        values.short(tags.HIGH_BIT), values.short(tags.PIXEL_REPRESENTATION) == 1,
     )  # fmt: skip
     if layout.big_endian and bits == 1:
         raise Rejected(Reason.UNSUPPORTED_SYNTAX, "single bits in big endian words")
@@ -92,7 +97,10 @@ def _layout(dataset: Dataset, limits: Limits) -> PixelFormat:
 
 def _frames(header: Values, layout: PixelFormat, kind: str) -> Iterator[_Frame]:
     """What each frame shows and where it lies, from its own description or the shared one."""
-    own, shared = header.items(tags.PER_FRAME), header.item(tags.SHARED)
+    own, shared = (
+        header.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE),
+        header.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE),
+    )
     if len(own) != layout.n_frames:
         raise Rejected(Reason.BAD_HEADER, f"{len(own)} descriptions for {layout.n_frames} frames")
     for number, item in enumerate(own):
@@ -100,14 +108,14 @@ def _frames(header: Values, layout: PixelFormat, kind: str) -> Iterator[_Frame]:
         def group(tag: int, item: Values = item) -> Values:
             return item.item(tag) if item.items(tag) else shared.item(tag)
 
-        measures = group(tags.PIXEL_MEASURES)
-        position = group(tags.PLANE_POSITION).decimals(tags.POSITION)
-        orientation = group(tags.PLANE_ORIENTATION).decimals(tags.ORIENTATION)
+        measures = group(tags.PIXEL_MEASURES_SEQUENCE)
+        position = group(tags.PLANE_POSITION_SEQUENCE).decimals(tags.IMAGE_POSITION_PATIENT)
+        orientation = group(tags.PLANE_ORIENTATION_SEQUENCE).decimals(tags.IMAGE_ORIENTATION_PATIENT)
         spacing = measures.decimals(tags.PIXEL_SPACING)
         if (len(position), len(orientation), len(spacing)) != (3, 6, 2):
             raise Rejected(Reason.MULTIFRAME_NO_GEOMETRY, "a frame has no position, orientation or pixel spacing")
-        step = measures.decimal(tags.SLICE_SPACING) or measures.decimal(tags.SLICE_THICKNESS)
-        segment = group(label_tags.SEGMENT_IDENTIFICATION).short(label_tags.REFERENCED_SEGMENT)
+        step = measures.decimal(tags.SPACING_BETWEEN_SLICES) or measures.decimal(tags.SLICE_THICKNESS)
+        segment = group(label_tags.SEGMENT_IDENTIFICATION_SEQUENCE).short(label_tags.REFERENCED_SEGMENT_NUMBER)
         if not segment and kind != "LABELMAP":
             raise Rejected(Reason.BAD_HEADER, "a frame does not say which segment it shows")
         yield _Frame(number, segment, FramePlane(position, orientation, spacing, step))

@@ -26,9 +26,10 @@ _OFF_SLICE = 0.25
 _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 _FARTHEST_VOXELS = 1e6
 _VALUES = frozenset({
-    label_tags.CONTOUR_TYPE, label_tags.CONTOUR_POINTS, label_tags.CONTOUR_DATA, label_tags.REFERENCED_ROI,
+    label_tags.CONTOUR_GEOMETRIC_TYPE, label_tags.NUMBER_OF_CONTOUR_POINTS, label_tags.CONTOUR_DATA,
+    label_tags.REFERENCED_ROI_NUMBER,
 })  # fmt: skip
-_SEQUENCES = frozenset({label_tags.ROI_CONTOURS, label_tags.CONTOURS})
+_SEQUENCES = frozenset({label_tags.ROI_CONTOUR_SEQUENCE, label_tags.CONTOUR_SEQUENCE})
 _WANTED = Wanted(_VALUES, _SEQUENCES, lambda _: label_tags.LAST_OF_CONTOURS)
 Points = npt.NDArray[np.float64]
 
@@ -57,10 +58,10 @@ def _contours(path: str, limits: Limits) -> dict[int, list[Values]]:
     """Contours by the number of their structure. Raises Rejected."""
     values = read_label_object(path, _WANTED, limits=limits).values
     found: dict[int, list[Values]] = {}
-    for item in values.items(label_tags.ROI_CONTOURS):
-        number = item.integer(label_tags.REFERENCED_ROI)
+    for item in values.items(label_tags.ROI_CONTOUR_SEQUENCE):
+        number = item.integer(label_tags.REFERENCED_ROI_NUMBER)
         if number is not None:
-            found.setdefault(number, []).extend(item.items(label_tags.CONTOURS))
+            found.setdefault(number, []).extend(item.items(label_tags.CONTOUR_SEQUENCE))
     return found
 
 
@@ -100,10 +101,10 @@ def _outline(contour: Values) -> bytes | None:
 
     A point, a line, and a closed contour of one or two points enclose nothing.
     """
-    if contour.text(label_tags.CONTOUR_TYPE) not in _CLOSED:
+    if contour.text(label_tags.CONTOUR_GEOMETRIC_TYPE) not in _CLOSED:
         return None
     raw = contour.raw(label_tags.CONTOUR_DATA).strip(b" \0")
-    told, count = contour.integer(label_tags.CONTOUR_POINTS), raw.count(b"\\") + 1 if raw else 0
+    told, count = contour.integer(label_tags.NUMBER_OF_CONTOUR_POINTS), raw.count(b"\\") + 1 if raw else 0
     if count % 3 or (told is not None and told * 3 != count):
         raise Rejected(Reason.LABEL_CONTOURS, f"a contour of {told} points has {count} coordinates")
     return raw if count >= 9 else None

@@ -9,15 +9,15 @@ import numpy as np
 
 from medssl.archive.dicom.pixels import PixelFormat
 from medssl.archive.dicom.record import Record, parse_record
-from medssl.archive.dicom.uids import family
+from medssl.archive.dicom.uids import modality_of_sop_class
 from medssl.archive.index.database import Index
 from medssl.archive.index.entries import IndexedFile, IndexedScan
 from medssl.archive.index.load_plan import (
     DicomFile,
     DicomSource,
+    DuplicateSlice,
     SourceFile,
     SourceSlice,
-    Twin,
     image_paths,
     source_json,
 )
@@ -127,7 +127,7 @@ def _row(scan: Assembled, series_id: str, number: int, pseudonyms: Pseudonyms) -
         series_id=series_id,
         study_id=pseudonyms.name("study", record.study),
         patient_id=patient,
-        modality=family(record.sop_class),
+        modality=modality_of_sop_class(record.sop_class),
         body_part=record.body_part,
         manufacturer=record.manufacturer,
         model=record.model,
@@ -178,18 +178,19 @@ def _series_id(record: Record, pseudonyms: Pseudonyms, whose: PatientOf) -> str:
 def _patient(record: Record, pseudonyms: Pseudonyms) -> tuple[str, tuple[str, ...]]:
     """Pseudonym of the patient; of the study where the patient id is blank or a placeholder."""
     if is_placeholder(record.patient):
-        return pseudonyms.name("patient", "study", record.study), (Flag.PATIENT_ID_SUSPECT,)
+        return pseudonyms.name("patient", "study", record.study), (Flag.F_PATIENT_ID_SUSPECT,)
     return pseudonyms.patient(record.issuer, record.patient), ()
 
 
 def _source(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomSource:
-    used = sorted({one.file for whole in scan.slices for one in (whole, *whole.twins)}, key=lambda key: files[key].path)
-    place = {key: index for index, key in enumerate(used)}
+    keys = {copy.file for slice_ in scan.slices for copy in (slice_, *slice_.duplicates)}
+    used = sorted(keys, key=lambda key: files[key].path)
+    numbers = {key: number for number, key in enumerate(used)}
     return DicomSource(
         files=tuple(_file(files[key], records[key]) for key in used),
-        slices=tuple(_slice(one, place) for one in scan.slices),
+        slices=tuple(_slice(slice_, numbers) for slice_ in scan.slices),
         affine_ras_mm=scan.affine_ras_mm,
-        family=family(scan.record.sop_class),
+        modality=modality_of_sop_class(scan.record.sop_class),
     )
 
 
@@ -204,7 +205,10 @@ def _file(file: IndexedFile, record: Record) -> DicomFile:
     )
 
 
-def _slice(one: Slice, place: dict[int, int]) -> SourceSlice:
-    twins = (Twin(place[t.file], t.frame.number, t.record.instance == one.record.instance) for t in one.twins)
-    frame = one.frame
-    return SourceSlice(place[one.file], frame.number, frame.tile, frame.slope, frame.intercept, tuple(twins))
+def _slice(slice_: Slice, numbers: dict[int, int]) -> SourceSlice:
+    frame, instance = slice_.frame, slice_.record.instance
+    duplicates = (
+        DuplicateSlice(numbers[duplicate.file], duplicate.frame.number, duplicate.record.instance == instance)
+        for duplicate in slice_.duplicates
+    )
+    return SourceSlice(numbers[slice_.file], frame.number, frame.tile, frame.slope, frame.intercept, tuple(duplicates))

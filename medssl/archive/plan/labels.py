@@ -228,7 +228,7 @@ def _refers(label: LabelRecord, scan: Assembled) -> bool:
     """Whether the object was made on slices of this scan; where it lists none, on its whole series."""
     if label.instances:
         listed = set(label.instances)
-        return any(one.record.instance in listed for whole in scan.slices for one in (whole, *whole.twins))
+        return any(copy.record.instance in listed for slice_ in scan.slices for copy in (slice_, *slice_.duplicates))
     return scan.record.series in label.series
 
 

@@ -106,7 +106,7 @@ class _Identify:
         affine = np.array(record["affine_ras_mm"]).reshape(4, 4)
         patient, suspect = self._patient(file)
         scan_id = self._scan_id(file)
-        flags = (*record["flags"], *((Flag.PATIENT_ID_SUSPECT,) if suspect else ()))
+        flags = (*record["flags"], *((Flag.F_PATIENT_ID_SUSPECT,) if suspect else ()))
         return ManifestRow(
             scan_id=scan_id,
             series_id=self.pseudonyms.name("series", scan_id),
@@ -160,7 +160,7 @@ class _Identify:
         if suspect:
             own = next(self.index.scans(series=series_key(path)), None)
             before = parse_row(own.row) if own is not None else None
-            if before is not None and Flag.PATIENT_ID_SUSPECT in before.flags:
+            if before is not None and Flag.F_PATIENT_ID_SUSPECT in before.flags:
                 return before.patient_id, True
             return self.pseudonyms.name("patient", "nifti", path.as_posix()), True
         return self.pseudonyms.patient("nifti", name), False

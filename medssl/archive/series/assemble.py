@@ -10,7 +10,7 @@ import numpy as np
 
 from medssl.archive.checks import check_geometry
 from medssl.archive.dicom.record import Record
-from medssl.archive.dicom.uids import family
+from medssl.archive.dicom.uids import modality_of_sop_class
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.archive.series.grid import SAME_POSITION_MM, Run, grid_of, normal_of, runs_of
@@ -146,8 +146,8 @@ def _without_copies(slices: list[Slice], left_out: list[LeftOut]) -> list[Slice]
 def _with_twins(copies: list[Slice]) -> Slice:
     """The first of equal slices, remembering the others."""
     first, *others = copies
-    further = tuple(twin for one in others for twin in (replace(one, twins=()), *one.twins))
-    return replace(first, twins=(*first.twins, *further))
+    further = tuple(twin for one in others for twin in (replace(one, duplicates=()), *one.duplicates))
+    return replace(first, duplicates=(*first.duplicates, *further))
 
 
 def _header(one: Slice) -> tuple[object, ...]:
@@ -236,10 +236,10 @@ def _stored_flags(slices: tuple[Slice, ...]) -> Iterable[Flag]:
         yield Flag.F_PER_SLICE_SCALE
     if any(one.record.lut for one in slices):
         yield Flag.F_MODALITY_LUT
-    twins = [one.record.instance == twin.record.instance for one in slices for twin in one.twins]
-    if any(twins):
+    duplicates = [one.record.instance == twin.record.instance for one in slices for twin in one.duplicates]
+    if any(duplicates):
         yield Flag.F_DUP_INSTANCE
-    if not all(twins):
+    if not all(duplicates):
         yield Flag.F_DUP_POSITION
     record = slices[0].record
     if record.bits_stored < record.bits_allocated and record.high_bit != record.bits_stored - 1:
@@ -317,7 +317,7 @@ def _order(scan: Assembled) -> tuple[object, ...]:
         frame.image_type,
         echo,
         frame.kernel,
-        family(record.sop_class),
+        modality_of_sop_class(record.sop_class),
         scan.shape,
         place,
         record.instance,

@@ -21,7 +21,7 @@ class Slice:
     frame: Frame
     depth_mm: float = 0.0
     place: int = -1
-    twins: "tuple[Slice, ...]" = ()
+    duplicates: "tuple[Slice, ...]" = ()
     patient: tuple[str, ...] = ()
 
 

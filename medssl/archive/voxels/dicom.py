@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from medssl.archive.dicom.dataset import read_lut
 from medssl.archive.dicom.pixels import Values, read_frames
-from medssl.archive.index.load_plan import DicomFile, DicomSource, SourceSlice, Twin
+from medssl.archive.index.load_plan import DicomFile, DicomSource, DuplicateSlice, SourceSlice
 from medssl.archive.index.outcome import DAMAGE, Trim
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
@@ -91,7 +91,7 @@ class _Reader:
             self.damaged[file] = rejected
             return None
 
-    def copy(self, twin: Twin, tile: int) -> Values | None:
+    def copy(self, twin: DuplicateSlice, tile: int) -> Values | None:
         """Stored values of a copy of a slice; None where it is damaged."""
         frames = self.frames(twin.file, [twin.frame])
         return _tile(frames[twin.frame], self.source.files[twin.file], tile) if frames else None
@@ -99,7 +99,7 @@ class _Reader:
     def physical(self, one: SourceSlice, stored: Values, dtype: npt.DTypeLike) -> tuple[Values, int]:
         """A slice in physical units, and how many of its voxels are padding."""
         values = _physical(stored, one, self.tables[one.file], dtype)
-        outside = _padding(stored, self.source.files[one.file], self.source.family)
+        outside = _padding(stored, self.source.files[one.file], self.source.modality)
         if outside is None:
             return values, 0
         values[outside] = _CT_FLOOR_HU
@@ -115,7 +115,7 @@ def _agreed(
     knows which is right.
     """
     used = one
-    for twin in one.twins:
+    for twin in one.duplicates:
         values = reader.copy(twin, one.tile)
         if values is None:
             continue
@@ -147,7 +147,7 @@ def _result_type(source: DicomSource) -> npt.DTypeLike:
     low, high = 0.0, 0.0
     for one in source.slices:
         file = source.files[one.file]
-        lut = file.lut or any(source.files[twin.file].lut for twin in one.twins)
+        lut = file.lut or any(source.files[twin.file].lut for twin in one.duplicates)
         if one.slope != 1 or one.intercept != int(one.intercept) or lut:
             return np.float32
         bits = file.layout.bits_stored
@@ -170,9 +170,9 @@ def _physical(stored: Values, one: SourceSlice, table: Table | None, dtype: npt.
     return scaled
 
 
-def _padding(stored: Values, file: DicomFile, family: str) -> npt.NDArray[np.bool_] | None:
+def _padding(stored: Values, file: DicomFile, modality: str) -> npt.NDArray[np.bool_] | None:
     """Where a CT has no voxel. In MR and PET the padding value is a dark intensity like any other and stays."""
-    if file.padding is None or family != "CT":
+    if file.padding is None or modality != "CT":
         return None
     low, high = file.padding
     outside = (stored >= low) & (stored <= high)
@@ -180,7 +180,7 @@ def _padding(stored: Values, file: DicomFile, family: str) -> npt.NDArray[np.boo
 
 
 def _intensity_flags(source: DicomSource, volume: Volume) -> tuple[Flag, ...]:
-    """CT_NOT_HU where a CT has no negative value and no intercept."""
-    if source.family != "CT" or any(one.intercept for one in source.slices):
+    """F_CT_NOT_HU where a CT has no negative value and no intercept."""
+    if source.modality != "CT" or any(one.intercept for one in source.slices):
         return ()
-    return (Flag.CT_NOT_HU,) if volume.voxels.min() >= 0 else ()
+    return (Flag.F_CT_NOT_HU,) if volume.voxels.min() >= 0 else ()

@@ -42,7 +42,7 @@ class Losses:
     @property
     def flags(self) -> tuple[Flag, ...]:
         """What the scan is marked with, its slices aside."""
-        differ = (Flag.F_TWINS_DIFFER,) if set(self.doubtful.values()) - DAMAGE else ()
+        differ = (Flag.F_DUPLICATES_DIFFER,) if set(self.doubtful.values()) - DAMAGE else ()
         return (*differ, *((Flag.F_FILE_DAMAGED,) if self.damaged else ()))
 
     def detail(self, n_slices: int) -> str:
@@ -75,8 +75,8 @@ def trim(
     shape = (*volume.shape[:2], len(run))
     check_geometry(affine, shape, limits)
     first = {used[place].file for place in run}
-    seen = {file for one in source.slices for file in (one.file, *(twin.file for twin in one.twins))}
-    copies = {twin.file for place in run for twin in source.slices[place].twins}
+    seen = {file for one in source.slices for file in (one.file, *(twin.file for twin in one.duplicates))}
+    copies = {twin.file for place in run for twin in source.slices[place].duplicates}
     kept = (first | copies | {source.slices[place].file for place in run}) - set(losses.damaged)
     trimmed = (Flag.F_TRIMMED,) if len(run) < n_slices - n_doubtful else ()
     return Volume(volume.voxels[:, :, run.start : run.stop], affine), Trim(

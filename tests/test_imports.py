@@ -36,6 +36,7 @@ TIERS = (
         "medssl.progress",
         "medssl.randomness",
         "medssl.shapes",
+        "medssl.suggest",
         "medssl.plugins",
         "medssl.hookspecs",
     ),

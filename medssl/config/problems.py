@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from medssl.errors import ConfigError
+from medssl.suggest import closest
 
 Key = tuple[str, ...]
 Config = TypeVar("Config", bound=BaseModel)
@@ -82,16 +82,17 @@ def nearest_key(model: type[BaseModel], key: Key) -> str | None:
     group: type[BaseModel] | None = model
     for part in key[:-1]:
         group = _submodel(group, part) if group else None
-    if group is not None and (near := get_close_matches(key[-1], list(group.model_fields), n=1, cutoff=0.6)):
-        return ".".join((*key[:-1], near[0]))
+    if group is not None and (sibling := closest(key[-1], group.model_fields)):
+        return ".".join((*key[:-1], sibling))
     begun = [name for name in (group.model_fields if group else ()) if name.startswith(key[-1])]
     if begun:
         return ".".join((*key[:-1], begun[0]))
     by_last: dict[str, str] = {}
     for dotted in _dotted_keys(model):
         by_last.setdefault(dotted.rpartition(".")[2], dotted)
-    near = get_close_matches(key[-1], list(by_last), n=1, cutoff=0.75)
-    return by_last[near[0]] if near else None
+    # In the whole tree, names that are merely similar are too many to suggest.
+    last = closest(key[-1], by_last, min_similarity=0.75)
+    return by_last[last] if last else None
 
 
 def _setting_key(model: type[BaseModel], location: tuple[int | str, ...]) -> Key:

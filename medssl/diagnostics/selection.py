@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from medssl.diagnostics.monitor import PREFIX
 from medssl.errors import ConfigError
+from medssl.suggest import did_you_mean
 
 # What each rule reads; a checkpoint is better the higher it is.
 RULES: Mapping[str, str | None] = {
@@ -43,8 +43,7 @@ def choose_checkpoint(candidates: Sequence[Candidate], *, select: str) -> Choice
     ValueError without candidates.
     """
     if select not in RULES:
-        near = get_close_matches(select, RULES, n=1, cutoff=0.4)
-        hint = f"; did you mean '{near[0]}'?" if near else "."
+        hint = did_you_mean(select, RULES)
         raise ConfigError(
             f"there is no rule '{select}' for choosing a checkpoint{hint} Choose from {', '.join(RULES)}."
         )

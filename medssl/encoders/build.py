@@ -4,7 +4,6 @@ import importlib
 import logging
 from collections.abc import Iterable, Mapping
 from copy import copy
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -14,6 +13,7 @@ from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.encoders.sizing import PRESETS, Preset, device_memory_bytes, preset_for_device
 from medssl.errors import ConfigError, PluginError
 from medssl.shapes import Shape3D, Spacing3D
+from medssl.suggest import did_you_mean
 
 # Modules are imported when an encoder is built: each loads MONAI (about 5 s).
 ENCODERS: Mapping[str, tuple[str, str]] = {
@@ -150,6 +150,5 @@ def _preset(preset: str) -> tuple[Preset, list[str]]:
 
 
 def _unknown(what: str, word: str, choices: Iterable[str]) -> ConfigError:
-    near = get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else "."
+    hint = did_you_mean(word, choices)
     return ConfigError(f"there is no {what} '{word}'{hint} Choose from {', '.join(choices)}.")

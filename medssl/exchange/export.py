@@ -3,11 +3,11 @@
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from medssl.errors import ConfigError, UsageError
 from medssl.exchange.source import Source, open_source
+from medssl.suggest import did_you_mean
 
 Writer = Callable[[Source, Path], list[str]]
 
@@ -50,8 +50,7 @@ def export(run: Path, out: Path, *, form: str) -> Export:
     that cannot be read.
     """
     if form not in FORMATS:
-        near = get_close_matches(form, FORMATS, n=1, cutoff=0.4)
-        hint = f"; did you mean '{near[0]}'?" if near else "."
+        hint = did_you_mean(form, FORMATS)
         raise ConfigError(f"there is no export format '{form}'{hint} Choose from {', '.join(FORMATS)}.")
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty. Choose another folder with --out.")

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
 from medssl.cohort.manifest import ManifestRow
 from medssl.config import SamplingConfig
 from medssl.errors import ConfigError
+from medssl.suggest import closest
 
 # A column with more values than this is not listed whole in an error.
 LISTED = 12
@@ -47,8 +47,8 @@ def _check_known(column: str, factors: Mapping[str, float], values: Counter[str]
     for value in factors:
         if value in values:
             continue
-        near = get_close_matches(value, list(values), n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        match = closest(value, values)
+        hint = f"did you mean '{match}'? " if match else ""
         listed = ", ".join(f"'{name}' ({count} scans)" for name, count in values.most_common(LISTED))
         more = ", ..." if len(values) > LISTED else ""
         raise ConfigError(

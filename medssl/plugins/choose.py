@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from medssl.errors import PluginError, UnknownNameError
 from medssl.plugins.check import ENCODER_BASE, TASK_BASE, check_class
 from medssl.plugins.entries import SWITCH, TaskEntry, list_encoders, list_tasks, plugins_left_out
 from medssl.plugins.load import Plugin, import_entry, import_file, provided
+from medssl.suggest import closest
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def _unknown(
             f"The {kind.words} '{name}' of {' and '.join(off)} is switched off by {SWITCH}={plugins_left_out()}. "
             f"Unset {SWITCH} (or drop --no-plugins) to use it."
         )
-    near = get_close_matches(name, available, n=1, cutoff=0.5)
-    lines = [f"No {kind.words} named '{name}'." + (f" Did you mean '{near[0]}'?" if near else "")]
+    match = closest(name, available)
+    lines = [f"No {kind.words} named '{name}'." + (f" Did you mean '{match}'?" if match else "")]
     lines.append(f"Available: {', '.join(available) or 'none'}.")
     lines += [f"Note: {note}" for note in notes]
     return UnknownNameError("\n".join(lines))

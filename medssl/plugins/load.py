@@ -4,7 +4,6 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ import pluggy
 from medssl import hookspecs
 from medssl.errors import PluginError, UsageError
 from medssl.plugins.entries import TaskEntry
+from medssl.suggest import closest
 
 HOOKS = ("medssl_pretext_tasks", "medssl_encoders")
 
@@ -133,5 +133,5 @@ def _own_names(carrier: Any) -> list[str]:
 
 
 def _meant(name: str) -> str:
-    near = get_close_matches(name, HOOKS, n=1)
-    return f" Did you mean '{near[0]}'?" if near else f" The hooks are {' and '.join(HOOKS)}."
+    match = closest(name, HOOKS)
+    return f" Did you mean '{match}'?" if match else f" The hooks are {' and '.join(HOOKS)}."

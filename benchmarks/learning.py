@@ -58,12 +58,18 @@ CLEAR = 0.02  # a gain above what the choice of scans makes of nothing
 
 @dataclass(frozen=True)
 class Learnt:
-    """One training. loss, trivial: means over its last tenth; trivial is None where the task has none. before, after:
-    what the probes find.
+    """One training.
+
+    Attributes:
+        loss: mean over the last tenth of the steps.
+        trivial_loss: the same for the trivial loss; None if the task has none.
+        before: probes of the random encoder.
+        after: probes of the trained encoder.
+        cpu_s: CPU seconds.
     """
 
     loss: float
-    trivial: float | None
+    trivial_loss: float | None
     before: "Probed"
     after: "Probed"
     cpu_s: float
@@ -71,7 +77,7 @@ class Learnt:
     @property
     def is_clear(self) -> bool:
         """Whether the loss is below the trivial value and one of the probes clearly better than before."""
-        below = self.trivial is None or self.loss < self.trivial
+        below = self.trivial_loss is None or self.loss < self.trivial_loss
         return below and max(self.after.dice - self.before.dice, self.after.share - self.before.share) > CLEAR
 
 
@@ -154,7 +160,7 @@ def train(task: PretextTask, scans: Sequence[StoredVolume], *, steps: int, seed:
             optimiser.zero_grad(set_to_none=True)
             task.after_step(step, steps)
             losses.append(float(out.loss.detach()))
-            least = out.terms.get("trivial") if out.trivial is None else out.trivial
+            least = out.terms.get("trivial_loss") if out.trivial_loss is None else out.trivial_loss
             trivial.append(None if least is None else float(least))
     last = slice(-max(1, steps // 10), None)
     known = [value for value in trivial[last] if value is not None]
@@ -225,7 +231,9 @@ def every_task(names: Sequence[str], *, steps: int, seeds: int, folder: Path) ->
 
 def row(name: str, runs: Sequence[Learnt]) -> str:
     """One line of the table."""
-    trivial = "none" if runs[0].trivial is None else f"{statistics.mean(run.trivial or 0.0 for run in runs):.3f}"
+    trivial = (
+        "none" if runs[0].trivial_loss is None else f"{statistics.mean(run.trivial_loss or 0.0 for run in runs):.3f}"
+    )
     cells = [
         f"`{name}`",
         f"{statistics.mean(run.loss for run in runs):.3f}",

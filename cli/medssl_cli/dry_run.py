@@ -21,7 +21,7 @@ def describe_pretraining(settings: PretrainConfig) -> None:
         typer.echo(f"{name} is auto: {why}")
     for name, shape in seen.views.items():
         typer.echo(f"view {name}: (B, C, D, H, W) = {shape}" if len(shape) == 5 else f"view {name}: {shape}")
-    trivial = f", trivial {seen.trivial:.4g}" if seen.trivial else ""
+    trivial = f", trivial {seen.trivial_loss:.4g}" if seen.trivial_loss else ""
     memory = f", peak GPU memory {seen.peak_gpu_gb:.1f} GB" if seen.peak_gpu_gb is not None else ""
     size = f"{seen.encoder} with {seen.parameters / 1e6:.2f} M parameters"
     typer.echo(f"{seen.scans} scans, patch (D, H, W) = {seen.patch}, {size}")

@@ -27,7 +27,7 @@ def describes_itself(bench: Workbench) -> None:
     cls = bench.cls
     check_class(cls, base=TASK_BASE, origin=cls.__module__)
     if not isinstance(getattr(cls, "family", None), str) or not cls.family:
-        raise PluginError('it has no family. Add a class attribute such as family = "masked".')
+        raise PluginError('it has no family. Add a class attribute such as family = "masked modelling".')
     if not cls.__doc__ or not getdoc(cls):
         raise PluginError("the class has no docstring. Say in one line what is learned: `plugins show` prints it.")
     for row in setting_rows(cls.Config):

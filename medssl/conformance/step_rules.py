@@ -64,9 +64,11 @@ def check_batch(step: Any, *, batch: int) -> None:
             raise PluginError(f"{name} carries its graph, which keeps the batch in memory. Add .detach().")
         if not energy.isfinite().all():
             raise PluginError(f"{name} is not finite. Guard divisions, roots and logarithms.")
-    if step.trivial is not None and (not isinstance(step.trivial, Real) or not math.isfinite(step.trivial)):
-        said = type(step.trivial).__name__ if isinstance(step.trivial, Tensor) else repr(step.trivial)
+    if step.trivial_loss is not None and (
+        not isinstance(step.trivial_loss, Real) or not math.isfinite(step.trivial_loss)
+    ):
+        said = type(step.trivial_loss).__name__ if isinstance(step.trivial_loss, Tensor) else repr(step.trivial_loss)
         raise PluginError(
-            f"trivial is {said}. It is a finite number (float), or None; one that depends on the batch is a detached "
-            "scalar among the terms, terms={'trivial': ...}."
+            f"trivial_loss is {said}. It is a finite number (float), or None; one that depends on the batch is a "
+            "detached scalar among the terms, terms={'trivial_loss': ...}."
         )

@@ -41,8 +41,8 @@ class Observed:
         """Keep what a batch says."""
         self._steps.append(_step_numbers(step))
         if step.negative_energy is not None:
-            self._right.extend(_judged(step.energy, step.scored))
-            self._wrong.extend(_judged(step.negative_energy, step.scored))
+            self._right.extend(_judged(step.energy, step.valid_fraction))
+            self._wrong.extend(_judged(step.negative_energy, step.valid_fraction))
         if step.embeddings is not None and (
             not self._embeddings or self._embeddings[0].shape[1] == step.embeddings.shape[1]
         ):
@@ -128,7 +128,7 @@ def _judged(energy: Tensor, scored: Tensor | None) -> list[float]:
 def _step_numbers(step: Step) -> dict[str, float]:
     """Loss, also over that of the trivial solution, and the terms by which a task tells what only it can know."""
     numbers = {"loss": float(step.loss.detach())}
-    trivial = float(step.trivial or step.terms.get("trivial") or 0.0)
+    trivial = float(step.trivial_loss or step.terms.get("trivial_loss") or 0.0)
     if trivial > 0:
         numbers["loss_over_trivial"] = numbers["loss"] / trivial
     said: dict[str, list[float]] = {}

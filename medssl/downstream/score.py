@@ -162,8 +162,8 @@ def region_energies(
 def _judged(step: Step) -> list[float]:
     """Energy of each sample, NaN where it rests on nothing: the 0 of an empty mean would be the best of all."""
     energy = step.energy.float()
-    if step.scored is not None:
-        energy = energy.masked_fill(step.scored.to(energy.device) <= 0, math.nan)
+    if step.valid_fraction is not None:
+        energy = energy.masked_fill(step.valid_fraction.to(energy.device) <= 0, math.nan)
     return [value if math.isfinite(value) else math.nan for value in energy.cpu().tolist()]
 
 

@@ -128,7 +128,7 @@ def named_chunks(vectors: Tensor, names: tuple[str, ...], prefix: str = "") -> d
     return {prefix + name: part for name, part in zip(names, vectors.chunk(len(names)), strict=True)}
 
 
-def pair_step(loss: Tensor, a: Tensor, b: Tensor, *, trivial: float | None, terms: Mapping[str, Tensor]) -> Step:
+def pair_step(loss: Tensor, a: Tensor, b: Tensor, *, trivial_loss: float | None, terms: Mapping[str, Tensor]) -> Step:
     """A step whose energy is 1 - cosine of each pair, and whose negative energy is that of pairs one apart.
 
     a, b: (B, F) unit vectors.
@@ -138,7 +138,7 @@ def pair_step(loss: Tensor, a: Tensor, b: Tensor, *, trivial: float | None, term
         loss=loss,
         energy=1 - (a * b).sum(dim=1),
         negative_energy=1 - (a * b.roll(1, dims=0)).sum(dim=1) if len(a) > 1 else None,
-        trivial=trivial,
+        trivial_loss=trivial_loss,
         terms={name: term.detach() for name, term in terms.items()},
         embeddings=torch.cat([a, b]),
     )

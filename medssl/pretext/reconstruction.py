@@ -16,7 +16,7 @@ def voxel_error(guess: Tensor, target: Tensor, *, kind: str = "l2") -> Tensor:
 def scored_mean(error: Tensor, scored: Tensor) -> Tensor:
     """(B,) mean of `error` over the voxels where `scored` (bool or weights; its channels, or one for all) is not zero.
 
-    A sample without a scored voxel gives 0, which looks like a perfect answer: tell it by `scored_share`.
+    A sample without a scored voxel gives 0, which looks like a perfect answer: tell it by `valid_fraction`.
     The mean over a batch of equally many samples per rank is the mean over all ranks, which a mean over all scored
     voxels of a rank would not be.
     """
@@ -24,8 +24,8 @@ def scored_mean(error: Tensor, scored: Tensor) -> Tensor:
     return (error * weight).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp_min(1e-6)
 
 
-def scored_share(scored: Tensor) -> Tensor:
-    """(B,) share of voxels where `scored` (bool or weights) is not zero, for `Step.scored`."""
+def valid_fraction(scored: Tensor) -> Tensor:
+    """(B,) share of voxels where `scored` (bool or weights) is not zero, for `Step.valid_fraction`."""
     return (scored != 0).flatten(1).float().mean(dim=1)
 
 

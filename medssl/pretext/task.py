@@ -18,27 +18,31 @@ PICTURE_AXES = 5  # (B, C, D, H, W)
 
 @dataclass  # not frozen: Fabric converts the precision of outputs field by field
 class Step:
-    """Loss of one batch and what a reviewer wants to see of it.
+    """The loss of one batch, and what a reviewer wants to see of it.
 
-    loss: scalar with gradient. energy: (B,) compatibility of each sample's pair, low for pairs that belong together,
-    without gradient. negative_energy: the same for pairs that do not belong together, where the task can say
-    (shuffled pairs), else None. trivial: the loss of the collapsed or trivial solution, to read the loss against;
-    None where there is none. terms: detached scalars by name, logged beside the loss. pictures: (B, C, D, H, W)
-    volumes in the order in which they are shown, of which the first channel is kept. embeddings: (N, F) detached
-    features that the collapse monitors read, where the task makes any. scored: (B,) share of each sample's voxels that
-    its energy rests on; where it is 0 the energy says nothing (air, one grey value). None where all count. parts: of a
-    task made of others, the step of each by its name, all detached, so that a part that collapses is not hidden by the
-    sum.
+    Attributes:
+        loss: scalar with gradient.
+        energy: (B,) energy of each sample's pair, low where the two belong together; without gradient.
+        negative_energy: (B,) energy of pairs that do not belong together, such as shuffled ones; None if unknown.
+        trivial_loss: loss of the collapsed or trivial solution, to compare the loss with; None if there is none. A
+            value that depends on the batch goes to `terms["trivial_loss"]` instead.
+        terms: detached scalars by name, logged beside the loss.
+        pictures: (B, C, D, H, W) volumes by name, in the order of display. Only the first channel is kept.
+        embeddings: (N, F) detached features for the collapse monitors; None if the task has none.
+        valid_fraction: (B,) fraction of each sample's voxels that enter its energy. Where it is 0 (air, one grey
+            value) the energy means nothing. None if all voxels count.
+        parts: steps of the tasks that a combined task consists of, by name, all detached: the sum must not hide a
+            part that collapses.
     """
 
     loss: Tensor
     energy: Tensor
     negative_energy: Tensor | None = None
-    trivial: float | None = None
+    trivial_loss: float | None = None
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
     embeddings: Tensor | None = None
-    scored: Tensor | None = None
+    valid_fraction: Tensor | None = None
     parts: Mapping[str, "Step"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,8 +107,8 @@ class PretextTask(nn.Module):
         """
         return {}
 
-    def constant_rate(self) -> Iterable[nn.Module]:
-        """Modules whose learning rate stays at its peak while that of the others rises and falls; default none."""
+    def unscheduled_modules(self) -> Iterable[nn.Module]:
+        """Modules whose learning rate stays at its peak, outside the lr schedule; default none."""
         return ()
 
     def exported_encoder(self) -> Encoder:

@@ -36,7 +36,7 @@ class StepMetrics:
         if output.negative_energy is not None:
             values["energy/negative"] = output.negative_energy.detach().float().mean()
         # a task whose trivial loss depends on the batch reports it among its terms
-        trivial = output.trivial or output.terms.get("trivial")
+        trivial = output.trivial_loss or output.terms.get("trivial_loss")
         if trivial is not None:
             values["train/loss_over_trivial"] = output.loss.detach() / torch.as_tensor(trivial).clamp_min(1e-12)
         if output.embeddings is not None and len(output.embeddings) > 1:

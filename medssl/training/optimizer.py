@@ -11,24 +11,29 @@ from medssl.config import OptimConfig
 
 
 @runtime_checkable
-class HasConstantRate(Protocol):
+class HasUnscheduledModules(Protocol):
     """A task with parts that the schedule leaves alone."""
 
-    def constant_rate(self) -> Iterable[nn.Module]:
+    def unscheduled_modules(self) -> Iterable[nn.Module]:
         """Modules whose learning rate is its peak at every step: no warm-up, no decay."""
 
 
 def make_optimiser(parts: Iterable[tuple[nn.Module, float]], settings: OptimConfig) -> Optimizer:
     """AdamW over `(module, share of the learning rate)` parts; a parameter in two parts belongs to the first.
 
-    What a task names in `constant_rate` keeps its rate, see `set_learning_rate`. Vectors and scalars (norms, biases,
-    mask tokens) are not decayed: decay of a norm's scale shrinks features without regularising anything (He et al.
-    2019, arXiv 1812.01187, section 3.1).
+    What a task names in `unscheduled_modules` keeps its rate, see `set_learning_rate`. Vectors and scalars (norms,
+    biases, mask tokens) are not decayed: decay of a norm's scale shrinks features without regularising anything (He et
+    al. 2019, arXiv 1812.01187, section 3.1).
     """
     groups: list[dict[str, Any]] = []
     seen: set[int] = set()
     listed = list(parts)
-    steady = [inner for module, _ in listed if isinstance(module, HasConstantRate) for inner in module.constant_rate()]
+    steady = [
+        inner
+        for module, _ in listed
+        if isinstance(module, HasUnscheduledModules)
+        for inner in module.unscheduled_modules()
+    ]
     named = [*((inner, 1.0, False) for inner in steady), *((module, share, True) for module, share in listed)]
     for module, lr_share, scheduled in named:
         own = [p for p in module.parameters() if p.requires_grad and id(p) not in seen]

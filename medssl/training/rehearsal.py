@@ -30,7 +30,7 @@ class Rehearsal:
     parameters: int
     views: Mapping[str, tuple[int, ...]]
     first_loss: float
-    trivial: float | None
+    trivial_loss: float | None
     seconds_per_step: float
     hours: float
     checkpoint_mb: float
@@ -58,7 +58,7 @@ def rehearse(config: PretrainConfig) -> Rehearsal:
         parameters=parameters,
         views=timed.views,
         first_loss=timed.first_loss,
-        trivial=timed.trivial,
+        trivial_loss=timed.trivial_loss,
         seconds_per_step=seconds,
         hours=seconds * config.loop.steps / 3600,
         checkpoint_mb=3 * 4 * parameters / 1e6,

@@ -34,7 +34,7 @@ class TimedSteps:
 
     parts_ms: dict[str, float]
     first_loss: float = float("nan")
-    trivial: float | None = None
+    trivial_loss: float | None = None
     views: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
@@ -100,7 +100,7 @@ def time_steps(
                 views = task.views(region) if task else {name: region.crop(name) for name in region.crop_names}
             if train:
                 output = train(views)
-                first = first or (float(output.loss.detach()), output.trivial, views)
+                first = first or (float(output.loss.detach()), output.trivial_loss, views)
     parts = watch.parts_ms(warm_up)
     if first is None:
         return TimedSteps(parts)

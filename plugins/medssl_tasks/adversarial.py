@@ -21,7 +21,7 @@ from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import informative, scored_mean, scored_share, voxel_error
+from medssl.pretext.reconstruction import informative, scored_mean, valid_fraction, voxel_error
 from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.region import Region
 
@@ -32,7 +32,7 @@ class Adversarial(PretextTask):
     """A forger fills hidden blocks; the encoder learns to tell them from the real ones, voxel by voxel."""
 
     name = "adversarial"
-    family = "contrastive"
+    family = "generative"
 
     class Config(TaskConfig):
         """Settings of adversarial."""
@@ -108,7 +108,7 @@ class Adversarial(PretextTask):
             loss=critic.mean() + restraint.mean() + (forger - forger.detach()),
             energy=scored_mean(of_real, scored).detach(),
             negative_energy=scored_mean(of_forged, scored).detach(),
-            trivial=TRIVIAL,
+            trivial_loss=TRIVIAL,
             terms={
                 "critic": critic.detach().mean(),
                 "forger_error": error.detach(),
@@ -121,7 +121,7 @@ class Adversarial(PretextTask):
                 "truth": scored.to(real.dtype),
             },
             embeddings=pooled(pyramid).detach().chunk(2)[0],
-            scored=scored_share(scored),
+            valid_fraction=valid_fraction(scored),
         )
 
     def exported_decoder(self) -> Decoder:

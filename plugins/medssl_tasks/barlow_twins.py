@@ -27,7 +27,7 @@ class BarlowTwins(PretextTask):
     """Bring the cross-correlation of the features of two crops to the identity."""
 
     name = "barlow-twins"
-    family = "regularized"
+    family = "redundancy reduction"
 
     class Config(PairConfig):
         """Settings of barlow-twins."""
@@ -102,7 +102,7 @@ class BarlowTwins(PretextTask):
             agreement + self.off_weight * redundancy,
             unit(a[own]),
             unit(b[own]),
-            trivial=float(self.config.features),  # constant features: every correlation is 0
+            trivial_loss=float(self.config.features),  # constant features: every correlation is 0
             terms={"agreement": agreement, "redundancy": redundancy},
         )
 

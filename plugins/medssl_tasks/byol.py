@@ -24,7 +24,7 @@ class BYOL(PretextTask):
     """Predict the teacher's vector of the other crop."""
 
     name = "byol"
-    family = "asymmetric"
+    family = "self-distillation"
 
     class Config(PairConfig):
         """Settings of byol."""
@@ -72,7 +72,7 @@ class BYOL(PretextTask):
         guess = {name: unit(embeddings[f"guess_{name}"]) for name in PAIR}
         target = {name: unit(embeddings[f"target_{name}"]).detach() for name in PAIR}
         loss = regression(guess["a"], target["b"]) + regression(guess["b"], target["a"])
-        return pair_step(loss, guess["a"], target["b"], trivial=4.0, terms={})
+        return pair_step(loss, guess["a"], target["b"], trivial_loss=4.0, terms={})
 
     def after_step(self, step: int, total: int) -> None:
         """The teacher and its projection follow; the predictor has no counterpart."""

@@ -17,7 +17,7 @@ from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
+from medssl.pretext.reconstruction import against_another, scored_mean, valid_fraction, voxel_error
 from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.randomness import SampleRandom
 from medssl.views.region import Region
@@ -32,7 +32,7 @@ class Colorization(PretextTask):
     """Show a patch with reduced intensities and reconstruct the full ones."""
 
     name = "colorization"
-    family = "latent"
+    family = "restoration"
 
     class Config(TaskConfig):
         """Settings of colorization."""
@@ -97,7 +97,7 @@ class Colorization(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=against_another(guess, target, weight, kind="l1"),
-            terms={"trivial": scored_mean((reduced - target).abs(), weight).mean()},
+            terms={"trivial_loss": scored_mean((reduced - target).abs(), weight).mean()},
             pictures={
                 "scan": target,
                 "reduced": reduced,
@@ -105,7 +105,7 @@ class Colorization(PretextTask):
                 "error": error.detach(),
             },
             embeddings=pooled(pyramid).detach(),
-            scored=scored_share(weight),
+            valid_fraction=valid_fraction(weight),
         )
 
     def exported_decoder(self) -> Decoder:

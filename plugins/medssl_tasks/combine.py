@@ -38,7 +38,7 @@ class Combine(PretextTask):
     """Several tasks learn with one encoder from the same batch; their losses are weighted and added."""
 
     name = "combine"
-    family = "combination"
+    family = "multi-task"
 
     class Config(TaskConfig):
         """Settings of combine."""
@@ -103,18 +103,18 @@ class Combine(PretextTask):
             for key, value in {"loss": step.loss.detach(), **step.terms}.items()
         }
         if len(fixed) < len(collapsed) == len(steps):
-            terms["trivial"] = cast(Tensor, sum(collapsed))
+            terms["trivial_loss"] = cast(Tensor, sum(collapsed))
         return Step(
             loss=_total(scale, {name: step.loss for name, step in steps.items()}),
             energy=_total(scale, {name: step.energy for name, step in steps.items()}),
             negative_energy=_total(scale, known) if len(known) == len(steps) else None,
-            trivial=sum(fixed) if len(fixed) == len(steps) else None,
+            trivial_loss=sum(fixed) if len(fixed) == len(steps) else None,
             terms=terms,
             pictures={
                 f"{name}/{key}": picture for name, step in steps.items() for key, picture in step.pictures.items()
             },
             embeddings=embeddings[0] if embeddings else None,
-            scored=_least([step.scored for step in steps.values() if step.scored is not None]),
+            valid_fraction=_least([step.valid_fraction for step in steps.values() if step.valid_fraction is not None]),
             parts={name: replace(step, loss=step.loss.detach(), pictures={}) for name, step in steps.items()},
         )
 
@@ -126,9 +126,9 @@ class Combine(PretextTask):
             for setting, why in automatic_settings(task, patch=patch, steps=steps).items()
         }
 
-    def constant_rate(self) -> Iterable[nn.Module]:
+    def unscheduled_modules(self) -> Iterable[nn.Module]:
         """Every task's own."""
-        return [module for _, task in self._tasks() for module in task.constant_rate()]
+        return [module for _, task in self._tasks() for module in task.unscheduled_modules()]
 
     def after_step(self, step: int, total: int) -> None:
         """Every task's own."""
@@ -148,9 +148,9 @@ class Combine(PretextTask):
 
     def _trivial(self, step: Step) -> float | Tensor | None:
         """Of one task: a fixed number, or that of the batch of all ranks, so that they weight its loss alike."""
-        of_batch = step.terms.get("trivial")
-        if step.trivial is not None or of_batch is None:
-            return step.trivial
+        of_batch = step.terms.get("trivial_loss")
+        if step.trivial_loss is not None or of_batch is None:
+            return step.trivial_loss
         return total(of_batch, together=self.training) / world_size(together=self.training)
 
     def _scale(self, name: str, trivial: float | Tensor | None) -> float | Tensor:

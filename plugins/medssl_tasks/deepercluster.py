@@ -135,7 +135,7 @@ class DeeperCluster(PretextTask):
             loss=(weights * energies).mean(),
             energy=energies.mean(dim=0).detach(),
             negative_energy=None if unrelated is None else unrelated.detach(),
-            trivial=math.log(self.config.clusters),  # all clusters alike
+            trivial_loss=math.log(self.config.clusters),  # all clusters alike
             terms={"clusters_used": used} if self.has_clusters else {},
             embeddings=torch.cat([a, b]).detach(),
         )

@@ -16,7 +16,7 @@ from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
+from medssl.pretext.reconstruction import against_another, scored_mean, valid_fraction, voxel_error
 from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.randomness import SampleRandom
 from medssl.views.region import Region
@@ -28,7 +28,7 @@ class Denoising(PretextTask):
     """Add noise to a patch and reconstruct the patch with the encoder's decoder."""
 
     name = "denoising"
-    family = "latent"
+    family = "restoration"
 
     class Config(TaskConfig):
         """Settings of denoising."""
@@ -85,7 +85,7 @@ class Denoising(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=against_another(guess, target, scored),
-            trivial=expected_square(*self.config.sigma),
+            trivial_loss=expected_square(*self.config.sigma),
             terms={"noise": scored_mean(voxel_error(noisy, target), scored).mean()},
             pictures={
                 "scan": target,
@@ -94,7 +94,7 @@ class Denoising(PretextTask):
                 "error": error.detach().sqrt(),
             },
             embeddings=pooled(pyramid).detach(),
-            scored=scored_share(scored),
+            valid_fraction=valid_fraction(scored),
         )
 
     def exported_decoder(self) -> Decoder:

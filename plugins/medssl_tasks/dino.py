@@ -29,7 +29,7 @@ class DINO(PretextTask):
     """Self-distillation over several crops, with an optional term for masked places."""
 
     name = "dino"
-    family = "asymmetric"
+    family = "self-distillation"
 
     class Config(MultiCropConfig):
         """Settings of dino."""
@@ -153,7 +153,7 @@ class DINO(PretextTask):
             loss=loss,
             energy=energy.detach(),
             negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(energy) > 1 else None,
-            trivial=trivial,  # a student that gives every prototype the same share
+            trivial_loss=trivial,  # a student that gives every prototype the same share
             terms=terms,
             embeddings=torch.cat([embeddings[f"teacher {name}"] for name in PAIR]).detach(),
         )

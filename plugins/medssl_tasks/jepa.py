@@ -30,7 +30,7 @@ class JEPA(PretextTask):
     """Predict features, not voxels, of what is hidden."""
 
     name = "jepa"
-    family = "latent"
+    family = "self-distillation"
 
     class Config(TaskConfig):
         """Settings of jepa."""
@@ -104,7 +104,7 @@ class JEPA(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(patch) > 1 else None,
-            trivial=0.5,  # the most that a guess of 0 can cost: half the mean square of a normalised feature
+            trivial_loss=0.5,  # the most that a guess of 0 can cost: half the mean square of a normalised feature
             terms={"mean_feature": torch.stack(ignorant).mean().detach()},
             pictures={
                 "scan": patch,

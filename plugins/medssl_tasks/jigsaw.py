@@ -36,7 +36,7 @@ class Jigsaw(PretextTask):
     """Cut a patch into parts with gaps between, shuffle them, and say which of a fixed set of orders it was."""
 
     name = "jigsaw"
-    family = "contrastive"
+    family = "predictive"
 
     class Config(TaskConfig):
         """Settings of jigsaw."""
@@ -122,7 +122,7 @@ class Jigsaw(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=other,
-            trivial=log(len(self.orders)),
+            trivial_loss=log(len(self.orders)),
             terms={"accuracy": (logits.argmax(dim=1) == order.flatten()).to(tiles.dtype).mean()},
             pictures={
                 "scan": scan,

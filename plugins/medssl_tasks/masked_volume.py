@@ -23,7 +23,7 @@ from medssl.pretext.reconstruction import (
     block_moments,
     informative,
     scored_mean,
-    scored_share,
+    valid_fraction,
     voxel_error,
 )
 from medssl.pretext.sparse import DropsTokens, check_convolutional, encode_sparsely, filled
@@ -37,7 +37,7 @@ class MaskedVolume(PretextTask):
     """Hide blocks of a patch, show the rest to the encoder, and reconstruct the hidden voxels with its decoder."""
 
     name = "masked-volume"
-    family = "latent"
+    family = "masked modelling"
 
     class Config(TaskConfig):
         """Settings of masked-volume."""
@@ -115,8 +115,11 @@ class MaskedVolume(PretextTask):
             energy=energy.detach(),
             negative_energy=against_another(guess, target, scored),
             # a block normalised with its unbiased variance has a mean square of (n - 1) / n
-            trivial=1.0 - 1.0 / per_block if self.config.normalise else None,
-            terms={"trivial": scored_mean(target.square(), scored).mean(), "scored": scored.float().mean()},
+            trivial_loss=1.0 - 1.0 / per_block if self.config.normalise else None,
+            terms={
+                "trivial_loss": scored_mean(target.square(), scored).mean(),
+                "valid_fraction": scored.float().mean(),
+            },
             pictures={
                 "scan": volume,
                 "hidden": torch.where(hidden, volume.amin(dim=(1, 2, 3, 4), keepdim=True), volume),
@@ -124,7 +127,7 @@ class MaskedVolume(PretextTask):
                 "error": error.detach().sqrt() * scored,
             },
             embeddings=pooled(pyramid).detach(),
-            scored=scored_share(scored),
+            valid_fraction=valid_fraction(scored),
         )
 
     def exported_decoder(self) -> Decoder:

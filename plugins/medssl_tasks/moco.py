@@ -116,7 +116,7 @@ class MoCo(PretextTask):
         if self.training:
             owners = gather(embeddings["scan"], together=True)
             self.keys.append((torch.cat([everyone["a"], everyone["b"]]), owners.repeat(2)))
-        return pair_step(torch.stack(losses).mean(), queries["a"], keys["b"], trivial=trivial, terms={})
+        return pair_step(torch.stack(losses).mean(), queries["a"], keys["b"], trivial_loss=trivial, terms={})
 
     def after_step(self, step: int, total: int) -> None:
         """The teacher follows, and the step's keys enter the queue: after the loss has seen the queue without them."""

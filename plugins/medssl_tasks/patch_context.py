@@ -20,7 +20,7 @@ from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, scored_mean, scored_share, voxel_error
+from medssl.pretext.reconstruction import against_another, scored_mean, valid_fraction, voxel_error
 from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.pretext.tiles import cut_tiles, join_tiles, tile_edges
 from medssl.shapes import Shape3D
@@ -35,7 +35,7 @@ class PatchContext(PretextTask):
     """Encode the patches around a patch one by one, and predict the one in the middle from their features."""
 
     name = "patch-context"
-    family = "latent"
+    family = "predictive"
 
     class Config(TaskConfig):
         """Settings of patch-context."""
@@ -94,10 +94,10 @@ class PatchContext(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=against_another(guess, target, scored),
-            terms={"trivial": scored_mean(target.square(), scored).mean()},
+            terms={"trivial_loss": scored_mean(target.square(), scored).mean()},
             pictures=_pictures(views["scan"], guess=guess.detach().to(target.dtype), target=target),
             embeddings=pooled(pyramid).detach(),
-            scored=scored_share(scored),
+            valid_fraction=valid_fraction(scored),
         )
 
     def _predict(self, features: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from medssl.pretext.kmeans import euclidean_kmeans, nearest_centroid
 from medssl.pretext.patches import PatchGeometry
 from medssl.pretext.projection import without_autocast
 from medssl.pretext.queue import Queue
-from medssl.pretext.reconstruction import scored_mean, scored_share
+from medssl.pretext.reconstruction import scored_mean, valid_fraction
 from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.filters import blur
 from medssl.views.intensity import IntensityChain
@@ -146,7 +146,7 @@ class PseudoSegmentation(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=scored_mean(other, scored) if len(target) > 1 else None,
-            trivial=self._trivial,
+            trivial_loss=self._trivial,
             terms={"clusters_used": entropy(self.shares) / math.log(self.config.clusters)},
             pictures={
                 "scan": views["scan"],
@@ -155,7 +155,7 @@ class PseudoSegmentation(PretextTask):
                 "guess": guess.to(seen.dtype) / highest,
             },
             embeddings=pooled(pyramid).detach(),
-            scored=scored_share(scored),
+            valid_fraction=valid_fraction(scored),
         )
 
     def after_step(self, step: int, total: int) -> None:

@@ -31,7 +31,7 @@ class Rotation(PretextTask):
     """Turn a patch by quarter turns and say by which."""
 
     name = "rotation"
-    family = "contrastive"
+    family = "predictive"
 
     class Config(TaskConfig):
         """Settings of rotation."""
@@ -118,7 +118,7 @@ class Rotation(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=other,
-            trivial=log(len(self.turns)),
+            trivial_loss=log(len(self.turns)),
             terms={"accuracy": (logits.argmax(dim=1) == answer.flatten()).to(images.dtype).mean()},
             pictures=pictures,
             embeddings=pooled(pyramid).detach(),

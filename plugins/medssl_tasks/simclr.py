@@ -141,7 +141,7 @@ class SimCLR(PretextTask):
             loss = loss + self.config.local_weight * local
             trivial += self.config.local_weight * math.log(self.config.local_points)
             terms["local"] = local
-        return pair_step(loss, a, b, trivial=trivial, terms=terms)
+        return pair_step(loss, a, b, trivial_loss=trivial, terms=terms)
 
     def exported_decoder(self) -> Decoder | None:
         """The decoder that described the points, where one did."""

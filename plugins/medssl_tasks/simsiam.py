@@ -23,7 +23,7 @@ class SimSiam(PretextTask):
     """Predict the vector of the other crop, which takes no gradient."""
 
     name = "simsiam"
-    family = "asymmetric"
+    family = "self-distillation"
 
     class Config(PairConfig):
         """Settings of simsiam."""
@@ -44,7 +44,7 @@ class SimSiam(PretextTask):
         self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=norm, last_norm=True)
         self.predict = Projection(config.features, config.features, hidden=config.bottleneck, norm=norm)
 
-    def constant_rate(self) -> Iterable[nn.Module]:
+    def unscheduled_modules(self) -> Iterable[nn.Module]:
         """The predictor: it has to keep up with what it predicts until the end (section 4.1 of the paper)."""
         return [self.predict]
 
@@ -74,7 +74,7 @@ class SimSiam(PretextTask):
         guess = {name: unit(embeddings[f"guess_{name}"]) for name in PAIR}
         target = {name: unit(embeddings[f"target_{name}"]).detach() for name in PAIR}
         loss = 0.5 * (alignment(guess["a"], target["b"]) + alignment(guess["b"], target["a"]))
-        return pair_step(loss, guess["a"], target["b"], trivial=0.0, terms={})
+        return pair_step(loss, guess["a"], target["b"], trivial_loss=0.0, terms={})
 
 
 def alignment(guess: Tensor, target: Tensor) -> Tensor:

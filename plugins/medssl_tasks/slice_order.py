@@ -31,7 +31,7 @@ class SliceOrder(PretextTask):
     """Cut slabs along the body axis, score each, and ask that the scores rise from the lowest to the highest."""
 
     name = "slice-order"
-    family = "contrastive"
+    family = "predictive"
 
     class Config(TaskConfig):
         """Settings of slice-order."""
@@ -95,7 +95,7 @@ class SliceOrder(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=order_energy(scores.detach().flip(1)),
-            trivial=log(2.0),
+            trivial_loss=log(2.0),
             terms={"pairs_in_order": _in_order(scores)},
             pictures={
                 "scan": scan,

@@ -18,7 +18,7 @@ from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import VoxelHead, pooled
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import scored_mean, scored_share
+from medssl.pretext.reconstruction import scored_mean, valid_fraction
 from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.region import Region
 
@@ -31,7 +31,7 @@ class SparseCoding(PretextTask):
     """Cut a patch into cells, code each with few atoms of a dictionary, and predict the codes with the encoder."""
 
     name = "sparse-coding"
-    family = "latent"
+    family = "generative"
 
     class Config(TaskConfig):
         """Settings of sparse-coding."""
@@ -108,13 +108,13 @@ class SparseCoding(PretextTask):
             energy=energy.detach(),
             negative_energy=other,
             terms={
-                "trivial": 0.5 * scored_mean(cells.square().mean(dim=2), inside).mean(),
+                "trivial_loss": 0.5 * scored_mean(cells.square().mean(dim=2), inside).mean(),
                 "active_share": (codes != 0).to(target.dtype).mean(),
                 "used_atoms": (codes != 0).flatten(0, 1).any(dim=0).to(target.dtype).mean(),
             },
             pictures=pictures | {"error": (pictures["guess"] - target).abs()},
             embeddings=pooled(pyramid).detach(),
-            scored=scored_share(inside),
+            valid_fraction=valid_fraction(inside),
         )
 
     def _energy(self, cells: Tensor, codes: Tensor, *, predicted: Tensor, atoms: Tensor) -> Tensor:

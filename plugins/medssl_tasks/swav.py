@@ -115,7 +115,7 @@ class SwAV(PretextTask):
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(energy) > 1 else None,
-            trivial=math.log(self.config.prototypes),  # the same scores for all prototypes
+            trivial_loss=math.log(self.config.prototypes),  # the same scores for all prototypes
             terms={"prototypes_used": usage(torch.cat(list(targets.values())), together=self.training)},
             embeddings=torch.cat([embeddings[name] for name in PAIR]).detach(),
         )

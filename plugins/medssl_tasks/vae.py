@@ -14,7 +14,7 @@ from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import LatentDecoder
 from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.reconstruction import against_another, scored_share, voxel_error
+from medssl.pretext.reconstruction import against_another, valid_fraction, voxel_error
 from medssl.pretext.task import PretextTask, Step, TaskConfig
 from medssl.views.region import Region
 
@@ -26,7 +26,7 @@ class VAE(PretextTask):
     """Encode a patch as a Gaussian per place of the deepest level, draw from it, and reconstruct the patch."""
 
     name = "vae"
-    family = "latent"
+    family = "generative"
 
     class Config(TaskConfig):
         """Settings of vae."""
@@ -89,7 +89,7 @@ class VAE(PretextTask):
         codes = mean.detach().movedim(1, -1).flatten(0, -2)  # (B * places, latents)
         zero = (target.square() * scored).flatten(1).sum(dim=1) * precision / numbers
         terms = {
-            "trivial": zero.mean(),
+            "trivial_loss": zero.mean(),
             "reconstruction": reconstruction.detach().mean(),
             "kl": divergence.detach().mean(),
             "active_units": (codes.var(dim=0, unbiased=False) > ACTIVE_VARIANCE).to(target.dtype).mean(),
@@ -108,7 +108,7 @@ class VAE(PretextTask):
             terms=terms,
             pictures=pictures,
             embeddings=codes,
-            scored=scored_share(scored),
+            valid_fraction=valid_fraction(scored),
         )
 
 

@@ -28,7 +28,7 @@ class VICReg(PretextTask):
     """Invariance between two crops, with variance and covariance of the features held in place."""
 
     name = "vicreg"
-    family = "regularized"
+    family = "redundancy reduction"
 
     class Config(PairConfig):
         """Settings of vicreg."""
@@ -94,7 +94,7 @@ class VICReg(PretextTask):
             loss=config.invariance * invariance + config.variance * variance + config.covariance * covariance,
             energy=(a - b).detach().square().mean(dim=1),
             negative_energy=(a - b.roll(1, dims=0)).detach().square().mean(dim=1) if len(a) > 1 else None,
-            trivial=config.variance * (1 - VARIANCE_FLOOR**0.5),  # constant features
+            trivial_loss=config.variance * (1 - VARIANCE_FLOOR**0.5),  # constant features
             terms={
                 "invariance": invariance.detach(),
                 "variance": variance.detach(),

@@ -134,7 +134,7 @@ def test_terms_of_tasks_reach_the_verdict(terms, trivial, name):
     step = Step(
         loss=torch.tensor(1.0),
         energy=torch.zeros(4),
-        trivial=trivial,
+        trivial_loss=trivial,
         terms={key: torch.tensor(value) for key, value in terms.items()},
     )
     monitor.evaluate(encoder, images, step)
@@ -245,7 +245,7 @@ def test_rank_share_is_of_what_so_few_features_can_have():
 
 def test_samples_with_nothing_to_score_are_no_pairs():
     energy, wrong = torch.tensor([0.1, 0.2, 0.0, 0.0]), torch.tensor([0.5, 0.6, 0.0, 0.0])
-    step = Step(torch.tensor(1.0), energy, wrong, scored=torch.tensor([0.5, 1.0, 0.0, 0.0]))
+    step = Step(torch.tensor(1.0), energy, wrong, valid_fraction=torch.tensor([0.5, 1.0, 0.0, 0.0]))
     metrics = CollapseMonitor().evaluate(encoder_of(), scans(8), step).metrics
     assert metrics["diagnostics/energy_auc"] == 1.0
     assert metrics["diagnostics/energy_pairs"] == 2.0

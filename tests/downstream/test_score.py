@@ -36,7 +36,7 @@ class Grain(PretextTask):
 
     def forward(self, views):
         energy = views["patch"].diff(dim=2).abs().flatten(1).mean(1)
-        return Step(loss=energy.mean(), energy=energy, scored=(energy > 0).float())
+        return Step(loss=energy.mean(), energy=energy, valid_fraction=(energy > 0).float())
 
 
 class Nothing(Encoder):

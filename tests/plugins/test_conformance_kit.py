@@ -223,7 +223,9 @@ class LooksAtTheFirstChannelOnly(Good):
 class CallsAnEnergyTrivial(Good):
     def forward(self, views):
         step = super().forward(views)
-        step.trivial = step.energy  # type checks at run time, which only tests have, would refuse it in the constructor
+        step.trivial_loss = (
+            step.energy
+        )  # type checks at run time, which only tests have, would refuse it in the constructor
         return step
 
 
@@ -264,7 +266,11 @@ class KeepsTheGraphOfAPart(Good):
 
 
 FAULTS = [
-    (CallsAnEnergyTrivial, checks.the_step_is_complete, "trivial is Tensor. It is a finite number .* among the terms"),
+    (
+        CallsAnEnergyTrivial,
+        checks.the_step_is_complete,
+        "trivial_loss is Tensor. It is a finite number .* among the terms",
+    ),
     (HasNoWrongPairs, checks.the_step_is_complete, "negative_energy is empty. Give one number per pair, or None"),
     (KeepsTheGraphOfAPart, checks.the_step_is_complete, "the loss of part 'one' carries its graph"),
     (CountsInEvaluationToo, rare_cases.evaluation_changes_no_state, "forward changes seen: .* self.training is True"),

@@ -48,7 +48,7 @@ def test_the_value_of_the_loss_is_the_critics_alone():
     subject = task(restraint=0.0)
     step = subject(subject.views(SmallRegion(phantoms())))
     assert step.loss.item() == pytest.approx(step.terms["critic"].item(), rel=1e-6)
-    assert step.trivial == TRIVIAL
+    assert step.trivial_loss == TRIVIAL
 
 
 def test_only_hidden_blocks_are_forged():

@@ -72,7 +72,7 @@ def test_giving_back_the_reduced_patch_costs_the_trivial_loss():
     views = subject.views(SmallRegion(phantoms()))
     subject.decoder.forward = lambda pyramid, image: image
     step = subject(views)
-    assert step.loss.item() == pytest.approx(step.terms["trivial"].item())
+    assert step.loss.item() == pytest.approx(step.terms["trivial_loss"].item())
     subject.decoder.forward = lambda pyramid, image: views["target"]
     assert subject(views).loss.item() == 0.0
 

@@ -41,7 +41,7 @@ def test_relative_losses_are_divided_by_their_fixed_trivial_value():
     parts = ({"name": "jigsaw", "weight": 3.0}, {"name": "rotation"})
     subject = Combine(SmallEncoder(), Combine.Config(tasks=parts))
     step = subject(subject.views(region(subject)))
-    assert step.trivial == pytest.approx(4.0)
+    assert step.trivial_loss == pytest.approx(4.0)
     jigsaw, rotation = step.terms["jigsaw/loss"].item(), step.terms["rotation/loss"].item()
     assert step.loss.item() == pytest.approx(3.0 * jigsaw / 4.605170 + rotation / 3.178054, rel=1e-5)
 
@@ -50,13 +50,13 @@ def test_a_trivial_loss_of_the_batch_scales_and_counts_as_a_fixed_one_does():
     subject = combined()
     views = subject.views(region(subject))
     step = subject(views)
-    own = step.terms["masked-volume/trivial"]
-    assert step.trivial is None
-    assert step.terms["trivial"].item() == pytest.approx(2.5)
+    own = step.terms["masked-volume/trivial_loss"]
+    assert step.trivial_loss is None
+    assert step.terms["trivial_loss"].item() == pytest.approx(2.5)
     masked, rotation = step.terms["masked-volume/loss"] / own, step.terms["rotation/loss"] / 3.178054
     assert step.loss.item() == pytest.approx(2.0 * masked.item() + 0.5 * rotation.item(), rel=1e-5)
     air = dict(views, **{"masked-volume/target": 0.001 * views["masked-volume/target"]})
-    assert subject(air).terms["masked-volume/trivial"].item() < 1e-5
+    assert subject(air).terms["masked-volume/trivial_loss"].item() < 1e-5
     assert subject(air).loss.item() < 100.0
 
 
@@ -64,7 +64,7 @@ def test_what_tasks_ask_of_the_host_is_handed_on():
     torch.manual_seed(0)
     subject = Combine(SmallEncoder(), Combine.Config(tasks=({"name": "masked-volume"}, {"name": "simsiam"})))
     masked, simsiam = subject.parts.values()
-    assert list(subject.constant_rate()) == list(simsiam.constant_rate()) == [simsiam.predict]
+    assert list(subject.unscheduled_modules()) == list(simsiam.unscheduled_modules()) == [simsiam.predict]
     said = subject.automatic(SHAPE, 100)
     assert said == automatic_settings(subject, patch=SHAPE, steps=100)
     value, _, rule = said["masked-volume.block"].partition(": ")

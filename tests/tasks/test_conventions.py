@@ -39,7 +39,7 @@ def region(subject, batch=2, volume=None):
 
 
 def trivial(step):
-    return step.trivial if step.trivial is not None else step.terms["trivial"].item()
+    return step.trivial_loss if step.trivial_loss is not None else step.terms["trivial_loss"].item()
 
 
 @pytest.fixture(params=TASKS, ids=lambda task: task.name)
@@ -143,9 +143,9 @@ def test_a_sample_with_nothing_to_score_is_told_from_a_perfect_one(task):
     views = subject.views(region(subject))
     (name,) = [key for key in views if key in ("scored", "weight")] or [None]
     if name is None:
-        assert subject(views).scored is None  # a class is asked for every patch
+        assert subject(views).valid_fraction is None  # a class is asked for every patch
         return
     views[name] = views[name].clone()
     views[name][1] = 0
-    scored = subject(views).scored.tolist()
+    scored = subject(views).valid_fraction.tolist()
     assert scored[0] > 0.0 == scored[1]

@@ -40,7 +40,7 @@ def test_returning_the_noisy_patch_costs_the_trivial_loss():
     views = subject.views(SmallRegion(phantoms(4)))
     subject.decoder.forward = lambda pyramid, image: image
     step = subject(views)
-    assert step.trivial == pytest.approx(0.49)
+    assert step.trivial_loss == pytest.approx(0.49)
     assert step.loss.item() == pytest.approx(0.49, rel=1e-4)
     assert step.terms["noise"].item() == pytest.approx(0.49, rel=1e-4)
 

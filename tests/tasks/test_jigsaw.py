@@ -141,7 +141,7 @@ def test_guessing_costs_the_logarithm_of_the_number_of_orders():
     right, wrong = class_energies(torch.zeros(2, 100), torch.tensor([3, 99]))
     assert right.tolist() == pytest.approx([log(100)] * 2)
     assert wrong.tolist() == pytest.approx([log(100)] * 2)
-    assert task()(views_of(task())).trivial == pytest.approx(log(100))
+    assert task()(views_of(task())).trivial_loss == pytest.approx(log(100))
 
 
 def test_a_sure_right_answer_costs_nothing_and_a_sure_wrong_one_its_logit():

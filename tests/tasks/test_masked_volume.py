@@ -66,9 +66,9 @@ def test_predicting_the_mean_of_normalised_blocks_costs_the_trivial_value():
     views = subject.views(SmallRegion(volume))
     subject.decoder.forward = lambda pyramid, image: torch.zeros_like(volume)
     step = subject(views)
-    assert step.trivial == pytest.approx(511 / 512)  # section 5 of the reference: n = 512 gives .998046
+    assert step.trivial_loss == pytest.approx(511 / 512)  # section 5 of the reference: n = 512 gives .998046
     assert float(step.loss) == pytest.approx(0.998046, abs=1e-5)
-    assert float(step.terms["trivial"]) == pytest.approx(0.998046, abs=1e-5)
+    assert float(step.terms["trivial_loss"]) == pytest.approx(0.998046, abs=1e-5)
 
 
 def test_block_moments_equal_a_loop_over_blocks_also_where_the_edge_cuts_them():
@@ -105,7 +105,7 @@ def test_thirty_steps_on_one_batch_end_well_below_the_trivial_loss():
     subject = task(block=4)
     views = subject.views(SmallRegion(phantoms()))
     losses = trained(subject, views, 30)
-    assert losses[-1] < 0.4 * float(subject(views).terms["trivial"])
+    assert losses[-1] < 0.4 * float(subject(views).terms["trivial_loss"])
 
 
 def test_the_gradient_of_the_loss_is_right_in_double_precision():

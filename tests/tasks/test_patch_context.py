@@ -74,7 +74,7 @@ def test_a_perfect_guess_costs_nothing_and_the_mean_costs_the_trivial_loss():
     assert subject(views).loss.item() == 0.0
     subject._predict = lambda features: torch.zeros_like(views["middle"])
     step = subject(views)
-    assert step.loss.item() == pytest.approx(step.terms["trivial"].item())
+    assert step.loss.item() == pytest.approx(step.terms["trivial_loss"].item())
     assert step.loss.item() == pytest.approx(views["middle"].square().mean().item(), rel=1e-5)
 
 

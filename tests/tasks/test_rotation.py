@@ -115,7 +115,7 @@ def test_guessing_costs_the_logarithm_of_the_number_of_turns():
         for weight in subject.head.parameters():
             torch.nn.init.zeros_(weight)
         step = subject(subject.views(SmallRegion(phantoms(2, (8, 8, 8)))))
-        assert step.trivial == pytest.approx(log(count))
+        assert step.trivial_loss == pytest.approx(log(count))
         assert step.loss.item() == pytest.approx(log(count), rel=1e-6)
         assert step.negative_energy.tolist() == pytest.approx([log(count)] * 2, rel=1e-6)
 

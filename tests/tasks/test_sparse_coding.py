@@ -117,7 +117,7 @@ def test_a_transformer_learns_codes_finer_than_its_tokens():
     assert (subject.cell, subject.places) == ((4, 4, 4), (2, 2, 2))
     views = subject.views(SmallRegion(phantoms(2, (16, 16, 16))))
     losses = trained(subject, views, 60)
-    assert losses[-1] < 0.6 * subject(views).terms["trivial"].item()
+    assert losses[-1] < 0.6 * subject(views).terms["trivial_loss"].item()
 
 
 def test_growing_atoms_do_not_make_codes_cheaper():
@@ -136,8 +136,8 @@ def test_codes_that_are_forbidden_by_their_cost_leave_the_trivial_energy():
         subject.predictor.out.bias.zero_()
     step = subject(subject.views(SmallRegion(phantoms())))
     assert step.terms["active_share"].item() == 0.0
-    assert step.loss.item() == pytest.approx(step.terms["trivial"].item())
-    assert step.terms["trivial"].item() == pytest.approx(0.5, rel=1e-3)  # half the variance of a normalised scan
+    assert step.loss.item() == pytest.approx(step.terms["trivial_loss"].item())
+    assert step.terms["trivial_loss"].item() == pytest.approx(0.5, rel=1e-3)  # half the variance of a normalised scan
 
 
 def test_there_are_twice_as_many_atoms_as_voxels_in_a_cell_unless_told():

@@ -72,8 +72,8 @@ def test_a_code_that_says_nothing_has_no_active_unit_and_costs_the_trivial_loss(
     step = subject(views)
     assert step.terms["kl"].item() == 0.0
     assert step.terms["active_units"].item() == 0.0
-    assert step.loss.item() == pytest.approx(step.terms["trivial"].item())
-    assert step.terms["trivial"].item() == pytest.approx(
+    assert step.loss.item() == pytest.approx(step.terms["trivial_loss"].item())
+    assert step.terms["trivial_loss"].item() == pytest.approx(
         views["target"].square().mean().item() / (2 * 0.5**2), rel=1e-5
     )
 
@@ -102,5 +102,5 @@ def test_right_and_wrong_pairs_are_measured_alike_whatever_the_channels(channels
     step = subject(views)
     other = (volume - volume.roll(1, dims=0)).square().mean(dim=(1, 2, 3, 4)) / (2 * 0.5**2)
     assert torch.allclose(step.negative_energy - step.energy, other, rtol=1e-4)
-    assert step.terms["trivial"].item() == pytest.approx(volume.square().mean().item() / (2 * 0.5**2), rel=1e-5)
+    assert step.terms["trivial_loss"].item() == pytest.approx(volume.square().mean().item() / (2 * 0.5**2), rel=1e-5)
     assert (step.energy < step.negative_energy).all()

@@ -24,7 +24,7 @@ def test_constant_features_cost_the_trivial_value():
     constant = torch.ones(4, 3, dtype=torch.float64)
     collapsed = step(constant, constant)
     assert collapsed.loss.item() == pytest.approx(24.75, abs=1e-9)
-    assert collapsed.trivial == pytest.approx(24.75)
+    assert collapsed.trivial_loss == pytest.approx(24.75)
 
 
 def test_a_shift_of_one_costs_the_weight_of_invariance():

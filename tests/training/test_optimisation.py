@@ -29,7 +29,7 @@ def test_a_part_keeps_its_share_of_the_learning_rate_and_is_counted_once():
 
 
 class WithASteadyHead(nn.Sequential):
-    def constant_rate(self):
+    def unscheduled_modules(self):
         return [self[1]]
 
 

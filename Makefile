@@ -11,7 +11,7 @@ demo: install  ## phantom archive to segmentation model and review page, in a fe
 	$(BIN)/medssl demo
 
 test: install  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: lint types test  ## everything that must hold before a change lands
 
@@ -37,5 +37,5 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-clean:  ## removes the environment and the demo's outcome
+clean:  ## removes the environment and the demo's output
 	rm -rf $(VENV) demo

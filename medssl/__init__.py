@@ -5,7 +5,13 @@ loads no torch.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    raise ImportError("medssl does not run on Windows, which lacks fcntl and resource. Use WSL 2 or a Linux machine.")
+
+__version__ = "0.1.0"
 
 _PLACES = {
     "Crop": "medssl.loading.crops",

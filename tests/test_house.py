@@ -4,6 +4,7 @@ import ast
 import re
 import runpy
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +20,23 @@ SOURCE = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.
 SHIPPED = [path for path in SOURCE if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks")]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-LONGEST_FILE = 400
-LONGEST_TEST_FILE = 500  # tables of cases
-LONGEST_FUNCTION = 60  # lines of code, without signature, docstring and comments
+MAX_FILE_LINES = 400
+MAX_TEST_FILE_LINES = 500  # tables of cases
+MAX_FUNCTION_LINES = 60  # of code, without signature, docstring and comments
+MAX_FOLDER_FILES = 22  # Python files beside __init__.py
 # Names that say nothing about what is inside.
 EMPTY_NAMES = ("utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "core")
+# Names that say that a thing exists, or came from somewhere, instead of what it is: `slice_`, `matches`, `declared`.
+FILLER_NAMES = {
+    "one", "own", "found", "facts", "told", "kept", "known", "rest", "whole", "said", "place", "places", "other",
+    "others", "given", "asked", "wanted", "met", "seen", "made", "left", "ready", "ours", "theirs", "here", "there",
+    "both", "most", "least", "twin", "twins", "thing", "things", "way", "moment",
+}  # fmt: skip
+MAX_FILLER_FRACTION = 0.05
+MAX_SILENT_PACKAGES = 26  # without a docstring
+# "x is no y" is a calque: "x is not a y". "There is no y" and "no longer" are English.
+CALQUE = re.compile(r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b)[a-z]+")
+MAX_CALQUES = 100
 
 
 def name(path: Path) -> str:
@@ -34,22 +47,61 @@ def nodes(path: Path) -> Iterator[ast.AST]:
     return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
 
 
-def test_no_file_is_longer_than_four_hundred_lines():
+def test_files_are_short():
     long = {}
     for path in SOURCE:
-        most = LONGEST_TEST_FILE if path.is_relative_to(ROOT / "tests") else LONGEST_FILE
-        if (count := len(path.read_text().splitlines())) > most:
+        limit = MAX_TEST_FILE_LINES if path.is_relative_to(ROOT / "tests") else MAX_FILE_LINES
+        if (count := len(path.read_text().splitlines())) > limit:
             long[name(path)] = count
     assert not long
 
 
-def test_no_function_is_longer_than_sixty_lines():
+def test_folders_hold_few_files():
+    counts = Counter(path.parent for path in SHIPPED if path.name != "__init__.py")
+    assert not {name(folder): count for folder, count in counts.items() if count > MAX_FOLDER_FILES}
+
+
+def test_packages_say_what_lives_in_them():
+    packages = [path for path in SHIPPED if path.name == "__init__.py"]
+    silent = {name(path) for path in packages if not ast.get_docstring(ast.parse(path.read_text()))}
+    assert len(silent) <= MAX_SILENT_PACKAGES, f"say what lives in the package and what it may import: {silent}"
+
+
+def test_names_say_what_things_are():
+    assigned = [(word, f"{name(path)}:{line}") for path in SHIPPED for word, line in assigned_names(path)]
+    fillers = [f"{place} {word}" for word, place in assigned if word.lower().strip("_") in FILLER_NAMES]
+    assert len(fillers) <= MAX_FILLER_FRACTION * len(assigned), "\n".join(fillers)
+
+
+def assigned_names(path: Path) -> Iterator[tuple[str, int]]:
+    """Every name that the file assigns or defines, with its line."""
+    for node in nodes(path):
+        match node:
+            case ast.Name(id=word, ctx=ast.Store()) | ast.arg(arg=word):
+                yield word, node.lineno
+            case ast.FunctionDef(name=word) | ast.ClassDef(name=word):
+                yield word, node.lineno
+            case ast.ExceptHandler(name=str(word)):
+                yield word, node.lineno
+
+
+def test_sentences_contain_no_calque():
+    calques = [
+        f"{name(path)}:{number} {line.strip()}"
+        for path in SHIPPED
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if CALQUE.search(line)
+    ]
+    assert len(calques) <= MAX_CALQUES, "write 'is not a ...':\n" + "\n".join(calques)
+
+
+def test_functions_are_short():
     long = [
         f"{name(path)}:{node.lineno} {node.name}"
         for path in SOURCE
         for lines in [path.read_text().splitlines()]
         for node in nodes(path)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and length(node, lines) > LONGEST_FUNCTION
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and length(node, lines) > MAX_FUNCTION_LINES
     ]
     assert not long, "\n".join(long)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from medssl import __version__
 from medssl_cli.errors import GuardedGroup, plugin_hint
 
 _PATH, _REVIEW, _SETUP = "From archive to model", "Review", "Set-up"
@@ -46,11 +47,9 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"medssl {version('medssl')}")
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"medssl {__version__}")
         raise typer.Exit
 
 
@@ -80,7 +79,7 @@ def options(
 
 def _register() -> None:
     for name, panel in COMMANDS:
-        module = importlib.import_module(f"medssl_cli.{name.replace('-', '_')}")
+        module = importlib.import_module(f"medssl_cli.commands.{name.replace('-', '_')}")
         if isinstance(group := getattr(module, "app", None), typer.Typer):
             app.add_typer(group, name=name, rich_help_panel=panel)
         else:

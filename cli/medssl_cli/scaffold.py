@@ -3,10 +3,10 @@
 import keyword
 import re
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from string import Template
 
+from medssl import __version__
 from medssl.errors import UsageError
 from medssl.plugins import list_encoders, list_tasks
 
@@ -34,7 +34,7 @@ class Names:
     def values(self) -> dict[str, str]:
         """The words that the templates ask for."""
         identifier = self.name.replace("-", "_")
-        major, minor, *_ = version("medssl").split(".")
+        major, minor, *_ = __version__.split(".")
         return {
             "name": self.name,
             "kind": "encoder" if self.is_encoder else "pretext task",

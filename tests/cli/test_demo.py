@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from medssl.errors import UsageError
 from medssl.runs.run import Run
 from medssl.tracking.sync import sync
-from medssl_cli.demo import DemoSize, run_demo
+from medssl_cli.commands.demo import DemoSize, run_demo
 from medssl_cli.main import app
 
 # MLflow's own warnings.

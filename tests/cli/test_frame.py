@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from medssl.errors import CheckpointError, ConfigError, DataError, PluginError, TrackingError, UsageError
+from medssl_cli.commands.label_efficiency import named_runs
 from medssl_cli.errors import GuardedGroup
-from medssl_cli.label_efficiency import named_runs
 from medssl_cli.main import COMMANDS, app
 
 HEAVY = ("torch", "monai", "mlflow", "matplotlib", "pandas", "pyarrow", "pydicom", "blosc2", "nibabel", "numpy")
@@ -78,7 +78,7 @@ def test_completion_loads_nothing_heavy():
 
 @pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
 def test_every_command_that_exists_has_help_in_the_list_and_of_its_own(name):
-    if importlib.util.find_spec(f"medssl_cli.{name.replace('-', '_')}") is None:
+    if importlib.util.find_spec(f"medssl_cli.commands.{name.replace('-', '_')}") is None:
         pytest.skip(f"`medssl {name}` is not there yet")
     assert f" {name} " in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
     result = CliRunner().invoke(app, [name, "--help"])

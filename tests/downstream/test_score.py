@@ -20,7 +20,7 @@ from medssl.runs.run import Run
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import write_volume
 from medssl.training.pretrain import pretrain
-from medssl_cli.score import score
+from medssl_cli.commands.score import score
 from medssl_tasks.masked_volume import MaskedVolume
 
 PATCH = (8, 8, 8)

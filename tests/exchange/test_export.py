@@ -161,7 +161,7 @@ def test_a_decoder_that_does_not_belong_to_the_encoder_is_not_exported(pretraine
 def test_the_command_prints_notes_files_and_the_folder(pretrained, tmp_path):
     import typer
 
-    from medssl_cli.export import export as command
+    from medssl_cli.commands.export import export as command
 
     app = typer.Typer()
     app.command()(command)
@@ -174,7 +174,7 @@ def test_the_command_prints_notes_files_and_the_folder(pretrained, tmp_path):
 
 
 def test_every_format_is_named_in_the_help():
-    import medssl_cli.export as module
+    import medssl_cli.commands.export as module
 
     assert all(form in Path(module.__file__).read_text() for form in FORMATS)
 

@@ -21,8 +21,8 @@ from medssl.tracking.client import connect, quiet_mlflow
 from medssl.tracking.mirror import Mirror
 from medssl.tracking.sync import sync
 from medssl.tracking.workspace import TrackingStore, tracking_store
-from medssl_cli.runs import runs
-from medssl_cli.sync import sync as send
+from medssl_cli.commands.runs import runs
+from medssl_cli.commands.sync import sync as send
 
 SECRET = "DOE-JOHN-19700101"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

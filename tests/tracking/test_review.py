@@ -14,7 +14,7 @@ from medssl.runs.run import Run
 from medssl.tracking.answer import read_answer
 from medssl.tracking.evidence import as_markdown, cautions, read_evidence, verdict
 from medssl.tracking.review import write_review
-from medssl_cli.review import review
+from medssl_cli.commands.review import review
 
 
 def evidence_folder(folder: Path, *, gains: dict[int, float], seeds: int = 3, noise: float = 0.0) -> Path:

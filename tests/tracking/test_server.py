@@ -13,7 +13,7 @@ import pytest
 
 from medssl.errors import TrackingError, UsageError
 from medssl.tracking.server import link_to_runs, start_server
-from medssl_cli.ui import ui
+from medssl_cli.commands.ui import ui
 
 URL = "http://127.0.0.1:5000"
 

@@ -13,7 +13,7 @@ from medssl.archive.limits import Limits
 from medssl.archive.nifti.write import write_nifti
 from medssl.archive.plan.rows import duplicates
 from medssl.archive.rejection import Rejected
-from medssl.archive.voxels.scan import load_source
+from medssl.archive.voxels.scan import load_planned_scan
 from medssl.cohort.manifest import write_manifest
 from medssl.cohort.reasons import Reason
 from medssl.errors import UsageError
@@ -89,7 +89,7 @@ def convert(
 def write_scan(task: Export) -> Outcome:
     """Load one scan and write it as NIfTI. Runs in a worker process."""
     try:
-        loaded = load_source(parse_source(task.source), limits=task.limits, min_slices=task.min_slices)
+        loaded = load_planned_scan(parse_source(task.source), limits=task.limits, min_slices=task.min_slices)
         write_nifti(task.path, loaded.volume)
     except Rejected as rejected:
         return Outcome.of(rejected)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medssl.archive.index.database import Index
 from medssl.archive.index.entries import IndexedScan
-from medssl.archive.index.load_plan import DicomSource, NiftiSource, parse_source
+from medssl.archive.index.load_plan import DicomLoadPlan, NiftiLoadPlan, parse_source
 from medssl.archive.index.outcome import parse_outcome, parse_row
 from medssl.cohort.reasons import Flag, Reason
 from medssl.errors import DataError
@@ -68,9 +68,9 @@ def _as_labels(index: Index, paths: set[str]) -> Iterator[Explanation]:
     """The scans that these files label: a label has no series of scans of its own."""
     for scan in index.scans():
         source = parse_source(scan.source) if scan.source else None
-        if isinstance(source, NiftiSource) and source.label is not None and source.label.path in paths:
+        if isinstance(source, NiftiLoadPlan) and source.label is not None and source.label.path in paths:
             yield Explanation("label", scan.scan_id, "accepted", f"it labels the scan {scan.scan_id}", "", ())
-        if isinstance(source, DicomSource):
+        if isinstance(source, DicomLoadPlan):
             for label in source.labels:
                 if label.file.path in paths:
                     values = ", ".join(f"structure {number} as label {value}" for number, value in label.values)

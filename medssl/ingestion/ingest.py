@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from medssl.archive.index.database import PASSING, Index, open_index
+from medssl.archive.index.database import TRANSIENT_REASONS, Index, open_index
 from medssl.archive.index.missing import forget_elsewhere
 from medssl.archive.index.outcome import Outcome, parse_outcome, parse_row
 from medssl.archive.labels.names import label_names, name_table, read_names_file
@@ -25,7 +25,7 @@ from medssl.archive.plan.nifti import plan_nifti, rejected_file_row
 from medssl.archive.plan.nifti_modality import tell_modality, told_modalities
 from medssl.archive.plan.rows import duplicates, scan_rows, trimmed
 from medssl.archive.privacy.crosswalk import with_crosswalk
-from medssl.archive.privacy.pseudonyms import Pseudonyms, key_file, open_key, passing_key
+from medssl.archive.privacy.pseudonyms import Pseudonyms, ephemeral_pseudonyms, key_file, open_key
 from medssl.archive.privacy.splits import overrides, read_splits_file
 from medssl.archive.scan.collect import collect
 from medssl.archive.scan.unpack import unpack
@@ -171,7 +171,7 @@ def prepared(
 def _opened(cohort: Path | None, settings: IngestSettings) -> Iterator[tuple[Index, Pseudonyms]]:
     """Index and pseudonyms of a cohort; without one, an index that is gone afterwards."""
     if cohort is None:
-        pseudonyms = passing_key() if settings.dry_run else open_key(key_file(settings.key_file))
+        pseudonyms = ephemeral_pseudonyms() if settings.dry_run else open_key(key_file(settings.key_file))
         with tempfile.TemporaryDirectory() as folder, open_index(Path(folder, "private")) as index:
             yield index, pseudonyms
         return
@@ -266,7 +266,7 @@ def _kept_as_it_was(outcome: Outcome, task: Intake, index: Index) -> bool:
     """Whether a scan stays what it is in the store, because it cannot be loaded anew for a reason that may pass. It is
     planned again by the next run, which may find its files elsewhere.
     """
-    if outcome.reason not in PASSING:
+    if outcome.reason not in TRANSIENT_REASONS:
         return False
     scan = index.scan(task.scan_id)
     index.mark_dirty([scan.series] if scan else [])
@@ -282,7 +282,7 @@ def _waiting(index: Index, cohort: Path) -> list[str]:
             continue
         reason = parse_outcome(scan.outcome).reason
         missing = reason is None and scan.scan_id not in twins and not packing_of(cohort / "store", scan.scan_id)
-        if missing or reason in PASSING:
+        if missing or reason in TRANSIENT_REASONS:
             waiting.append(scan.scan_id)
     return waiting
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from medssl.archive.checks import check_voxels
-from medssl.archive.index.load_plan import DicomSource
+from medssl.archive.index.load_plan import DicomLoadPlan
 from medssl.archive.limits import Limits
 from medssl.archive.nifti.read import read_volume
-from medssl.archive.privacy.pseudonyms import passing_key
+from medssl.archive.privacy.pseudonyms import ephemeral_pseudonyms
 from medssl.archive.rejection import Rejected
 from medssl.archive.sources.walk import walk
-from medssl.archive.voxels.scan import load_source
+from medssl.archive.voxels.scan import load_planned_scan
 from medssl.errors import DataError
 from medssl.geometry import Volume
 
@@ -42,7 +42,7 @@ def load_scan(path: Path) -> Volume:
         planned = [
             scan
             for one in series
-            for scan in plan_series(one, [f for f in files if f.series == one], passing_key(), rules)
+            for scan in plan_series(one, [f for f in files if f.series == one], ephemeral_pseudonyms(), rules)
         ]
         sources = [scan.source for scan in planned if scan.source is not None]
         if len(sources) != 1:
@@ -52,9 +52,9 @@ def load_scan(path: Path) -> Volume:
                 f"{path} holds {len(sources)} scans{reason}. Name a NIfTI file or a folder with exactly one DICOM scan."
             )
         source = parse_source(sources[0])
-        loaded = load_source(source, limits=limits)
+        loaded = load_planned_scan(source, limits=limits)
         # Training can do with a part of a scan; who names one wants all of it, or to know.
-        if isinstance(source, DicomSource) and loaded.trim and loaded.volume.shape[2] < len(source.slices):
+        if isinstance(source, DicomLoadPlan) and loaded.trim and loaded.volume.shape[2] < len(source.slices):
             raise Rejected(loaded.trim.reason, loaded.trim.detail)
         return loaded.volume
     except Rejected as rejected:

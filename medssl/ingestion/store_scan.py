@@ -10,7 +10,7 @@ from medssl.archive.index.load_plan import parse_source
 from medssl.archive.index.outcome import Outcome
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.voxels.scan import load_source
+from medssl.archive.voxels.scan import load_planned_scan
 from medssl.cohort.reasons import Reason
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import write_volume
@@ -35,7 +35,7 @@ def take_in(task: Intake) -> Outcome:
     Raises DataError only for what concerns all scans, such as a full disk.
     """
     try:
-        loaded = load_source(parse_source(task.source), limits=task.limits, min_slices=task.min_slices)
+        loaded = load_planned_scan(parse_source(task.source), limits=task.limits, min_slices=task.min_slices)
         write_volume(
             task.store, task.scan_id, loaded.volume, modality=task.modality, label=loaded.label, policy=task.policy
         )

@@ -13,11 +13,11 @@ from random import Random
 import numpy as np
 
 from medssl.archive.index.database import Index
-from medssl.archive.index.load_plan import DicomFile, DicomSource, parse_source
+from medssl.archive.index.load_plan import DicomFile, DicomLoadPlan, parse_source
 from medssl.archive.index.outcome import parse_row
 from medssl.archive.nifti.read import load_nifti
 from medssl.archive.rejection import Rejected
-from medssl.archive.voxels.scan import load_source
+from medssl.archive.voxels.scan import load_planned_scan
 from medssl.errors import DataError, UsageError
 from medssl.geometry import Volume, to_ras
 from medssl.ingestion.ingest import prepared
@@ -79,7 +79,9 @@ def _compared(index: Index, key: str, program: Path, settings: IngestSettings) -
     scans = [scan for scan in index.scans(series=key) if scan.source]
     series_id = parse_row(scans[0].row).series_id
     try:
-        ours = [to_ras(load_source(parse_source(scan.source or ""), limits=settings.limits).volume) for scan in scans]
+        ours = [
+            to_ras(load_planned_scan(parse_source(scan.source or ""), limits=settings.limits).volume) for scan in scans
+        ]
     except Rejected as rejected:
         return Comparison(series_id, 0, 0, 0, 0, f"medssl: {rejected.reason}")
     paths = {file.file.path for scan in scans for file in _files(scan.source or "")}
@@ -95,7 +97,7 @@ def _compared(index: Index, key: str, program: Path, settings: IngestSettings) -
 
 def _files(source: str) -> tuple[DicomFile, ...]:
     parsed = parse_source(source)
-    return parsed.files if isinstance(parsed, DicomSource) else ()
+    return parsed.files if isinstance(parsed, DicomLoadPlan) else ()
 
 
 def _converted(program: Path, paths: list[str], folder: Path) -> Iterator[Volume]:

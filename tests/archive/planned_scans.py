@@ -14,7 +14,7 @@ from medssl.archive.privacy.pseudonyms import Pseudonyms
 from medssl.archive.scan.recognise import scan_file
 from medssl.archive.series.assemble import Rules
 from medssl.archive.sources.walk import walk
-from medssl.archive.voxels.scan import load_source
+from medssl.archive.voxels.scan import load_planned_scan
 from medssl.cohort.manifest import ManifestRow
 from medssl.geometry import Volume
 
@@ -42,7 +42,7 @@ def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
 
 def accepted(folder: Path, **rules) -> list[tuple[ManifestRow, Volume]]:
     return [
-        (row, load_source(parse_source(source), limits=LIMITS).volume)
+        (row, load_planned_scan(parse_source(source), limits=LIMITS).volume)
         for row, source in planned(folder, **rules)
         if source is not None
     ]

@@ -26,7 +26,7 @@ from medssl.archive.rejection import Rejected
 from medssl.archive.scan.recognise import scan_file
 from medssl.archive.series.assemble import Rules
 from medssl.archive.sources.walk import Stamp
-from medssl.archive.voxels.scan import load_source
+from medssl.archive.voxels.scan import load_planned_scan
 
 COUNT = int(os.environ.get("MEDSSL_MUTATIONS", "160"))
 KEY = Pseudonyms(b"k" * 32)
@@ -79,7 +79,7 @@ def verdict(path: Path, data: bytes) -> str:
             found = parse_row(scan.row).reason
             continue
         try:
-            load_source(parse_source(scan.source), limits=LIMITS)
+            load_planned_scan(parse_source(scan.source), limits=LIMITS)
         except Rejected as rejected:
             found = rejected.reason
     return found

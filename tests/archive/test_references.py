@@ -13,11 +13,11 @@ from medssl.archive.index.load_plan import parse_source
 from medssl.archive.index.outcome import parse_row
 from medssl.archive.limits import Limits
 from medssl.archive.plan.dicom import plan_series
-from medssl.archive.privacy.pseudonyms import passing_key
+from medssl.archive.privacy.pseudonyms import ephemeral_pseudonyms
 from medssl.archive.scan.recognise import scan_file
 from medssl.archive.series.assemble import Rules
 from medssl.archive.sources.walk import walk
-from medssl.archive.voxels.scan import load_source
+from medssl.archive.voxels.scan import load_planned_scan
 from medssl.geometry import Volume, to_ras
 
 EVERYTHING = Rules(min_slices=1, include_derived=True, volumes_per_series=1000)
@@ -33,9 +33,11 @@ def scans_in(path: Path) -> list[Volume]:
     ]
     found = []
     for series in sorted({file.series for file in files if file.kind == "dicom"}):
-        for scan in plan_series(series, [file for file in files if file.series == series], passing_key(), EVERYTHING):
+        for scan in plan_series(
+            series, [file for file in files if file.series == series], ephemeral_pseudonyms(), EVERYTHING
+        ):
             if scan.source is not None:
-                found.append(to_ras(load_source(parse_source(scan.source), limits=Limits()).volume))
+                found.append(to_ras(load_planned_scan(parse_source(scan.source), limits=Limits()).volume))
             else:
                 assert parse_row(scan.row).reason in ("DERIVED", "LOCALIZER")
     return found

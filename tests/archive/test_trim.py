@@ -11,7 +11,7 @@ from medssl.archive.index.database import read_index
 from medssl.archive.index.load_plan import parse_source
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.voxels.scan import load_source
+from medssl.archive.voxels.scan import load_planned_scan
 from medssl.cohort.cohort import Cohort
 from medssl.geometry import to_ras
 from medssl.ingestion.explain import explain
@@ -80,7 +80,7 @@ def test_two_acquisitions_that_nothing_tells_apart_are_no_scan(tmp_path):
     written(tmp_path / "s", *range(12))
     ((_, source),) = planned(tmp_path / "s")
     with pytest.raises(Rejected, match="copies of 12 of 12 slices differ in their pixels; 0 neighbouring"):
-        load_source(parse_source(source), limits=Limits(field_of_view_mm=5.0))
+        load_planned_scan(parse_source(source), limits=Limits(field_of_view_mm=5.0))
 
 
 def test_what_is_left_must_be_a_scan_by_itself(tmp_path):
@@ -89,4 +89,4 @@ def test_what_is_left_must_be_a_scan_by_itself(tmp_path):
     ((_, source),) = planned(tmp_path / "s")
     along_mm = 12 * float(np.linalg.norm(series.step_mm))
     with pytest.raises(Rejected, match="OUT_OF_RANGE"):
-        load_source(parse_source(source), limits=Limits(field_of_view_mm=along_mm - 1))
+        load_planned_scan(parse_source(source), limits=Limits(field_of_view_mm=along_mm - 1))

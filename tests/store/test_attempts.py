@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from medssl.archive.index.load_plan import DicomSource, LabelObject, SourceFile, parse_source, source_json
+from medssl.archive.index.load_plan import DicomLoadPlan, LabelObject, StampedFile, parse_source, source_json
 from medssl.archive.index.outcome import Outcome
 from medssl.archive.rejection import Rejected
 from medssl.archive.workers.local import Done, LocalWorkers
@@ -17,8 +17,8 @@ class Scan:
 
 
 def source(*, labelled: bool) -> str:
-    label = LabelObject(SourceFile("/a/rt", 1, 2), structure_set=True, values=((3, 1),))
-    return source_json(DicomSource((), (), (1.0,) * 16, "CT", (label,) if labelled else ()))
+    label = LabelObject(StampedFile("/a/rt", 1, 2), structure_set=True, values=((3, 1),))
+    return source_json(DicomLoadPlan((), (), (1.0,) * 16, "CT", (label,) if labelled else ()))
 
 
 class Mortal(LocalWorkers):

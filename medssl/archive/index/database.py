@@ -21,7 +21,7 @@ from medssl.errors import DataError
 
 FORMAT = 3
 # What may be over by the next run is tried again then.
-PASSING = frozenset({Reason.IN_FLUX, Reason.IO_ERROR, Reason.TIMEOUT})
+TRANSIENT_REASONS = frozenset({Reason.IN_FLUX, Reason.IO_ERROR, Reason.TIMEOUT})
 
 
 class Index:

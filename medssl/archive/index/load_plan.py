@@ -13,7 +13,7 @@ from medssl.cohort.reasons import Reason
 
 
 @dataclass(frozen=True)
-class SourceFile:
+class StampedFile:
     """A file as it was when its header was read."""
 
     path: str
@@ -21,7 +21,7 @@ class SourceFile:
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path, stamp: Stamp) -> "SourceFile":
+    def of(cls, path: Path, stamp: Stamp) -> "StampedFile":
         """A file with its stamp."""
         return cls(os.fspath(path), stamp.size, stamp.mtime_ns)
 
@@ -36,12 +36,12 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class NiftiSource:
+class NiftiLoadPlan:
     """A NIfTI scan and its label, if it has one. voxels: of a .hdr the .img beside it."""
 
-    image: SourceFile
-    label: SourceFile | None
-    voxels: tuple[SourceFile, ...] = ()
+    image: StampedFile
+    label: StampedFile | None
+    voxels: tuple[StampedFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DuplicateSlice:
 
 
 @dataclass(frozen=True)
-class SourceSlice:
+class SliceLocation:
     """Where the values of one slice lie: file (index into the source's files), frame, tile of a mosaic (else -1)."""
 
     file: int
@@ -71,7 +71,7 @@ class DicomFile:
     0.
     """
 
-    file: SourceFile
+    file: StampedFile
     layout: PixelFormat
     pixel_at: int
     grid: int
@@ -85,32 +85,32 @@ class LabelObject:
     order in which they are drawn.
     """
 
-    file: SourceFile
+    file: StampedFile
     structure_set: bool
     values: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class DicomSource:
+class DicomLoadPlan:
     """A DICOM scan: slices in order along the third axis. modality: CT, MR or PT. affine_ras_mm: row by row. labels:
     oldest first.
     """
 
     files: tuple[DicomFile, ...]
-    slices: tuple[SourceSlice, ...]
+    slices: tuple[SliceLocation, ...]
     affine_ras_mm: tuple[float, ...]
     modality: str
     labels: tuple[LabelObject, ...] = ()
 
 
-Source = NiftiSource | DicomSource
+LoadPlan = NiftiLoadPlan | DicomLoadPlan
 
 
-def source_json(source: Source) -> str:
+def source_json(source: LoadPlan) -> str:
     """A source as text."""
-    kind = "nifti" if isinstance(source, NiftiSource) else "dicom"
+    kind = "nifti" if isinstance(source, NiftiLoadPlan) else "dicom"
     facts = asdict(source)
-    if isinstance(source, NiftiSource) and not source.voxels:
+    if isinstance(source, NiftiLoadPlan) and not source.voxels:
         del facts["voxels"]
     return json.dumps({kind: facts}, sort_keys=True, separators=(",", ":"))
 
@@ -118,25 +118,25 @@ def source_json(source: Source) -> str:
 def without_labels(text: str) -> str | None:
     """The same source, as text, without its label objects; None where it has none."""
     source = parse_source(text)
-    if not isinstance(source, DicomSource) or not source.labels:
+    if not isinstance(source, DicomLoadPlan) or not source.labels:
         return None
     return source_json(replace(source, labels=()))
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str) -> LoadPlan:
     """The source that `source_json` wrote."""
     facts = json.loads(text)
     if "dicom" in facts:
         return _dicom(facts["dicom"])
     label = facts["nifti"]["label"]
-    voxels = tuple(SourceFile(**one) for one in facts["nifti"].get("voxels", ()))
-    return NiftiSource(SourceFile(**facts["nifti"]["image"]), SourceFile(**label) if label else None, voxels)
+    voxels = tuple(StampedFile(**one) for one in facts["nifti"].get("voxels", ()))
+    return NiftiLoadPlan(StampedFile(**facts["nifti"]["image"]), StampedFile(**label) if label else None, voxels)
 
 
-def _dicom(facts: dict[str, Any]) -> DicomSource:
+def _dicom(facts: dict[str, Any]) -> DicomLoadPlan:
     files = tuple(
         DicomFile(
-            file=SourceFile(**file["file"]),
+            file=StampedFile(**file["file"]),
             layout=PixelFormat(**file["layout"]),
             pixel_at=file["pixel_at"],
             grid=file["grid"],
@@ -146,19 +146,19 @@ def _dicom(facts: dict[str, Any]) -> DicomSource:
         for file in facts["files"]
     )
     slices = tuple(
-        SourceSlice(
+        SliceLocation(
             **{**slice_, "duplicates": tuple(DuplicateSlice(**duplicate) for duplicate in slice_["duplicates"])}
         )
         for slice_ in facts["slices"]
     )
     labels = tuple(
-        LabelObject(SourceFile(**one["file"]), one["structure_set"], tuple((a, b) for a, b in one["values"]))
+        LabelObject(StampedFile(**one["file"]), one["structure_set"], tuple((a, b) for a, b in one["values"]))
         for one in facts.get("labels", ())
     )
-    return DicomSource(files, slices, tuple(facts["affine_ras_mm"]), facts["modality"], labels)
+    return DicomLoadPlan(files, slices, tuple(facts["affine_ras_mm"]), facts["modality"], labels)
 
 
 def image_paths(text: str) -> set[str]:
     """The image files of the source that `source_json` wrote, copies included."""
     source = parse_source(text)
-    return {source.image.path} if isinstance(source, NiftiSource) else {one.file.path for one in source.files}
+    return {source.image.path} if isinstance(source, NiftiLoadPlan) else {one.file.path for one in source.files}

@@ -14,10 +14,10 @@ from medssl.archive.index.database import Index
 from medssl.archive.index.entries import IndexedFile, IndexedScan
 from medssl.archive.index.load_plan import (
     DicomFile,
-    DicomSource,
+    DicomLoadPlan,
     DuplicateSlice,
-    SourceFile,
-    SourceSlice,
+    SliceLocation,
+    StampedFile,
     image_paths,
     source_json,
 )
@@ -182,11 +182,11 @@ def _patient(record: Record, pseudonyms: Pseudonyms) -> tuple[str, tuple[str, ..
     return pseudonyms.patient(record.issuer, record.patient), ()
 
 
-def _source(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomSource:
+def _source(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomLoadPlan:
     keys = {copy.file for slice_ in scan.slices for copy in (slice_, *slice_.duplicates)}
     used = sorted(keys, key=lambda key: files[key].path)
     numbers = {key: number for number, key in enumerate(used)}
-    return DicomSource(
+    return DicomLoadPlan(
         files=tuple(_file(files[key], records[key]) for key in used),
         slices=tuple(_slice(slice_, numbers) for slice_ in scan.slices),
         affine_ras_mm=scan.affine_ras_mm,
@@ -201,14 +201,16 @@ def _file(file: IndexedFile, record: Record) -> DicomFile:
         record.signed,
     )  # fmt: skip
     return DicomFile(
-        SourceFile.of(file.path, file.stamp), layout, record.pixel_at, record.grid, record.padding, record.lut
+        StampedFile.of(file.path, file.stamp), layout, record.pixel_at, record.grid, record.padding, record.lut
     )
 
 
-def _slice(slice_: Slice, numbers: dict[int, int]) -> SourceSlice:
+def _slice(slice_: Slice, numbers: dict[int, int]) -> SliceLocation:
     frame, instance = slice_.frame, slice_.record.instance
     duplicates = (
         DuplicateSlice(numbers[duplicate.file], duplicate.frame.number, duplicate.record.instance == instance)
         for duplicate in slice_.duplicates
     )
-    return SourceSlice(numbers[slice_.file], frame.number, frame.tile, frame.slope, frame.intercept, tuple(duplicates))
+    return SliceLocation(
+        numbers[slice_.file], frame.number, frame.tile, frame.slope, frame.intercept, tuple(duplicates)
+    )

@@ -8,7 +8,7 @@ from itertools import groupby
 from medssl.archive.dicom.label_record import LabelRecord, Structure, parse_label_record
 from medssl.archive.index.database import Index
 from medssl.archive.index.entries import IndexedFile
-from medssl.archive.index.load_plan import LabelObject, SourceFile
+from medssl.archive.index.load_plan import LabelObject, StampedFile
 from medssl.archive.labels.names import NameTable, name_table, numbered
 from medssl.archive.rejection import Rejected
 from medssl.archive.series.assemble import Assembled, LeftOut, PatientOf
@@ -88,7 +88,7 @@ class LabelObjects:
             kept = tuple((number, value) for number, value in one.values.items() if newest[value] == one.file.path)
             if kept:
                 self._judge(one.label, None)
-                file = SourceFile.of(one.file.path, one.file.stamp)
+                file = StampedFile.of(one.file.path, one.file.stamp)
                 objects.append(LabelObject(file, structure_set=one.label.is_structure_set, values=kept))
             elif one.values:
                 self._judge(one.label, Rejected(Reason.LABEL_SUPERSEDED, "newer objects hold all its labels"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medssl.archive.index.database import Index
 from medssl.archive.index.entries import IndexedFile, series_key
-from medssl.archive.index.load_plan import NiftiSource, SourceFile, parse_source
+from medssl.archive.index.load_plan import NiftiLoadPlan, StampedFile, parse_source
 from medssl.archive.index.missing import is_deserted
 from medssl.archive.nifti.read import image_names
 from medssl.archive.sources.source import is_plain
@@ -33,7 +33,7 @@ def adopt_moved(index: Index, files: Sequence[IndexedFile]) -> None:
             index.move_scan(scan.scan_id, series_key(file.path))
 
 
-def label_out_of_reach(index: Index, file: IndexedFile) -> SourceFile | None:
+def label_out_of_reach(index: Index, file: IndexedFile) -> StampedFile | None:
     """The label that a scan is stored with, where its folder is gone or empty. A label that was taken out of a folder
     is no label any more.
     """
@@ -43,7 +43,7 @@ def label_out_of_reach(index: Index, file: IndexedFile) -> SourceFile | None:
     return source.label if is_deserted(Path(source.label.path).parent) else None
 
 
-def voxel_files(index: Index, file: IndexedFile, paths: Sequence[Path]) -> tuple[SourceFile, ...]:
+def voxel_files(index: Index, file: IndexedFile, paths: Sequence[Path]) -> tuple[StampedFile, ...]:
     """The .img files beside those of `paths` that are a .hdr, so that a change of one is seen; as they were for the
     stored scan where one is gone.
     """
@@ -53,18 +53,18 @@ def voxel_files(index: Index, file: IndexedFile, paths: Sequence[Path]) -> tuple
         known = index.known(path.parent)
         name = next((name for name in image_names(path) if name in known), None)
         if name is not None:
-            found.append(SourceFile.of(path.with_name(name), known[name][0]))
+            found.append(StampedFile.of(path.with_name(name), known[name][0]))
     if len(found) == len(headers):
         return tuple(found)
     source = _known_source(index, file)
     return source.voxels if source and source.voxels else tuple(found)
 
 
-def _known_source(index: Index, file: IndexedFile) -> NiftiSource | None:
+def _known_source(index: Index, file: IndexedFile) -> NiftiLoadPlan | None:
     """What the scan of a file was planned to be loaded from before."""
     scan = next(index.scans(series=series_key(file.path)), None)
     source = parse_source(scan.source) if scan and scan.source else None
-    return source if isinstance(source, NiftiSource) else None
+    return source if isinstance(source, NiftiLoadPlan) else None
 
 
 def _looks(file: IndexedFile) -> tuple[object, ...]:

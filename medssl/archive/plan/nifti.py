@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medssl.archive.index.database import Index
 from medssl.archive.index.entries import IndexedFile, IndexedScan, series_key
-from medssl.archive.index.load_plan import NiftiSource, SourceFile, source_json
+from medssl.archive.index.load_plan import NiftiLoadPlan, StampedFile, source_json
 from medssl.archive.index.outcome import parse_row, row_json
 from medssl.archive.nifti.dataset_json import Dataset, dataset_of, merged_label_names
 from medssl.archive.nifti.pairing import pair, stem
@@ -88,9 +88,9 @@ class _Identify:
 
     def planned(self, file: IndexedFile, label: IndexedFile | None) -> IndexedScan:
         """A scan that is to be loaded."""
-        found = SourceFile.of(label.path, label.stamp) if label else label_out_of_reach(self.index, file)
+        found = StampedFile.of(label.path, label.stamp) if label else label_out_of_reach(self.index, file)
         voxels = voxel_files(self.index, file, [file.path, *([Path(found.path)] if found else [])])
-        source = NiftiSource(SourceFile.of(file.path, file.stamp), found, voxels)
+        source = NiftiLoadPlan(StampedFile.of(file.path, file.stamp), found, voxels)
         row = self._row(file, None)
         return IndexedScan(row.scan_id, series_key(file.path), source_json(source), row_json(row), "", None)
 

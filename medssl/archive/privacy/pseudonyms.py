@@ -162,7 +162,7 @@ def open_key(path: Path) -> Pseudonyms:
     return Pseudonyms(key)
 
 
-def passing_key() -> Pseudonyms:
+def ephemeral_pseudonyms() -> Pseudonyms:
     """Pseudonyms under a key that is never written: for runs that leave nothing behind."""
     return Pseudonyms(secrets.token_bytes(KEY_BYTES))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medssl.archive.index.database import PASSING, Index
+from medssl.archive.index.database import TRANSIENT_REASONS, Index
 from medssl.archive.index.entries import IndexedFile
 from medssl.archive.index.missing import forget_below
 from medssl.archive.limits import Limits
@@ -101,7 +101,7 @@ def to_read(folder: Folder, index: Index, *, whole: bool) -> list[str]:
     fresh = []
     for name in sorted(folder.files):
         stamp, reason = known.get(name, (None, None))
-        if stamp != folder.files[name] or reason in PASSING:
+        if stamp != folder.files[name] or reason in TRANSIENT_REASONS:
             fresh.append(name)
     return fresh
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medssl.archive.index.database import PASSING, Index
+from medssl.archive.index.database import TRANSIENT_REASONS, Index
 from medssl.archive.index.entries import IndexedFile
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
@@ -74,7 +74,7 @@ def list_container(task: Packed) -> Listing:
 
 
 def _to_open(file: IndexedFile) -> bool:
-    return not is_remote(file.path) and (file.reason is Reason.CONTAINER or file.reason in PASSING)
+    return not is_remote(file.path) and (file.reason is Reason.CONTAINER or file.reason in TRANSIENT_REASONS)
 
 
 def _root(archive: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from medssl.archive.dicom.dataset import read_lut
 from medssl.archive.dicom.pixels import Values, read_frames
-from medssl.archive.index.load_plan import DicomFile, DicomSource, DuplicateSlice, SourceSlice
+from medssl.archive.index.load_plan import DicomFile, DicomLoadPlan, DuplicateSlice, SliceLocation
 from medssl.archive.index.outcome import DAMAGE, Trim
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
@@ -24,7 +24,7 @@ _CT_FLOOR_HU = -1024
 
 
 def read_dicom(
-    source: DicomSource, *, limits: Limits, min_slices: int = 1
+    source: DicomLoadPlan, *, limits: Limits, min_slices: int = 1
 ) -> tuple[Volume, tuple[Flag, ...], Trim | None]:
     """Voxels (X, Y, Z) after rescaling, what was noticed, and what was left out because it is damaged or its copies
     differ.
@@ -71,7 +71,7 @@ def read_dicom(
 class _Reader:
     """Stored values of a source's files. damaged: files that do not give theirs, and why; each costs itself alone."""
 
-    source: DicomSource
+    source: DicomLoadPlan
     limits: Limits
     damaged: dict[int, Rejected] = field(default_factory=dict)
     tables: dict[int, Table | None] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class _Reader:
         frames = self.frames(twin.file, [twin.frame])
         return _tile(frames[twin.frame], self.source.files[twin.file], tile) if frames else None
 
-    def physical(self, one: SourceSlice, stored: Values, dtype: npt.DTypeLike) -> tuple[Values, int]:
+    def physical(self, one: SliceLocation, stored: Values, dtype: npt.DTypeLike) -> tuple[Values, int]:
         """A slice in physical units, and how many of its voxels are padding."""
         values = _physical(stored, one, self.tables[one.file], dtype)
         outside = _padding(stored, self.source.files[one.file], self.source.modality)
@@ -107,8 +107,8 @@ class _Reader:
 
 
 def _agreed(
-    reader: _Reader, one: SourceSlice, stored: Values | None, shape: tuple[int, int]
-) -> tuple[SourceSlice, Values] | Reason:
+    reader: _Reader, one: SliceLocation, stored: Values | None, shape: tuple[int, int]
+) -> tuple[SliceLocation, Values] | Reason:
     """The slice as it is read, from its first sound copy, with its stored values; the reason where it cannot be used.
 
     stored: its own values, None where they are damaged. Sound copies that differ are used by nobody, because nobody
@@ -140,7 +140,7 @@ def _tile(frame: Values, file: DicomFile, tile: int) -> Values:
     return frame[down * rows : (down + 1) * rows, right * columns : (right + 1) * columns]
 
 
-def _result_type(source: DicomSource) -> npt.DTypeLike:
+def _result_type(source: DicomLoadPlan) -> npt.DTypeLike:
     """The smallest of int16, int32 and float32 that holds every physical value exactly, or as exactly as float32
     does.
     """
@@ -158,7 +158,7 @@ def _result_type(source: DicomSource) -> npt.DTypeLike:
     return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
 
 
-def _physical(stored: Values, one: SourceSlice, table: Table | None, dtype: npt.DTypeLike) -> Values:
+def _physical(stored: Values, one: SliceLocation, table: Table | None, dtype: npt.DTypeLike) -> Values:
     """Stored values in physical units: through the lookup table where there is one, else slope and intercept."""
     if table is not None:
         first, entries = table
@@ -179,7 +179,7 @@ def _padding(stored: Values, file: DicomFile, modality: str) -> npt.NDArray[np.b
     return outside if outside.any() else None
 
 
-def _intensity_flags(source: DicomSource, volume: Volume) -> tuple[Flag, ...]:
+def _intensity_flags(source: DicomLoadPlan, volume: Volume) -> tuple[Flag, ...]:
     """F_CT_NOT_HU where a CT has no negative value and no intercept."""
     if source.modality != "CT" or any(one.intercept for one in source.slices):
         return ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medssl.archive.dicom.record import parse_record
-from medssl.archive.index.load_plan import DicomFile, SourceFile
+from medssl.archive.index.load_plan import DicomFile, StampedFile
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.archive.scan.recognise import scan_file
@@ -47,7 +47,7 @@ def at_hand(needed: T, *, limits: Limits) -> Iterator[T]:
         yield _replaced(needed, copies, limits)
 
 
-def _by_source(far: Mapping[str, SourceFile]) -> list[list[Path]]:
+def _by_source(far: Mapping[str, StampedFile]) -> list[list[Path]]:
     """Places of one source each."""
     groups: dict[object, list[Path]] = {}
     for path in map(Path, far):
@@ -55,7 +55,7 @@ def _by_source(far: Mapping[str, SourceFile]) -> list[list[Path]]:
     return list(groups.values())
 
 
-def _kept(copy: Copy, before: SourceFile, stack: ExitStack) -> SourceFile:
+def _kept(copy: Copy, before: StampedFile, stack: ExitStack) -> StampedFile:
     """A copy in a file without a name, reached through its descriptor."""
     if copy.stamp != Stamp(before.size, before.mtime_ns):
         raise Rejected(Reason.IN_FLUX, "the file has changed since its header was read")
@@ -67,10 +67,10 @@ def _kept(copy: Copy, before: SourceFile, stack: ExitStack) -> SourceFile:
         facts = os.fstat(file.fileno())
     except OSError as error:
         raise Rejected(Reason.IO_ERROR, f"it cannot be copied beside the work ({error.strerror})") from error
-    return SourceFile(f"/dev/fd/{file.fileno()}", facts.st_size, facts.st_mtime_ns)
+    return StampedFile(f"/dev/fd/{file.fileno()}", facts.st_size, facts.st_mtime_ns)
 
 
-def _as_it_is(file: DicomFile, copy: SourceFile, limits: Limits) -> DicomFile:
+def _as_it_is(file: DicomFile, copy: StampedFile, limits: Limits) -> DicomFile:
     """A file whose header was made of a server's metadata, with the layout that its own header says."""
     path = Path(copy.path)
     found = scan_file(path, path.parent, Stamp(copy.size, copy.mtime_ns), limits=limits)
@@ -98,9 +98,9 @@ def _allow_descriptors(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _files(value: Any) -> Iterator[SourceFile]:
+def _files(value: Any) -> Iterator[StampedFile]:
     """Every file in the description of a scan's source."""
-    if isinstance(value, SourceFile):
+    if isinstance(value, StampedFile):
         yield value
     elif is_dataclass(value):
         for field in fields(value):
@@ -110,9 +110,9 @@ def _files(value: Any) -> Iterator[SourceFile]:
             yield from _files(item)
 
 
-def _replaced(value: Any, copies: Mapping[str, SourceFile], limits: Limits) -> Any:
+def _replaced(value: Any, copies: Mapping[str, StampedFile], limits: Limits) -> Any:
     """The same description with some files elsewhere."""
-    if isinstance(value, SourceFile):
+    if isinstance(value, StampedFile):
         return copies.get(value.path, value)
     if isinstance(value, DicomFile) and value.file.path in copies and tells_no_size(Path(value.file.path)):
         return _as_it_is(value, copies[value.file.path], limits)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medssl.archive.checks import check_voxels, checked_label
-from medssl.archive.index.load_plan import DicomSource, NiftiSource, Source
+from medssl.archive.index.load_plan import DicomLoadPlan, LoadPlan, NiftiLoadPlan
 from medssl.archive.index.outcome import Trim
 from medssl.archive.limits import Limits
 from medssl.archive.nifti.read import read_volume
@@ -29,18 +29,18 @@ class Loaded:
     trim: Trim | None = None
 
 
-def load_source(source: Source, *, limits: Limits, min_slices: int = 1) -> Loaded:
+def load_planned_scan(source: LoadPlan, *, limits: Limits, min_slices: int = 1) -> Loaded:
     """The scan of a source, its voxels and label checked. Raises Rejected.
 
     min_slices: fewest that may be left where slices have to be left out.
     """
-    if isinstance(source, DicomSource):
+    if isinstance(source, DicomLoadPlan):
         return _load_dicom(source, limits, min_slices)
     with at_hand(source, limits=limits) as near:
         return _load_nifti(near, limits)
 
 
-def _load_dicom(source: DicomSource, limits: Limits, min_slices: int) -> Loaded:
+def _load_dicom(source: DicomLoadPlan, limits: Limits, min_slices: int) -> Loaded:
     with at_hand(replace(source, labels=()), limits=limits) as near:
         volume, flags, trim = read_dicom(near, limits=limits, min_slices=min_slices)
     check_voxels(volume)
@@ -48,7 +48,7 @@ def _load_dicom(source: DicomSource, limits: Limits, min_slices: int) -> Loaded:
     return Loaded(volume, label, problem, (*flags, *noticed), trim)
 
 
-def _load_nifti(source: NiftiSource, limits: Limits) -> Loaded:
+def _load_nifti(source: NiftiLoadPlan, limits: Limits) -> Loaded:
     for file in (source.image, *source.voxels):
         file.check_unchanged()
     volume = read_volume(Path(source.image.path), limits=limits)
@@ -59,7 +59,7 @@ def _load_nifti(source: NiftiSource, limits: Limits) -> Loaded:
     return Loaded(volume, label, problem, (Flag.F_LABEL_LEFT_OUT,) if problem else ())
 
 
-def _label(source: NiftiSource, volume: Volume, limits: Limits) -> tuple[Volume | None, Rejected | None]:
+def _label(source: NiftiLoadPlan, volume: Volume, limits: Limits) -> tuple[Volume | None, Rejected | None]:
     """The label, or why it cannot be used; a label never costs the scan."""
     if source.label is None:
         return None, None

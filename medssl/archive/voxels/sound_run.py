@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.archive.checks import check_geometry
-from medssl.archive.index.load_plan import DicomSource, SourceSlice
+from medssl.archive.index.load_plan import DicomLoadPlan, SliceLocation
 from medssl.archive.index.outcome import DAMAGE, Trim
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
@@ -59,7 +59,13 @@ class Losses:
 
 
 def trim(
-    source: DicomSource, used: Sequence[SourceSlice], volume: Volume, losses: Losses, *, limits: Limits, min_slices: int
+    source: DicomLoadPlan,
+    used: Sequence[SliceLocation],
+    volume: Volume,
+    losses: Losses,
+    *,
+    limits: Limits,
+    min_slices: int,
 ) -> tuple[Volume, Trim]:
     """The longest run of slices without a doubtful one, and what became of the others.
 

@@ -1,6 +1,5 @@
 """The manifest: one row per scan or rejected series, as Parquet, with pseudonyms only."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medssl.cohort.reasons import Flag, Reason
 from medssl.errors import DataError
+from medssl.files import atomic_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,21 +72,14 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     """Write rows to `path` as Parquet, in parts of constant memory, replacing the file only when it is complete."""
     import pyarrow.parquet as pq
 
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with pq.ParquetWriter(partial, _schema(), compression="zstd") as writer:
-            batch: list[ManifestRow] = []
-            for row in rows:
-                batch.append(row)
-                if len(batch) == _ROWS_PER_GROUP:
-                    writer.write_table(_table(batch))
-                    batch = []
-            writer.write_table(_table(batch))
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as draft, pq.ParquetWriter(draft, _schema(), compression="zstd") as writer:
+        batch: list[ManifestRow] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _ROWS_PER_GROUP:
+                writer.write_table(_table(batch))
+                batch = []
+        writer.write_table(_table(batch))
 
 
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:

@@ -18,7 +18,7 @@ from medssl.encoders.encoder import Encoder
 from medssl.encoders.records import stated_patch
 from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.errors import CheckpointError, DataError
-from medssl.files import write_atomically
+from medssl.files import write_bytes
 from medssl.pretext.projection import pooled_levels
 from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume, open_volume
@@ -100,7 +100,7 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> None:
     write = pa.csv.write_csv if out.suffix == ".csv" else pa.parquet.write_table
     content = io.BytesIO()
     write(pa.table(columns), content)
-    write_atomically(out, content.getvalue())
+    write_bytes(out, content.getvalue())
 
 
 def _patch(folder: Path) -> Shape3D:

@@ -15,7 +15,7 @@ from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, transfer
 from medssl.encoders.weights import load_encoder, read_description, save_network, weights_digest
-from medssl.files import write_atomically
+from medssl.files import write_bytes
 from medssl.loading.plan import BatchPlan
 from medssl.progress import Progress, Silent
 from medssl.runs.run import Run
@@ -158,7 +158,7 @@ def score(
     evaluation = evaluate(network, scans, names=names, patch=patch, overlap=config.overlap, device=device)
     beating.remove()
     content = json.dumps(evaluation.as_dict(), indent=1, allow_nan=False)
-    write_atomically(run.folder / "evaluation.json", content.encode())
+    write_bytes(run.folder / "evaluation.json", content.encode())
     for sentence in evaluation.sentences():
         run.note(sentence)
     scores = {"dice": evaluation.mean()} | {f"dice_{names[label]}": evaluation.class_mean(label) for label in names}

@@ -17,7 +17,7 @@ from medssl.downstream.labelled import check_comparable
 from medssl.encoders.encoder import EncoderDescription
 from medssl.encoders.weights import load_encoder, read_description, weights_digest
 from medssl.errors import ConfigError, DataError, UsageError
-from medssl.files import check_can_be_made, write_atomically
+from medssl.files import check_folder_creatable, write_bytes
 from medssl.progress import Progress
 from medssl.runs.run import Run
 from medssl.training.pretrain import Observer, no_observer
@@ -44,7 +44,7 @@ def label_efficiency(
     networks differ, ConfigError where `out` has runs with other settings, of other scans or from other weights, and
     what `planned_jobs` finds; nothing is written then.
     """
-    check_can_be_made(out / "runs")
+    check_folder_creatable(out / "runs")
     starts = {SCRATCH: SCRATCH, **inits}
     config = config.model_copy(update={"encoder": shared_network(config.encoder, inits)})
     jobs = planned_jobs(config, starts, labels=labels, seeds=seeds, out=out)
@@ -180,8 +180,8 @@ def write_results(out: Path, scores: Sequence[Score], comparisons: Sequence[Comp
     from medssl.downstream.label_plot import plot_comparisons
 
     content: dict[str, Any] = {"rows": [asdict(s) for s in scores], "summary": [asdict(c) for c in comparisons]}
-    write_atomically(out / FILE_NAME, json.dumps(content, indent=1, allow_nan=False).encode())
-    write_atomically(out / "label_efficiency.md", markdown_table(comparisons).encode())
+    write_bytes(out / FILE_NAME, json.dumps(content, indent=1, allow_nan=False).encode())
+    write_bytes(out / "label_efficiency.md", markdown_table(comparisons).encode())
     plot_comparisons(comparisons, out / "label_efficiency.png")
 
 

@@ -5,7 +5,6 @@ Safetensors files that are written whole or not at all, and read only when they 
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from medssl.encoders.records import TensorRecord
 from medssl.errors import CheckpointError
+from medssl.files import explain_write_errors, write_bytes
 
 WRAPPERS = ("_forward_module.", "_orig_mod.", "module.")  # Lightning Fabric, torch.compile, DistributedDataParallel
 
@@ -56,34 +56,21 @@ def _digest(tensor: Tensor) -> str:
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; a reader sees the old file or the new one, never a part."""
+    """Write a safetensors file, complete or not at all, and its folder. Raises CheckpointError."""
     from safetensors.torch import save
 
-    write_whole(path, save(dict(state), metadata={"format": "pt"}))
+    _write(path, save(dict(state), metadata={"format": "pt"}))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False).encode())
+    """Write a JSON file, complete or not at all, and its folder. Raises CheckpointError."""
+    _write(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file through a part beside it, so that no reader ever sees half of it. Raises CheckpointError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+def _write(path: Path, content: bytes) -> None:
+    with explain_write_errors(path, error=CheckpointError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as wrong:
-        if part.is_file():
-            part.unlink()
-        raise CheckpointError(
-            f"{path.name} cannot be written to {path.parent}: {wrong.strerror}. Make space there, or choose another "
-            "folder."
-        ) from wrong
+    write_bytes(path, content, error=CheckpointError)
 
 
 def read_tensors(path: Path, recorded: Mapping[str, TensorRecord]) -> dict[str, Tensor]:

@@ -1,12 +1,12 @@
 """From a run folder to files that others can use."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.errors import ConfigError, UsageError
 from medssl.exchange.source import Source, open_source
+from medssl.files import atomic_folder
 from medssl.suggest import did_you_mean
 
 Writer = Callable[[Source, Path], list[str]]
@@ -57,14 +57,7 @@ def export(run: Path, out: Path, *, form: str) -> Export:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Choose a folder with --out.")
     source = open_source(run)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        notes = FORMATS[form](source, part)
-        if out.is_dir():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with atomic_folder(out) as draft:
+        notes = FORMATS[form](source, draft)
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     return Export(out, tuple(files), tuple(notes))

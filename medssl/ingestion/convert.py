@@ -17,7 +17,7 @@ from medssl.archive.voxels.scan import load_planned_scan
 from medssl.cohort.manifest import write_manifest
 from medssl.cohort.reasons import Reason
 from medssl.errors import UsageError
-from medssl.files import check_can_be_made
+from medssl.files import check_folder_creatable
 from medssl.ingestion.ingest import prepared
 from medssl.ingestion.report import IngestReport, Tally
 from medssl.ingestion.settings import IngestSettings
@@ -52,7 +52,7 @@ def convert(
     settings, progress = settings or IngestSettings(), progress or Silent()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder. Name another one for --out.")
-    check_can_be_made(out)
+    check_folder_creatable(out)
     if manifest is not None and manifest.is_dir():
         raise UsageError(f"{manifest} is a folder. Name a file for --manifest, such as {manifest / 'nifti.parquet'}.")
     if manifest is not None and not manifest.parent.is_dir() and manifest.parent.resolve() != out.resolve():

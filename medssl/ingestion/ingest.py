@@ -36,14 +36,13 @@ from medssl.cohort.cohort import COHORT, FORMAT, MANIFEST
 from medssl.cohort.manifest import ManifestRow, write_manifest
 from medssl.cohort.reasons import Reason
 from medssl.errors import UsageError
-from medssl.files import check_can_be_made
+from medssl.files import check_folder_creatable, remove_drafts, write_bytes
 from medssl.ingestion.cohort_settings import Settled, Splitter, settle
 from medssl.ingestion.report import IngestReport, Tally
 from medssl.ingestion.retries import T, attempts
 from medssl.ingestion.settings import IngestSettings
 from medssl.ingestion.store_scan import Intake, take_in
 from medssl.progress import Silent, StageProgress
-from medssl.store.container import remove_drafts
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import packing_of, remove_volume, stored_scan_ids
 
@@ -178,7 +177,7 @@ def _opened(cohort: Path | None, settings: IngestSettings) -> Iterator[tuple[Ind
     private = cohort / "private"
     if cohort.exists() and not cohort.is_dir():
         raise UsageError(f"{cohort} is a file. Name a folder for the cohort.")
-    check_can_be_made(cohort)
+    check_folder_creatable(cohort)
     if cohort.is_dir() and any(cohort.iterdir()) and not (private / "index.sqlite").exists():
         raise UsageError(f"{cohort} is neither empty nor a cohort. Name another folder for --out.")
     pseudonyms = open_key(key_file(settings.key_file))
@@ -292,11 +291,10 @@ def _write(cohort: Path, rows: Iterator[ManifestRow], ready: Prepared) -> None:
     from importlib.metadata import version
 
     (cohort / "store").mkdir(exist_ok=True)
+    remove_drafts(cohort)
     write_manifest(cohort / MANIFEST, rows)
     facts = {"format": FORMAT, "medssl": version("medssl"), **asdict(ready.settled), "label_names": ready.label_names}
-    partial = cohort / f".{COHORT}.partial"
-    partial.write_text(json.dumps(facts, indent=2) + "\n")
-    partial.replace(cohort / COHORT)
+    write_bytes(cohort / COHORT, f"{json.dumps(facts, indent=2)}\n".encode())
 
 
 def _sweep(cohort: Path, index: Index) -> None:

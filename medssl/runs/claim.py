@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from medssl.errors import UsageError
-from medssl.files import say_what_failed
+from medssl.files import explain_write_errors
 
 CLAIM_FILE = ".claim"
 
@@ -19,7 +19,7 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         self._file: int | None = None
-        with say_what_failed(folder / CLAIM_FILE):
+        with explain_write_errors(folder / CLAIM_FILE):
             file = os.open(folder / CLAIM_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from medssl.files import say_what_failed, write_atomically
+from medssl.files import explain_write_errors, write_bytes
 
 _KEY = re.compile(r"[\w][\w .:-]*(/[\w][\w .:-]*)*")
 
@@ -40,9 +40,9 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
         raise ValueError(f"a picture is (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(content, format="PNG")
-    with say_what_failed(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content.getvalue())
+    write_bytes(path, content.getvalue())
 
 
 def list_pictures(folder: Path) -> list[Picture]:

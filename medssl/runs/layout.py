@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import UsageError
-from medssl.files import say_what_failed, write_atomically
+from medssl.files import explain_write_errors, write_bytes
 from medssl.runs.claim import CLAIM_FILE
 from medssl.runs.record import RunRecord, write_record
 
 
 def lay_out(folder: Path, record: RunRecord, config: Mapping[str, Any]) -> None:
     """The files and folders that every run has from its beginning."""
-    with say_what_failed(folder):
+    with explain_write_errors(folder):
         (folder / "checkpoints").mkdir()
         (folder / "pictures").mkdir()
     write_config(folder, config)
@@ -28,7 +28,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     import yaml
 
     settings = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / "config.yaml", settings.encode())
+    write_bytes(folder / "config.yaml", settings.encode())
 
 
 def refuse_occupied(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import DataError
-from medssl.files import write_atomically
+from medssl.files import write_bytes
 
 STEP, TIME = "step", "time"
 
@@ -50,7 +50,7 @@ def drop_metrics_beyond(path: Path, *, at_step: int) -> int:
     kept = [raw for line, raw in lines if line[STEP] <= at_step]
     content = b"".join(kept)
     if len(content) != path.stat().st_size:
-        write_atomically(path, content)
+        write_bytes(path, content)
     return len(lines) - len(kept)
 
 

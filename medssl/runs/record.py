@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medssl.errors import DataError, UsageError
-from medssl.files import write_atomically
+from medssl.files import write_bytes
 
 Kind = Literal["pretrain", "finetune", "label-efficiency"]
 Status = Literal["running", "finished", "failed", "killed"]
@@ -46,7 +46,7 @@ class RunRecord(BaseModel):
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Writes FOLDER/run.json atomically."""
-    write_atomically(folder / FILE_NAME, f"{record.model_dump_json(indent=2)}\n".encode())
+    write_bytes(folder / FILE_NAME, f"{record.model_dump_json(indent=2)}\n".encode())
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medssl.files import remove_drafts
 from medssl.runs.images import list_pictures
 from medssl.runs.metrics import drop_metrics_beyond
 from medssl.runs.record import RunRecord, make_id, now
 
 
 def drop_beyond(folder: Path, *, at_step: int) -> None:
-    """Remove metrics and pictures of later steps, which will be made again; from step 0 on, those of step 0 too."""
+    """Remove half-written files, and metrics and pictures of later steps, which will be made again; from step 0 on,
+    those of step 0 too.
+    """
+    for unfinished in (folder, folder / "checkpoints"):
+        remove_drafts(unfinished)
     kept = at_step or -1
     drop_metrics_beyond(folder / "metrics.jsonl", at_step=kept)
     for picture in list_pictures(folder / "pictures"):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.errors import DataError
-from medssl.files import append_line, say_what_failed
+from medssl.files import append_line, explain_write_errors
 from medssl.runs.claim import Claim, is_claimed
 from medssl.runs.ending import watch_the_end
 from medssl.runs.images import Picture, list_pictures, picture_path, write_png
@@ -56,7 +56,7 @@ class Run:
             raise ValueError(f"kind is {kind!r}; a run is one of {', '.join(KINDS)}")
         refuse_occupied(folder)
         existed = folder.exists()
-        with say_what_failed(folder):
+        with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         claim = Claim(folder)
         # Again, now that nobody else can write: two commands may have been started with one --out.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medssl.files import atomic_write
 from medssl.shapes import Index3D
 from medssl.store.container import (
     Contents,
@@ -22,7 +23,6 @@ from medssl.store.container import (
     checksum,
     damaged,
     missing,
-    written_whole,
 )
 
 SUFFIX = ".b2nd"
@@ -39,7 +39,7 @@ def write(path: Path, voxels: npt.NDArray[Any], contents: Contents) -> None:
     described = json.dumps(
         {**contents.facts, "arrays": {n: [a.dtype.str, list(a.shape)] for n, a in small.items()}}, sort_keys=True
     )
-    with written_whole(path) as draft:
+    with atomic_write(path, library_errors=(RuntimeError, ValueError)) as draft:
         stored = blosc2.asarray(
             np.ascontiguousarray(voxels),
             urlpath=str(draft),

@@ -2,11 +2,7 @@
 checksum, and is named with its scan when it cannot be read.
 """
 
-import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -50,34 +46,6 @@ class Container(Protocol):
 
     def verify(self, path: Path, scan_id: str) -> None:
         """Read everything. Raises DataError where the checksum differs."""
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A draft to write to, which gets its name when it is complete and on the disk. Raises DataError that says how much
-    space there is: libraries do not say why a write failed.
-    """
-    # Two writers of one scan, be they on two machines, are kept apart; the last to finish wins with a whole file.
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield draft
-        with draft.open("rb") as file:  # a power cut leaves no half file under the name
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except (OSError, RuntimeError, ValueError) as error:
-        free_mb = shutil.disk_usage(path.parent).free // 2**20
-        raise DataError(
-            f"{path.name} cannot be written to the store: {str(error) or type(error).__name__} ({free_mb} MB are free "
-            "there). Check space and rights of the folder."
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def remove_drafts(folder: Path) -> None:
-    """Remove what writers that were killed have left in a store; nobody else may be writing to it."""
-    for draft in folder.glob(".*.tmp"):
-        draft.unlink(missing_ok=True)
 
 
 def array_to_fill(out: npt.NDArray[Any] | None, shape: Shape3D, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from medssl.files import atomic_write
 from medssl.shapes import Index3D, Shape3D
 from medssl.store.container import (
     Contents,
@@ -27,7 +28,6 @@ from medssl.store.container import (
     checksum,
     damaged,
     missing,
-    written_whole,
 )
 
 SUFFIX = ".safetensors"
@@ -43,11 +43,8 @@ def write(path: Path, voxels: npt.NDArray[Any], contents: Contents) -> None:
     facts = json.dumps(dict(contents.facts), sort_keys=True)
     # One entry: safetensors keeps no order among several, and the same scan shall give the same bytes.
     about = json.dumps({"facts": facts, "checksum": checksum(voxels, facts, arrays)})
-    with written_whole(path) as draft:
-        try:
-            save_file({**arrays, _VOXELS: np.ascontiguousarray(voxels)}, draft, metadata={_ABOUT: about})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    with atomic_write(path, library_errors=(SafetensorError,)) as draft:
+        save_file({**arrays, _VOXELS: np.ascontiguousarray(voxels)}, draft, metadata={_ABOUT: about})
 
 
 def read_contents(path: Path, scan_id: str) -> Contents:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import DataError, UsageError
-from medssl.files import write_atomically
+from medssl.files import write_bytes
 from medssl.runs.run import Run
 from medssl.tracking.evidence import FILE_NAME
 
@@ -21,7 +21,7 @@ def record_answer(folder: Path, *, review: str | None, note: str | None) -> None
     answer = {key: value for key, value in given.items() if value}
     if (folder / FILE_NAME).exists() and not (folder / "run.json").exists():
         content = json.dumps(read_answer(folder) | answer, indent=1)
-        write_atomically(folder / ANSWER, f"{content}\n".encode())
+        write_bytes(folder / ANSWER, f"{content}\n".encode())
         return
     run = Run.open(folder)
     if run.status == "running" and run.silent_for_s is None:

@@ -14,7 +14,7 @@ from string import Template
 from typing import Any
 
 from medssl.errors import UsageError
-from medssl.files import write_atomically
+from medssl.files import write_bytes
 from medssl.runs.images import Picture
 from medssl.runs.run import Run
 from medssl.tracking.answer import read_answer
@@ -40,7 +40,7 @@ def write_review(folder: Path) -> Path:
     template = Template(files("medssl.tracking").joinpath("review_page.html").read_text())
     page = template.substitute(title=escape(folder.name), body=body)
     path = folder / PAGE
-    write_atomically(path, page.encode())
+    write_bytes(path, page.encode())
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from medssl.config import TrackingConfig
 from medssl.config.problems import without_password
 from medssl.errors import TrackingError
+from medssl.files import atomic_write, write_bytes
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -67,7 +68,7 @@ def make_database(store: TrackingStore) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     with _lock(database.with_name(f".{DATABASE}.lock")):
         if not database.exists():
-            _copy(_template(), database)
+            write_bytes(database, _template().read_bytes(), error=TrackingError)
 
 
 def _template() -> Path:
@@ -78,10 +79,8 @@ def _template() -> Path:
     template = cache / f"mlflow-{mlflow.__version__}.db"
     with _lock(cache / ".template.lock"):
         if not template.exists():
-            partial = cache / f".{template.name}.part"
-            partial.unlink(missing_ok=True)
-            _migrate(partial)
-            partial.replace(template)
+            with atomic_write(template, error=TrackingError) as draft:
+                _migrate(draft)
     return template
 
 
@@ -92,12 +91,6 @@ def _migrate(database: Path) -> None:
     engine = create_engine(f"sqlite:///{database}")
     _initialize_tables(engine)
     engine.dispose()
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.part")
-    partial.write_bytes(source.read_bytes())
-    partial.replace(target)
 
 
 @contextmanager

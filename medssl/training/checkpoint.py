@@ -4,7 +4,6 @@ Nothing random is stored: every step seeds itself from (seed, step). A checkpoin
 its buffers (teacher, queue, centre), the optimiser, the scale of the loss under 16-mixed, and the number of steps done.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from medssl.errors import CheckpointError
+from medssl.files import atomic_write, explain_write_errors
 
 FORMAT = 1
 FILE_NAME = "last.ckpt"
@@ -35,20 +35,14 @@ def save_checkpoint(
     path = folder / FILE_NAME
     state = {"format": FORMAT, "step": step, "module": module.state_dict(), "optimiser": optimiser.state_dict()}
     state |= {"watch": watch, "precision": precision or {}}
-    partial = path.with_suffix(".part")
-    try:
+    with explain_write_errors(path, error=CheckpointError):
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"The checkpoint of step {step} could not be written to {folder}: {error}. "
-            "Free some space, then continue with --resume."
-        ) from error
+    # torch's zip writer reports a full disk as a RuntimeError.
+    with (
+        atomic_write(path, error=CheckpointError, library_errors=(RuntimeError,)) as draft,
+        draft.open("wb") as file,
+    ):
+        torch.save(state, file)
     return path
 
 

@@ -71,9 +71,9 @@ def test_a_demo_that_was_interrupted_is_completed(tmp_path, first):
     folder = tmp_path / "demo"
     shutil.copytree(first[0], folder)
     shutil.rmtree(folder / "evidence")
-    (folder / "archive").rename(folder / "archive.partial")
+    (folder / "archive").rename(folder / ".archive.tmp")
     assert run_demo(folder, SMALL).exists()
-    assert not (folder / "archive.partial").exists()
+    assert not (folder / ".archive.tmp").exists()
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):

@@ -216,5 +216,5 @@ def test_a_pickled_checkpoint_in_place_of_the_weights_is_refused_unopened(saved)
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("x")
-    with pytest.raises(CheckpointError, match=r"cannot be written to .*choose another folder"):
+    with pytest.raises(CheckpointError, match=r"encoder\.safetensors cannot be written: .*choose another folder"):
         save_encoder(blocked, encoder_of(), facts={})

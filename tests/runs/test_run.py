@@ -162,7 +162,7 @@ def test_the_tail_hands_out_each_whole_line_once(run):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, on which every write finds the disk full")
 def test_a_full_disk_is_said_with_the_folder_and_what_to_do(run):
     run.metrics_file.symlink_to("/dev/full")
-    with pytest.raises(DataError, match=r"disk .* is full .* Free some space .* --resume"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl .* disk is full .* Free some space .* --resume"):
         run.log(1, {"train/loss": 1.0})
 
 

@@ -103,7 +103,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_of_the_scan_behind(tmp_path, l
     script = STORE_WITH_LITTLE_SPACE.format(tests=tests, folder=str(tmp_path), limit=limit, packing=packing)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert "scan-7" in done.stdout
-    assert "MB are free there). Check space and rights of the folder." in done.stdout
+    assert "MB free). Check that the folder exists, has space and may be written to" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -116,7 +116,7 @@ def test_a_scan_that_is_stored_keeps_its_label_when_storing_it_again_fails(tmp_p
             raise OSError(28, "No space left on device")
         Path(source).rename(target)
 
-    monkeypatch.setattr("medssl.store.container.os.replace", full)
+    monkeypatch.setattr("medssl.files.os.replace", full)
     with pytest.raises(DataError, match="No space left"):
         store_scan(tmp_path, "a", noise((8, 9, 10), 1), label=label)
     assert np.array_equal(scan.read_label((0, 0, 0), scan.shape), label.transpose(2, 1, 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medssl.errors import UsageError
+from medssl.files import atomic_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,10 +98,9 @@ def write_archive(folder: Path, size: DemoSize) -> Path:
     from medssl_phantoms import make_archive
 
     if not folder.exists():
-        partial = folder.with_name("archive.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        made = make_archive(partial, dicom_patients=size.dicom_patients, nifti_cases=size.nifti_cases, shape=size.shape)
-        partial.rename(folder)
+        patients, cases = size.dicom_patients, size.nifti_cases
+        with atomic_folder(folder) as draft:
+            made = make_archive(draft, dicom_patients=patients, nifti_cases=cases, shape=size.shape)
         typer.echo(f"    {made.dicom_scans} scans as DICOM, {made.nifti_scans} as NIfTI with labels: {folder}")
     return folder
 

@@ -66,10 +66,10 @@ def _write(scans: "list[ScanEnergy]", out: Path) -> None:
     import csv
     import io
 
-    from medssl.files import write_atomically
+    from medssl.files import write_bytes
 
     text = io.StringIO(newline="")
     rows = csv.DictWriter(text, fieldnames=list(scans[0].as_dict()))
     rows.writeheader()
     rows.writerows(scan.as_dict() for scan in scans)
-    write_atomically(out, text.getvalue().encode())
+    write_bytes(out, text.getvalue().encode())

@@ -1,14 +1,13 @@
 """A scan as a NIfTI file that names nobody: no description, no time, no file name inside."""
 
 import gzip
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medssl.errors import DataError
+from medssl.files import atomic_write
 from medssl.geometry import Volume
 
 
@@ -27,19 +26,12 @@ def write_nifti(path: Path, volume: Volume) -> None:
     image.set_sform(volume.affine_ras_mm, code=1)
     image.set_qform(volume.affine_ras_mm, code=1 if orthogonal else 0)
     image.header.set_xyzt_units("mm")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=3, fileobj=raw, mtime=0) as file:
-            file.write(image.to_bytes())
-            file.flush()
-            os.fsync(raw.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path.parent} cannot be written ({error.strerror}). Make room, or choose another --out."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        atomic_write(path) as draft,
+        draft.open("wb") as raw,
+        gzip.GzipFile("", "wb", compresslevel=3, fileobj=raw, mtime=0) as file,
+    ):
+        file.write(image.to_bytes())
 
 
 def _narrowed(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -113,7 +113,7 @@ def waiting(stored: list[StoredVolume], steps: int = 50) -> dict[str, float] | s
                 asked = time.perf_counter()
                 batch = next(batches)
                 waits += time.perf_counter() - asked
-                region = Region.from_batch(batch, device=device, seed=0)
+                region = Region(batch, device=device, seed=0)
                 image = chain(region.crop("patch"), region.random, "view")
                 with torch.autocast("cuda", torch.bfloat16):
                     sum(level.float().square().mean() for level in encoder(image)).backward()

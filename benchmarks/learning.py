@@ -28,7 +28,7 @@ from medssl.diagnostics.probe import LinearProbe, probe_segmentation
 from medssl.encoders.encoder import Encoder
 from medssl.geometry import Volume
 from medssl.loading.crops import Crop
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import RegionLoader, batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.plugins import list_tasks, load_task
 from medssl.pretext.projection import pooled_levels
@@ -150,7 +150,7 @@ def train(task: PretextTask, scans: Sequence[StoredVolume], *, steps: int, seed:
         for step, batch in zip(range(steps), loader, strict=False):
             seed_step(seed, step, 0)
             with torch.no_grad():
-                views = task.views(Region.from_batch(batch, device=torch.device("cpu"), seed=seed))
+                views = task.views(Region(batch, device=torch.device("cpu"), seed=seed))
             out = task(views)
             out.loss.backward()
             if OPTIM.clip_norm:
@@ -173,8 +173,7 @@ def whole_scans(scans: Sequence[StoredVolume]) -> tuple[Tensor, Tensor]:
     images, labels = [], []
     for scan in scans:
         plan = BatchPlan([scan], {"patch": Crop(size=(z, y, x))}, batch_size=1, seed=0)
-        with RegionLoader(plan, workers=0, first_step=0, with_labels=True) as loader:
-            region = Region.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=0)
+        region = Region(batch_at(plan, with_labels=True), device=torch.device("cpu"), seed=0)
         images.append(region.crop("patch"))
         labels.append(region.label("patch"))
     return torch.cat(images), torch.cat(labels)

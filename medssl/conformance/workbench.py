@@ -17,7 +17,7 @@ from medssl.conformance.tiny_encoder import TinyEncoder
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.errors import ConfigError, PluginError
 from medssl.geometry import Volume
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import PretextTask
 from medssl.shapes import Shape3D
@@ -62,8 +62,8 @@ class Workbench:
     ) -> Region:
         """What the loader hands over for `step`; `batch` samples over all ranks."""
         plan = BatchPlan(phantom_scans(), task.crops(self.patch), batch_size=batch, seed=self.seed)
-        with RegionLoader(plan, workers=0, first_step=step, rank=rank, world_size=world_size) as loader:
-            return kind.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=self.seed)
+        read = batch_at(plan, step, rank=rank, world_size=world_size)
+        return kind(read, device=torch.device("cpu"), seed=self.seed)
 
     def views(self, task: PretextTask, *, step: int = 0, batch: int = 2) -> dict[str, Tensor]:
         """Views as the loop makes them: without gradient, torch's generator seeded by the step."""

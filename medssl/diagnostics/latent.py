@@ -33,17 +33,6 @@ def teacher_entropy(probabilities: Float[Tensor, "n k"]) -> TeacherEntropy:
     return TeacherEntropy(float(each) / largest, float(_entropy(values.mean(dim=0, keepdim=True))) / largest)
 
 
-def cross_entropy_split(teacher: Float[Tensor, "n k"], student: Float[Tensor, "n k"]) -> tuple[float, float]:
-    """(H(t), KL(t || s)), means over samples.
-
-    They add up to the cross-entropy, and only the second can be learnt away.
-    """
-    target, guess = teacher.detach().double(), student.detach().double()
-    tiny = 1e-300
-    divergence = (target * (target.clamp_min(tiny).log() - guess.clamp_min(tiny).log())).sum(dim=1)
-    return float(_entropy(target).mean()), float(divergence.mean())
-
-
 def active_units(means: Float[Tensor, "n d"]) -> float:
     """Share of latent dimensions whose posterior mean varies over samples by more than 0.01.
 

@@ -76,9 +76,6 @@ def lidar(groups: Float[Tensor, "g v f"]) -> float:
     return float(torch.exp(-(share * share.log()).sum()))
 
 
-KOLEO_EPSILON = 1e-8  # DINOv2's, added per coordinate and to the distance
-
-
 def feature_std(features: Float[Tensor, "n f"]) -> float:
     """Mean over channels of the standard deviation of L2-normalised features (Chen & He 2021, SimSiam).
 
@@ -106,20 +103,6 @@ def uniformity(features: Float[Tensor, "n f"], *, t: float = 2.0) -> float:
     if len(points) < 2:
         return 0.0
     return float(torch.log(torch.exp(-t * torch.pdist(points).square()).mean()))
-
-
-def koleo(features: Float[Tensor, "n f"]) -> float:
-    """-mean ln of the distance to the nearest other feature on the sphere (Sablayrolles et al.
-
-    2019, as in DINOv2); low is spread.
-    """
-    points = _on_sphere(features)
-    if len(points) < 2:
-        return 0.0
-    similarity = points @ points.T
-    nearest = similarity.fill_diagonal_(-2.0).argmax(dim=1)
-    distance = (points - points[nearest] + KOLEO_EPSILON).norm(dim=1)
-    return float(-(distance + KOLEO_EPSILON).log().mean())
 
 
 def root_mean_square(features: Float[Tensor, "n f"]) -> float:

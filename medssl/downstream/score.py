@@ -148,7 +148,7 @@ def region_energies(
     with RegionLoader(plan, workers=0, first_step=0) as loader, torch.random.fork_rng(devices=[]):
         for step, batch in zip(range(math.ceil(total / size)), loader, strict=False):
             torch.manual_seed(SEED + step)  # tasks may draw from torch
-            region = Region.from_batch(batch, device=device, seed=SEED)
+            region = Region(batch, device=device, seed=SEED)
             with torch.no_grad():
                 found = _judged(task(task.views(region)))
             # The last batch reaches into the next round of the scans.

@@ -66,7 +66,7 @@ def train(training: Training, *, fabric: Fabric, run: Run, progress: Progress, r
             started = time.perf_counter()
             batch = next(batches)
             metrics.waited(time.perf_counter() - started)
-            region = Region.from_batch(batch, device=fabric.device, seed=settings.seed)
+            region = Region(batch, device=fabric.device, seed=settings.seed)
             seed_step(settings.seed, step, fabric.global_rank)
             with torch.no_grad():
                 views = trainee.views(region)

@@ -10,7 +10,7 @@ from medssl.config import ProbeConfig
 from medssl.diagnostics.probe import probe_both_halves
 from medssl.errors import ConfigError, DataError
 from medssl.loading.crops import Crop
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import PretextTask
 from medssl.shapes import Shape3D
@@ -69,8 +69,7 @@ class OnlineProbe:
     def _patches(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Images, labels, and which are of the second half of the scans."""
         if self._fixed is None:
-            with RegionLoader(self._plan, workers=0, first_step=0, with_labels=True) as loader:
-                region = Region.from_batch(next(iter(loader)), device=device, seed=self._seed)
+            region = Region(batch_at(self._plan, with_labels=True), device=device, seed=self._seed)
             later = {scan.scan_id for scan in self.scans[len(self.scans) // 2 :]}
             second = torch.tensor([scan in later for scan in region.scan_ids], device=device)
             self._fixed = region.crop("patch"), region.label("patch"), second

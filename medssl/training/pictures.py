@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import batch_at
 from medssl.randomness import generator
 from medssl.runs.pictures import contact_sheet
 from medssl.runs.run import Run
@@ -32,8 +32,7 @@ def draw_pictures(training: Training, run: Run, *, step: int, fabric: Fabric) ->
     """
     module, seed = training.module, training.loop.seed
     trainee = cast("Trainee", module)
-    with RegionLoader(training.plan, workers=0, first_step=0, with_labels=training.with_labels) as loader:
-        region = Region.from_batch(next(iter(loader)), device=fabric.device, seed=seed)
+    region = Region(batch_at(training.plan, with_labels=training.with_labels), device=fabric.device, seed=seed)
     was_training, rng = module.training, torch.get_rng_state()
     torch.manual_seed(int(generator(seed, 0, "torch/0").integers(2**62)))
     module.eval()

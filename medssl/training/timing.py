@@ -94,7 +94,7 @@ def time_steps(
             with watch.part("wait"):
                 batch = next(batches)
             with watch.part("copy"):
-                region = Region.from_batch(batch, device=device, seed=plan.seed)
+                region = Region(batch, device=device, seed=plan.seed)
             seed_step(plan.seed, step, 0)
             with watch.part("views"), torch.no_grad():
                 views = task.views(region) if task else {name: region.crop(name) for name in region.crop_names}

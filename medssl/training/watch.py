@@ -12,7 +12,7 @@ from medssl.diagnostics.selection import Candidate, Choice, choose_checkpoint
 from medssl.diagnostics.verdict import Verdict
 from medssl.encoders.weights import load_encoder, save_encoder
 from medssl.loading.crops import Crop
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import PretextTask, Step
 from medssl.runs.run import Run
@@ -129,8 +129,7 @@ class CollapseWatch:
 
     def _fixed_images(self, device: torch.device) -> Tensor:
         if self._images is None:
-            with RegionLoader(self._plan, workers=0, first_step=0) as loader:
-                region = Region.from_batch(next(iter(loader)), device=device, seed=self._seed)
+            region = Region(batch_at(self._plan), device=device, seed=self._seed)
             again = IntensityChain(STRENGTH)(region.crop("again"), region.random, "again")
             self._images = torch.stack([region.crop("patch"), again], dim=1).flatten(0, 1)  # (scans * VIEWS, ...)
         return self._images

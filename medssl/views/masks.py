@@ -9,7 +9,6 @@ from torch import Tensor
 from medssl.errors import ConfigError
 from medssl.randomness import SampleRandom
 from medssl.shapes import Shape3D
-from medssl.views.on_device import on_device
 
 
 def block_mask(
@@ -24,32 +23,6 @@ def block_mask(
     cells = (math.ceil(shape[0] / block[0]), math.ceil(shape[1] / block[1]), math.ceil(shape[2] / block[2]))
     hidden = token_mask(random, name, tokens=math.prod(cells), ratio=ratio)
     return blocks_to_voxels(hidden.view(-1, *cells), shape=shape, block=block)
-
-
-def cube_mask(
-    random: SampleRandom, name: str, *, shape: Shape3D, count: int, edge: tuple[int, int]
-) -> Bool[Tensor, "b 1 d h w"]:
-    """(B, 1, *shape), true = hidden: `count` cuboids per sample, anywhere in the patch, that may overlap.
-
-    edge: shortest and longest edge in voxels, drawn for each axis of each cuboid alike and independently. Raises
-    ConfigError for edges that do not fit the shape.
-    """
-    if not 1 <= edge[0] <= edge[1] <= min(shape):
-        raise ConfigError(
-            f"mask edges {edge} do not fit a patch of {shape} (D, H, W). Give (shortest, longest) in voxels."
-        )
-    lengths = (edge[0] + random.uniform(f"{name}/edges", 0.0, 1.0, (count, 3)) * (edge[1] - edge[0] + 1)).floor()
-    room = on_device(shape, random.device) - lengths + 1
-    starts = (random.uniform(f"{name}/starts", 0.0, 1.0, (count, 3)) * room).floor()
-    lines = []
-    for axis, length in enumerate(shape):
-        index = torch.arange(length, device=random.device)
-        first = starts[:, :, axis, None]
-        lines.append((index >= first) & (index < first + lengths[:, :, axis, None]))  # (B, count, length)
-    hidden = torch.zeros((len(random.numbers), *shape), dtype=torch.bool, device=random.device)
-    for d, h, w in zip(*(line.unbind(dim=1) for line in lines), strict=True):
-        hidden |= d[:, :, None, None] & h[:, None, :, None] & w[:, None, None, :]
-    return hidden[:, None]
 
 
 def token_mask(random: SampleRandom, name: str, *, tokens: int, ratio: float) -> Bool[Tensor, "b n"]:

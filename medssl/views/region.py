@@ -31,11 +31,6 @@ class Region:
         self.random = SampleRandom(seed, batch.numbers, device)
         self.spacing_mm = batch.spacing_mm.to(device, non_blocking=True)
 
-    @classmethod
-    def from_batch(cls, batch: RegionBatch, *, device: torch.device, seed: int) -> "Region":
-        """The batch on `device`; the host does not wait for a copy that was sent ahead."""
-        return cls(batch, device=device, seed=seed)
-
     def crop(self, name: str) -> Float[Tensor, "b c d h w"]:
         """(B, C, D, H, W) float32, normalised, ready for a network; memory of its own, free to be written to."""
         return self._cut(name, self._image, self._pad_value, mode="bilinear")

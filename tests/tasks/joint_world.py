@@ -7,7 +7,7 @@ from small_world import SmallEncoder, phantoms
 from torch import Tensor
 
 from medssl.geometry import Volume, to_array_axes
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
@@ -89,8 +89,7 @@ def store_phantoms(folder: Path, count: int) -> list[StoredVolume]:
 def region(task, scans: list[StoredVolume], *, step: int = 0, seed: int = 3) -> Region:
     """One sample of every scan, as training would read it at `step`."""
     plan = BatchPlan(scans, task.crops(PATCH), batch_size=len(scans), seed=seed)
-    with RegionLoader(plan, workers=0, first_step=step) as loader:
-        return Region.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=seed)
+    return Region(batch_at(plan, step), device=torch.device("cpu"), seed=seed)
 
 
 def in_double(views: dict[str, Tensor]) -> dict[str, Tensor]:

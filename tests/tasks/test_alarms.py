@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from medssl.diagnostics.monitor import CollapseMonitor
 from medssl.diagnostics.verdict import Verdict
 from medssl.loading.crops import Crop
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.plugins import list_tasks, load_task, task_config
 from medssl.pretext.task import PretextTask
@@ -208,8 +208,7 @@ def task_of(case: str, settings: dict[str, Any]) -> PretextTask:
 def region_of(crops: Mapping[str, Crop], scans: list[StoredVolume], *, step: int = 0) -> Region:
     """One sample of every scan, as training would read it at `step`."""
     plan = BatchPlan(scans, crops, batch_size=len(scans), seed=3)
-    with RegionLoader(plan, workers=0, first_step=step) as loader:
-        return Region.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=3)
+    return Region(batch_at(plan, step), device=torch.device("cpu"), seed=3)
 
 
 def verdicts(task: PretextTask, scans: list[StoredVolume], *, lr: float) -> list[Verdict]:

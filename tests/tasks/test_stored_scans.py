@@ -6,7 +6,7 @@ import torch
 from stored_scans import noise, store_scan
 
 from medssl.encoders.build import build_encoder, describe
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.plugins import load_task, task_config
 from medssl.views.region import Region
@@ -49,8 +49,7 @@ def test_a_task_learns_from_stored_scans_with_the_default_encoder(scans, name, s
     cls = load_task(name).cls
     task = cls(encoder(spacing_mm), task_config(cls, TASKS[name]))
     plan = BatchPlan(scans, task.crops(PATCH), batch_size=2, seed=0)
-    with RegionLoader(plan, workers=0, first_step=0) as loader:
-        region = Region.from_batch(next(iter(loader)), device=torch.device("cpu"), seed=0)
+    region = Region(batch_at(plan), device=torch.device("cpu"), seed=0)
     with torch.no_grad():
         views = task.views(region)
     step = task(views)

@@ -61,19 +61,6 @@ def test_one_sample_is_what_monai_makes_of_it(monai, images):
     assert np.allclose(out.numpy(), np.clip((images.numpy() - 0.2) / 0.6, 0, 1), atol=1e-6)
 
 
-def test_dictionaries_move_images_and_labels_alike(monai, images):
-    labels = (images > 0.5).float()
-    flip = monai.Compose(
-        [
-            monai.RandFlipd(["image", "label"], prob=0.5, spatial_axis=2),
-            monai.RandRotate90d(["image", "label"], prob=0.0),
-        ]
-    )
-    out = PerSample(flip).on_dict({"image": images, "label": labels}, random(0, 1, 2), "view")
-    assert torch.equal((out["image"] > 0.5).float(), out["label"])
-    assert not torch.equal(out["image"], images)
-
-
 def test_samples_of_different_shapes_are_an_error(monai, images):
     with pytest.raises(PluginError, match="RandSpatialCrop made samples of different shapes"):
         PerSample(monai.RandSpatialCrop((2, 2, 2), random_size=True))(images, random(0, 1, 2), "view")

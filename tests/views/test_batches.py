@@ -15,12 +15,12 @@ from torch.overrides import TorchFunctionMode
 
 from medssl.errors import ConfigError
 from medssl.loading.crops import Crop
-from medssl.loading.loader import RegionLoader
+from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.randomness import SampleRandom
 from medssl.views import transforms as ours
 from medssl.views.intensity import IntensityChain
-from medssl.views.masks import block_mask, cube_mask
+from medssl.views.masks import block_mask
 from medssl.views.region import Region
 
 CPU = torch.device("cpu")
@@ -171,12 +171,11 @@ def region_of(folder: Path, device: torch.device) -> Region:
     scans = [store_scan(folder, f"s{i}", noise((30, 28, 26), i)) for i in range(3)]
     crops = {"patch": Crop(size=(16, 14, 12), rotation_deg=(20.0, 20.0, 20.0), probability=0.5)}
     plan = BatchPlan(scans, crops, batch_size=8, seed=0)
-    with RegionLoader(plan, workers=0, first_step=0) as loader:
-        return Region.from_batch(next(iter(loader)), device=device, seed=0)
+    return Region(batch_at(plan), device=device, seed=0)
 
 
 def chain_of(region: Region) -> torch.Tensor:
-    hidden = cube_mask(region.random, "m", shape=(16, 14, 12), count=2, edge=(3, 5))
+    hidden = block_mask(region.random, "m", shape=(16, 14, 12), block=(4, 4, 4), ratio=0.5)
     return IntensityChain(2.0)(region.crop("patch"), region.random, "view") * hidden
 
 

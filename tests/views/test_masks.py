@@ -4,7 +4,7 @@ import torch
 
 from medssl.errors import ConfigError
 from medssl.randomness import SampleRandom
-from medssl.views.masks import block_mask, cube_mask, token_mask
+from medssl.views.masks import block_mask, token_mask
 
 CPU = torch.device("cpu")
 
@@ -50,26 +50,3 @@ def test_every_block_is_hidden_as_often_as_any_other():
 def test_a_ratio_that_is_no_share_is_refused(ratio):
     with pytest.raises(ConfigError, match="mask ratio"):
         token_mask(random(0), "m", tokens=8, ratio=ratio)
-
-
-def test_cubes_are_cuboids_inside_the_patch_with_edges_of_the_asked_length():
-    seen = set()
-    for n in range(60):
-        mask = cube_mask(random(n), "m", shape=(9, 10, 14), count=1, edge=(2, 4))[0, 0].numpy()
-        sizes = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-        assert mask.sum() == np.prod([len(s) for s in sizes])
-        assert all(len(s) == s[-1] - s[0] + 1 for s in sizes)
-        seen.update(len(s) for s in sizes)
-    assert seen == {2, 3, 4}
-
-
-def test_cubes_add_up_and_are_the_same_in_any_batch():
-    many = cube_mask(random(3, 4), "m", shape=(12, 12, 12), count=5, edge=(3, 3))
-    assert torch.equal(many[1], cube_mask(random(4), "m", shape=(12, 12, 12), count=5, edge=(3, 3))[0])
-    assert 27 <= int(many[0].sum()) <= 5 * 27
-
-
-@pytest.mark.parametrize("edge", [(0, 3), (4, 3), (3, 13)])
-def test_cubes_that_do_not_fit_are_refused(edge):
-    with pytest.raises(ConfigError, match="mask edges"):
-        cube_mask(random(0), "m", shape=(12, 12, 12), count=1, edge=edge)

@@ -28,7 +28,7 @@ def scans(tmp_path_factory):
 def regions(scans, crops, *, batch_size=5, count=3, seed=11):
     plan = BatchPlan(scans, crops, batch_size=batch_size, seed=seed)
     with RegionLoader(plan, workers=0, first_step=0, with_labels=True) as loader:
-        return [(b, Region.from_batch(b, device=CPU, seed=seed)) for b, _ in zip(loader, range(count), strict=False)]
+        return [(b, Region(b, device=CPU, seed=seed)) for b, _ in zip(loader, range(count), strict=False)]
 
 
 def naive(scan, matrix: np.ndarray, size, *, order: int, label: bool = False) -> np.ndarray:

@@ -27,11 +27,11 @@ from medssl.archive.plan.labels import label_objects, name_table
 from medssl.archive.plan.rows import duplicates, scan_rows
 from medssl.archive.privacy.pseudonyms import Pseudonyms
 from medssl.archive.series.assemble import Rules
-from medssl.archive.sources.walk import Stamp
+from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.manifest import write_manifest
 
 SLICES, SERIES_PER_STUDY, STUDIES_PER_PATIENT = 20, 2, 3
-PARCEL_FILES = 64
+BATCH_FILES = 64
 ROOT = Path("/archive")
 
 
@@ -56,13 +56,13 @@ def synthetic(number: int) -> IndexedFile:
     )  # fmt: skip
     path = ROOT / f"{number // 5000:05d}" / f"IM{number:08d}"
     key = f"dicom:{record.study}/{record.series}"
-    return IndexedFile(path, ROOT, Stamp(526_000, number), "dicom", None, "", key, record_json(record))
+    return IndexedFile(path, ROOT, FileStamp(526_000, number), "dicom", None, "", key, record_json(record))
 
 
 def fill(index: Index, n_records: int) -> None:
     """Every record, as the workers of ingest hand them over."""
-    for start in range(0, n_records, PARCEL_FILES):
-        index.put_files([synthetic(number) for number in range(start, min(start + PARCEL_FILES, n_records))])
+    for start in range(0, n_records, BATCH_FILES):
+        index.put_files([synthetic(number) for number in range(start, min(start + BATCH_FILES, n_records))])
 
 
 def plan(index: Index, pseudonyms: Pseudonyms) -> None:

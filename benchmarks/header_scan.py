@@ -27,7 +27,7 @@ from medssl.archive.dicom.pixels import PixelFormat, read_frames
 from medssl.archive.dicom.record import parse_record
 from medssl.archive.limits import Limits
 from medssl.archive.scan.recognise import scan_file
-from medssl.archive.sources.walk import Stamp, walk
+from medssl.archive.sources.walk import FileStamp, walk
 from medssl.ingestion.ingest import ingest
 from medssl.ingestion.settings import IngestSettings
 
@@ -85,19 +85,19 @@ def cpu_seconds(*contestants: Callable[[], object]) -> list[float]:
     return [statistics.median(own) for own in times]
 
 
-def scan_all(files: list[tuple[Path, Stamp]], root: Path) -> None:
+def scan_all(files: list[tuple[Path, FileStamp]], root: Path) -> None:
     for path, stamp in files:
         scan_file(path, root, stamp, limits=Limits())
 
 
-def pydicom_all(files: list[tuple[Path, Stamp]]) -> None:
+def pydicom_all(files: list[tuple[Path, FileStamp]]) -> None:
     for path, _ in files:
         ds = pydicom.dcmread(path, specific_tags=KEYWORDS, stop_before_pixels=True)
         for keyword in KEYWORDS:
             ds.get(keyword)
 
 
-def headers(root: Path, files: list[tuple[Path, Stamp]]) -> dict[str, object]:
+def headers(root: Path, files: list[tuple[Path, FileStamp]]) -> dict[str, object]:
     own_s, pydicom_s = cpu_seconds(lambda: scan_all(files, root), lambda: pydicom_all(files))
     facts: dict[str, object] = {
         "files": len(files),
@@ -120,7 +120,7 @@ def dcm2niix_cpu_seconds(program: str, root: Path) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def slices(root: Path, files: list[tuple[Path, Stamp]]) -> dict[str, object]:
+def slices(root: Path, files: list[tuple[Path, FileStamp]]) -> dict[str, object]:
     native = []
     for path, stamp in files:
         record = parse_record(scan_file(path, root, stamp, limits=Limits()).record or "")
@@ -154,7 +154,7 @@ def slices(root: Path, files: list[tuple[Path, Stamp]]) -> dict[str, object]:
     }
 
 
-def second_run(files: list[tuple[Path, Stamp]], copies: int) -> dict[str, object]:
+def second_run(files: list[tuple[Path, FileStamp]], copies: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source")
         for number in range(copies):

@@ -13,7 +13,7 @@ class Limits(BaseModel):
     header_bytes: int = Field(default=2**20, gt=0, description="bytes read for the header of a single-frame file")
     frames_header_bytes: int = Field(default=2**26, gt=0, description="bytes read for the header of a multi-frame file")
     scan_seconds: float = Field(default=300.0, gt=0, description="seconds for loading and storing one scan")
-    header_seconds: float = Field(default=60.0, gt=0, description="seconds for a parcel of 64 headers")
+    header_seconds: float = Field(default=60.0, gt=0, description="seconds for reading 64 headers")
     container_seconds: float = Field(
         default=1800.0,
         gt=0,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from medssl.archive.index.load_plan import without_labels
 from medssl.archive.index.outcome import Outcome
 from medssl.archive.rejection import Rejected
-from medssl.archive.workers.local import Done, Workers
+from medssl.archive.workers.local import TaskResult, Workers
 from medssl.cohort.reasons import Flag, Reason
 
 
@@ -47,7 +47,7 @@ def attempts(
         yield done.task, _label_lost(_outcome(done))
 
 
-def _outcome(done: Done[T, Outcome]) -> Outcome:
+def _outcome(done: TaskResult[T, Outcome]) -> Outcome:
     return done.result or Outcome.of(done.failure or Rejected(Reason.DECODER_CRASH, "no answer"))
 
 

@@ -30,7 +30,7 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 @pytest.fixture
 def exported(tmp_path, monkeypatch):
     """Two series in a folder, and their closed forms."""
-    monkeypatch.setattr(network, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(network, "RETRY_PAUSES_S", (0.0, 0.0))
     series = [Series(random_voxels((20, 16, 6))), Series(random_voxels((18, 24, 7), seed=1), patient="P-2002")]
     for number, one in enumerate(series):
         one.write(tmp_path / "2020" / f"p{number}")

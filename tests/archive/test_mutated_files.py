@@ -25,7 +25,7 @@ from medssl.archive.privacy.pseudonyms import Pseudonyms
 from medssl.archive.rejection import Rejected
 from medssl.archive.scan.recognise import scan_file
 from medssl.archive.series.assemble import Rules
-from medssl.archive.sources.walk import Stamp
+from medssl.archive.sources.walk import FileStamp
 from medssl.archive.voxels.scan import load_planned_scan
 
 COUNT = int(os.environ.get("MEDSSL_MUTATIONS", "160"))
@@ -62,7 +62,7 @@ def mutated(data: bytes, draw: np.random.Generator) -> bytes:
 def verdict(path: Path, data: bytes) -> str:
     """The file through all three layers; anything but a verdict propagates and fails the test."""
     path.write_bytes(data)
-    stamp = Stamp(len(data), path.stat().st_mtime_ns)
+    stamp = FileStamp(len(data), path.stat().st_mtime_ns)
     file = scan_file(path, path.parent, stamp, limits=LIMITS)
     if file.reason is not None:
         assert rejected_file_row(file, KEY).reason == file.reason

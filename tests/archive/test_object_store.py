@@ -21,7 +21,7 @@ def stored(tmp_path, monkeypatch):
     """Two series in a folder and in memory://archive/2020, and their closed forms. Slices are of 10 KB and more."""
     monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
-    monkeypatch.setattr(network, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(network, "RETRY_PAUSES_S", (0.0, 0.0))
     series = [Series(random_voxels((80, 64, 6))), Series(random_voxels((72, 96, 7), seed=1), patient="P-2002")]
     for number, one in enumerate(series):
         one.write(tmp_path / "2020" / f"p{number}")
@@ -74,17 +74,17 @@ def test_an_object_that_changed_is_read_again_and_one_that_vanished_keeps_its_sc
 
 
 def test_an_object_that_changes_between_header_and_pixels_is_in_flux(tmp_path, run_ingest, stored, monkeypatch):
-    from medssl.archive.voxels.local_copies import at_hand
-    from medssl.ingestion import one_scan as load
+    from medssl.archive.voxels import scan as load
+    from medssl.archive.voxels.local_copies import local_copies
 
     store = fsspec.filesystem("memory")
     name = sorted(store.ls("/archive/2020/p0", detail=False))[0]
 
     def changed_first(source, *, limits):
         store.pipe_file(name, b"\0" * 20_000)
-        return at_hand(source, limits=limits)
+        return local_copies(source, limits=limits)
 
-    monkeypatch.setattr(load, "at_hand", changed_first)
+    monkeypatch.setattr(load, "local_copies", changed_first)
     report = run_ingest(remote("memory://archive/2020"))
     assert (report.n_scans, report.reasons["IN_FLUX"]) == (1, 1)
 

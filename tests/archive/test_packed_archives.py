@@ -232,7 +232,7 @@ def test_an_archive_within_an_archive_and_other_methods_are_not_read(tmp_path, r
 @pytest.mark.parametrize("kind", ["zip", "gztar", "bztar", "single gz"])
 def test_a_bomb_is_refused_before_it_unpacks(tmp_path, run_ingest, monkeypatch, kind):
     for module in (members, zip_source):
-        monkeypatch.setattr(module, "HARMLESS_BYTES", 1 << 20)
+        monkeypatch.setattr(module, "MIN_BOMB_BYTES", 1 << 20)
     (tmp_path / "zeros").mkdir()
     (tmp_path / "zeros" / "x").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * (40 << 20))
     pack(kind, tmp_path / "zeros", tmp_path / "packed")

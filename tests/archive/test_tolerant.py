@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian
 from written_dicom import Series, random_voxels
 
 from medssl.archive.scan.recognise import scan_file
-from medssl.archive.sources.walk import Stamp
+from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Flag, Reason
 
 # What stands before the patient id of every file, and what is put there.
@@ -40,7 +40,7 @@ def broken(path: Path, element: bytes, before: bytes = PATIENT) -> None:
 
 def verdict(path: Path):
     facts = path.stat()
-    return scan_file(path, path.parent, Stamp(facts.st_size, facts.st_mtime_ns), limits=LIMITS)
+    return scan_file(path, path.parent, FileStamp(facts.st_size, facts.st_mtime_ns), limits=LIMITS)
 
 
 @pytest.mark.parametrize("element", BROKEN.values(), ids=BROKEN.keys())

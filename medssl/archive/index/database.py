@@ -15,7 +15,7 @@ from pathlib import Path
 from medssl.archive.index.entries import IndexedFile, IndexedScan, carried, kept_text
 from medssl.archive.index.path_text import path_text, text_path
 from medssl.archive.index.schema import BY_STUDY, COPIES, SCHEMA
-from medssl.archive.sources.walk import Stamp
+from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
 from medssl.errors import DataError
 
@@ -32,14 +32,14 @@ class Index:
 
     # Files
 
-    def known(self, folder: Path) -> dict[str, tuple[Stamp, str | None]]:
+    def known(self, folder: Path) -> dict[str, tuple[FileStamp, str | None]]:
         """Files of one folder that an earlier run saw: stamp and reason by name. Vanished ones are not among them."""
         rows = self._db.execute(
             "SELECT name, size, mtime_ns, reason FROM files JOIN folders ON folder = folders.id "
             "WHERE path = ? AND NOT vanished",
             (path_text(folder),),
         )
-        return {text_path(name).name: (Stamp(size, mtime_ns), reason) for name, size, mtime_ns, reason in rows}
+        return {text_path(name).name: (FileStamp(size, mtime_ns), reason) for name, size, mtime_ns, reason in rows}
 
     def put_files(self, files: Iterable[IndexedFile]) -> None:
         """Insert or replace files, and mark the series they belong to, now or before, as dirty; one transaction."""
@@ -137,7 +137,9 @@ class Index:
         for path, root, name, size, mtime_ns, kind, reason, detail, series, record in rows:
             code = Reason(reason) if reason else None
             place = Path(text_path(path), text_path(name))
-            yield IndexedFile(place, text_path(root), Stamp(size, mtime_ns), kind, code, detail or "", series, record)
+            yield IndexedFile(
+                place, text_path(root), FileStamp(size, mtime_ns), kind, code, detail or "", series, record
+            )
 
     def _folder(self, path: Path, root: Path) -> int:
         text = path_text(path)

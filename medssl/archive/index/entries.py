@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from medssl.archive.index.path_text import path_text
-from medssl.archive.sources.walk import Stamp
+from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
 
 
@@ -15,7 +15,7 @@ class IndexedFile:
 
     path: Path
     root: Path
-    stamp: Stamp
+    stamp: FileStamp
     kind: str
     reason: Reason | None
     detail: str

@@ -8,7 +8,7 @@ from typing import Any
 
 from medssl.archive.dicom.pixels import PixelFormat
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources.walk import Stamp
+from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
 
 
@@ -21,7 +21,7 @@ class StampedFile:
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path, stamp: Stamp) -> "StampedFile":
+    def of(cls, path: Path, stamp: FileStamp) -> "StampedFile":
         """A file with its stamp."""
         return cls(os.fspath(path), stamp.size, stamp.mtime_ns)
 

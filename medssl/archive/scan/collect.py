@@ -9,13 +9,13 @@ from medssl.archive.index.entries import IndexedFile
 from medssl.archive.index.missing import forget_below
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.scan.recognise import Parcel, left_out, scan_parcel
-from medssl.archive.sources.open import source_of
-from medssl.archive.sources.walk import Folder, Stamp, is_remote, walk
-from medssl.archive.workers.local import Done, Workers
+from medssl.archive.scan.recognise import FileBatch, left_out, read_headers
+from medssl.archive.sources.open import open_source
+from medssl.archive.sources.walk import FileStamp, Folder, is_remote, walk
+from medssl.archive.workers.local import TaskResult, Workers
 from medssl.cohort.reasons import Reason
 
-PARCEL_FILES = 64
+BATCH_FILES = 64
 
 
 def collect(
@@ -34,11 +34,11 @@ def collect(
     """
     met = 0
 
-    def parcels(roots: Sequence[Path]) -> Iterator[Parcel]:
+    def batches(roots: Sequence[Path]) -> Iterator[FileBatch]:
         nonlocal met
         for root in roots:
             home = root.parent if root.is_file() else root
-            pending: list[tuple[Path, Stamp]] = []
+            pending: list[tuple[Path, FileStamp]] = []
             listed: set[Path] = set()
             readable = True
             for folder in _folders(root, follow_symlinks, without, limits):
@@ -50,11 +50,11 @@ def collect(
                 index.put_files(refused(folder, home))
                 fresh = to_read(folder, index, whole=not root.is_file())
                 pending += [(folder.path / name, folder.files[name]) for name in fresh]
-                while len(pending) >= PARCEL_FILES:
-                    yield Parcel(home, tuple(pending[:PARCEL_FILES]), limits)
-                    pending = pending[PARCEL_FILES:]
+                while len(pending) >= BATCH_FILES:
+                    yield FileBatch(home, tuple(pending[:BATCH_FILES]), limits)
+                    pending = pending[BATCH_FILES:]
             if pending:
-                yield Parcel(home, tuple(pending), limits)
+                yield FileBatch(home, tuple(pending), limits)
             if not root.is_file():
                 index.mark_vanished(root.parent, [root.name] if readable else [])
                 forget_below(index, root, listed)
@@ -63,7 +63,7 @@ def collect(
     far = [root for root in roots if is_remote(root)]
     near = [root for root in roots if not is_remote(root)]
     for group, timeout_s in ((near, limits.header_seconds), (far, limits.container_seconds)):
-        for count in read_headers(parcels(group), index, workers, timeout_s=timeout_s):
+        for count in index_headers(batches(group), index, workers, timeout_s=timeout_s):
             read += count
             seen(met, read)
     seen(met, read)
@@ -75,14 +75,14 @@ def _folders(root: Path, follow_symlinks: bool, without: Path | None, limits: Li
     if not is_remote(root):
         yield from walk(root, follow_symlinks=follow_symlinks, without=without)
         return
-    with source_of(root, limits) as source:
+    with open_source(root, limits) as source:
         yield from source.folders()
 
 
-def read_headers(parcels: Iterable[Parcel], index: Index, workers: Workers, *, timeout_s: float) -> Iterator[int]:
+def index_headers(batches: Iterable[FileBatch], index: Index, workers: Workers, *, timeout_s: float) -> Iterator[int]:
     """Headers of the parcels' files into the index, as they come; how many there were each time."""
-    for done in workers.run(scan_parcel, parcels, timeout_s=timeout_s):
-        files = done.result if done.result is not None else _one_by_one(done, workers, timeout_s)
+    for done in workers.run(read_headers, batches, timeout_s=timeout_s):
+        files = done.result if done.result is not None else _files_one_by_one(done, workers, timeout_s)
         index.put_files(files)
         yield len(files)
 
@@ -113,7 +113,7 @@ def _leaving(folder: Folder, index: Index, home: Path) -> list[IndexedFile]:
     known = index.known(folder.path)
     detail = "the link leads out of its source"
     return [
-        IndexedFile(folder.path / name, home, Stamp(0, 0), "other", Reason.SYMLINK_OUTSIDE_ROOT, detail, None, None)
+        IndexedFile(folder.path / name, home, FileStamp(0, 0), "other", Reason.SYMLINK_OUTSIDE_ROOT, detail, None, None)
         for name in folder.leaving
         if name not in known
     ]
@@ -123,21 +123,23 @@ def refused(folder: Folder, home: Path) -> list[IndexedFile]:
     """Files that the listing alone tells to be left out, and the folder itself where it cannot be listed. That one is a
     name in the folder above, whose next listing forgets it.
     """
-    found = [left_out(folder.path / name, home, Stamp(0, 0), why) for name, why in folder.refused.items()]
+    found = [left_out(folder.path / name, home, FileStamp(0, 0), why) for name, why in folder.refused.items()]
     if folder.problem is not None:
-        found.append(replace(left_out(folder.path, home, Stamp(0, 0), folder.problem), kind="folder"))
+        found.append(replace(left_out(folder.path, home, FileStamp(0, 0), folder.problem), kind="folder"))
     return found
 
 
-def _one_by_one(done: Done[Parcel, list[IndexedFile]], workers: Workers, timeout_s: float) -> list[IndexedFile]:
+def _files_one_by_one(
+    done: TaskResult[FileBatch, list[IndexedFile]], workers: Workers, timeout_s: float
+) -> list[IndexedFile]:
     """A parcel whose worker died, file by file, so that only the culprit is left out."""
-    parcel, found = done.task, []
-    singles = (Parcel(parcel.root, (file,), parcel.limits) for file in parcel.files)
-    for single in workers.run(scan_parcel, singles, timeout_s=timeout_s):
+    batch, found = done.task, []
+    singles = (FileBatch(batch.root, (file,), batch.limits) for file in batch.files)
+    for single in workers.run(read_headers, singles, timeout_s=timeout_s):
         if single.result is not None:
             found += single.result
             continue
         path, stamp = single.task.files[0]
         failure = single.failure or Rejected(Reason.SCAN_CRASH, "no answer")
-        found.append(IndexedFile(path, parcel.root, stamp, "other", Reason.SCAN_CRASH, failure.detail, None, None))
+        found.append(IndexedFile(path, batch.root, stamp, "other", Reason.SCAN_CRASH, failure.detail, None, None))
     return found

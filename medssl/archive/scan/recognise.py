@@ -17,9 +17,9 @@ from medssl.archive.index.entries import IndexedFile, series_key
 from medssl.archive.limits import Limits
 from medssl.archive.nifti.read import HEADER_BYTES, is_nifti, parse_header
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources.open import source_of
-from medssl.archive.sources.source import UNTOLD_BYTES, Start, is_plain, tells_no_size
-from medssl.archive.sources.walk import Stamp
+from medssl.archive.sources.open import open_source
+from medssl.archive.sources.source import UNKNOWN_BYTES, HeadReader, has_no_size, is_plain
+from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
 
 _GZIP = b"\x1f\x8b\x08"
@@ -30,30 +30,30 @@ _NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
 
 
 @dataclass(frozen=True)
-class Parcel:
+class FileBatch:
     """Files whose headers one worker reads in one go."""
 
     root: Path
-    files: tuple[tuple[Path, Stamp], ...]
+    files: tuple[tuple[Path, FileStamp], ...]
     limits: Limits
 
 
-def scan_parcel(parcel: Parcel) -> list[IndexedFile]:
+def read_headers(batch: FileBatch) -> list[IndexedFile]:
     """Header records of a parcel's files, which all lie in one source."""
-    if is_plain(parcel.files[0][0]):
-        return [scan_file(path, parcel.root, stamp, limits=parcel.limits) for path, stamp in parcel.files]
-    stamps = dict(parcel.files)
+    if is_plain(batch.files[0][0]):
+        return [scan_file(path, batch.root, stamp, limits=batch.limits) for path, stamp in batch.files]
+    stamps = dict(batch.files)
     try:
-        with source_of(parcel.files[0][0], parcel.limits) as source:
+        with open_source(batch.files[0][0], batch.limits) as source:
             return [
-                scan_content(path, parcel.root, stamps[path], read=read, limits=parcel.limits)
+                scan_content(path, batch.root, stamps[path], read=read, limits=batch.limits)
                 for path, read in source.starts(list(stamps))
             ]
     except Rejected as rejected:
-        return [left_out(path, parcel.root, stamp, rejected) for path, stamp in parcel.files]
+        return [left_out(path, batch.root, stamp, rejected) for path, stamp in batch.files]
 
 
-def scan_file(path: Path, root: Path, stamp: Stamp, *, limits: Limits) -> IndexedFile:
+def scan_file(path: Path, root: Path, stamp: FileStamp, *, limits: Limits) -> IndexedFile:
     """What one file of a folder is: its kind, its header as a record, or the reason why it is left out."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -69,12 +69,12 @@ def scan_file(path: Path, root: Path, stamp: Stamp, *, limits: Limits) -> Indexe
     return found
 
 
-def scan_content(path: Path, root: Path, stamp: Stamp, *, read: Start, limits: Limits) -> IndexedFile:
+def scan_content(path: Path, root: Path, stamp: FileStamp, *, read: HeadReader, limits: Limits) -> IndexedFile:
     """The same by the first bytes of a file, wherever it lies; `read(n)` gives its first n bytes."""
     if os.fspath(path).endswith("/dataset.json"):
         return IndexedFile(path, root, stamp, "dataset", None, "", None, None)
     try:
-        size = UNTOLD_BYTES if tells_no_size(path) else stamp.size
+        size = UNKNOWN_BYTES if has_no_size(path) else stamp.size
         if size == 0:
             raise Rejected(Reason.EMPTY_FILE, "the file has no bytes")
         kind, series, record = _recognised(path, read, size, limits)
@@ -83,7 +83,7 @@ def scan_content(path: Path, root: Path, stamp: Stamp, *, read: Start, limits: L
     return IndexedFile(path, root, stamp, kind, None, "", series, record)
 
 
-def left_out(path: Path, root: Path, stamp: Stamp, rejected: Rejected) -> IndexedFile:
+def left_out(path: Path, root: Path, stamp: FileStamp, rejected: Rejected) -> IndexedFile:
     """A file that is left out by itself."""
     kind = "nifti" if path.name.lower().endswith(_NIFTI_ENDINGS) else "other"
     if rejected.reason is Reason.CONTAINER:
@@ -93,7 +93,7 @@ def left_out(path: Path, root: Path, stamp: Stamp, rejected: Rejected) -> Indexe
     return IndexedFile(path, root, stamp, kind, rejected.reason, rejected.detail, None, None)
 
 
-def _recognised(path: Path, read: Start, size: int, limits: Limits) -> tuple[str, str, str]:
+def _recognised(path: Path, read: HeadReader, size: int, limits: Limits) -> tuple[str, str, str]:
     """(kind, key of the series, record) by the first bytes of a file, never by its name. Raises Rejected."""
     start = read(FIRST_BYTES)
     if start[128:132] == b"DICM":
@@ -122,7 +122,7 @@ def _gzipped(path: Path, content: bytes, limits: Limits) -> tuple[str, str, str]
     return _nifti(path, content, limits)
 
 
-def _unzipped(start: bytes, read: Start) -> bytes:
+def _unzipped(start: bytes, read: HeadReader) -> bytes:
     """The first bytes behind gunzip. Raises Rejected where the stream is damaged there."""
     try:
         content = zlib.decompressobj(wbits=31).decompress(start, FIRST_BYTES)
@@ -141,7 +141,7 @@ def _packed(start: bytes) -> str | None:
     return None if found == "zip" and start[30:].startswith(_NO_ARCHIVES) else found
 
 
-def _dicom(read: Start, start: bytes, size: int, limits: Limits) -> tuple[str, str, str]:
+def _dicom(read: HeadReader, start: bytes, size: int, limits: Limits) -> tuple[str, str, str]:
     try:
         dataset = read_dataset(read, start, size, limits)
     except Rejected as refused:

@@ -9,22 +9,22 @@ from medssl.archive.index.database import TRANSIENT_REASONS, Index
 from medssl.archive.index.entries import IndexedFile
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.scan.collect import read_headers, refused, to_read
-from medssl.archive.scan.recognise import Parcel
-from medssl.archive.sources.open import source_of
+from medssl.archive.scan.collect import index_headers, refused, to_read
+from medssl.archive.scan.recognise import FileBatch
+from medssl.archive.sources.open import open_source
 from medssl.archive.sources.source import MEMBER
-from medssl.archive.sources.walk import Folder, Stamp, is_remote
+from medssl.archive.sources.walk import FileStamp, Folder, is_remote
 from medssl.archive.workers.local import Workers
 from medssl.cohort.reasons import Reason
 
 # Archives whose members are read together; their lists are in memory.
-_TOGETHER = 64
+_CONTAINERS_AT_ONCE = 64
 # A compressed tar is read from its front for every parcel.
-_PARCEL_MEMBERS = 4096
+_BATCH_MEMBERS = 4096
 
 
 @dataclass(frozen=True)
-class Packed:
+class ContainerTask:
     """An archive that one worker lists."""
 
     file: IndexedFile
@@ -32,7 +32,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Listing:
+class ContainerListing:
     """Members of an archive by folder, and what is wrong with it as a whole."""
 
     folders: list[Folder]
@@ -48,29 +48,29 @@ def unpack(index: Index, workers: Workers, *, limits: Limits, seen: Callable[[in
     """
     waiting = [file for file in index.files(kind="container") if _to_open(file)]
     read = 0
-    for first in range(0, len(waiting), _TOGETHER):
-        tasks = [Packed(file, limits) for file in waiting[first : first + _TOGETHER]]
+    for first in range(0, len(waiting), _CONTAINERS_AT_ONCE):
+        tasks = [ContainerTask(file, limits) for file in waiting[first : first + _CONTAINERS_AT_ONCE]]
         listings = {}
         for done in workers.run(list_container, tasks, timeout_s=limits.container_seconds):
             failure = done.failure or Rejected(Reason.CONTAINER_BROKEN, "no answer")
-            listings[done.task.file.path] = (done.task.file, done.result or Listing([], failure))
-        parcels = itertools.chain.from_iterable(_parcels(*one, index, limits) for one in listings.values())
-        for count in read_headers(parcels, index, workers, timeout_s=limits.container_seconds):
+            listings[done.task.file.path] = (done.task.file, done.result or ContainerListing([], failure))
+        batches = itertools.chain.from_iterable(_batches(*one, index, limits) for one in listings.values())
+        for count in index_headers(batches, index, workers, timeout_s=limits.container_seconds):
             read += count
             seen(first, read)
         index.put_files(_opened(file, listing.problem) for file, listing in listings.values())
     seen(len(waiting), read)
 
 
-def list_container(task: Packed) -> Listing:
+def list_container(task: ContainerTask) -> ContainerListing:
     """The members of one archive. Runs in a worker process."""
     folders: list[Folder] = []
     try:
-        with source_of(_root(task.file.path), task.limits) as source:
+        with open_source(_root(task.file.path), task.limits) as source:
             folders.extend(source.folders())
     except Rejected as rejected:
-        return Listing(folders, rejected)
-    return Listing(folders, None)
+        return ContainerListing(folders, rejected)
+    return ContainerListing(folders, None)
 
 
 def _to_open(file: IndexedFile) -> bool:
@@ -81,16 +81,16 @@ def _root(archive: Path) -> Path:
     return Path(f"{archive}{MEMBER}")
 
 
-def _parcels(file: IndexedFile, listing: Listing, index: Index, limits: Limits) -> Iterator[Parcel]:
+def _batches(file: IndexedFile, listing: ContainerListing, index: Index, limits: Limits) -> Iterator[FileBatch]:
     """Members to read, and a word in the index on those that are gone or refused."""
-    fresh: list[tuple[Path, Stamp]] = []
+    fresh: list[tuple[Path, FileStamp]] = []
     for folder in listing.folders:
         fresh += [(folder.path / name, folder.files[name]) for name in to_read(folder, index, whole=True)]
         index.put_files(refused(folder, file.root))
     if listing.problem is None:
         _forget(index, file.path, [folder.path for folder in listing.folders])
-    for start in range(0, len(fresh), _PARCEL_MEMBERS):
-        yield Parcel(file.root, tuple(fresh[start : start + _PARCEL_MEMBERS]), limits)
+    for start in range(0, len(fresh), _BATCH_MEMBERS):
+        yield FileBatch(file.root, tuple(fresh[start : start + _BATCH_MEMBERS]), limits)
 
 
 def _forget(index: Index, archive: Path, listed: Iterable[Path]) -> None:

@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources.members import Forward
-from medssl.archive.sources.source import Source
+from medssl.archive.sources.members import ForwardReader
+from medssl.archive.sources.source import FileSource
 from medssl.cohort.reasons import Reason
 
 _TAR_MAGIC_AT = 257
 
 
-class _Lent(io.RawIOBase):
+class _BorrowedFile(io.RawIOBase):
     """A file that stays open when its reader is closed."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -34,7 +34,7 @@ class _Lent(io.RawIOBase):
 def _zstd(packed: BinaryIO) -> Any:
     import pyarrow as pa
 
-    return pa.CompressedInputStream(pa.PythonFile(_Lent(packed), "r"), "zstd")
+    return pa.CompressedInputStream(pa.PythonFile(_BorrowedFile(packed), "r"), "zstd")
 
 
 _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
@@ -46,7 +46,7 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
 
 
 @contextmanager
-def open_container(archive: Path, limits: Limits) -> Iterator[Source]:
+def open_container(archive: Path, limits: Limits) -> Iterator[FileSource]:
     """An archive as a source, whatever it is called. Raises Rejected."""
     from medssl.archive.sources.tar_container import SingleSource, TarSource
     from medssl.archive.sources.zip_container import ZipSource
@@ -57,12 +57,12 @@ def open_container(archive: Path, limits: Limits) -> Iterator[Source]:
         raise Rejected(Reason.IO_ERROR, f"the archive cannot be opened ({error.strerror})") from error
     with file:
 
-        def forward() -> Forward:
+        def forward() -> ForwardReader:
             file.seek(0)
             start = file.read(8)
             file.seek(0)
             opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
-            return Forward(file, opener(file) if opener else file, limits)
+            return ForwardReader(file, opener(file) if opener else file, limits)
 
         start = forward().read(_TAR_MAGIC_AT + 5)
         if start.startswith(b"PK"):

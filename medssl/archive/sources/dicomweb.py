@@ -17,9 +17,9 @@ from medssl.archive.dicom.json_header import NotTold, header_bytes
 from medssl.archive.dicom.uids import LABELS
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources.network import T, asked
-from medssl.archive.sources.source import Copy, Start, url_of
-from medssl.archive.sources.walk import Folder, Stamp
+from medssl.archive.sources.network import T, with_retries
+from medssl.archive.sources.source import FileContent, HeadReader, url_of
+from medssl.archive.sources.walk import FileStamp, Folder
 from medssl.cohort.reasons import Reason
 from medssl.errors import DataError, UsageError
 
@@ -75,24 +75,24 @@ class DicomWeb:
             for series in some:
                 place = f"studies/{study}/series/{series}/instances"
                 empty = False
-                yield Folder(Path(self._server, place), dict.fromkeys(self._search(place, _INSTANCE), Stamp(0, 0)))
+                yield Folder(Path(self._server, place), dict.fromkeys(self._search(place, _INSTANCE), FileStamp(0, 0)))
         if empty:
             raise DataError(f"{self._url} lists no series. Check the URL: it ends where /studies would follow.")
 
-    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Start]]:
+    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, HeadReader]]:
         """As `Source`: a header made of the metadata; the first bytes of the instance where that does not do."""
         for path in paths:
             yield path, self._start(path)
 
-    def copies(self, paths: Sequence[Path]) -> Iterator[Copy]:
+    def copies(self, paths: Sequence[Path]) -> Iterator[FileContent]:
         """As `Source`."""
         for path in paths:
             with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
                 self._ask(partial(self._retrieve, path, file, self._limits.copied_bytes))
                 file.seek(0)
-                yield Copy(path, Stamp(0, 0), iter(partial(file.read, _PIECE), b""))
+                yield FileContent(path, FileStamp(0, 0), iter(partial(file.read, _PIECE), b""))
 
-    def _start(self, path: Path) -> Start:
+    def _start(self, path: Path) -> HeadReader:
         made: bytes | None = None
 
         def read(count: int) -> bytes:
@@ -171,7 +171,7 @@ class DicomWeb:
             return self._client.get(f"{self._url}/studies?limit=1", headers=_JSON).raise_for_status()
 
         try:
-            return asked(call, alive=alive, server=self._url)
+            return with_retries(call, alive=alive, server=self._url)
         except Rejected as rejected:
             if not listing:
                 raise
@@ -217,17 +217,17 @@ def _token() -> dict[str, str]:
 _LONGEST_HEAD = 1 << 16
 
 
-def only_part(content_type: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
+def only_part(content_type: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The content of the first part. Raises ValueError when the answer holds none, or ends within it."""
     kind = content_type.lower()
     if kind.startswith("application/dicom") and "json" not in kind:
-        yield from pieces  # a single file, as some servers answer
+        yield from chunks  # a single file, as some servers answer
         return
     found = re.search(r'boundary="?([^";,]{1,200})"?', content_type, re.IGNORECASE)
     if not kind.startswith("multipart/related") or found is None:
         raise ValueError("the answer holds no DICOM file")
     end = b"\r\n--" + found[1].strip().encode()
-    stream = iter(pieces)
+    stream = iter(chunks)
     rest = _behind_head(stream, end)
     while (place := rest.find(end)) < 0:
         # The boundary may lie across two pieces.

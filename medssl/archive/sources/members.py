@@ -12,21 +12,23 @@ from typing import Any, BinaryIO
 
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources.source import inside
-from medssl.archive.sources.walk import Folder, Stamp
+from medssl.archive.sources.source import member_path
+from medssl.archive.sources.walk import FileStamp, Folder
 from medssl.cohort.reasons import Reason
 
 # A small archive of empty slices may well unpack to a thousand times its size, and harms nobody.
-HARMLESS_BYTES = 2**30
-PIECE = 1 << 20
+MIN_BOMB_BYTES = 2**30
+CHUNK_BYTES = 1 << 20
 
 
-def folders_of(archive: Path, members: Iterable[tuple[str, Stamp | Rejected]], limits: Limits) -> Iterator[Folder]:
+def member_folders(
+    archive: Path, members: Iterable[tuple[str, FileStamp | Rejected]], limits: Limits
+) -> Iterator[Folder]:
     """Members by folder. What `members` raises is raised behind the folders of those that came before."""
-    folders: dict[Path, tuple[dict[str, Stamp], dict[str, Rejected]]] = {}
+    folders: dict[Path, tuple[dict[str, FileStamp], dict[str, Rejected]]] = {}
     problem = None
     try:
-        for number, (place, found) in enumerate(placed(archive, members)):
+        for number, (place, found) in enumerate(with_paths(archive, members)):
             if number >= limits.container_members:
                 raise Rejected(Reason.CONTAINER_BOMB, f"more than {limits.container_members} members")
             files, refused = folders.setdefault(place.parent, ({}, {}))
@@ -43,12 +45,14 @@ def folders_of(archive: Path, members: Iterable[tuple[str, Stamp | Rejected]], l
         raise problem
 
 
-def placed(archive: Path, members: Iterable[tuple[str, Stamp | Rejected]]) -> Iterator[tuple[Path, Stamp | Rejected]]:
+def with_paths(
+    archive: Path, members: Iterable[tuple[str, FileStamp | Rejected]]
+) -> Iterator[tuple[Path, FileStamp | Rejected]]:
     """Members with their places, in the archive's order. One whose name cannot be kept is refused under its number."""
     seen: set[Path] = set()
     for number, (name, found) in enumerate(members, start=1):
         parts = _parts(name)
-        place = inside(archive, "/".join(parts or ["."]))
+        place = member_path(archive, "/".join(parts or ["."]))
         if parts is None:
             found = Rejected(Reason.CONTAINER_UNSAFE, "its name leads out of the archive")
         elif place in seen:
@@ -57,7 +61,7 @@ def placed(archive: Path, members: Iterable[tuple[str, Stamp | Rejected]]) -> It
             seen.add(place)
             yield place, found
             continue
-        yield inside(archive, f"member {number}"), found
+        yield member_path(archive, f"member {number}"), found
 
 
 def _parts(name: str) -> list[str] | None:
@@ -71,24 +75,24 @@ def _parts(name: str) -> list[str] | None:
     return kept
 
 
-def first_bytes(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+def head_reader(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
     """First n bytes of what can only be read forward, for growing n."""
     known = b""
 
     def start(count: int) -> bytes:
         nonlocal known
-        while len(known) < count and (part := read(min(count - len(known), PIECE))):
+        while len(known) < count and (part := read(min(count - len(known), CHUNK_BYTES))):
             known += part
         return known[:count]
 
     return start
 
 
-def pieces(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
+def chunks(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
     """A whole member of `size` bytes. Raises Rejected where it ends before."""
     left = size
     while left:
-        part = read(min(left, PIECE))
+        part = read(min(left, CHUNK_BYTES))
         if not part:
             raise Rejected(Reason.CONTAINER_BROKEN, f"a member ends {left} bytes early")
         left -= len(part)
@@ -96,7 +100,7 @@ def pieces(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def damage() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """What broken archives make the standard library raise, as Rejected."""
     try:
         yield
@@ -112,7 +116,7 @@ def damage() -> Iterator[None]:
         raise Rejected(reason, f"it cannot be read ({error.strerror or type(error).__name__})") from error
 
 
-class Forward:
+class ForwardReader:
     """The content of a packed file from front to back, like a file that cannot turn round.
 
     Raises Rejected: CONTAINER_BOMB where it has unpacked to far more than was read of it, or where one read asks for
@@ -126,18 +130,18 @@ class Forward:
 
     def read(self, count: int) -> bytes:
         """Up to `count` bytes; fewer only at the end."""
-        if count > PIECE:
+        if count > CHUNK_BYTES:
             raise Rejected(Reason.CONTAINER_BOMB, f"a header of {count} bytes")
         parts = []
         while count:
-            with damage():
+            with translated_errors():
                 part = self._content.read(count)
             if not part:
                 break
             parts.append(part)
             count -= len(part)
             self._position += len(part)
-        if self._position > max(HARMLESS_BYTES, self._packed.tell() * self._ratio):
+        if self._position > max(MIN_BOMB_BYTES, self._packed.tell() * self._ratio):
             raise Rejected(Reason.CONTAINER_BOMB, f"{self._packed.tell()} bytes unpack to {self._position} and more")
         self.last = b"".join(parts)
         return self.last
@@ -148,7 +152,7 @@ class Forward:
             raise Rejected(Reason.CONTAINER_BROKEN, "it points backwards")
         if self._content is self._packed:
             self._position = self._packed.seek(position)
-        while self._position < position and self.read(min(position - self._position, PIECE)):
+        while self._position < position and self.read(min(position - self._position, CHUNK_BYTES)):
             pass
         return self._position
 

@@ -10,18 +10,18 @@ from medssl.errors import DataError
 
 T = TypeVar("T")
 # Long enough for a restart of the server behind a balancer, short enough that one bad file holds up nobody.
-PAUSES_S = (0.5, 2.0, 8.0)
+RETRY_PAUSES_S = (0.5, 2.0, 8.0)
 # Asking again does not help.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
 
 
-def asked(call: Callable[[], T], *, alive: Callable[[], object], server: str) -> T:
+def with_retries(call: Callable[[], T], *, alive: Callable[[], object], server: str) -> T:
     """What `call` gives, after a few tries.
 
     Raises Rejected with IO_ERROR for what this file alone is refused, DataError when the server as a whole does not
     answer: then `alive` fails too. Rejected passes.
     """
-    for pause_s in (*PAUSES_S, None):
+    for pause_s in (*RETRY_PAUSES_S, None):
         try:
             return call()
         except Rejected:

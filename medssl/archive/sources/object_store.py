@@ -13,9 +13,9 @@ from typing import Any
 
 from medssl.archive.dicom.dataset import FIRST_BYTES
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources.network import T, asked
-from medssl.archive.sources.source import Copy, Start, url_of
-from medssl.archive.sources.walk import Folder, Stamp
+from medssl.archive.sources.network import T, with_retries
+from medssl.archive.sources.source import FileContent, HeadReader, url_of
+from medssl.archive.sources.walk import FileStamp, Folder
 from medssl.cohort.reasons import Reason
 from medssl.errors import DataError, UsageError
 
@@ -66,7 +66,7 @@ class ObjectStore:
         if empty:
             raise DataError(f"{url_of(self._root)} holds no object. Check the bucket and the prefix.")
 
-    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Start]]:
+    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, HeadReader]]:
         """As `Source`: the first bytes of many at once."""
         for first in range(0, len(paths), _AT_ONCE):
             batch = paths[first : first + _AT_ONCE]
@@ -75,7 +75,7 @@ class ObjectStore:
             for path, key, start in zip(batch, keys, found, strict=True):
                 yield path, self._start(key, bytes(start) if isinstance(start, (bytes, bytearray)) else None)
 
-    def copies(self, paths: Sequence[Path]) -> Iterator[Copy]:
+    def copies(self, paths: Sequence[Path]) -> Iterator[FileContent]:
         """As `Source`: small objects many at once, large ones piece by piece."""
         for first in range(0, len(paths), _AT_ONCE):
             batch = paths[first : first + _AT_ONCE]
@@ -85,7 +85,7 @@ class ObjectStore:
                 whole = pool.map(lambda one: self._piece(one[0], 0, one[1].size) if one[2] else b"",
                                  zip(batch, stamps, small, strict=True))  # fmt: skip
                 for path, stamp, is_small, content in zip(batch, stamps, small, whole, strict=True):
-                    yield Copy(path, stamp, iter([content]) if is_small else self._pieces(path, stamp.size))
+                    yield FileContent(path, stamp, iter([content]) if is_small else self._pieces(path, stamp.size))
 
     def _first_bytes(self, keys: list[str]) -> list[Any]:
         """First bytes of some objects, or what went wrong with each; those are asked for again, one by one."""
@@ -95,7 +95,7 @@ class ObjectStore:
             return [error] * len(keys)
         return found
 
-    def _start(self, key: str, known: bytes | None) -> Start:
+    def _start(self, key: str, known: bytes | None) -> HeadReader:
         def read(count: int) -> bytes:
             nonlocal known
             if known is None or (count > len(known) and len(known) >= FIRST_BYTES):
@@ -104,7 +104,7 @@ class ObjectStore:
 
         return read
 
-    def _stamp(self, path: Path) -> Stamp:
+    def _stamp(self, path: Path) -> FileStamp:
         return stamp_of(self._ask(lambda: self._fs.info(self._key(path))))
 
     def _pieces(self, path: Path, size: int) -> Iterator[bytes]:
@@ -123,7 +123,7 @@ class ObjectStore:
         def alive() -> object:
             return self._fs.ls(self._key(bucket), detail=False, refresh=True)
 
-        return asked(call, alive=alive, server=url_of(bucket))
+        return with_retries(call, alive=alive, server=url_of(bucket))
 
     def _key(self, path: Path) -> str:
         return str(self._fs._strip_protocol(url_of(path)))
@@ -134,20 +134,20 @@ class ObjectStore:
         return Path(self._root, below)
 
 
-def stamp_of(info: Mapping[str, Any]) -> Stamp:
+def stamp_of(info: Mapping[str, Any]) -> FileStamp:
     """How an object is recognised as unchanged."""
     digest = next((info[name] for name in _DIGESTS if info.get(name)), None)
     if digest is not None:
         number = hashlib.blake2b(str(digest).encode(), digest_size=7).digest()
-        return Stamp(int(info["size"] or 0), int.from_bytes(number, "big"))
+        return FileStamp(int(info["size"] or 0), int.from_bytes(number, "big"))
     time = next((info[name] for name in _TIMES if info.get(name)), 0)
     seconds = time.timestamp() if isinstance(time, datetime) else float(time)
-    return Stamp(int(info["size"] or 0), int(seconds * 1e9))
+    return FileStamp(int(info["size"] or 0), int(seconds * 1e9))
 
 
 def _folder(place: Path, found: Sequence[Mapping[str, Any]]) -> tuple[Folder, list[str]]:
     """A folder, and the keys of those below it. A key that cannot be written as a path is refused."""
-    files: dict[str, Stamp] = {}
+    files: dict[str, FileStamp] = {}
     refused: dict[str, Rejected] = {}
     below = []
     for number, info in enumerate(sorted(found, key=lambda one: str(one["name"]))):

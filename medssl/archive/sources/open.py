@@ -6,7 +6,7 @@ that with the system's own calls (discover.py, scan.py); zip and tar files, obje
 through `Source`. The way the data takes:
 
     folders() -> what is new or changed (collect.py, remote.py, unpack.py) -> starts() -> header records (scan.py)
-    a planned scan -> copies() into files without a name (at_hand.py) -> the same readers as for a file on disk
+    a planned scan -> copies() into files without a name (local_copies.py) -> the same readers as for a file on disk
 
 A place is a path in every case, so that labels, patients and series are matched by folder and name alike:
 
@@ -20,14 +20,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from medssl.archive.limits import Limits
-from medssl.archive.sources.source import DICOMWEB, Source, container_of, is_plain
+from medssl.archive.sources.source import DICOMWEB, FileSource, container_of, is_plain
 from medssl.archive.sources.walk import is_remote
 from medssl.errors import UsageError
 
 _SMALL_BYTES = 1 << 24
 
 
-def source_of(path: Path, limits: Limits) -> AbstractContextManager[Source]:
+def open_source(path: Path, limits: Limits) -> AbstractContextManager[FileSource]:
     """The source that a place lies in, opened. Raises Rejected, and UsageError where an extra is not installed."""
     archive = container_of(path)
     if archive is not None:
@@ -50,5 +50,5 @@ def read_small(path: Path) -> bytes:
     if is_plain(path):
         with path.open("rb") as file:
             return file.read(_SMALL_BYTES)
-    with source_of(path, Limits()) as source:
+    with open_source(path, Limits()) as source:
         return next(read(_SMALL_BYTES) for _, read in source.starts([path]))

@@ -6,7 +6,7 @@ that with the system's own calls (discover.py, scan.py); zip and tar files, obje
 through `Source`. The way the data takes:
 
     folders() -> what is new or changed (collect.py, remote.py, unpack.py) -> starts() -> header records (scan.py)
-    a planned scan -> copies() into files without a name (at_hand.py) -> the same readers as for a file on disk
+    a planned scan -> copies() into files without a name (local_copies.py) -> the same readers as for a file on disk
 
 A place is a path in every case, so that labels, patients and series are matched by folder and name alike:
 
@@ -22,26 +22,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from medssl.archive.sources.walk import Folder, Stamp, is_remote
+from medssl.archive.sources.walk import FileStamp, Folder, is_remote
 
 MEMBER = "::"
 DICOMWEB = ("dicomweb+http:", "dicomweb+https:")
 # Stands for the size of a file where a server does not tell it.
-UNTOLD_BYTES = 1 << 62
+UNKNOWN_BYTES = 1 << 62
 # Gives the first n bytes of a file, fewer only where it ends. Raises Rejected.
-Start: TypeAlias = Callable[[int], bytes]
+HeadReader: TypeAlias = Callable[[int], bytes]
 
 
 @dataclass(frozen=True)
-class Copy:
+class FileContent:
     """A whole file, piece by piece. stamp: as it is now."""
 
     path: Path
-    stamp: Stamp
-    pieces: Iterator[bytes]
+    stamp: FileStamp
+    chunks: Iterator[bytes]
 
 
-class Source(Protocol):
+class FileSource(Protocol):
     """Files that are no files on disk. Raises Rejected for what is wrong with the source or one file; DataError where
     a server is gone, which ends the ingest until it is run again.
     """
@@ -49,16 +49,16 @@ class Source(Protocol):
     def folders(self) -> Iterator[Folder]:
         """Every file, folder by folder; what can be told from the listing to be left out is told there."""
 
-    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Start]]:
+    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, HeadReader]]:
         """Those files, each once, in the order that is cheapest here. A `Start` serves until the next one is asked
         for.
         """
 
-    def copies(self, paths: Sequence[Path]) -> Iterator[Copy]:
+    def copies(self, paths: Sequence[Path]) -> Iterator[FileContent]:
         """Those files whole, in the order that is cheapest here."""
 
 
-def tells_no_size(path: Path) -> bool:
+def has_no_size(path: Path) -> bool:
     """Whether a place is on a server that tells neither size nor time of its files."""
     return path.parts[0] in DICOMWEB
 
@@ -78,7 +78,7 @@ def container_of(path: Path) -> Path | None:
     return None if Path(archive.parent, archive.name + MEMBER).is_dir() else archive
 
 
-def inside(archive: Path, member: str) -> Path:
+def member_path(archive: Path, member: str) -> Path:
     """The place of a member."""
     return Path(f"{archive}{MEMBER}/{member}")
 

@@ -11,7 +11,7 @@ from medssl.cohort.reasons import Reason
 from medssl.errors import DataError, UsageError
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """How a file is recognised as unchanged."""
 
     size: int
@@ -25,7 +25,7 @@ class Folder:
     """
 
     path: Path
-    files: dict[str, Stamp]
+    files: dict[str, FileStamp]
     unreadable: bool = False
     leaving: tuple[str, ...] = ()
     refused: Mapping[str, Rejected] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def walk(root: Path, *, follow_symlinks: bool = False, without: Path | None = No
 
 
 def _list(path: Path, root: Path, follow: bool) -> tuple[Folder, list[Path]]:
-    files: dict[str, Stamp] = {}
+    files: dict[str, FileStamp] = {}
     below: list[Path] = []
     leaving: list[str] = []
     refused: dict[str, Rejected] = {}
@@ -139,5 +139,5 @@ def _first_visit(path: Path, seen: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _stamp(facts: os.stat_result) -> Stamp:
-    return Stamp(facts.st_size, facts.st_mtime_ns)
+def _stamp(facts: os.stat_result) -> FileStamp:
+    return FileStamp(facts.st_size, facts.st_mtime_ns)

@@ -9,9 +9,16 @@ from typing import BinaryIO
 
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources.members import HARMLESS_BYTES, damage, first_bytes, folders_of, pieces, placed
-from medssl.archive.sources.source import Copy, Start
-from medssl.archive.sources.walk import Folder, Stamp
+from medssl.archive.sources.members import (
+    MIN_BOMB_BYTES,
+    chunks,
+    head_reader,
+    member_folders,
+    translated_errors,
+    with_paths,
+)
+from medssl.archive.sources.source import FileContent, HeadReader
+from medssl.archive.sources.walk import FileStamp, Folder
 from medssl.cohort.reasons import Reason
 
 # APPNOTE.TXT 4.4.5; the others that Python knows inflate a piece without bound.
@@ -28,42 +35,44 @@ class ZipSource:
     def __init__(self, archive: Path, file: BinaryIO, limits: Limits) -> None:
         self._archive, self._limits = archive, limits
         size = file.seek(0, 2)
-        with damage():
+        with translated_errors():
             _check_directory(file, size, limits)
             self._zip = zipfile.ZipFile(file)
         self._infos = [info for info in self._zip.infolist() if not info.is_dir()]
         unpacked = sum(info.file_size for info in self._infos)
-        if unpacked > max(HARMLESS_BYTES, size * limits.container_ratio):
+        if unpacked > max(MIN_BOMB_BYTES, size * limits.container_ratio):
             raise Rejected(Reason.CONTAINER_BOMB, f"{size} bytes say that they unpack to {unpacked}")
 
     def folders(self) -> Iterator[Folder]:
         """As `Source`."""
         if self._infos and all(info.flag_bits & _ENCRYPTED for info in self._infos):
             raise Rejected(Reason.CONTAINER_ENCRYPTED, "all its members are encrypted")
-        return folders_of(self._archive, self._members(), self._limits)
+        return member_folders(self._archive, self._members(), self._limits)
 
-    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Start]]:
+    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, HeadReader]]:
         """As `Source`, in the order in which they lie in the file."""
         for path, info in self._found(paths):
             try:
-                with damage(), self._zip.open(info) as stream:
-                    yield path, first_bytes(_guarded(stream.read))
+                with translated_errors(), self._zip.open(info) as stream:
+                    yield path, head_reader(_guarded(stream.read))
             except Rejected as rejected:
                 yield path, _raising(rejected)
 
-    def copies(self, paths: Sequence[Path]) -> Iterator[Copy]:
+    def copies(self, paths: Sequence[Path]) -> Iterator[FileContent]:
         """As `Source`, in the order in which they lie in the file."""
         for path, info in self._found(paths):
-            with damage(), self._zip.open(info) as stream:
-                yield Copy(path, Stamp(info.file_size, info.CRC), pieces(_guarded(stream.read), info.file_size))
+            with translated_errors(), self._zip.open(info) as stream:
+                yield FileContent(
+                    path, FileStamp(info.file_size, info.CRC), chunks(_guarded(stream.read), info.file_size)
+                )
 
-    def _members(self) -> Iterator[tuple[str, Stamp | Rejected]]:
+    def _members(self) -> Iterator[tuple[str, FileStamp | Rejected]]:
         for info in self._infos:
-            yield info.filename.replace("\\", "/"), _judged(info, self._limits) or Stamp(info.file_size, info.CRC)
+            yield info.filename.replace("\\", "/"), _judged(info, self._limits) or FileStamp(info.file_size, info.CRC)
 
     def _found(self, paths: Sequence[Path]) -> list[tuple[Path, zipfile.ZipInfo]]:
         wanted = set(paths)
-        places = zip((place for place, _ in placed(self._archive, self._members())), self._infos, strict=True)
+        places = zip((place for place, _ in with_paths(self._archive, self._members())), self._infos, strict=True)
         found = [(place, info) for place, info in places if place in wanted]
         if len(found) < len(wanted):
             raise Rejected(Reason.IN_FLUX, f"{len(wanted) - len(found)} members are not in the archive any more")
@@ -104,13 +113,13 @@ def _check_directory(file: BinaryIO, size: int, limits: Limits) -> None:
 
 def _guarded(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
     def checked(count: int) -> bytes:
-        with damage():
+        with translated_errors():
             return read(count)
 
     return checked
 
 
-def _raising(rejected: Rejected) -> Start:
+def _raising(rejected: Rejected) -> HeadReader:
     def read(count: int) -> bytes:
         raise rejected
 

@@ -8,7 +8,7 @@ from medssl.archive.labels.segmentation import draw_segments
 from medssl.archive.labels.structure_set import draw_structures
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.voxels.local_copies import at_hand
+from medssl.archive.voxels.local_copies import local_copies
 from medssl.cohort.reasons import Flag, Reason
 from medssl.geometry import Volume
 
@@ -44,7 +44,7 @@ def read_label_objects(
 
 
 def _draw(one: LabelObject, canvas: Canvas, problems: list[Rejected], limits: Limits) -> tuple[Flag, ...]:
-    with at_hand(one, limits=limits) as near:
+    with local_copies(one, limits=limits) as near:
         near.file.check_unchanged()
         flags: tuple[Flag, ...] = ()
         if near.structure_set:

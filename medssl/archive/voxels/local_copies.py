@@ -13,9 +13,9 @@ from medssl.archive.index.load_plan import DicomFile, StampedFile
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.archive.scan.recognise import scan_file
-from medssl.archive.sources.open import source_of
-from medssl.archive.sources.source import Copy, container_of, is_plain, tells_no_size
-from medssl.archive.sources.walk import Stamp, is_remote
+from medssl.archive.sources.open import open_source
+from medssl.archive.sources.source import FileContent, container_of, has_no_size, is_plain
+from medssl.archive.sources.walk import FileStamp, is_remote
 from medssl.cohort.reasons import Reason
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ _OTHER_DESCRIPTORS = 64
 
 
 @contextmanager
-def at_hand(needed: T, *, limits: Limits) -> Iterator[T]:
+def local_copies(needed: T, *, limits: Limits) -> Iterator[T]:
     """The same source of a scan with every file on disk: those from archives and servers as nameless copies.
 
     No copy outlives the process, not even one that is killed. Raises Rejected: IN_FLUX when a file is not as it was
@@ -41,7 +41,7 @@ def at_hand(needed: T, *, limits: Limits) -> Iterator[T]:
     with ExitStack() as stack:
         copies = {}
         for paths in _by_source(far):
-            with source_of(paths[0], limits) as source:
+            with open_source(paths[0], limits) as source:
                 for copy in source.copies(paths):
                     copies[os.fspath(copy.path)] = _kept(copy, far[os.fspath(copy.path)], stack)
         yield _replaced(needed, copies, limits)
@@ -55,13 +55,13 @@ def _by_source(far: Mapping[str, StampedFile]) -> list[list[Path]]:
     return list(groups.values())
 
 
-def _kept(copy: Copy, before: StampedFile, stack: ExitStack) -> StampedFile:
+def _kept(copy: FileContent, before: StampedFile, stack: ExitStack) -> StampedFile:
     """A copy in a file without a name, reached through its descriptor."""
-    if copy.stamp != Stamp(before.size, before.mtime_ns):
+    if copy.stamp != FileStamp(before.size, before.mtime_ns):
         raise Rejected(Reason.IN_FLUX, "the file has changed since its header was read")
     try:
         file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the stack
-        for piece in copy.pieces:
+        for piece in copy.chunks:
             file.write(piece)
         file.flush()
         facts = os.fstat(file.fileno())
@@ -73,7 +73,7 @@ def _kept(copy: Copy, before: StampedFile, stack: ExitStack) -> StampedFile:
 def _as_it_is(file: DicomFile, copy: StampedFile, limits: Limits) -> DicomFile:
     """A file whose header was made of a server's metadata, with the layout that its own header says."""
     path = Path(copy.path)
-    found = scan_file(path, path.parent, Stamp(copy.size, copy.mtime_ns), limits=limits)
+    found = scan_file(path, path.parent, FileStamp(copy.size, copy.mtime_ns), limits=limits)
     if found.kind != "dicom":
         raise Rejected(found.reason or Reason.BAD_HEADER, found.detail or "the instance is no image")
     record = parse_record(found.record or "")
@@ -114,7 +114,7 @@ def _replaced(value: Any, copies: Mapping[str, StampedFile], limits: Limits) -> 
     """The same description with some files elsewhere."""
     if isinstance(value, StampedFile):
         return copies.get(value.path, value)
-    if isinstance(value, DicomFile) and value.file.path in copies and tells_no_size(Path(value.file.path)):
+    if isinstance(value, DicomFile) and value.file.path in copies and has_no_size(Path(value.file.path)):
         return _as_it_is(value, copies[value.file.path], limits)
     if is_dataclass(value) and not isinstance(value, type):
         changed = {field.name: _replaced(getattr(value, field.name), copies, limits) for field in fields(value)}

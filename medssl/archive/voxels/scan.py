@@ -11,7 +11,7 @@ from medssl.archive.nifti.read import read_volume
 from medssl.archive.rejection import Rejected
 from medssl.archive.voxels.dicom import read_dicom
 from medssl.archive.voxels.labels import read_label_objects
-from medssl.archive.voxels.local_copies import at_hand
+from medssl.archive.voxels.local_copies import local_copies
 from medssl.cohort.reasons import Flag, Reason
 from medssl.geometry import Volume
 
@@ -36,12 +36,12 @@ def load_planned_scan(source: LoadPlan, *, limits: Limits, min_slices: int = 1) 
     """
     if isinstance(source, DicomLoadPlan):
         return _load_dicom(source, limits, min_slices)
-    with at_hand(source, limits=limits) as near:
+    with local_copies(source, limits=limits) as near:
         return _load_nifti(near, limits)
 
 
 def _load_dicom(source: DicomLoadPlan, limits: Limits, min_slices: int) -> Loaded:
-    with at_hand(replace(source, labels=()), limits=limits) as near:
+    with local_copies(replace(source, labels=()), limits=limits) as near:
         volume, flags, trim = read_dicom(near, limits=limits, min_slices=min_slices)
     check_voxels(volume)
     label, problem, noticed = read_label_objects(source.labels, volume, limits=limits)

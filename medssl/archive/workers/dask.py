@@ -13,8 +13,8 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
-from medssl.archive.workers.local import Done, died
-from medssl.archive.workers.process import Disposable
+from medssl.archive.workers.local import TaskResult, worker_died
+from medssl.archive.workers.process import TaskProcess
 from medssl.errors import DataError, UsageError
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class ClusterWorkers:
             self._client.run(_dismiss, self._worker_bytes)
         self._client.close()
 
-    def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[Done[T, R]]:
+    def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[TaskResult[T, R]]:
         """As `Workers.run`. Raises DataError when the cluster is lost on the way."""
         from distributed import as_completed
 
@@ -71,17 +71,17 @@ class ClusterWorkers:
         """A few tasks for each thread there is now; workers come and go."""
         return _IN_FLIGHT_PER_THREAD * max(1, int(sum(self._client.nthreads().values())))
 
-    def _landed(self, future: Any, task: T) -> Done[T, R]:
+    def _landed(self, future: Any, task: T) -> TaskResult[T, R]:
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
         from distributed.comm import CommClosedError
 
         try:
-            done: Done[T, R] = future.result()
+            done: TaskResult[T, R] = future.result()
         except KilledWorker:
             # Dask has lost more workers over this task than distributed.scheduler.allowed-failures lets it.
-            return Done(task, None, died(None))
+            return TaskResult(task, None, worker_died(None))
         except (CancelledError, CommClosedError) as error:
             raise DataError(
                 f"the Dask scheduler at {self._address} was lost. Run the same command again; it goes on where it was."
@@ -118,14 +118,14 @@ def _connected(address: str) -> Any:
 
 def _apart(
     worker_bytes: int, needs: tuple[str, tuple[Path, ...]], function: Callable[[T], R], timeout_s: float, task: T
-) -> Done[T, R]:
+) -> TaskResult[T, R]:
     """Run a task in a process that is kept for the next one, unless this one kills it."""
     _check_worker(*needs)
     idle = _idle(worker_bytes)
     try:
         process = idle.get_nowait()
     except Empty:
-        process = Disposable(worker_bytes=worker_bytes)
+        process = TaskProcess(worker_bytes=worker_bytes)
     try:
         return process.run(function, task, timeout_s=timeout_s)
     finally:
@@ -134,7 +134,7 @@ def _apart(
 
 
 @cache
-def _idle(worker_bytes: int) -> "SimpleQueue[Disposable]":
+def _idle(worker_bytes: int) -> "SimpleQueue[TaskProcess]":
     """Processes of this Dask worker that wait for a task: never more than it has threads."""
     return SimpleQueue()
 

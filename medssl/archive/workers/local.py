@@ -23,7 +23,7 @@ _IN_FLIGHT_PER_WORKER = 3
 
 
 @dataclass(frozen=True)
-class Done(Generic[T, R]):
+class TaskResult(Generic[T, R]):
     """A task and what came of it: a result, or why there is none."""
 
     task: T
@@ -41,7 +41,7 @@ class Workers(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[Done[T, R]]:
+    def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[TaskResult[T, R]]:
         """Results as they come, in any order, with few tasks in flight. A bug in `function` is raised here, with its
         traceback.
         """
@@ -71,11 +71,11 @@ class LocalWorkers:
                 self._pool.stop()
             self._pool.join()
 
-    def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[Done[T, R]]:
+    def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[TaskResult[T, R]]:
         """As `Workers.run`."""
         if self.count == 0:
             for task in tasks:
-                yield Done(task, function(task), None)
+                yield TaskResult(task, function(task), None)
             return
         remaining = iter(tasks)
         flying: dict[Future[R], T] = {}
@@ -107,31 +107,31 @@ def _begin(worker_bytes: int, environment: Mapping[str, str]) -> None:
     since, in a notebook say, would not reach them.
     """
     os.environ.update(environment)
-    confine(worker_bytes)
+    limit_process(worker_bytes)
 
 
-def _landed(future: "Future[R]", task: T, timeout_s: float) -> Done[T, R]:
+def _landed(future: "Future[R]", task: T, timeout_s: float) -> TaskResult[T, R]:
     from pebble import ProcessExpired
 
     try:
-        return Done(task, future.result(), None)
+        return TaskResult(task, future.result(), None)
     except (FutureTimeout, TimeoutError):
-        return Done(task, None, too_slow(timeout_s))
+        return TaskResult(task, None, timed_out(timeout_s))
     except ProcessExpired as death:
-        return Done(task, None, died(death.exitcode))
+        return TaskResult(task, None, worker_died(death.exitcode))
 
 
-def too_slow(timeout_s: float) -> Rejected:
+def timed_out(timeout_s: float) -> Rejected:
     """Why a task that outlasted its time has no result."""
     return Rejected(Reason.TIMEOUT, f"it took longer than {timeout_s:g} s")
 
 
-def died(exit_code: int | None) -> Rejected:
+def worker_died(exit_code: int | None) -> Rejected:
     """Why a task whose worker is gone has no result."""
     return Rejected(Reason.DECODER_CRASH, f"the worker died (exit code {exit_code})")
 
 
-def confine(worker_bytes: int) -> None:
+def limit_process(worker_bytes: int) -> None:
     """Limits of a worker process: memory, no core dumps; Ctrl-C is the parent's to handle."""
     import resource
     import signal

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import TypeVar
 
-from medssl.archive.workers.local import Done, confine, died, too_slow
+from medssl.archive.workers.local import TaskResult, limit_process, timed_out, worker_died
 
 T = TypeVar("T")
 R = TypeVar("R")
 _GRACE_S = 5.0
 
 
-class Disposable:
+class TaskProcess:
     """The parent's end. worker_bytes: address space of the process. It is used by one thread at a time."""
 
     def __init__(self, *, worker_bytes: int) -> None:
@@ -34,7 +34,7 @@ class Disposable:
         """Whether it can take another task."""
         return self._process.poll() is None
 
-    def run(self, function: Callable[[T], R], task: T, *, timeout_s: float) -> Done[T, R]:
+    def run(self, function: Callable[[T], R], task: T, *, timeout_s: float) -> TaskResult[T, R]:
         """What `function(task)` came to. A process that dies or takes too long is gone afterwards.
 
         The time counts from when the process has started, which may take seconds on a busy machine.
@@ -45,14 +45,14 @@ class Disposable:
             self._pipe.send((function, task))
             if not self._pipe.poll(timeout_s):
                 self.close(grace_s=0)
-                return Done(task, None, too_slow(timeout_s))
+                return TaskResult(task, None, timed_out(timeout_s))
             result, error = self._pipe.recv()
         except (EOFError, OSError):
             self.close()
-            return Done(task, None, died(self._process.returncode))
+            return TaskResult(task, None, worker_died(self._process.returncode))
         if error is not None:
             raise error
-        return Done(task, result, None)
+        return TaskResult(task, result, None)
 
     def close(self, *, grace_s: float = _GRACE_S) -> None:
         """End the process, by force where it does not end by itself."""
@@ -86,5 +86,5 @@ def serve(pipe: Connection) -> None:
 if __name__ == "__main__":
     # What a decoder prints belongs to nobody's output.
     os.dup2(2, 1)
-    confine(int(sys.argv[2]))
+    limit_process(int(sys.argv[2]))
     serve(Connection(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""From an exception to a line on stderr and an exit code: 0 done, 1 failed, 2 usage or configuration, 130 stopped."""
+"""Exceptions as one line on stderr and an exit code: 0 done, 1 failed, 2 usage or configuration, 130 interrupted."""
 
 import errno
 import io
@@ -13,7 +13,7 @@ from medssl.errors import ConfigError, MedsslError, UsageError
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-# What a disk or a file's permissions do to any command, and what helps.
+# Errors of disks and permissions that any command can meet, and what to do.
 _DISK_ADVICE = {
     errno.ENOSPC: "Free some space, or write elsewhere with --out.",
     errno.EDQUOT: "Free some of your quota, or write elsewhere with --out.",
@@ -24,16 +24,16 @@ _DISK_ADVICE = {
     errno.ENOTDIR: "A file is in the way. Choose a folder with --out.",
     errno.ENAMETOOLONG: "Choose a shorter path.",
 }
-# These are answers to a path that was given, not to the state of the disk.
-_ASKED_WRONGLY = (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG)
+# The path on the command line is wrong, not the state of the disk: a usage error.
+_USAGE_ERRNOS = (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class GuardedGroup(TyperGroup):
-    """Every command runs inside this: errors that a user can act on become one line, bugs keep their traceback."""
+    """Runs every command: errors that a user can act on become one line, bugs keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; MedsslErrors, a disk that refuses and plugins that call sys.exit end it with a sentence."""
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is no UTF-8 is printed all the same
+        """Run the command. Turn MedsslError, disk errors and a plugin's sys.exit into one line and an exit code."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # prints paths that are not UTF-8
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
@@ -49,7 +49,7 @@ class GuardedGroup(TyperGroup):
             if error.errno not in _DISK_ADVICE:
                 raise
             typer.echo(f"Error: {_disk_sentence(error)}", err=True)
-            raise typer.Exit(EXIT_USAGE if error.errno in _ASKED_WRONGLY else EXIT_FAILED) from error
+            raise typer.Exit(EXIT_USAGE if error.errno in _USAGE_ERRNOS else EXIT_FAILED) from error
         except RuntimeError as error:
             if not _is_out_of_gpu_memory(error):
                 raise
@@ -61,12 +61,12 @@ class GuardedGroup(TyperGroup):
 
 
 def exit_code(error: MedsslError) -> int:
-    """2 where the command was not asked rightly, 1 where it failed."""
+    """2 for an error of usage or configuration, 1 for any other."""
     return EXIT_USAGE if isinstance(error, (ConfigError, UsageError)) else EXIT_FAILED
 
 
 def plugin_hint() -> str | None:
-    """What to try after a bug when plugins from outside are loaded; None where there are none."""
+    """Advice after a bug if third-party plugins are installed, else None."""
     from medssl.plugins import list_tasks
 
     foreign = sorted({entry.origin for entry in list_tasks() if not entry.built_in and entry.status != "off"})
@@ -76,8 +76,8 @@ def plugin_hint() -> str | None:
 
 
 def _disk_sentence(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{error.strerror}. {_DISK_ADVICE[error.errno or 0]}"
+    path = f"{error.filename}: " if error.filename else ""
+    return f"{path}{error.strerror}. {_DISK_ADVICE[error.errno or 0]}"
 
 
 def _is_out_of_gpu_memory(error: RuntimeError) -> bool:

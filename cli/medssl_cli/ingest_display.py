@@ -1,4 +1,4 @@
-"""What an ingest says when it is over: a table of verdicts, and what comes next."""
+"""The report of an ingest in the terminal: a table of results and the next command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def print_report(report: "IngestReport", cohort: Path | None) -> None:
-    """Counts per verdict, and what comes next. Shows pseudonyms only."""
+    """Print the table and the next command. Shows pseudonyms only."""
     print_table(report)
     if cohort is None:
         typer.echo("dry run: nothing was written")
@@ -26,7 +26,7 @@ def print_report(report: "IngestReport", cohort: Path | None) -> None:
 
 
 def print_table(report: "IngestReport") -> None:
-    """Counts per verdict."""
+    """Print counts per result, with what each means and the notices of the ingest."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""The command `medssl`: which commands there are, and the options that stand before them."""
+"""The command `medssl`: its list of commands, and the options before the command."""
 
 import importlib
 import os
@@ -11,8 +11,9 @@ from medssl_cli.errors import GuardedGroup, plugin_hint
 
 _PATH, _REVIEW, _SETUP = "From archive to model", "Review", "Set-up"
 
-# Name, panel of the help. A command lives in the module of its name ('-' is '_'), as the function of its name or, for a
-# group of commands, as `app`. These modules import nothing heavy at their top: `medssl --help` imports them all.
+# Name, panel of the help. A command lives in the module of `commands` with its name ('-' is '_'), as a function of the
+# same name or, for a group of commands, as `app`. These modules import nothing heavy at their top, since
+# `medssl --help` imports them all.
 COMMANDS = (
     ("ingest", _PATH),
     ("archive", _PATH),
@@ -56,20 +57,20 @@ def _print_version(requested: bool) -> None:
 @app.callback()
 def options(
     no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Use only what ships with medssl (MEDSSL_PLUGINS=none).")
+        bool, typer.Option("--no-plugins", help="Ignore all installed plugins (MEDSSL_PLUGINS=none).")
     ] = False,
     without_plugin: Annotated[
         list[str] | None,
         typer.Option(
-            "--without-plugin", metavar="NAME", help="Leave out one plugin, by distribution or task. Repeatable."
+            "--without-plugin", metavar="NAME", help="Ignore a plugin, named by distribution or task. Repeatable."
         ),
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options before the command."""
-    # Through the environment, so that the worker processes and ranks that a command starts see the same plugins.
+    # Environment variables reach the worker processes and ranks that a command starts.
     if no_plugins:
         os.environ["MEDSSL_PLUGINS"] = "none"
     if without_plugin:

@@ -1,4 +1,4 @@
-"""How long work looks in the terminal: one live line, or a plain line now and then where nobody can watch it live."""
+"""Progress on stderr: a live line in a terminal, else a plain line every ten seconds."""
 
 import os
 import sys
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 PLAIN_EVERY_S = 10.0
 
 
-def own_rank() -> int:
-    """Rank of this process among those of the training, as torchrun, SLURM or Fabric tell it; 0 where it is alone."""
+def process_rank() -> int:
+    """Rank of this process in a distributed training, from the variables of torchrun, SLURM or Fabric; else 0."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
@@ -23,7 +23,7 @@ def own_rank() -> int:
 
 
 class LiveProgress:
-    """Lines on stderr that count what is done; plain ones every ten seconds where nobody can watch it live."""
+    """Counts per stage on stderr: live bars in a terminal, else a plain line every ten seconds."""
 
     def __init__(self) -> None:
         self._live: Progress | None = None
@@ -43,23 +43,22 @@ class LiveProgress:
             self._live.stop()
 
     def step(self, stage: str, done: int, total: int | None, note: str = "") -> None:
-        """`done` of `total` things of a stage are over."""
+        """Show that `done` of `total` items of a stage are finished."""
         if self._live is not None:
             if stage not in self._bars:
                 self._bars[stage] = self._live.add_task(stage, total=total, note=note)
             self._live.update(self._bars[stage], completed=done, total=total, note=note)
         elif time.monotonic() - self._printed_s >= PLAIN_EVERY_S:
             self._printed_s = time.monotonic()
-            of = f" of {total}" if total is not None else ""
-            about = f" ({note})" if note else ""
-            print(f"{stage}: {done}{of}{about}", file=sys.stderr, flush=True)
+            of_total = f" of {total}" if total is not None else ""
+            suffix = f" ({note})" if note else ""
+            print(f"{stage}: {done}{of_total}{suffix}", file=sys.stderr, flush=True)
 
 
 class TrainingProgress:
-    """Shows the steps of a training, the numbers in its notes and the time left. Silent on ranks above 0.
+    """Shows the steps of a training, the figures in its notes and the time left. Silent on ranks above 0.
 
-    The first step's rate counts reading and compiling; the time left is estimated from the steps of this process, also
-    when a run continues.
+    The time left is estimated from the steps of this process after the first, which includes reading and compiling.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class TrainingProgress:
     ) -> None:
         self._label = label
         self._stream = stream or sys.stderr
-        self._silent = (own_rank() if rank is None else rank) > 0
+        self._silent = (process_rank() if rank is None else rank) > 0
         self._clock = clock
         self._started = False
         self._started_s = self._printed_s = 0.0
@@ -83,7 +82,7 @@ class TrainingProgress:
         self._bar: TaskID | None = None
 
     def step(self, stage: str, done: int, total: int | None, note: str = "") -> None:
-        """`done` of `total` steps are over, counted from step 0; the first call says where training begins."""
+        """Show that `done` of `total` steps are finished, counted from step 0. The first call starts the display."""
         if self._silent:
             return
         if not self._started:
@@ -102,7 +101,7 @@ class TrainingProgress:
             self._unprinted = ""
 
     def say(self, line: str) -> None:
-        """A line that stays, above the live one where there is one."""
+        """Print a line that stays, above the live one."""
         if self._silent:
             return
         if self._live is not None:
@@ -111,7 +110,7 @@ class TrainingProgress:
             self._print(f"{self._label}: {line}")
 
     def close(self, last_line: str) -> None:
-        """Training is over, done or not; `last_line` is the path that the next command needs."""
+        """End the display. `last_line` has the path that the next command needs."""
         if self._silent:
             return
         if self._live is not None:

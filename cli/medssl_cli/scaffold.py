@@ -1,4 +1,4 @@
-"""Writing a new plugin from the templates that lie beside this file."""
+"""New plugins from the templates beside this file."""
 
 import keyword
 import re
@@ -13,26 +13,26 @@ from medssl.plugins import list_encoders, list_tasks
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
 
-# Template, and where it goes inside a package.
-AROUND = (
+# Template, and its path inside the project.
+PROJECT_FILES = (
     ("pyproject.toml.txt", "pyproject.toml"),
     ("README.md.txt", "README.md"),
     ("ci.yml.txt", ".github/workflows/check.yml"),
 )
-TASK = (("task.py.txt", "{module}.py"), ("test_task.py.txt", "tests/test_{identifier}.py"))
-ENCODER = (("encoder.py.txt", "{module}.py"), ("test_encoder.py.txt", "tests/test_{identifier}.py"))
+TASK_FILES = (("task.py.txt", "{module}.py"), ("test_task.py.txt", "tests/test_{identifier}.py"))
+ENCODER_FILES = (("encoder.py.txt", "{module}.py"), ("test_encoder.py.txt", "tests/test_{identifier}.py"))
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a plugin's name becomes elsewhere: `masked-cubes`, MaskedCubes, medssl-masked-cubes, medssl_masked_cubes."""
+    """The forms of a plugin's name: `masked-cubes`, MaskedCubes, medssl-masked-cubes, medssl_masked_cubes."""
 
     name: str
     is_encoder: bool = False
 
     @property
     def values(self) -> dict[str, str]:
-        """The words that the templates ask for."""
+        """Values of the templates' placeholders."""
         identifier = self.name.replace("-", "_")
         major, minor, *_ = __version__.split(".")
         return {
@@ -52,7 +52,7 @@ class Names:
 
 
 def write_file(name: str, folder: Path) -> Path:
-    """Write FOLDER/NAME.py, a working task, and return its path. Raises UsageError where it exists already."""
+    """Write FOLDER/NAME.py, a working task, and return its path. Raises UsageError if it exists."""
     values = _names(name).values
     path = folder / f"{values['identifier']}.py"
     if path.exists():
@@ -63,16 +63,16 @@ def write_file(name: str, folder: Path) -> Path:
 
 
 def write_package(name: str, folder: Path, *, encoder: bool = False) -> Path:
-    """Write FOLDER/medssl-NAME, a project that pip installs, with a test and CI. Raises UsageError where it exists.
+    """Write FOLDER/medssl-NAME, a project with a task or an encoder, a test and a CI workflow, and return its path.
 
-    encoder: an encoder instead of a pretext task.
+    Raises UsageError if it exists.
     """
     values = _names(name, encoder=encoder).values
     project = folder / values["distribution"]
     if project.exists():
         raise UsageError(f"{project} exists. Choose another name, or another folder with --out.")
-    for template, place in (*AROUND, *(ENCODER if encoder else TASK)):
-        path = project / place.format_map(values)
+    for template, relative_path in (*PROJECT_FILES, *(ENCODER_FILES if encoder else TASK_FILES)):
+        path = project / relative_path.format_map(values)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_filled(template, values), encoding="utf-8")
     return project
@@ -86,16 +86,19 @@ def _names(name: str, *, encoder: bool = False) -> Names:
     kind = "encoder" if encoder else "task"
     names = Names(name, is_encoder=encoder)
     if not NAME.match(name) or keyword.iskeyword(name):
-        raise UsageError(f"'{name}' is no name for a {kind}. Use lower-case letters, digits and hyphens: masked-cubes.")
+        raise UsageError(
+            f"'{name}' is not a valid name for a {kind}. Use lower-case letters, digits and hyphens: masked-cubes."
+        )
     if keyword.iskeyword(names.values["cls"]):
         raise UsageError(
-            f"'{name}' is no name for a {kind}: Python keeps {names.values['cls']} for itself. Choose another."
+            f"'{name}' is not a valid name for a {kind}: its class would have the name {names.values['cls']}, a Python "
+            "keyword. Choose another name."
         )
     taken = {entry.name: entry.origin for entry in (list_encoders() if encoder else list_tasks())}
     if encoder:
         from medssl.encoders.build import ENCODERS
 
-        taken |= dict.fromkeys(ENCODERS, "medssl itself")
+        taken |= dict.fromkeys(ENCODERS, "medssl")
     if name in taken:
         raise UsageError(
             f"There is {'an' if encoder else 'a'} {kind} '{name}' already, from {taken[name]}. Choose another name."

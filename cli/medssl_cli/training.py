@@ -1,4 +1,4 @@
-"""What the training commands share: paths that must exist, continuing a run, and the mirror beside it."""
+"""Parts of the training commands: checks of paths, the configuration of a run to continue, and the MLflow mirror."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ if TYPE_CHECKING:
     from medssl.training.pretrain import Observer
 
 
-def resumed_files(out: Path, *, resume: bool) -> list[Path]:
-    """The configuration that a run to continue was started with; nothing for a new run.
-
-    Raises UsageError when there is no run to continue.
-    """
+def config_of_resumed(out: Path, *, resume: bool) -> list[Path]:
+    """Configuration file of the run to continue; none for a new run. Raises UsageError if `out` holds no run."""
     if not resume:
         return []
     config = out / "config.yaml"
     if not config.exists():
-        raise UsageError(f"{out} holds no run to continue. Leave out --resume to start one.")
+        raise UsageError(f"There is no run to continue in {out}. Leave out --resume to start one.")
     return [config]
 
 
 def check_paths(*folders: Path) -> None:
-    """Raise UsageError for the first folder that was named and is not there."""
+    """Raise UsageError for the first folder that does not exist."""
     missing = next((folder for folder in folders if not folder.exists()), None)
     if missing is not None:
         raise UsageError(f"{missing} does not exist. Check the path.")
 
 
 def observer(settings: TrackingConfig, *, beside: Path | None = None) -> Observer:
-    """Mirrors a run to MLflow while it trains, unless tracking is off.
+    """The mirror to MLflow that runs beside a training; an observer that does nothing if tracking is off.
 
-    beside: the folder whose workspace the run belongs to, where that is not the run's own (the fine-tunings of a
-    comparison).
+    Args:
+        settings: the run's tracking settings.
+        beside: folder whose tracking store the run uses instead of its own, for the fine-tunings of a comparison.
     """
     from medssl.training.pretrain import no_observer
 
@@ -50,8 +48,8 @@ def observer(settings: TrackingConfig, *, beside: Path | None = None) -> Observe
     return lambda run: Mirror(run, settings=settings)
 
 
-def share_comparison(out: Path, settings: TrackingConfig) -> None:
-    """Put a comparison into MLflow as the parent of its fine-tunings; what goes wrong is said, not fatal."""
+def send_comparison(out: Path, settings: TrackingConfig) -> None:
+    """Send a comparison to MLflow as the parent of its fine-tunings. A tracking error is printed and not raised."""
     import typer
 
     from medssl.errors import TrackingError

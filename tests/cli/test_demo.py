@@ -78,7 +78,7 @@ def test_a_demo_that_was_interrupted_is_completed(tmp_path, first):
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("words")
-    with pytest.raises(UsageError, match="is not empty and holds no such demo"):
+    with pytest.raises(UsageError, match="is not empty and does not hold this demo"):
         run_demo(tmp_path, SMALL)
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path)])
     assert result.exit_code == 2

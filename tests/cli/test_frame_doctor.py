@@ -20,7 +20,7 @@ from medssl.runs.run import Run
 from medssl.tracking.client import connect
 from medssl.tracking.workspace import TrackingStore
 from medssl_cli.checkup import contents, machine, tracking
-from medssl_cli.checkup.finding import Places
+from medssl_cli.checkup.result import Targets
 from medssl_cli.main import app
 
 # MLflow's own.
@@ -54,7 +54,7 @@ def test_the_checks_can_be_named_without_running_them():
 
 
 def test_a_check_that_breaks_is_a_cross_and_the_others_still_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "codecs", lambda places: 1 / 0)
+    monkeypatch.setattr(machine, "codecs", lambda targets: 1 / 0)
     output = doctor("--out", tmp_path, code=1)
     assert "✗ codecs: could not be checked (ZeroDivisionError: division by zero)" in output
     assert "✓ plugins" in output
@@ -66,7 +66,7 @@ def test_an_old_library_is_named_with_the_command_that_renews_it(monkeypatch):
     monkeypatch.setattr(
         machine, "requires", lambda name: ["monai<1.7,>=1.6", "imagecodecs>=2026.1", "pytest>=99; extra == 'test'"]
     )
-    (finding,) = machine.versions(Places(out=None))
+    (finding,) = machine.versions(Targets(out=None))
     assert finding.status == "failed"
     assert finding.text == "monai 1.0 is installed; medssl needs <1.7,>=1.6"
     assert finding.fix.endswith("-m pip install 'monai<1.7,>=1.6'")
@@ -76,16 +76,16 @@ def test_a_gpu_that_torch_cannot_use_is_a_cross_with_the_way_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine, "_driver_gpus", lambda: "NVIDIA H200, 570.1")
     monkeypatch.setattr(torch.version, "cuda", None)
-    (finding,) = machine.accelerators(Places(out=None))
+    (finding,) = machine.accelerators(Targets(out=None))
     assert (finding.status, "built without CUDA, but there is a GPU (NVIDIA H200" in finding.text) == ("failed", True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    (finding,) = machine.accelerators(Places(out=None))
+    (finding,) = machine.accelerators(Targets(out=None))
     assert "(CUDA 13.0) cannot use the GPU" in finding.text
 
 
 def test_a_full_disk_and_a_small_shared_memory_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda place: Usage(total=2**26, used=0, free=2**29))
-    disk, memory = machine.disks(Places(out=tmp_path / "not" / "yet"))
+    disk, memory = machine.disks(Targets(out=tmp_path / "not" / "yet"))
     assert (disk.status, memory.status) == ("failed", "note")
     assert "--shm-size" in memory.fix
 
@@ -106,7 +106,7 @@ def test_a_plugin_that_fails_clashes_or_wants_another_medssl_is_told(install):
     install("medssl-p2", {"jigsaw-x": task_source("jigsaw-x")})
     metadata = site / "medssl_broken-0.1.dist-info" / "METADATA"
     metadata.write_text(f"{metadata.read_text()}Requires-Dist: medssl>=7,<8\n")
-    texts = [finding.text for finding in contents.plugins(Places(out=None)) if finding.status == "failed"]
+    texts = [finding.text for finding in contents.plugins(Targets(out=None)) if finding.status == "failed"]
     assert sum("'jigsaw-x' is provided by" in text for text in texts) == 2
     assert any("medssl-broken 0.1 failed to load (ModuleNotFoundError" in text for text in texts)
     assert any(text.startswith("medssl-broken needs medssl<8,>=7; 0.") for text in texts)
@@ -153,7 +153,7 @@ def test_a_quiet_run_that_a_process_still_writes_is_left_alone(tmp_path):
 
 def test_a_private_folder_that_others_may_read_is_a_cross(tmp_path):
     (tmp_path / "private").mkdir(mode=0o755)
-    first, second = contents.cohort(Places(out=tmp_path, cohort=tmp_path))
+    first, second = contents.cohort(Targets(out=tmp_path, cohort=tmp_path))
     assert first.fix == f"chmod 700 {tmp_path}/private"
     assert "no cohort" in second.text
 
@@ -169,7 +169,7 @@ def test_every_volume_of_a_cohort_is_read_against_its_checksum(tmp_path, monkeyp
     ingest = ["ingest", str(tmp_path / "scans"), "--out", str(tmp_path / "cohort")]
     result = CliRunner().invoke(app, ingest)
     assert result.exit_code == 0, result.output
-    assert "✓ cohort: 2 scans of 2 rows, every checksum right" in doctor(
+    assert "✓ cohort: 2 scans of 2 rows, every checksum correct" in doctor(
         "--out", tmp_path, "--cohort", tmp_path / "cohort"
     )
     stored = sorted((tmp_path / "cohort" / "store").rglob("*.b2nd"))[0]
@@ -181,25 +181,25 @@ def test_every_volume_of_a_cohort_is_read_against_its_checksum(tmp_path, monkeyp
 
 def test_the_tracking_store_is_written_read_and_left_as_it_was(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (finding,) = tracking.tracking(Places(out=tmp_path / "runs"))
+    (finding,) = tracking.tracking(Targets(out=tmp_path / "runs"))
     assert finding.status == "ok", finding.text
     assert "will be made by the first run" in finding.text
     assert not (tmp_path / "runs").exists()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     connect(TrackingStore(uri, tmp_path.as_uri(), local=True))
-    (finding,) = tracking.tracking(Places(out=tmp_path, tracking_uri=uri))
+    (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
     assert (finding.status, finding.text) == ("ok", f"{uri}: one run written, read back and deleted")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'old'")
-    (finding,) = tracking.tracking(Places(out=tmp_path, tracking_uri=uri))
+    (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
     assert "schema of another MLflow (old" in finding.text
     assert finding.fix.endswith(f"mlflow db upgrade {uri}")
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
-    (finding,) = tracking.tracking(Places(out=tmp_path, tracking_uri=uri))
-    assert "is no tracking database" in finding.text
+    (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
+    assert "is not a tracking database" in finding.text
 
 
 def test_a_server_that_is_not_there_is_a_cross(tmp_path):
-    (finding,) = tracking.tracking(Places(out=tmp_path, tracking_uri="http://127.0.0.1:9"))
+    (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri="http://127.0.0.1:9"))
     assert finding.status == "failed"
     assert "http://127.0.0.1:9 cannot be written and read" in finding.text

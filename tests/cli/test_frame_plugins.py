@@ -62,7 +62,7 @@ def test_a_new_package_is_complete_and_states_the_medssl_it_was_written_for(tmp_
 
 
 def test_a_name_that_is_none_or_taken_is_refused_and_nothing_is_overwritten(tmp_path):
-    assert "is no name for a task" in medssl("plugins", "new", "Masked Cubes", "--out", tmp_path, code=2)
+    assert "is not a valid name for a task" in medssl("plugins", "new", "Masked Cubes", "--out", tmp_path, code=2)
     assert "There is a task 'simclr' already" in medssl("plugins", "new", "simclr", "--out", tmp_path, code=2)
     medssl("plugins", "new", "mine", "--out", tmp_path)
     assert "exists" in medssl("plugins", "new", "mine", "--out", tmp_path, code=2)
@@ -73,7 +73,7 @@ def test_a_name_that_is_none_or_taken_is_refused_and_nothing_is_overwritten(tmp_
 @pytest.mark.parametrize("name", ["none", "true", "false", "class"])
 @pytest.mark.parametrize("kind", [[], ["--package"], ["--encoder"]], ids=["file", "package", "encoder"])
 def test_a_name_that_python_keeps_for_itself_is_refused(tmp_path, name, kind):
-    assert f"'{name}' is no name for a" in medssl("plugins", "new", name, *kind, "--out", tmp_path, code=2)
+    assert f"'{name}' is not a valid name for a" in medssl("plugins", "new", name, *kind, "--out", tmp_path, code=2)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,1 +1,1 @@
-"""What `medssl doctor` looks at, one module per kind of thing."""
+"""The checks of `medssl doctor`, a module per subject: each takes `Targets` and returns `Result`s."""

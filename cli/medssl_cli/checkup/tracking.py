@@ -1,4 +1,4 @@
-"""The tracking store: one run written, read back and deleted; the schema of its database."""
+"""Check of the tracking store: a round trip with one run, and the schema of its database."""
 
 import math
 import sqlite3
@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medssl_cli.checkup.finding import Finding, Places
+from medssl_cli.checkup.result import Result, Targets
 
 if TYPE_CHECKING:
     from medssl.tracking.workspace import TrackingStore
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 EXPERIMENT = "medssl doctor"
 
 
-def tracking(places: Places) -> list[Finding]:
-    """MLflow round trip: one run is written, read back and deleted. Where no store exists yet, in a temporary one."""
+def tracking(targets: Targets) -> list[Result]:
+    """MLflow round trip: one run is written, read back and deleted, in a temporary store if none exists yet."""
     from medssl.config import TrackingConfig
     from medssl.config.problems import without_password
     from medssl.tracking.workspace import tracking_store
 
-    store = tracking_store(places.out / "run", TrackingConfig(uri=places.tracking_uri))
+    store = tracking_store(targets.out / "run", TrackingConfig(uri=targets.tracking_uri))
     with tempfile.TemporaryDirectory(prefix="medssl-doctor-") as folder:
         fresh = tracking_store(Path(folder) / "run", TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db"))
         if store.local and not _database(store).exists():
             return [_round_trip(fresh, f"MLflow works; {store.uri} will be made by the first run")]
-        findings = _schema(store, fresh) if store.local else []
-        return findings or [_round_trip(store, without_password(store.uri))]
+        results = _schema(store, fresh) if store.local else []
+        return results or [_round_trip(store, without_password(store.uri))]
 
 
-def _round_trip(store: "TrackingStore", text: str) -> Finding:
+def _round_trip(store: "TrackingStore", text: str) -> Result:
     from medssl.config.problems import without_password
     from medssl.tracking.client import connect, experiment_id
 
@@ -42,37 +42,37 @@ def _round_trip(store: "TrackingStore", text: str) -> Finding:
         client.delete_run(run)
     except Exception as error:  # MLflow, SQLAlchemy and requests share no base class
         problem = f"{store.uri} cannot be written and read ({type(error).__name__}: {str(error).splitlines()[0]})"
-        return Finding(
+        return Result(
             "tracking",
             "failed",
             without_password(problem),
             "Start the server, or name another store with tracking.uri.",
         )
     if read is None or not math.isclose(read, math.pi):
-        return Finding(
+        return Result(
             "tracking",
             "failed",
             f"{without_password(store.uri)} returned {read} for {math.pi}",
             "Name another tracking.uri.",
         )
-    return Finding("tracking", "ok", f"{text}: one run written, read back and deleted")
+    return Result("tracking", "ok", f"{text}: one run written, read back and deleted")
 
 
-def _schema(store: "TrackingStore", fresh: "TrackingStore") -> list[Finding]:
-    """A database that an older or newer MLflow made."""
+def _schema(store: "TrackingStore", fresh: "TrackingStore") -> list[Result]:
+    """A failed result if another version of MLflow made the database."""
     from medssl.tracking.client import quiet_mlflow
     from medssl.tracking.workspace import make_database
 
     quiet_mlflow()
     make_database(fresh)
     try:
-        found, wanted = _version(_database(store)), _version(_database(fresh))
+        version, expected = _version(_database(store)), _version(_database(fresh))
     except sqlite3.DatabaseError as error:
-        text = f"{_database(store)} is no tracking database ({error})"
-        return [Finding("tracking", "failed", text, "Move it away: medssl sync RUN writes the runs anew.")]
-    if found != wanted:
-        text = f"{_database(store)} has the schema of another MLflow ({found}, this one has {wanted})"
-        return [Finding("tracking", "failed", text, f"Copy the file, then: mlflow db upgrade {store.uri}")]
+        text = f"{_database(store)} is not a tracking database ({error})"
+        return [Result("tracking", "failed", text, "Move it away, then upload the runs again: medssl sync RUN")]
+    if version != expected:
+        text = f"{_database(store)} has the schema of another MLflow ({version}, expected {expected})"
+        return [Result("tracking", "failed", text, f"Copy the file, then: mlflow db upgrade {store.uri}")]
     return []
 
 

@@ -1,4 +1,4 @@
-"""`medssl archive`: what an ingest came to, why a file was left out, and a second opinion."""
+"""`medssl archive`: reports about an ingest, why a file was left out, and a comparison with dcm2niix."""
 
 import json
 from collections.abc import Iterable
@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medssl_cli.options import AsJson
+
 if TYPE_CHECKING:
     from medssl.cohort.difference import Difference
     from medssl.cohort.summary import CohortSummary
 
-app = typer.Typer(help="Look at what ingest made of an archive.", no_args_is_help=True)
+app = typer.Typer(help="Inspect the result of an ingest.", no_args_is_help=True)
+
+CohortFolder = Annotated[Path, typer.Argument(help="Cohort folder.")]
 
 
 @app.command()
 def report(
-    cohort: Annotated[Path, typer.Argument(help="Cohort folder.")],
+    cohort: CohortFolder,
     picture: Annotated[Path | None, typer.Option(help="PNG to draw; default COHORT/private/overview.png.")] = None,
-    no_picture: Annotated[bool, typer.Option("--no-picture", help="Draw nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    no_picture: Annotated[bool, typer.Option("--no-picture", help="Draw no picture.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Count the verdicts, say what each option would gain, and draw the middle slices to look at before training.
+    """Count accepted and rejected scans, show what each option would bring back, and draw the middle slices.
 
     Example: medssl archive report cohort
     """
@@ -43,14 +47,14 @@ def report(
 
 @app.command()
 def explain(
-    cohort: Annotated[Path, typer.Argument(help="Cohort folder.")],
+    cohort: CohortFolder,
     file_or_series: Annotated[str, typer.Argument(help="Path, file name, scan id, series id or series UID.")],
     show_paths: Annotated[
-        bool, typer.Option("--show-paths", help="Name the files; do not paste that elsewhere.")
+        bool, typer.Option("--show-paths", help="Show file paths. They may name patients: do not share them.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say which rule fired for a file or a series, with the values.
+    """Show which rule rejected or flagged a file or a series, with the values.
 
     Example: medssl archive explain cohort IM0042.dcm
     """
@@ -58,26 +62,27 @@ def explain(
 
     from medssl.archive.index.database import read_index
     from medssl.cohort.cohort import read_facts
-    from medssl.ingestion.explain import explain as find
+    from medssl.ingestion.explain import explain as explain_entry
 
     read_facts(cohort)
     with read_index(cohort / "private") as index:
-        found = find(index, file_or_series, show_paths=show_paths)
+        explanations = explain_entry(index, file_or_series, show_paths=show_paths)
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+        typer.echo(json.dumps([asdict(explanation) for explanation in explanations], indent=2))
         return
-    for one in found:
-        typer.echo(f"{one.what} {one.name}: {one.verdict}")
-        for line in (one.detail, one.action, *one.flags):
+    for explanation in explanations:
+        typer.echo(f"{explanation.what} {explanation.name}: {explanation.verdict}")
+        for line in (explanation.detail, explanation.action, *explanation.flags):
             if line:
                 typer.echo(f"  {line}")
 
 
 @app.command()
-def label_names(cohort: Annotated[Path, typer.Argument(help="Cohort folder.")]) -> None:
-    """List the names of structures in DICOM label objects as a CSV to edit and give to `ingest --label-names`.
+def label_names(cohort: CohortFolder) -> None:
+    """List the structure names in DICOM label objects as a CSV to edit and pass to `ingest --label-names`.
 
-    The names are free text of the archive and may name patients: keep the list where the archive is.
+    The names are free text and may identify patients: keep the list where the archive is.
+
     Example: medssl archive label-names cohort > names.csv
     """
     import csv
@@ -98,36 +103,38 @@ def label_names(cohort: Annotated[Path, typer.Argument(help="Cohort folder.")]) 
 @app.command()
 def diff(
     before: Annotated[Path, typer.Argument(help="Cohort folder or manifest file.")],
-    after: Annotated[Path, typer.Argument(help="The other one, or a later state of it.")],
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    after: Annotated[Path, typer.Argument(help="Cohort folder or manifest file to compare with.")],
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say which scans came, went or changed from one cohort to another, and which patients are in different splits.
+    """List scans that were added, lost or changed between two cohorts, and patients whose split differs.
 
     Example: medssl archive diff cohort-2019 cohort-2020
     """
     from medssl.cohort.difference import difference, read_pair
 
-    found = difference(*read_pair(before, after))
+    changes = difference(*read_pair(before, after))
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        typer.echo(json.dumps(changes.as_json(), indent=2))
     else:
-        _print_difference(found)
-    if exit_code and not found.same:
+        _print_difference(changes)
+    if exit_code and not changes.same:
         raise typer.Exit(1)
 
 
 @app.command()
 def verify(
     source: Annotated[list[Path], typer.Argument(help="Folders or files with DICOM series.")],
-    against: Annotated[str, typer.Option(help="The other converter; dcm2niix is known.")] = "dcm2niix",
-    series: Annotated[int, typer.Option(min=1, help="Most series to compare.")] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    against: Annotated[str, typer.Option(help="Converter to compare with: dcm2niix.")] = "dcm2niix",
+    series: Annotated[int, typer.Option(min=1, help="Maximum number of series to compare.")] = 20,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Convert a sample of series with medssl and with another converter, and compare voxels and affines.
 
-    Exit code 1 when a series differs. Example: medssl archive verify /archive/2020 --against dcm2niix
+    Exit code 1 if a series differs.
+
+    Example: medssl archive verify /archive/2020 --against dcm2niix
     """
     from dataclasses import asdict
 
@@ -137,46 +144,47 @@ def verify(
     from medssl_cli.progress import LiveProgress
 
     if against != "dcm2niix":
-        raise UsageError(f"--against {against} is not known. Use --against dcm2niix.")
-    # The names in this report are not meant to last, so the key does not either.
+        raise UsageError(f"--against is {against}, but the only known converter is dcm2niix. Use --against dcm2niix.")
+    # The report's pseudonyms need not last, so the ephemeral key of a dry run is enough.
     settings = IngestSettings(dry_run=True)
     with LiveProgress() as progress:
-        found = verify_against_dcm2niix(source, series=series, seed=seed, settings=settings, progress=progress)
-    differ = [one for one in found if not one.agrees]
+        results = verify_against_dcm2niix(source, series=series, seed=seed, settings=settings, progress=progress)
+    differing = [result for result in results if not result.agrees]
     if as_json:
-        typer.echo(json.dumps([{**asdict(one), "agrees": one.agrees} for one in found], indent=2))
+        typer.echo(json.dumps([{**asdict(result), "agrees": result.agrees} for result in results], indent=2))
     else:
-        for one in differ:
+        for result in differing:
             typer.echo(
-                f"differs: {one.series_id}: medssl {one.ours}, dcm2niix {one.theirs}, the same {one.same}, "
-                f"same voxels at another place {one.same_voxels_elsewhere} {one.note}"
+                f"differs: {result.series_id}: medssl {result.ours}, dcm2niix {result.theirs}, the same {result.same}, "
+                f"same voxels at another place {result.same_voxels_elsewhere} {result.note}"
             )
-        typer.echo(f"{len(found) - len(differ)} of {len(found)} series agree in every voxel and affine")
-    if differ or not found:
+        typer.echo(f"{len(results) - len(differing)} of {len(results)} series agree in every voxel and affine")
+    if differing or not results:
         raise typer.Exit(1)
 
 
-def _print_difference(found: "Difference") -> None:
-    def some(scans: Iterable[str]) -> str:
-        named = list(scans)
-        return f"{len(named)} ({', '.join(named[:3])}{', ...' if len(named) > 3 else ''})"
-
-    patients = "{} and {} patients, {} in both".format(*found.patients)
-    typer.echo("{} and {} accepted scans; ".format(*found.accepted) + patients)
-    if found.same:
+def _print_difference(changes: "Difference") -> None:
+    patients = "{} and {} patients, {} in both".format(*changes.patients)
+    typer.echo("{} and {} accepted scans; ".format(*changes.accepted) + patients)
+    if changes.same:
         typer.echo("the same scans, and the same left out")
-    if found.added:
-        typer.echo(f"added: {some(found.added)}")
-    for reason in sorted(set(found.lost.values())):
-        typer.echo(f"lost, {reason}: {some(scan for scan, why in found.lost.items() if why == reason)}")
-    for aspect, scans in found.changed.items():
-        typer.echo(f"other {aspect}: {some(scans)}")
-    for reason, (was, now) in found.reasons.items():
-        typer.echo(f"rejected, {reason}: {was} before, {now} after")
-    if found.crossing:
-        typer.echo(
-            f"patients in different splits, so that one may test on what the other has seen: {some(found.crossing)}"
-        )
+    if changes.added:
+        typer.echo(f"added: {_count_and_examples(changes.added)}")
+    for reason in sorted(set(changes.lost.values())):
+        scans = [scan for scan, scan_reason in changes.lost.items() if scan_reason == reason]
+        typer.echo(f"lost, {reason}: {_count_and_examples(scans)}")
+    for aspect, changed in changes.changed.items():
+        typer.echo(f"other {aspect}: {_count_and_examples(changed)}")
+    for reason, (before, after) in changes.reasons.items():
+        typer.echo(f"rejected, {reason}: {before} before, {after} after")
+    if changes.crossing:
+        examples = _count_and_examples(changes.crossing)
+        typer.echo(f"patients in different splits, so that one may test on what the other has seen: {examples}")
+
+
+def _count_and_examples(scans: Iterable[str]) -> str:
+    names = list(scans)
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def _print_summary(summary: "CohortSummary") -> None:

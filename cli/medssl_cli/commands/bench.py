@@ -1,4 +1,4 @@
-"""`medssl bench`: where a training step's time goes."""
+"""`medssl bench`: where the time of a training step goes."""
 
 import json
 from pathlib import Path
@@ -6,40 +6,46 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medssl_cli.options import AsJson, ConfigFiles, EncoderName, Overrides, PluginFiles, without_none
+
 if TYPE_CHECKING:
     from medssl.training.benchmark import StepTiming
 
 
 def bench(
     cohort: Annotated[Path, typer.Option(help="Cohort made by `medssl ingest`.")],
-    task: Annotated[str | None, typer.Option(help="Pretext task to train; without one only data are read.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="dynunet, segresnet, swin-unetr or vit.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Pretext task to train. Without one, only the data path is timed.")
+    ] = None,
+    encoder: EncoderName = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Regions per step.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read scans; 0 reads in the loop.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a few to warm up.")] = 20,
-    config: Annotated[list[Path] | None, typer.Option(help="YAML file of a pretraining. Repeatable.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting. Repeatable.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="File with a task of your own. Repeatable.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that load data; 0 loads in the training process.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a few for warm-up.")] = 20,
+    config_files: ConfigFiles = None,
+    overrides: Overrides = None,
+    plugin_files: PluginFiles = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Time the parts of a training step on this machine, and say what would help. Writes nothing.
+    """Time the parts of a training step on this machine and suggest improvements. Writes nothing.
 
     Example: medssl bench --cohort cohort --task masked-volume --workers 4
     """
     from medssl.config import PretrainConfig, load_config
     from medssl.training.benchmark import benchmark
 
-    # Without a task the settings still need one: it names no more than the defaults of the loop.
-    flags: dict[str, Any] = {
-        "cohort": cohort,
-        "task.name": task or "masked-volume",
-        "encoder.name": encoder,
-        "loop.batch_size": batch_size,
-        "loop.workers": workers,
-    }
-    given = {key: value for key, value in flags.items() if value is not None}
-    settings = load_config(PretrainConfig, files=config or [], settings=set_ or [], flags=given)
-    timing = benchmark(settings, with_task=task is not None, steps=steps, plugin_files=plugin or [])
+    flags = without_none(
+        {
+            "cohort": cohort,
+            "task.name": task or "masked-volume",  # the settings need a task, also when only the data path is timed
+            "encoder.name": encoder,
+            "loop.batch_size": batch_size,
+            "loop.workers": workers,
+        }
+    )
+    config = load_config(PretrainConfig, files=config_files or [], settings=overrides or [], flags=flags)
+    timing = benchmark(config, with_task=task is not None, steps=steps, plugin_files=plugin_files or [])
     typer.echo(json.dumps(_as_dict(timing), indent=2) if as_json else _as_text(timing))
 
 

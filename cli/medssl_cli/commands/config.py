@@ -1,4 +1,4 @@
-"""`medssl config`: what can be set, what is set, and whether it holds together."""
+"""`medssl config`: show settings, check files, print the JSON schema."""
 
 import json
 from enum import StrEnum
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from medssl_cli.options import ConfigFiles, Overrides
 
 if TYPE_CHECKING:
     from medssl.config import FinetuneConfig, PretrainConfig
@@ -20,54 +22,47 @@ class Command(StrEnum):
     FINETUNE = "finetune"
 
 
-For = Annotated[Command, typer.Option("--for", help="The command whose settings are meant.")]
-Files = Annotated[
-    list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML file; later files win. Repeatable.")
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as optim.lr=3e-4. Repeatable.")
-]
+For = Annotated[Command, typer.Option("--for", help="Command whose settings to use.")]
 
 
 @app.command()
-def show(command: For = Command.PRETRAIN, files: Files = None, settings: Settings = None) -> None:
-    """Every setting with its value, bounds, meaning, and where a value that is no default came from.
+def show(command: For = Command.PRETRAIN, files: ConfigFiles = None, overrides: Overrides = None) -> None:
+    """Print every setting with its value, bounds, meaning and, where it differs from the default, its origin.
 
     Example: medssl config show --for finetune > finetune.yaml
     """
     from medssl.config import explained_yaml
 
-    typer.echo(explained_yaml(_model(command), files=files or [], settings=settings or []), nl=False)
+    typer.echo(explained_yaml(_model(command), files=files or [], settings=overrides or []), nl=False)
 
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files, as for --config.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files; later files win.")],
     command: For = Command.PRETRAIN,
-    settings: Settings = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Whether files are a complete configuration, the task's own options included; all problems at once.
+    """Check files, including the task's settings, and report all problems at once.
 
     Example: medssl config check pretrain.yaml --set loop.steps=100
     """
     from medssl.config import PretrainConfig, resolve_config
     from medssl.plugins import load_task, task_config
 
-    resolved = resolve_config(_model(command), files=files, settings=settings or [])
+    resolved = resolve_config(_model(command), files=files, settings=overrides or [])
     if isinstance(resolved.config, PretrainConfig):
         task = load_task(str(resolved.config.task.get("name", "")), files=resolved.config.plugins)
         task_config(task.cls, resolved.config.task, origins=resolved.origins)
-    typer.echo(
-        f"ok: {len(resolved.origins)} settings given, the rest are defaults (medssl config show --for {command.value})"
-    )
+    n_given = len(resolved.origins)
+    typer.echo(f"ok: {n_given} settings given, defaults for the others (medssl config show --for {command.value})")
 
 
 @app.command()
 def schema(
     command: For = Command.PRETRAIN,
-    task: Annotated[str | None, typer.Option(help="Describe the options of this pretext task instead.")] = None,
+    task: Annotated[str | None, typer.Option(help="Pretext task whose settings to describe instead.")] = None,
 ) -> None:
-    """JSON Schema of the settings, for editors that complete and check YAML.
+    """Print the JSON Schema of the settings, for editors that complete and check YAML.
 
     Example: medssl config schema > medssl.schema.json
     """

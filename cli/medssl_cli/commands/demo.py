@@ -1,4 +1,4 @@
-"""`medssl demo`: the whole way on invented patients, with the library functions that the other commands call."""
+"""`medssl demo`: from archive to review page on synthetic patients, with the functions of the other commands."""
 
 from __future__ import annotations
 
@@ -20,16 +20,25 @@ if TYPE_CHECKING:
     from medssl.downstream.comparison import Comparison
 
 RECORD = "demo.json"
-# The pseudonym key of the demo's cohort. It guards nobody, since the patients are invented; a fixed one makes the
-# split, and with it every number of the demo, the same each time.
+# Pseudonym key of the demo's cohort. The patients are synthetic, so it need not be secret; a fixed key gives the same
+# split and the same results each time.
 DEMO_KEY = "de" * 32
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much the demo does; the defaults take at most five minutes on two cores.
+    """How much the demo does. The defaults take at most five minutes on two cores.
 
-    shape: (X, Y, Z) of a scan; patch: (D, H, W). workers: of the ingest; None: as many as cores.
+    Attributes:
+        dicom_patients: patients with CT and MR series as DICOM.
+        nifti_cases: labelled MR scans as NIfTI.
+        shape: (X, Y, Z) of a scan in voxels.
+        patch: (D, H, W) in voxels.
+        pretrain_steps: optimiser steps of the pretraining.
+        finetune_steps: optimiser steps of each fine-tuning.
+        labels: numbers of labelled scans to compare.
+        seeds: fine-tunings of each number and initialisation.
+        workers: processes of the ingest; None means one per core.
     """
 
     dicom_patients: int = 4
@@ -45,63 +54,67 @@ class DemoSize:
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for everything the demo makes. Again to complete or show it.")
+        Path, typer.Option(help="Folder for everything the demo writes. Name it again to complete a demo.")
     ] = Path("demo"),
 ) -> None:
-    """Invent an archive, ingest it, pretrain, fine-tune from scratch and from the pretrained encoder, and compare.
+    """Generate an archive, ingest it, pretrain, fine-tune from scratch and from the pretrained encoder, and compare.
 
-    Takes up to five minutes on two cores. Example: medssl demo --out demo
+    Takes up to five minutes on two cores.
+
+    Example: medssl demo --out demo
     """
     run_demo(out, DemoSize())
 
 
 def run_demo(out: Path, size: DemoSize) -> Path:
-    """Go the whole way in `out`, telling of each step; the path of the review page.
+    """Run the demo in `out`, announce each stage, and return the path of the review page.
 
-    What an earlier, interrupted call finished is not done again. Raises UsageError when `out` holds something else.
+    Stages that an interrupted call finished are not repeated. Raises UsageError if `out` holds something else.
     """
     from medssl.config import TrackingConfig
     from medssl.tracking.review import write_review
-    from medssl_cli.training import share_comparison
+    from medssl_cli.training import send_comparison
 
     started_s = time.monotonic()
     claim(out, size)
-    typer.echo("1/4 an archive of invented patients")
+    typer.echo("1/4 an archive of synthetic patients")
     archive = write_archive(out / "archive", size)
     typer.echo("2/4 ingest: scans into a cohort")
     cohort = ingest_archive(archive, out / "cohort", key=out / "demo.key", workers=size.workers)
     typer.echo("3/4 pretrain: an encoder without labels")
     pretrained = pretrain_encoder(cohort, out / "pretrained", size)
     typer.echo(f"4/4 fine-tune: from scratch and from the encoder, {size.seeds} seeds each")
-    comparisons = compare_starts(cohort, pretrained, out / "evidence", size)
-    share_comparison(out / "evidence", TrackingConfig())
+    comparisons = compare_inits(cohort, pretrained, out / "evidence", size)
+    send_comparison(out / "evidence", TrackingConfig())
     page = write_review(out / "evidence")
-    for line in summary(comparisons, seconds=time.monotonic() - started_s):
+    for line in result_lines(comparisons, seconds=time.monotonic() - started_s):
         typer.echo(line)
     typer.echo(f"review: {page}\nMLflow: medssl ui {out}")
     return page
 
 
 def claim(out: Path, size: DemoSize) -> None:
-    """Make `out` this demo's folder. Raises UsageError when it holds anything else."""
-    record, asked = out / RECORD, json.loads(json.dumps(asdict(size)))
-    if record.exists() and json.loads(record.read_text()) == asked:
+    """Make `out` the folder of this demo. Raises UsageError if it holds anything else."""
+    record, content = out / RECORD, json.loads(json.dumps(asdict(size)))
+    if record.exists() and json.loads(record.read_text()) == content:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not empty and holds no such demo. Remove it, or choose another folder with --out.")
+        raise UsageError(
+            f"{out} is not empty and does not hold this demo. Remove it, or choose another folder with --out."
+        )
     out.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(asked))
+    record.write_text(json.dumps(content))
 
 
 def write_archive(folder: Path, size: DemoSize) -> Path:
-    """The archive, which appears under its name only when it is complete."""
+    """The archive, written under a temporary name until it is complete."""
     from medssl_phantoms import make_archive
 
     if not folder.exists():
         patients, cases = size.dicom_patients, size.nifti_cases
         with atomic_folder(folder) as draft:
-            made = make_archive(draft, dicom_patients=patients, nifti_cases=cases, shape=size.shape)
-        typer.echo(f"    {made.dicom_scans} scans as DICOM, {made.nifti_scans} as NIfTI with labels: {folder}")
+            summary = make_archive(draft, dicom_patients=patients, nifti_cases=cases, shape=size.shape)
+        typer.echo(f"    {summary.dicom_scans} scans as DICOM, {summary.nifti_scans} as NIfTI with labels: {folder}")
     return folder
 
 
@@ -122,12 +135,12 @@ def ingest_archive(archive: Path, cohort: Path, *, key: Path, workers: int | Non
     reasons = ", ".join(f"{code} {count}" for code, count in report.reasons.items())
     splits = ", ".join(f"{count} {split}" for split, count in report.splits.items())
     typer.echo(f"    {report.n_scans} scans ({splits}), {report.n_labelled} of them labelled: {cohort}")
-    typer.echo(f"    {report.n_rejected} left out, as they should be: {reasons}")
+    typer.echo(f"    {report.n_rejected} left out, as intended: {reasons}")
     return cohort
 
 
 def pretrain_encoder(cohort: Path, run: Path, size: DemoSize) -> Path:
-    """The run folder of a masked-volume pretraining on every training scan."""
+    """Run folder of a masked-volume pretraining on every training scan."""
     from medssl.config import PretrainConfig
     from medssl.training.pretrain import pretrain
     from medssl_cli.progress import TrainingProgress
@@ -145,7 +158,7 @@ def pretrain_encoder(cohort: Path, run: Path, size: DemoSize) -> Path:
     return pretrain(config, run, resume=run.exists(), progress=progress, observe=observer(config.tracking))
 
 
-def compare_starts(cohort: Path, pretrained: Path, out: Path, size: DemoSize) -> list[Comparison]:
+def compare_inits(cohort: Path, pretrained: Path, out: Path, size: DemoSize) -> list[Comparison]:
     """Dice of fine-tunings from scratch and from the pretrained run, on the same test scans."""
     from medssl.config import FinetuneConfig
     from medssl.downstream.label_efficiency import label_efficiency
@@ -169,11 +182,14 @@ def compare_starts(cohort: Path, pretrained: Path, out: Path, size: DemoSize) ->
     )
 
 
-def summary(comparisons: Sequence[Comparison], *, seconds: float) -> list[str]:
-    """What came out, one line per label count and start; Dice in points of 100."""
+def result_lines(comparisons: Sequence[Comparison], *, seconds: float) -> list[str]:
+    """One line per number of labelled scans and initialisation, with Dice in percent."""
     lines = [f"    {c.labels} labels, {c.init:10} Dice {100 * c.mean:5.1f}{_gain(c)}" for c in comparisons]
-    minutes, rest = divmod(round(seconds), 60)
-    return [*lines, f"done in {minutes} min {rest} s. Invented patients and few steps: it shows the way, not a result."]
+    minutes, remaining_s = divmod(round(seconds), 60)
+    return [
+        *lines,
+        f"done in {minutes} min {remaining_s} s. Synthetic patients, few steps: this shows the pipeline, not a result.",
+    ]
 
 
 def _gain(comparison: Comparison) -> str:
@@ -186,5 +202,5 @@ def _gain(comparison: Comparison) -> str:
 def _loop(steps: int) -> LoopConfig:
     from medssl.config import LoopConfig
 
-    # Scans of this size are read in a millisecond; starting workers for each of nine trainings would take a minute.
+    # Scans of this size load in a millisecond; starting workers for each of the nine trainings would take a minute.
     return LoopConfig(steps=steps, batch_size=2, workers=0, checkpoint_every=200)

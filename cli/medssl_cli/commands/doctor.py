@@ -1,4 +1,4 @@
-"""`medssl doctor`: whether this machine, the tracking store, the plugins and a cohort are as training needs them."""
+"""`medssl doctor`: checks of the machine, the tracking store, the plugins, the runs and a cohort."""
 
 import json
 from collections.abc import Callable
@@ -8,51 +8,55 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medssl_cli.options import AsJson
+
 if TYPE_CHECKING:
-    from medssl_cli.checkup.finding import Finding, Places
+    from medssl_cli.checkup.result import Result, Targets
 
 MARKS = {"ok": "✓", "note": "•", "failed": "✗"}
 
 
 def doctor(
-    out: Annotated[Path, typer.Option(help="Folder in which runs are written.")] = Path("runs"),
-    cohort: Annotated[Path | None, typer.Option(help="Cohort whose every volume is checked, too.")] = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="Tracking store; without one that of --out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder with runs.")] = Path("runs"),
+    cohort: Annotated[Path | None, typer.Option(help="Cohort to check, with every volume.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="Tracking store; default: the store of --out.")] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Put safe things right: close runs that died without a word.")
+        bool, typer.Option("--fix", help="Apply safe fixes: close runs that ended without a final status.")
     ] = False,
-    list_checks: Annotated[bool, typer.Option("--list", help="Name the checks and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    list_checks: Annotated[bool, typer.Option("--list", help="List the checks and exit.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check this machine, the tracking store, the plugins and, where named, a cohort; say what to do about each cross.
+    """Check the machine, the tracking store, the plugins and a cohort, and suggest a fix for each failed check.
 
-    Exit code 1 where something fails. Example: medssl doctor --cohort cohort
+    Exit code 1 if a check fails.
+
+    Example: medssl doctor --cohort cohort
     """
-    from medssl_cli.checkup.finding import Places
+    from medssl_cli.checkup.result import Targets
 
-    places = Places(out=out, cohort=cohort, tracking_uri=tracking_uri, fix=fix)
+    targets = Targets(out=out, cohort=cohort, tracking_uri=tracking_uri, fix=fix)
     checks = _checks()
     if list_checks:
         for name, check in checks.items():
             typer.echo(f"{name}: {(check.__doc__ or '').strip()}")
         return
-    findings: list[Finding] = []
+    results: list[Result] = []
     for name, check in checks.items():
-        found = _run(name, check, places)
-        findings += found
+        new_results = _run(name, check, targets)
+        results += new_results
         if not as_json:
-            for finding in found:
-                typer.echo(_line(finding))
+            for result in new_results:
+                typer.echo(_line(result))
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
-    failed = sum(finding.status == "failed" for finding in findings)
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+    failed = sum(result.status == "failed" for result in results)
     if not as_json:
-        typer.echo("All is well." if not failed else f"{failed} of {len(findings)} need attention.")
+        typer.echo(f"{failed} of {len(results)} checks need attention." if failed else "All checks passed.")
     if failed:
         raise typer.Exit(1)
 
 
-def _checks() -> "dict[str, Callable[[Places], list[Finding]]]":
+def _checks() -> "dict[str, Callable[[Targets], list[Result]]]":
     from medssl_cli.checkup import contents, machine, tracking
 
     return {
@@ -67,16 +71,16 @@ def _checks() -> "dict[str, Callable[[Places], list[Finding]]]":
     }
 
 
-def _run(name: str, check: "Callable[[Places], list[Finding]]", places: "Places") -> "list[Finding]":
-    """A check that breaks is itself a finding: the others still run."""
-    from medssl_cli.checkup.finding import Finding
+def _run(name: str, check: "Callable[[Targets], list[Result]]", targets: "Targets") -> "list[Result]":
+    """Results of a check. A check that raises counts as failed, so that the others still run."""
+    from medssl_cli.checkup.result import Result
 
     try:
-        return check(places)
+        return check(targets)
     except Exception as error:
-        return [Finding(name, "failed", f"could not be checked ({type(error).__name__}: {error})")]
+        return [Result(name, "failed", f"could not be checked ({type(error).__name__}: {error})")]
 
 
-def _line(finding: "Finding") -> str:
-    fix = f"\n    → {finding.fix}" if finding.fix else ""
-    return f"{MARKS[finding.status]} {finding.check}: {finding.text}{fix}"
+def _line(result: "Result") -> str:
+    fix = f"\n    → {result.fix}" if result.fix else ""
+    return f"{MARKS[result.status]} {result.check}: {result.text}{fix}"

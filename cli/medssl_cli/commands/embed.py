@@ -1,4 +1,4 @@
-"""`medssl embed`: one vector per scan."""
+"""`medssl embed`: one feature vector per scan."""
 
 from functools import partial
 from pathlib import Path
@@ -9,10 +9,10 @@ import typer
 
 def embed(
     run: Annotated[Path, typer.Option(help="Run folder of `medssl pretrain`.")],
-    cohort: Annotated[Path, typer.Option(help="Cohort made by `medssl ingest`; not necessarily that of the run.")],
+    cohort: Annotated[Path, typer.Option(help="Cohort made by `medssl ingest`; it may differ from that of the run.")],
     out: Annotated[Path, typer.Option(help="Table to write: .parquet or .csv.")],
 ) -> None:
-    """Write what the encoder makes of each scan, for neighbours, maps and simple classifiers.
+    """Write one feature vector per scan, for retrieval, UMAP and linear probes.
 
     Example: medssl embed --run runs/masked --cohort cohort --out features.parquet
     """
@@ -22,7 +22,7 @@ def embed(
     from medssl_cli.progress import LiveProgress
 
     if out.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"--out is '{out.name}'. Let it end in .parquet or .csv.")
+        raise UsageError(f"--out is '{out.name}'. Choose a name that ends in .parquet or .csv.")
     prepare_new_file(out)
     with LiveProgress() as live:
         embeddings = embed_scans(run, cohort, progress=partial(live.step, "scans"))

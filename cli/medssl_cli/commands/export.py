@@ -1,4 +1,4 @@
-"""`medssl export`: hand a trained network over to MONAI, to nnU-Net, or to anybody who reads safetensors."""
+"""`medssl export`: a trained network as safetensors, MONAI bundle or nnU-Net weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,20 +8,20 @@ import typer
 
 def export(
     run: Annotated[Path, typer.Option(help="Run folder of `medssl pretrain` or `medssl finetune`.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
     form: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="safetensors, monai-bundle or nnunet.")
     ] = "safetensors",
 ) -> None:
-    """Write the weights of a run for others to use, and prove that they give the same output there.
+    """Write the weights of a run for other tools, and verify that the exported network reproduces the output.
 
     Example: medssl export --run runs/masked --format nnunet --out for_nnunet
     """
-    from medssl.exchange.export import export as write
+    from medssl.exchange.export import export as export_run
 
-    done = write(run, out, form=form)
-    for note in done.notes:
+    exported = export_run(run, out, form=form)
+    for note in exported.notes:
         typer.echo(note)
-    for file in done.files:
+    for file in exported.files:
         typer.echo(f"  {file}")
-    typer.echo(f"Exported: {done.folder}")
+    typer.echo(f"Exported: {exported.folder}")

@@ -1,61 +1,66 @@
 """`medssl finetune`: a segmentation model from few labels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from medssl_cli.options import ConfigFiles, Overrides, Resume, RunFolder, Steps, without_none
 
 if TYPE_CHECKING:
     from medssl.config import FinetuneConfig, Resolved
 
 
 def finetune(
-    out: Annotated[Path, typer.Option(help="Run folder to write; with --resume, the run to continue.")],
+    out: RunFolder,
     cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --labels`.")] = None,
-    init: Annotated[str | None, typer.Option(help="A pretraining run to start from, or 'scratch'.")] = None,
-    num_labelled: Annotated[str | None, typer.Option(help="How many labelled training scans to use, or 'all'.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Encoder of a start from scratch; a run brings its own.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    init: Annotated[str | None, typer.Option(help="Initialisation: a pretraining run, or 'scratch'.")] = None,
+    num_labelled: Annotated[
+        str | None, typer.Option(help="Number of labelled training scans to use, or 'all'.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder to train from scratch; a pretraining run has its own.")
+    ] = None,
+    steps: Steps = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed: which scans are used, the new weights, the augmentation.")
+        int | None,
+        typer.Option(help="Random seed of the choice of labelled scans, the new weights and the augmentation."),
     ] = None,
-    config: Annotated[list[Path] | None, typer.Option(help="YAML file; later files win. Repeatable.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=3e-4. Repeatable.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    config_files: ConfigFiles = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
 ) -> None:
-    """Train a segmentation model on few labelled scans and score it on the test split.
+    """Train a segmentation model on a few labelled scans and evaluate it on the test split.
 
     Example: medssl finetune --cohort cohort --init runs/masked --num-labelled 10 --out runs/masked-10
     """
     from medssl.config import FinetuneConfig, resolve_config
     from medssl.downstream.finetune import finetune as run_finetuning
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import check_paths, observer, resumed_files
+    from medssl_cli.training import check_paths, config_of_resumed, observer
 
-    flags: dict[str, Any] = {
-        "cohort": cohort,
-        "init": init,
-        "num_labelled": num_labelled,
-        "encoder.name": encoder,
-        "loop.steps": steps,
-        "loop.seed": seed,
-    }
-    given = {key: value for key, value in flags.items() if value is not None}
-    files = [*resumed_files(out, resume=resume), *(config or [])]
-    resolved = resolve_config(FinetuneConfig, files=files, settings=set_ or [], flags=given)
-    settings = resolved.config
-    check_paths(settings.cohort, *([] if settings.init == "scratch" else [Path(settings.init)]))
+    flags = without_none(
+        {
+            "cohort": cohort,
+            "init": init,
+            "num_labelled": num_labelled,
+            "encoder.name": encoder,
+            "loop.steps": steps,
+            "loop.seed": seed,
+        }
+    )
+    files = [*config_of_resumed(out, resume=resume), *(config_files or [])]
+    resolved = resolve_config(FinetuneConfig, files=files, settings=overrides or [], flags=flags)
+    config = resolved.config
+    pretraining = None if config.init == "scratch" else Path(config.init)
+    check_paths(config.cohort, *([pretraining] if pretraining else []))
     _check_encoder(resolved)
     evaluation = run_finetuning(
-        settings,
+        config,
         out,
         resume=resume,
-        progress=TrainingProgress(
-            f"fine-tune from {'scratch' if settings.init == 'scratch' else Path(settings.init).name}"
-        ),
-        observe=observer(settings.tracking),
+        progress=TrainingProgress(f"fine-tune from {pretraining.name if pretraining else 'scratch'}"),
+        observe=observer(config.tracking),
     )
     if evaluation:
         typer.echo("\n".join(evaluation.sentences()))
@@ -63,26 +68,26 @@ def finetune(
 
 
 def _check_encoder(resolved: "Resolved[FinetuneConfig]") -> None:
-    """Raise UsageError where the command line asks for a network, and for a run that has another.
+    """Raise UsageError if the command line chooses another network than the pretraining run has.
 
-    What a file says does not count: config.yaml of an earlier fine-tuning names the default beside its run.
+    Files may: config.yaml of an earlier fine-tuning names the default encoder beside its pretraining run.
     """
     from medssl.encoders.weights import read_description
     from medssl.errors import UsageError
 
     init, encoder = resolved.config.init, resolved.config.encoder.name
-    asked = {
-        key: source
-        for key, source in resolved.origins.items()
-        if key.split(".")[0] == "encoder" and source.startswith("--")
+    options = {
+        key: origin
+        for key, origin in resolved.origins.items()
+        if key.split(".")[0] == "encoder" and origin.startswith("--")
     }
-    if init == "scratch" or not asked:
+    if init == "scratch" or not options:
         return
-    brought = read_description(Path(init)).name
-    if encoder != brought or not asked.keys() <= {"encoder", "encoder.name"}:
-        option = next(iter(asked.values()))
-        what = f"{option} {encoder}" if option == "--encoder" else option
+    pretrained = read_description(Path(init)).name
+    if encoder != pretrained or not options.keys() <= {"encoder", "encoder.name"}:
+        option = next(iter(options.values()))
+        choice = f"{option} {encoder}" if option == "--encoder" else option
         raise UsageError(
-            f"{what} asks for a network, and the run {init} brings its own, a '{brought}'. Leave out one of them; "
+            f"{choice} chooses a network, but --init {init} already has one, a '{pretrained}'. Leave out one of them; "
             "--init scratch takes any encoder."
         )

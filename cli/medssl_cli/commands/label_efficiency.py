@@ -1,15 +1,17 @@
-"""`medssl label-efficiency`: does pretraining help when labels are few?"""
+"""`medssl label-efficiency`: whether pretraining helps when labels are few."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from medssl_cli.options import ConfigFiles, Overrides, without_none
 
 
 def label_efficiency(
     out: Annotated[
-        Path, typer.Option(help="Folder for the fine-tuning runs, the table and the plot; again to complete it.")
+        Path, typer.Option(help="Folder for runs, table, plot and page. Name it again to complete a comparison.")
     ],
     init: Annotated[
         list[str], typer.Option(help="Pretraining run, or NAME=RUN. Repeatable; scratch is always included.")
@@ -19,16 +21,14 @@ def label_efficiency(
     seeds: Annotated[
         int,
         typer.Option(
-            min=1, help="Repetitions with other labels and new weights. With fewer than 6 the intervals are too narrow."
+            min=1, help="Repetitions with other labels and new weights. Below 6 the intervals are too narrow."
         ),
     ] = 3,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each fine-tuning.")] = None,
-    config: Annotated[list[Path] | None, typer.Option(help="YAML file; later files win. Repeatable.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=3e-4. Repeatable.")
-    ] = None,
+    config_files: ConfigFiles = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Fine-tune from scratch and from pretrained encoders at several label counts, and compare on the same test scans.
+    """Fine-tune from scratch and from pretrained encoders with few labels, and compare on the same test scans.
 
     Example: medssl label-efficiency --cohort cohort --init runs/masked --num-labelled 3,5,10 --seeds 3 --out evidence
     """
@@ -37,45 +37,47 @@ def label_efficiency(
     from medssl.downstream.label_efficiency import markdown_table
     from medssl.tracking.review import write_review
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import check_paths, observer, share_comparison
+    from medssl_cli.training import check_paths, observer, send_comparison
 
-    flags: dict[str, Any] = {"cohort": cohort, "loop.steps": steps}
-    given = {key: value for key, value in flags.items() if value is not None}
-    settings = load_config(
-        FinetuneConfig, files=config or [], settings=set_ or [], flags={"init": "scratch", "num_labelled": 1, **given}
-    )
-    starts = named_runs(init)
-    check_paths(settings.cohort, *(Path(folder) for folder in starts.values()))
+    flags = without_none({"init": "scratch", "num_labelled": 1, "cohort": cohort, "loop.steps": steps})
+    config = load_config(FinetuneConfig, files=config_files or [], settings=overrides or [], flags=flags)
+    pretrainings = named_runs(init)
+    check_paths(config.cohort, *(Path(folder) for folder in pretrainings.values()))
     comparisons = run_comparison(
-        settings,
-        starts,
+        config,
+        pretrainings,
         label_counts(num_labelled),
         seeds,
         out,
         progress=TrainingProgress,
-        observe=observer(settings.tracking, beside=out),
+        observe=observer(config.tracking, beside=out),
     )
     typer.echo(markdown_table(comparisons))
-    share_comparison(out, settings.tracking)
+    send_comparison(out, config.tracking)
     typer.echo(f"review: {write_review(out)}")
 
 
-def named_runs(given: list[str]) -> dict[str, str]:
-    """`NAME=RUN` or `RUN`, whose folder name is then the name. Raises UsageError for a name used twice."""
+def named_runs(inits: list[str]) -> dict[str, str]:
+    """Run folders by the name before `=`, or by the folder's name. Raises UsageError for a duplicate or 'scratch'."""
     from medssl.errors import UsageError
 
     runs: dict[str, str] = {}
-    for text in given:
-        name, _, folder = text.rpartition("=")
-        name = name or Path(os.path.abspath(folder)).name  # `.` has no name; a link keeps its own
-        if name in runs or name == "scratch":
-            raise UsageError(f"Two starts are called '{name}'. Give one another name: --init OTHER={folder}.")
+    for init in inits:
+        name, _, folder = init.rpartition("=")
+        name = name or Path(os.path.abspath(folder)).name  # `.` has no name; a symbolic link keeps its name
+        if name == "scratch":
+            raise UsageError(
+                "'scratch' is the training from random weights, which is always included. Choose another name: "
+                f"--init OTHER={folder}."
+            )
+        if name in runs:
+            raise UsageError(f"Two runs have the name '{name}'. Choose another name for one: --init OTHER={folder}.")
         runs[name] = folder
     return runs
 
 
 def label_counts(text: str) -> list[int]:
-    """'3,5,10' as numbers. Raises UsageError for anything else."""
+    """'3,5,10' as sorted numbers. Raises UsageError for anything else."""
     from medssl.errors import UsageError
 
     parts = text.split(",")

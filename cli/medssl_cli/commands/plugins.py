@@ -1,4 +1,4 @@
-"""`medssl plugins`: which pretext tasks there are, and what each can be told."""
+"""`medssl plugins`: installed pretext tasks and encoders, a template for new ones, and checks."""
 
 import json
 from dataclasses import asdict
@@ -7,23 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medssl_cli.options import AsJson, PluginFiles
+
 if TYPE_CHECKING:
     from medssl.plugins import TaskEntry
 
-app = typer.Typer(no_args_is_help=True, help="List, show, write and check pretext tasks.")
-
-PluginFiles = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with pretext tasks. Repeatable.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(no_args_is_help=True, help="List, show, write and check pretext tasks and encoders.")
 
 
 @app.command("list")
 def list_plugins(
     as_json: AsJson = False,
-    load: Annotated[bool, typer.Option("--load", help="Import each plugin and say whether it works.")] = False,
+    load: Annotated[bool, typer.Option("--load", help="Import each plugin and report whether that works.")] = False,
 ) -> None:
-    """Pretext tasks and encoders of installed plugins. Imports none of them without --load."""
+    """List pretext tasks and encoders of installed plugins. Imports none of them without --load."""
     from medssl.plugins import list_encoders, list_tasks
 
     rows = [
@@ -49,7 +46,7 @@ def show(
     files: PluginFiles = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a pretext task does, where it comes from, and its settings.
+    """Show what a pretext task does, where it comes from, and its settings.
 
     Example: medssl plugins show masked-volume
     """
@@ -62,8 +59,8 @@ def show(
     rows = setting_rows(task.cls.Config, prefix="task.")
     text = inspect.getdoc(task.cls) or ""
     if as_json:
-        facts = {"name": name, "family": task.cls.family, "origin": task.origin, "text": text}
-        typer.echo(json.dumps({**facts, "settings": [asdict(row) for row in rows]}, indent=2))
+        description = {"name": name, "family": task.cls.family, "origin": task.origin, "text": text}
+        typer.echo(json.dumps({**description, "settings": [asdict(row) for row in rows]}, indent=2))
         return
     typer.echo(f"{name} ({task.cls.family}), from {task.origin}\n\n{text}\n")
     for row in rows:
@@ -77,14 +74,14 @@ def show(
 def new(
     name: Annotated[str, typer.Argument(help="Name of the task or encoder, such as masked-cubes.")],
     package: Annotated[
-        bool, typer.Option("--package", help="A project that pip installs, with a test and CI.")
+        bool, typer.Option("--package", help="Write a project for pip, with a test and a CI workflow.")
     ] = False,
     encoder: Annotated[
-        bool, typer.Option("--encoder", help="An encoder instead of a task; always a project that pip installs.")
+        bool, typer.Option("--encoder", help="Write an encoder instead of a task, always as a project.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
 ) -> None:
-    """Write a working pretext task to start from: one file, or a project with --package; or an encoder with --encoder.
+    """Write a working pretext task as a template: one file, or a project with --package; an encoder with --encoder.
 
     Example: medssl plugins new masked-cubes
     """
@@ -110,9 +107,11 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a pretext task or an encoder to what medssl expects: a tick or a cross each, with what to change.
+    """Check that a pretext task or an encoder does what medssl expects, and say what to change where it does not.
 
-    Exit code 1 where something fails. Example: medssl plugins check masked_cubes.py
+    Exit code 1 if a check fails.
+
+    Example: medssl plugins check masked_cubes.py
     """
     from medssl.plugins.exits import exits_are_errors, hard_exits_are_soft
     from medssl_cli.plugin_check import check_target, print_outcomes

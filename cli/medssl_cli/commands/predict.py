@@ -12,19 +12,19 @@ def predict(
     input_: Annotated[
         Path, typer.Option("--input", help="A NIfTI file, a DICOM series folder, or a folder of either.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the label files; subfolders are those of the input.")],
+    out: Annotated[Path, typer.Option(help="Folder for the label files, with the subfolders of the input.")],
     modality: Annotated[
         str | None,
         typer.Option(
-            help="CT, MR, ...: modality of scans that do not say it (NIfTI), or say one that the model was not trained "
-            "on. Needed for NIfTI where it was trained on several."
+            help="CT, MR, ...: modality to assume for NIfTI, and for DICOM of a modality that the model was not "
+            "trained on. Required for NIfTI if the model was trained on several."
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label files that exist.")] = False,
 ) -> None:
-    """Write a label NIfTI on each scan's own grid: OUT/P1/SE2_labels.nii.gz for the series INPUT/P1/SE2.
+    """Write a label file on the grid of each scan: OUT/P1/SE2_labels.nii.gz for the series INPUT/P1/SE2.
 
-    Nothing is written where a label file exists already. What lies in OUT is not taken for input.
+    If a label file exists, the command stops before the first scan. Files in OUT are not used as input.
 
     Example: medssl predict --model runs/masked-10 --input new_scans --out predictions
     """

@@ -1,4 +1,4 @@
-"""`medssl review`: the page on which a person decides, and the decision."""
+"""`medssl review`: the review page of a run, and the reviewer's decision."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,14 @@ import typer
 
 
 def review(
-    folder: Annotated[Path, typer.Argument(help="A run, or a folder of `medssl label-efficiency`.")],
+    folder: Annotated[Path, typer.Argument(help="Run folder, or folder of `medssl label-efficiency`.")],
     accept: Annotated[bool, typer.Option("--accept", help="Record that the encoder may be used.")] = False,
-    reject: Annotated[bool, typer.Option("--reject", help="Record that it may not.")] = False,
-    note: Annotated[str | None, typer.Option(help="Why; goes to MLflow as it is, so name no patient.")] = None,
+    reject: Annotated[bool, typer.Option("--reject", help="Record that the encoder may not be used.")] = False,
+    note: Annotated[
+        str | None, typer.Option(help="Reason. It is sent to MLflow unchanged: do not name patients.")
+    ] = None,
 ) -> None:
-    """Write review.html; with --accept or --reject, record the answer in the run and, at the next sync, in MLflow.
+    """Write review.html. With --accept or --reject, record the decision in the run and, at the next sync, in MLflow.
 
     Example: medssl review runs/masked --accept --note "learned, +2 Dice at 5 labels"
     """
@@ -21,7 +23,7 @@ def review(
     from medssl.tracking.review import write_review
 
     if accept and reject:
-        raise UsageError("--accept and --reject contradict each other. Give one.")
+        raise UsageError("--accept and --reject contradict each other. Choose one.")
     if accept or reject or note:
         review = "accepted" if accept else "rejected" if reject else None
         record_answer(folder, review=review, note=note)

@@ -1,4 +1,4 @@
-"""`medssl runs`: what was trained, and how it stands."""
+"""`medssl runs`: the runs below a folder and their status."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medssl_cli.options import AsJson
+
 if TYPE_CHECKING:
     from medssl.runs.run import Run
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder below which runs are looked for.")] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder to search, with its subfolders.")] = Path(),
+    as_json: AsJson = False,
 ) -> None:
     """List the runs below a folder: kind, status, steps, loss, Dice.
 
@@ -25,15 +27,15 @@ def runs(
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder. Give the folder that holds your runs.")
-    found: list[tuple[str, dict[str, Any]]] = []
+    dated: list[tuple[str, dict[str, Any]]] = []
     for path in sorted(folder.rglob("run.json")):
         try:
             run = Run.open(path.parent)
-            found.append((run.record.started.isoformat(), describe(run, below=folder)))
+            dated.append((run.record.started.isoformat(), describe(run, below=folder)))
         except DataError as error:
-            # One damaged run hides none of the others.
+            # A damaged run must not hide the others.
             typer.echo(str(error), err=True)
-    entries = [entry for _, entry in sorted(found, key=lambda item: item[0])]
+    entries = [entry for _, entry in sorted(dated, key=lambda pair: pair[0])]
     if as_json:
         typer.echo(json.dumps(entries, indent=1))
         return
@@ -46,7 +48,7 @@ def runs(
 
 
 def describe(run: Run, *, below: Path) -> dict[str, Any]:
-    """One run as plain values; `steps` done of `total`, `loss` and `dice` are the latest."""
+    """A run as JSON values: `steps` done of `total`, the latest `loss` and `dice`."""
     lines = run.metrics()
     latest = {key: value for line in lines for key, value in line.items()}
     silent = run.silent_for_s
@@ -64,9 +66,9 @@ def describe(run: Run, *, below: Path) -> dict[str, Any]:
 
 
 def _print(entries: list[dict[str, Any]]) -> None:
-    """Aligned plain lines, the path last: a path that a narrow table would cut can be copied."""
-    head = ("kind", "from", "status", "steps", "loss", "test Dice", "started (UTC)", "run")
-    rows = [head, *(_cells(entry) for entry in entries)]
+    """Print aligned lines. The path comes last, so that a narrow terminal does not cut it."""
+    header = ("kind", "from", "status", "steps", "loss", "test Dice", "started (UTC)", "run")
+    rows = [header, *(_cells(entry) for entry in entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

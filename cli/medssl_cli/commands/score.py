@@ -1,4 +1,4 @@
-"""`medssl score`: which scans of a cohort a trained task finds odd."""
+"""`medssl score`: scans of a cohort ranked by pretext loss."""
 
 import json
 from functools import partial
@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medssl_cli.options import PluginFiles
+
 if TYPE_CHECKING:
     from medssl.downstream.score import ScanEnergy
 
 
 def score(
     run: Annotated[Path, typer.Option(help="Run folder of `medssl pretrain`.")],
-    cohort: Annotated[Path, typer.Option(help="Cohort made by `medssl ingest`; not necessarily that of the run.")],
-    regions: Annotated[int, typer.Option(min=1, max=1000, help="Regions to read of each scan.")] = 4,
-    top: Annotated[int, typer.Option(min=1, help="Lines to show.")] = 20,
+    cohort: Annotated[Path, typer.Option(help="Cohort made by `medssl ingest`; it may differ from that of the run.")],
+    regions: Annotated[int, typer.Option(min=1, max=1000, help="Regions to read per scan.")] = 4,
+    top: Annotated[int, typer.Option(min=1, help="Number of scans to show.")] = 20,
     out: Annotated[Path | None, typer.Option(help="CSV file for the whole ranking.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="File with the run's task. Repeatable.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: every scan.")] = False,
+    plugin_files: PluginFiles = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every scan.")] = False,
 ) -> None:
-    """Rank scans by energy, the oddest first: wrong modality, cut field of view, artefacts, blank scans.
+    """Rank scans by pretext loss ("energy"), outliers first: wrong modality, cut field of view, artefacts, blank scans.
 
     Example: medssl score --run runs/masked --cohort cohort --top 10
     """
@@ -32,7 +34,7 @@ def score(
         prepare_new_file(out)
     with LiveProgress() as live:
         scans = score_scans(
-            run, cohort, regions=regions, plugin_files=plugin or [], progress=partial(live.step, "regions")
+            run, cohort, regions=regions, plugin_files=plugin_files or [], progress=partial(live.step, "regions")
         )
     if out is not None:
         _write(scans, out)

@@ -1,4 +1,4 @@
-"""`medssl sync`: send to MLflow what it lacks of a run."""
+"""`medssl sync`: upload runs to MLflow."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +8,14 @@ import typer
 
 def sync(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    uri: Annotated[str | None, typer.Option(help="Tracking store; without it the run's own.")] = None,
+    uri: Annotated[str | None, typer.Option(help="Tracking store; default: the store of the run.")] = None,
 ) -> None:
-    """Replay runs to MLflow; what it has already is not sent again.
+    """Upload runs to MLflow. Safe to repeat: nothing is sent twice.
 
     Example: medssl sync runs/masked-volume
     """
-    from medssl.tracking.sync import sync as replay
+    from medssl.tracking.sync import sync as sync_run
 
     for folder in run:
-        report = replay(folder, uri=uri)
+        report = sync_run(folder, uri=uri)
         typer.echo(f"{folder}: {report.sent} values and pictures sent to {report.uri}")

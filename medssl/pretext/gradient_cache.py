@@ -6,7 +6,6 @@ this one costs a second forward pass and gives the gradient of the whole batch t
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.errors import ConfigError
 from medssl.pretext.projection import BatchNorm
-from medssl.pretext.task import Step
+from medssl.pretext.task import Compares, Step, Views
 
-Views = dict[str, Tensor]
 Sync = Callable[[bool], AbstractContextManager[object]]
-
-
-@runtime_checkable
-class Compares(Protocol):
-    """A task that looks across the batch, its forward split in two.
-
-    Every tensor that goes into or comes out of `embed` has the samples along its first axis.
-    """
-
-    def embed(self, views: Views) -> Views:
-        """Embeddings; no sample looks at another."""
-
-    def compare(self, embeddings: Views) -> Step:
-        """Loss of a batch from the embeddings of all its samples on this rank; gathers from other ranks itself."""
 
 
 def backward_in_chunks(

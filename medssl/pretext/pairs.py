@@ -11,7 +11,7 @@ from torch import Tensor
 from medssl.loading.crops import Crop
 from medssl.pretext.patches import Magnification, PatchGeometry
 from medssl.pretext.projection import Norm, pooled_levels
-from medssl.pretext.task import Step, TaskConfig
+from medssl.pretext.task import Step, Views, ViewsConfig
 from medssl.shapes import Shape3D
 from medssl.views.intensity import IntensityChain
 from medssl.views.on_device import on_device
@@ -40,14 +40,14 @@ class PairGeometry(PatchGeometry):
     )
 
 
-class PairConfig(TaskConfig):
+class PairConfig(ViewsConfig):
     """How two crops of a pair differ, and how a crop becomes a vector."""
 
     geometry: PairGeometry = Field(
         default=PairGeometry(),
         description="Random rotation, magnification and mirroring, drawn for each crop on its own.",
     )
-    reach: float = Field(
+    max_offset: float = Field(
         default=0.3,
         ge=0.0,
         le=0.9,
@@ -77,15 +77,24 @@ class PairConfig(TaskConfig):
         "looks at one vector, and is what the gradient cache needs.",
     )
 
-    def crops(self, patch: Shape3D) -> dict[str, Crop]:
+    def crops(self, patch: Shape3D, *, divisor: Shape3D) -> dict[str, Crop]:
         """Crop `a` anywhere in the scan and crop `b` near it, both of `patch` (D, H, W) voxels."""
         crop = self.geometry.crop(patch)
-        return {"a": crop, "b": replace(crop, anchor="a", max_offset=self.reach)}
+        return {"a": crop, "b": replace(crop, anchor="a", max_offset=self.max_offset)}
 
-    def images(self, region: Region, names: tuple[str, ...] = PAIR) -> dict[str, Tensor]:
-        """(B, C, D, H, W) of each named crop, with its own intensities."""
+    def views(self, region: Region) -> Views:
+        """(B, C, D, H, W) of each crop, with intensities changed independently of the other crops."""
         change = IntensityChain(self.intensity)
-        return {name: change(region.crop(name), region.random, name) for name in names}
+        return {name: change(region.crop(name), region.random, name) for name in self.crop_names}
+
+    def pictures(self, views: Views) -> dict[str, Tensor]:
+        """The two crops of the pair as the encoder sees them."""
+        return {f"crop {name}": views[name] for name in PAIR}
+
+    @property
+    def crop_names(self) -> tuple[str, ...]:
+        """Names of all crops, those of the pair first."""
+        return PAIR
 
 
 class MultiCropConfig(PairConfig):
@@ -101,14 +110,19 @@ class MultiCropConfig(PairConfig):
         description="Edge of a small crop as a share of the patch, rounded to what the encoder takes.",
     )
 
-    def all_crops(self, patch: Shape3D, *, divisor: Shape3D) -> dict[str, Crop]:
-        """The pair, and small crops within reach of `a`. divisor: what edges must be multiples of."""
+    def crops(self, patch: Shape3D, *, divisor: Shape3D) -> dict[str, Crop]:
+        """The pair, and small crops near crop `a`, whose edges are multiples of `divisor`."""
         d, h, w = (
             min(edge, max(2 * step, round(edge * self.small_edge / step) * step))
             for edge, step in zip(patch, divisor, strict=True)
         )
-        small = replace(self.geometry.crop((d, h, w)), anchor="a", max_offset=self.reach)
-        return self.crops(patch) | dict.fromkeys(self.small_names, small)
+        small = replace(self.geometry.crop((d, h, w)), anchor="a", max_offset=self.max_offset)
+        return super().crops(patch, divisor=divisor) | dict.fromkeys(self.small_names, small)
+
+    @property
+    def crop_names(self) -> tuple[str, ...]:
+        """Names of all crops: the pair, then the small ones."""
+        return PAIR + self.small_names
 
     @property
     def small_names(self) -> tuple[str, ...]:
@@ -142,11 +156,6 @@ def pair_step(loss: Tensor, a: Tensor, b: Tensor, *, trivial_loss: float | None,
         terms={name: term.detach() for name, term in terms.items()},
         embeddings=torch.cat([a, b]),
     )
-
-
-def pair_pictures(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The two crops as the encoder sees them."""
-    return {f"crop {name}": views[name] for name in PAIR}
 
 
 def matching_points(region: Region, size: Shape3D, count: int) -> dict[str, Tensor]:

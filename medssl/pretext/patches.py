@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from medssl.loading.crops import Crop
+from medssl.pretext.task import ViewsConfig
 from medssl.shapes import Shape3D
 
 Magnification = Annotated[float, Field(gt=0.1, lt=10.0)]
@@ -49,6 +50,18 @@ class PatchGeometry(BaseModel):
         return Crop(
             size=size, rotation_deg=(angle, angle, angle), zoom=self.zoom, flip=self.flip, probability=self.probability
         )
+
+
+class PatchConfig(ViewsConfig):
+    """Settings of a task that learns from single patches of mild random geometry."""
+
+    geometry: PatchGeometry = Field(
+        default=PatchGeometry(), description="Random rotation, magnification and mirroring."
+    )
+
+    def crops(self, patch: Shape3D, *, divisor: Shape3D) -> dict[str, Crop]:
+        """One crop `patch`, of that size (D, H, W)."""
+        return {"patch": self.geometry.crop(patch)}
 
 
 def without_flips(geometry: PatchGeometry, *, axes: str) -> PatchGeometry:

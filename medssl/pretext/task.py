@@ -1,18 +1,19 @@
-"""The class that a plugin's hook returns, and what it hands back for one batch."""
+"""The class that a plugin's hook returns, its settings, and the `Step` that it returns for each batch."""
 
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.loading.crops import Crop
-from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
+Views = dict[str, Tensor]
+
+AUTO = "auto"
 PICTURE_AXES = 5  # (B, C, D, H, W)
 
 
@@ -62,12 +63,58 @@ class TaskConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ViewsConfig(TaskConfig):
+    """Settings that many tasks have in common, with the crops and views that follow from them.
+
+    A task whose `Config` derives from one of these inherits its crops, views and pictures without a line of code.
+    """
+
+    def crops(self, patch: tuple[int, int, int], *, divisor: tuple[int, int, int]) -> Mapping[str, Crop]:
+        """Crops for `PretextTask.crops`.
+
+        Args:
+            patch: edges (D, H, W) of the run's patch in voxels.
+            divisor: what the encoder needs the edges of a crop to be multiples of.
+        """
+        raise NotImplementedError
+
+    def views(self, region: Region) -> Views:
+        """Views for `PretextTask.views`. Default: each crop as it is."""
+        return {name: region.crop(name) for name in region.crop_names}
+
+    def pictures(self, views: Views) -> Mapping[str, Tensor]:
+        """Pictures for the default `PretextTask.forward`. Default: none."""
+        return {}
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A task that looks across the batch, its forward split in two.
+
+    The gradient cache and the gather across ranks act between the halves. The first axis of every tensor that goes into
+    or comes out of `embed` is the samples.
+    """
+
+    def embed(self, views: Views) -> Views:
+        """Embeddings; no sample depends on another."""
+
+    def compare(self, embeddings: Views) -> Step:
+        """The step of a batch from the embeddings of this rank's samples; gathers those of other ranks itself."""
+
+
 class PretextTask(nn.Module):
     """Views plus a loss over an encoder.
 
     The host owns data, device, precision, optimiser, distribution, checkpoints, tracking and collapse monitors. A
     task owns what is below. It draws random numbers from `region.random` (or torch), never writes to its input, and
     neither logs nor moves to devices.
+
+    A task defines `__init__`, `views` and either `forward`, or `embed` and `compare`. The rest has defaults.
+
+    Attributes:
+        name: what `--task` takes: lower-case letters, digits and hyphens.
+        family: kind of pretext task in the field's words, such as "masked modelling" or "contrastive".
+        Config: its settings.
     """
 
     name: ClassVar[str]
@@ -79,31 +126,44 @@ class PretextTask(nn.Module):
         self.encoder = encoder
         self.config = config
 
-    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
+    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """Crops that `views` will ask for, given the patch size (D, H, W) of the run.
 
-        Default: one plain patch, mirrored at random.
+        Default: those of a `ViewsConfig`; with any other config one plain patch, mirrored left-right at random.
         """
+        if isinstance(self.config, ViewsConfig):
+            return self.config.crops(patch, divisor=self.encoder.divisor)
         return {"patch": Crop(size=patch, flip=(0.0, 0.0, 0.5))}
 
-    @abstractmethod
-    def views(self, region: Region) -> dict[str, Tensor]:
-        """Tensors for `forward`, made on the device, without gradient and outside autocast."""
+    def views(self, region: Region) -> Views:
+        """Tensors for `forward`, made on the device, without gradient and outside autocast.
 
-    @abstractmethod
-    def forward(self, views: dict[str, Tensor]) -> Step:
+        Default: those of a `ViewsConfig`; with any other config each crop as it is.
+        """
+        if isinstance(self.config, ViewsConfig):
+            return self.config.views(region)
+        return {name: region.crop(name) for name in region.crop_names}
+
+    def forward(self, views: Views) -> Step:
         """Loss, energy and pictures of one batch.
 
-        In eval mode it changes no state (queues, centres): pictures and scores are drawn so.
+        Default: `compare(embed(views))`, with the pictures of a `ViewsConfig`. In eval mode it changes no state
+        (queues, centres): pictures and scores are computed in that mode.
         """
+        if not isinstance(self, Compares):
+            raise NotImplementedError(f"{type(self).__name__} defines neither `forward` nor `embed` and `compare`.")
+        step = self.compare(self.embed(views))
+        if not isinstance(self.config, ViewsConfig):
+            return step
+        return replace(step, pictures={**step.pictures, **self.config.pictures(views)})
 
     def after_step(self, step: int, total: int) -> None:
         """Called once after each optimiser step: momentum teachers, queues."""
 
-    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, Any]:
-        """What settings that are "auto" come to for a patch (D, H, W) and so many steps, by name, for the run's record.
+    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
+        """Values of the settings that are "auto" for a patch (D, H, W) and a number of steps, by name, for the record.
 
-        A setting that is left out here is recorded with the rule alone, which its description gives after "auto:".
+        A setting that is missing here is recorded with its rule alone: the part of its description after "auto:".
         """
         return {}
 
@@ -116,5 +176,20 @@ class PretextTask(nn.Module):
         return self.encoder
 
     def exported_decoder(self) -> Decoder | None:
-        """The decoder that fine-tuning can start from, where the task trained one."""
-        return None
+        """The decoder that fine-tuning starts from. Default: `self.decoder`, if that is a decoder of the encoder."""
+        decoder = getattr(self, "decoder", None)
+        return decoder if isinstance(decoder, Decoder) else None
+
+
+def automatic_settings(task: PretextTask, *, patch: tuple[int, int, int], steps: int) -> dict[str, str]:
+    """Value and rule of each setting that is "auto", by its name.
+
+    What `task.automatic` returns beyond its settings, as a combination does for its parts, is taken as it is.
+    """
+    values, fields = task.automatic(patch, steps), type(task).Config.model_fields
+    described: dict[str, str] = {}
+    for name, setting in fields.items():
+        if getattr(task.config, name, None) == AUTO:
+            rule = (setting.description or "").rpartition("auto: ")[2].rstrip(".")
+            described[name] = f"{values[name]}: {rule}" if name in values else rule
+    return described | {name: str(value) for name, value in values.items() if name not in fields}

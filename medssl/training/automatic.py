@@ -6,8 +6,7 @@ from lightning_fabric import Fabric
 
 from medssl.config import PretrainConfig
 from medssl.encoders.build import explain
-from medssl.pretext.automatic import AUTO, automatic_settings
-from medssl.pretext.task import PretextTask
+from medssl.pretext.task import AUTO, PretextTask, automatic_settings
 from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
 from medssl.training.fabric import chosen_precision, worker_count

@@ -15,14 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.encoders.encoder import Decoder, Encoder
+from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import informative, scored_mean, valid_fraction, voxel_error
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 TRIVIAL = 2.0 * 0.6931471805599453  # a critic that scores everything 0 pays ln 2 for the real and ln 2 for the made up
@@ -34,7 +33,7 @@ class Adversarial(PretextTask):
     name = "adversarial"
     family = "generative"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of adversarial."""
 
         block: Annotated[int, Field(ge=2, le=64)] | Literal["auto"] = Field(
@@ -63,18 +62,11 @@ class Adversarial(PretextTask):
             description="Weight of the squared score: keeps the critic from growing without limit.",
         )
         width: int = Field(default=16, ge=4, le=256, description="Features of the forger at full resolution.")
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.decoder = encoder.make_decoder(1)
         self.forger = Forger(encoder.description.in_channels, config.width)
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """One patch with mild random geometry."""
-        return {"patch": self.config.geometry.crop(patch)}
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, list[int]]:
         """Edges of a forged block along D, H, W."""
@@ -123,10 +115,6 @@ class Adversarial(PretextTask):
             embeddings=pooled(pyramid).detach().chunk(2)[0],
             valid_fraction=valid_fraction(scored),
         )
-
-    def exported_decoder(self) -> Decoder:
-        """The critic's decoder: fine-tuning starts from it."""
-        return self.decoder
 
     def _scores(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         pyramid = self.encoder(image)

@@ -4,7 +4,6 @@ Zbontar et al. 2021 (arXiv 2103.03230).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -14,13 +13,11 @@ from torch import Tensor
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.gather import gather, rank
 from medssl.pretext.moments import RunningMoments
-from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_step
 from medssl.pretext.projection import Norm, Projection, in_full, pooled_channels, unit, without_autocast
 from medssl.pretext.task import PretextTask, Step
-from medssl.views.region import Region
 
 
 class BarlowTwins(PretextTask):
@@ -60,21 +57,9 @@ class BarlowTwins(PretextTask):
         self.moments = RunningMoments(config.features)
         self.off_weight = 1.0 / config.features if config.off_weight == "auto" else float(config.off_weight)
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap."""
-        return self.config.crops(patch)
-
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The weight."""
         return {"off_weight": self.off_weight}
-
-    def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, C, D, H, W) each."""
-        return self.config.images(region)
-
-    def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss over the batch of all ranks; the pictures show the two crops."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """`a` and `b`, (B, F) each."""

@@ -5,19 +5,16 @@ side, and a teacher that takes no gradient.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from pydantic import Field
 from torch import Tensor
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
-from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit
 from medssl.pretext.task import PretextTask, Step
-from medssl.views.region import Region
 
 
 class BYOL(PretextTask):
@@ -41,21 +38,9 @@ class BYOL(PretextTask):
         self.predict = Projection(config.features, config.features, hidden=config.hidden, norm=config.norm)
         self.teacher, self.teacher_project = Teacher(encoder), Teacher(self.project)
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap."""
-        return self.config.crops(patch)
-
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
         return first_momentum(steps, base=self.config.momentum)
-
-    def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, C, D, H, W) each."""
-        return self.config.images(region)
-
-    def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss of the batch; the pictures show the two crops."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """`guess_a`, `guess_b` of the student and `target_a`, `target_b` of the teacher, (B, F) each."""

@@ -5,20 +5,19 @@ sees a narrow window, a few grey levels, or intensities bent by an unknown curve
 measured.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medssl.encoders.encoder import Decoder, Encoder
+from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import against_another, scored_mean, valid_fraction, voxel_error
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.randomness import SampleRandom
 from medssl.views.region import Region
 
@@ -34,7 +33,7 @@ class Colorization(PretextTask):
     name = "colorization"
     family = "restoration"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of colorization."""
 
         reduction: Literal["window", "bits", "curve", "window+bits"] = Field(
@@ -55,9 +54,6 @@ class Colorization(PretextTask):
             default=True,
             description="Weight voxels by how rare their intensity is, so that fat and fluid count beside muscle.",
         )
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
         @model_validator(mode="after")
         def _ordered(self) -> "Colorization.Config":
@@ -68,10 +64,6 @@ class Colorization(PretextTask):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.decoder = encoder.make_decoder(encoder.description.in_channels)
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """One patch with mild random geometry."""
-        return {"patch": self.config.geometry.crop(patch)}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `reduced`, what the encoder sees; `weight`, on the voxels that were changed inside the
@@ -107,10 +99,6 @@ class Colorization(PretextTask):
             embeddings=pooled(pyramid).detach(),
             valid_fraction=valid_fraction(weight),
         )
-
-    def exported_decoder(self) -> Decoder:
-        """The decoder that reconstructed: fine-tuning starts from it."""
-        return self.decoder
 
     def _reduced(self, target: Tensor, random: SampleRandom) -> Tensor:
         config = self.config

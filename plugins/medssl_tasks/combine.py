@@ -15,9 +15,8 @@ from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.plugins import load_task, task_config
-from medssl.pretext.automatic import automatic_settings
 from medssl.pretext.gather import total, world_size
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step, TaskConfig, automatic_settings
 from medssl.randomness import SampleRandom
 from medssl.views.region import Region
 

@@ -6,7 +6,6 @@ over a memory and the fixed centroids of DeepCluster-v2 (in arXiv 2006.09882).
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -17,15 +16,13 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.distillation import entropy
 from medssl.pretext.gather import gather
 from medssl.pretext.kmeans import spherical_kmeans, spread_start
-from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue
 from medssl.pretext.task import PretextTask, Step
-from medssl.views.region import Region
 
 MIN_EACH = 2  # vectors per cluster
 
@@ -96,21 +93,9 @@ class DeeperCluster(PretextTask):
         self.has_clusters = False
         self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap."""
-        return self.config.crops(patch)
-
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, int]:
         """Steps between two clusterings, and vectors that are clustered."""
         return {"every": self._every(steps), "memory": len(self.memory.vectors)}
-
-    def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, C, D, H, W) each."""
-        return self.config.images(region)
-
-    def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss of the batch; the pictures show the two crops."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """`a` and `b`, (B, F) unit vectors each."""

@@ -4,20 +4,19 @@ After Vincent et al. 2010 (denoising autoencoders) and Kascenas et al. 2022 (coa
 noise larger than a voxel cannot be averaged away locally, so the network has to know what belongs there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.encoders.encoder import Decoder, Encoder
+from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import against_another, scored_mean, valid_fraction, voxel_error
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.randomness import SampleRandom
 from medssl.views.region import Region
 
@@ -30,7 +29,7 @@ class Denoising(PretextTask):
     name = "denoising"
     family = "restoration"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of denoising."""
 
         sigma: tuple[Sigma, Sigma] = Field(
@@ -45,9 +44,6 @@ class Denoising(PretextTask):
             description="Distance of the independent noise values in voxels; between them noise is interpolated. "
             "1 is white noise, which a local average takes off.",
         )
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
         @model_validator(mode="after")
         def _ordered(self) -> "Denoising.Config":
@@ -58,10 +54,6 @@ class Denoising(PretextTask):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.decoder = encoder.make_decoder(encoder.description.in_channels)
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """One patch with mild random geometry."""
-        return {"patch": self.config.geometry.crop(patch)}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `noisy`, the same with noise; `scored`, the voxels inside the scan."""
@@ -96,10 +88,6 @@ class Denoising(PretextTask):
             embeddings=pooled(pyramid).detach(),
             valid_fraction=valid_fraction(scored),
         )
-
-    def exported_decoder(self) -> Decoder:
-        """The decoder that reconstructed: fine-tuning starts from it."""
-        return self.decoder
 
 
 def grainy_noise(random: SampleRandom, name: str, *, like: Tensor, grain: int) -> Tensor:

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.clustering import Prototypes
 from medssl.pretext.distillation import Centre, cross_entropy, entropy, teacher_probabilities, usage
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
-from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks, pair_pictures
+from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks
 from medssl.pretext.projection import Projection, pooled_channels, pooled_levels
 from medssl.pretext.task import PretextTask, Step
 from medssl.views.masks import token_mask
@@ -85,17 +84,13 @@ class DINO(PretextTask):
         self.cells = _Cells(encoder.channels[-1], config) if config.masked_weight > 0 else None
         self.register_buffer("frozen", torch.tensor(float(config.frozen_share > 0)))
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap, and small ones near them."""
-        return self.config.all_crops(patch, divisor=self.encoder.divisor)
-
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
         return first_momentum(steps, base=self.config.momentum)
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """One (B, C, D, H, W) per crop; with the masked term also `hidden a` and `hidden b`, (B, 1, d, h, w) cells."""
-        images = self.config.images(region, PAIR + self.config.small_names)
+        images = self.config.views(region)
         if self.cells is None:
             return images
         cells = [edge // step for edge, step in zip(images["a"].shape[2:], self.encoder.divisor, strict=True)]
@@ -108,7 +103,7 @@ class DINO(PretextTask):
 
     def forward(self, views: dict[str, Tensor]) -> Step:
         """Loss of the batch; the pictures show the pair as the student sees it."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(self._seen(views)))
+        return replace(self.compare(self.embed(views)), pictures=self.config.pictures(self._seen(views)))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scores of all crops by the student, `student ...`, and of the pair by the teacher; of cells where masked."""

@@ -14,13 +14,12 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig
 from medssl.pretext.projection import in_full
 from medssl.pretext.sparse import DropsTokens
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.randomness import SampleRandom
 from medssl.views.on_device import on_device
 from medssl.views.region import Region
@@ -32,7 +31,7 @@ class JEPA(PretextTask):
     name = "jepa"
     family = "self-distillation"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of jepa."""
 
         blocks: int = Field(
@@ -53,9 +52,6 @@ class JEPA(PretextTask):
         width: int = Field(default=128, ge=8, le=4096, description="Features of the predictor.")
         depth: int = Field(default=3, ge=1, le=12, description="Residual blocks of the predictor.")
         momentum: AutoMomentum = "auto"
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
     config: Config
 
@@ -64,10 +60,6 @@ class JEPA(PretextTask):
         channels = encoder.channels[-config.levels :]
         self.predictors = nn.ModuleList(Predictor(count, width=config.width, depth=config.depth) for count in channels)
         self.teacher = Teacher(encoder)
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """One patch with mild random geometry."""
-        return {"patch": self.config.geometry.crop(patch)}
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""

@@ -21,8 +21,8 @@ from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import VectorHead, class_energies, pooled
-from medssl.pretext.patches import PatchGeometry
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.patches import PatchConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.pretext.tiles import cut_tiles, join_tiles, normalised_tiles, tile_edges
 from medssl.shapes import Shape3D
 from medssl.views.region import Region
@@ -38,7 +38,7 @@ class Jigsaw(PretextTask):
     name = "jigsaw"
     family = "predictive"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of jigsaw."""
 
         grid: tuple[Parts, Parts, Parts] = Field(default=(2, 2, 2), description="Parts along D, H, W.")
@@ -58,9 +58,6 @@ class Jigsaw(PretextTask):
             "spare.",
         )
         seed: int = Field(default=0, ge=0, description="Of the set of orders, which the checkpoint holds too.")
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
     orders: Tensor
 

@@ -11,13 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from medssl.encoders.encoder import Decoder, Encoder
+from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import (
     against_another,
     block_moments,
@@ -27,7 +26,7 @@ from medssl.pretext.reconstruction import (
     voxel_error,
 )
 from medssl.pretext.sparse import DropsTokens, check_convolutional, encode_sparsely, filled
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.pretext.tiles import volume_edges
 from medssl.shapes import Shape3D
 from medssl.views.region import Region
@@ -39,7 +38,7 @@ class MaskedVolume(PretextTask):
     name = "masked-volume"
     family = "masked modelling"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of masked-volume."""
 
         block: Annotated[int, Field(ge=2, le=64)] | Literal["auto"] = Field(
@@ -68,9 +67,6 @@ class MaskedVolume(PretextTask):
             description="Reconstruct each block with its own mean taken off and divided by its own standard deviation: "
             "texture rather than brightness. Pictures show it with both put back.",
         )
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
@@ -80,10 +76,6 @@ class MaskedVolume(PretextTask):
         # what the decoder finds in place of hidden features; normal with 0.02 as in He et al. 2022
         width = () if config.masking == "input" else encoder.channels
         self.tokens = nn.ParameterList(0.02 * torch.randn(channels) for channels in width)
-
-    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
-        """One patch with mild random geometry."""
-        return {"patch": self.config.geometry.crop(patch)}
 
     def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, list[int]]:
         """Edges of a hidden block along D, H, W."""
@@ -129,10 +121,6 @@ class MaskedVolume(PretextTask):
             embeddings=pooled(pyramid).detach(),
             valid_fraction=valid_fraction(scored),
         )
-
-    def exported_decoder(self) -> Decoder:
-        """The decoder that reconstructed: fine-tuning starts from it."""
-        return self.decoder
 
     def _encoded(self, seen: Tensor, hidden: Tensor) -> list[Tensor]:
         """The pyramid of what is visible."""

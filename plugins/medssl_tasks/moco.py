@@ -6,7 +6,6 @@ With `queue: 0` they are the batch itself, as in v3 (Chen et al. 2021, arXiv 210
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -16,10 +15,9 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.gather import gather, rank
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
-from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue, scan_numbers
 from medssl.pretext.task import PretextTask, Step
@@ -65,21 +63,13 @@ class MoCo(PretextTask):
         self.predict = None if config.queue else Projection(config.features, config.features, hidden=config.hidden)
         self.keys: list[tuple[Tensor, Tensor]] = []
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap."""
-        return self.config.crops(patch)
-
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
         return first_momentum(steps, base=self.config.momentum)
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each, and `scan`, (B,) a number per scan."""
-        return self.config.images(region) | {"scan": scan_numbers(region.scan_ids, region.random.device)}
-
-    def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss over the batch of all ranks; the pictures show the two crops."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
+        return self.config.views(region) | {"scan": scan_numbers(region.scan_ids, region.random.device)}
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """`query_a`, `query_b` of the student and `key_a`, `key_b` of the teacher, (B, F) each; and `scan`."""

@@ -19,9 +19,9 @@ from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import pooled
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import against_another, scored_mean, valid_fraction, voxel_error
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.pretext.tiles import cut_tiles, join_tiles, tile_edges
 from medssl.shapes import Shape3D
 from medssl.views.region import Region
@@ -37,7 +37,7 @@ class PatchContext(PretextTask):
     name = "patch-context"
     family = "predictive"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of patch-context."""
 
         neighbours: Literal[6, 18, 26] = Field(
@@ -45,9 +45,6 @@ class PatchContext(PretextTask):
             description="Patches that are seen: those that share a face (6), an edge too (18), or a corner too (26).",
         )
         width: int = Field(default=128, ge=8, le=2048, description="Features inside the predictor.")
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)

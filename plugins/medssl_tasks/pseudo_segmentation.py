@@ -15,19 +15,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.encoders.encoder import Decoder, Encoder
+from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.distillation import entropy
 from medssl.pretext.gather import gather
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.kmeans import euclidean_kmeans, nearest_centroid
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig, PatchGeometry
 from medssl.pretext.projection import without_autocast
 from medssl.pretext.queue import Queue
 from medssl.pretext.reconstruction import scored_mean, valid_fraction
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.filters import blur
 from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region
@@ -45,7 +44,7 @@ class PseudoSegmentation(PretextTask):
     name = "pseudo-segmentation"
     family = "clustering"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of pseudo-segmentation."""
 
         clusters: int = Field(
@@ -101,10 +100,6 @@ class PseudoSegmentation(PretextTask):
         # Known on the host, so that no step waits for the device.
         self._trivial: float | None = None
         self._has_map: bool | None = None
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """One patch with mild random geometry."""
-        return {"patch": self.config.geometry.crop(patch)}
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, list[int]]:
         """Edges of a hidden block along D, H, W."""
@@ -163,10 +158,6 @@ class PseudoSegmentation(PretextTask):
         done = step + 1
         if done <= max(1, self.config.settle * total) and done & (done - 1) == 0:
             self._cluster()
-
-    def exported_decoder(self) -> Decoder:
-        """The decoder that segmented: fine-tuning starts from it, but for its last layer."""
-        return self.decoder
 
     def _descriptors(self, scan: Tensor, region: Region) -> Tensor:
         """(B, F, D, H, W): brightness at each scale, then the place in the scan."""

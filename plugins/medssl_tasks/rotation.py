@@ -19,8 +19,8 @@ from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import VectorHead, class_energies, pooled
-from medssl.pretext.patches import PatchGeometry, without_flips
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.patches import PatchConfig, PatchGeometry, without_flips
+from medssl.pretext.task import PretextTask, Step
 from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
@@ -33,7 +33,7 @@ class Rotation(PretextTask):
     name = "rotation"
     family = "predictive"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of rotation."""
 
         group: Literal["auto", "cube", "in-plane"] = Field(

@@ -7,8 +7,7 @@ local stage of Chaitanya et al. 2020 (arXiv 2006.10511) has it.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -16,12 +15,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.encoders.encoder import Decoder, Encoder
+from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.gather import gather, rank, world_size
-from medssl.pretext.pairs import PAIR, PairConfig, matching_points, named_chunks, pair_pictures, pair_step
+from medssl.pretext.pairs import PAIR, PairConfig, matching_points, named_chunks, pair_step
 from medssl.pretext.projection import (
     Norm,
     Projection,
@@ -96,21 +94,13 @@ class SimCLR(PretextTask):
                 self.decoder = encoder.make_decoder(described)
             self.project_local = Projection(described, config.features, hidden=config.hidden // 4)
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap."""
-        return self.config.crops(patch)
-
     def views(self, region: Region) -> dict[str, Tensor]:
         """`a` and `b`, (B, C, D, H, W) each, and points that lie in both."""
-        images = self.config.images(region)
+        images = self.config.views(region)
         if self.project_local is None:
             return images
         depth, height, width = images["a"].shape[2:]
         return images | matching_points(region, (depth, height, width), self.config.local_points)
-
-    def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss over the batch of all ranks; the pictures show the two crops."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """What `compare` needs of these samples; no sample looks at another."""
@@ -142,10 +132,6 @@ class SimCLR(PretextTask):
             trivial += self.config.local_weight * math.log(self.config.local_points)
             terms["local"] = local
         return pair_step(loss, a, b, trivial_loss=trivial, terms=terms)
-
-    def exported_decoder(self) -> Decoder | None:
-        """The decoder that described the points, where one did."""
-        return self.decoder
 
     def _local(self, embeddings: dict[str, Tensor]) -> Tensor:
         return point_contrast(

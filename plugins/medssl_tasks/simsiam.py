@@ -4,19 +4,16 @@ Chen and He 2021 (arXiv 2011.10566). BYOL without a teacher: the gradient stops 
 keeps the encoder from collapsing.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
-from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures, pair_step
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit
 from medssl.pretext.task import PretextTask, Step
-from medssl.views.region import Region
 
 
 class SimSiam(PretextTask):
@@ -47,18 +44,6 @@ class SimSiam(PretextTask):
     def unscheduled_modules(self) -> Iterable[nn.Module]:
         """The predictor: it has to keep up with what it predicts until the end (section 4.1 of the paper)."""
         return [self.predict]
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap."""
-        return self.config.crops(patch)
-
-    def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, C, D, H, W) each."""
-        return self.config.images(region)
-
-    def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss of the batch; the pictures show the two crops."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """`guess_a`, `guess_b` and what they are to meet, `target_b`, `target_a`, (B, F) each."""

@@ -20,8 +20,8 @@ from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.pretext.heads import VectorHead, pooled
-from medssl.pretext.patches import PatchGeometry, without_flips
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.patches import PatchConfig, PatchGeometry, without_flips
+from medssl.pretext.task import PretextTask, Step
 from medssl.pretext.tiles import cut_tiles, join_tiles, normalised_tiles
 from medssl.shapes import Shape3D
 from medssl.views.region import Region
@@ -33,7 +33,7 @@ class SliceOrder(PretextTask):
     name = "slice-order"
     family = "predictive"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of slice-order."""
 
         slabs: int = Field(default=4, ge=2, le=16, description="Slabs per patch, along the body axis D.")

@@ -15,11 +15,10 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.heads import VoxelHead, pooled
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import scored_mean, valid_fraction
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 LARGEST_CELL = 4  # voxels along an axis: what a dictionary of patches can cover
@@ -33,7 +32,7 @@ class SparseCoding(PretextTask):
     name = "sparse-coding"
     family = "generative"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of sparse-coding."""
 
         atoms: Annotated[int, Field(ge=2, le=4096)] | Literal["auto"] = Field(
@@ -52,9 +51,6 @@ class SparseCoding(PretextTask):
         prediction: float = Field(
             default=1.0, gt=0.0, le=100.0, description="Weight of the encoder's squared error in predicting the codes."
         )
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
@@ -67,10 +63,6 @@ class SparseCoding(PretextTask):
         self.dictionary = nn.Parameter(torch.randn(atoms, voxels))
         width = min(MAX_WIDTH, max(32, atoms // 2))
         self.predictor = VoxelHead(encoder, d * h * w * atoms, width=width, level=level)
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """One patch with mild random geometry."""
-        return {"patch": self.config.geometry.crop(patch)}
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, int]:
         """Atoms of the dictionary."""

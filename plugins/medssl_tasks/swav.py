@@ -4,8 +4,7 @@ Caron et al. 2020 (arXiv 2006.09882).
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 
 import torch
 from pydantic import Field
@@ -13,15 +12,13 @@ from torch import Tensor
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.clustering import Prototypes, codes
 from medssl.pretext.distillation import cross_entropy, usage
 from medssl.pretext.gather import gather
-from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks, pair_pictures
+from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks
 from medssl.pretext.projection import Projection, pooled_channels, unit
 from medssl.pretext.queue import Queue
 from medssl.pretext.task import PretextTask, Step
-from medssl.views.region import Region
 
 
 class SwAV(PretextTask):
@@ -75,18 +72,6 @@ class SwAV(PretextTask):
         self.queue = Queue(config.queue, config.features) if config.queue else None
         self.register_buffer("frozen", torch.tensor(float(config.frozen_share > 0)))
         self.newest: list[Tensor] = []
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap, and small ones near them."""
-        return self.config.all_crops(patch, divisor=self.encoder.divisor)
-
-    def views(self, region: Region) -> dict[str, Tensor]:
-        """One (B, C, D, H, W) per crop."""
-        return self.config.images(region, PAIR + self.config.small_names)
-
-    def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss over the batch of all ranks; the pictures show the pair."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Per crop its unit vector and, as `scores ...`, its cosines with the prototypes."""

@@ -4,18 +4,17 @@ After Kingma & Welling 2014 (arXiv 1312.6114) and Higgins et al. 2017 (beta-VAE)
 deepest level, and the decoder sees nothing else.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.heads import LatentDecoder
-from medssl.pretext.patches import PatchGeometry
+from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import against_another, valid_fraction, voxel_error
-from medssl.pretext.task import PretextTask, Step, TaskConfig
+from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
 LOG_VARIANCE_LIMIT = 10.0
@@ -28,7 +27,7 @@ class VAE(PretextTask):
     name = "vae"
     family = "generative"
 
-    class Config(TaskConfig):
+    class Config(PatchConfig):
         """Settings of vae."""
 
         latents: int = Field(
@@ -47,18 +46,11 @@ class VAE(PretextTask):
             description="Standard deviation to which a voxel is to be explained, in units of the normalised scan. "
             "Smaller spends more code on detail.",
         )
-        geometry: PatchGeometry = Field(
-            default=PatchGeometry(), description="Random rotation, magnification and mirroring."
-        )
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.posterior = nn.Conv3d(encoder.channels[-1], 2 * config.latents, 1)
         self.decoder = LatentDecoder(encoder, config.latents, encoder.description.in_channels)
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """One patch with mild random geometry."""
-        return {"patch": self.config.geometry.crop(patch)}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `scored`, the voxels inside the scan; `noise`, a standard normal number per number of

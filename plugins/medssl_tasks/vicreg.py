@@ -3,8 +3,7 @@
 Bardes et al. 2022 (arXiv 2105.04906).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 
 import torch
 from pydantic import Field
@@ -14,12 +13,10 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.loading.crops import Crop
 from medssl.pretext.gather import gather
-from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_pictures
+from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks
 from medssl.pretext.projection import Norm, Projection, in_full, pooled_channels, without_autocast
 from medssl.pretext.task import PretextTask, Step
-from medssl.views.region import Region
 
 VARIANCE_FLOOR = 1e-4  # under the square root; so a constant feature has a standard deviation of 0.01 (reference code)
 
@@ -58,18 +55,6 @@ class VICReg(PretextTask):
         super().__init__(encoder, config)
         inputs = pooled_channels(encoder, config.pooled_levels)
         self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=config.norm)
-
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
-        """A pair of crops that overlap."""
-        return self.config.crops(patch)
-
-    def views(self, region: Region) -> dict[str, Tensor]:
-        """`a` and `b`, (B, C, D, H, W) each."""
-        return self.config.images(region)
-
-    def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss over the batch of all ranks; the pictures show the two crops."""
-        return replace(self.compare(self.embed(views)), pictures=pair_pictures(views))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """`a` and `b`, (B, F) each."""

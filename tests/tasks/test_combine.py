@@ -4,7 +4,7 @@ from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms, trained
 
 from medssl.errors import ConfigError, PluginError
 from medssl.loading.crops import Crop
-from medssl.pretext.automatic import automatic_settings
+from medssl.pretext.task import automatic_settings
 from medssl_tasks.combine import Combine, Part, PartOfRegion
 from medssl_tasks.masked_volume import MaskedVolume
 from medssl_tasks.rotation import Rotation

@@ -18,7 +18,7 @@ MAX_UNIFORMITY = 512  # pairs grow with the square
 # Names in `Step.terms` that tasks use for what only they can know, all of them shares between 0 and 1; what we call it;
 # and which is the worst where several parts of a combined task say it.
 TERMS: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
-    "teacher_entropy_share": ("teacher_entropy", max),
+    "teacher_entropy_fraction": ("teacher_entropy", max),
     "prototypes_used": ("prototypes_used", min),
     "clusters_used": ("prototypes_used", min),
     "active_units": ("active_units", min),

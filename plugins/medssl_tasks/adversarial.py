@@ -41,7 +41,7 @@ class Adversarial(PretextTask):
             description="Edge of a forged block in voxels. auto: per axis an eighth of the patch, as a power of "
             "two from 4 to 16.",
         )
-        ratio: float = Field(default=0.4, gt=0.0, lt=1.0, description="Share of the blocks that is forged.")
+        mask_ratio: float = Field(default=0.4, gt=0.0, lt=1.0, description="Share of the blocks that is forged.")
         ignore_air: float = Field(
             default=0.03,
             ge=0.0,
@@ -49,13 +49,13 @@ class Adversarial(PretextTask):
             description="Blocks whose standard deviation is below this, in units of the normalised scan, are air "
             "and not judged.",
         )
-        fooling: float = Field(
+        adversarial_weight: float = Field(
             default=0.1,
             ge=0.0,
             le=10.0,
             description="Weight of fooling the critic in what the forger learns, beside its squared error.",
         )
-        restraint: float = Field(
+        score_penalty: float = Field(
             default=0.01,
             ge=0.0,
             le=10.0,
@@ -75,7 +75,7 @@ class Adversarial(PretextTask):
     def views(self, region: Region) -> dict[str, Tensor]:
         """`real`, the patch; `hidden`, the blocks to forge; `scored`, those of the scan that are no air."""
         real = region.crop("patch")
-        hidden, block = hide_blocks(real, region.random, asked=self.config.block, ratio=self.config.ratio)
+        hidden, block = hide_blocks(real, region.random, asked=self.config.block, ratio=self.config.mask_ratio)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:
             scored &= informative(real, block, floor=self.config.ignore_air).any(dim=1, keepdim=True)
@@ -89,12 +89,12 @@ class Adversarial(PretextTask):
         pyramid, score = self._scores(torch.cat([real, forged.detach()]))
         of_real, of_forged = score.to(real.dtype).chunk(2)
         critic = critic_loss(of_real, of_forged, scored)
-        restraint = self.config.restraint * scored_mean(of_real.square() + of_forged.square(), scored)
+        restraint = self.config.score_penalty * scored_mean(of_real.square() + of_forged.square(), scored)
         with frozen(self.encoder), frozen(self.decoder):
             of_forged_for_forger = self._scores(forged)[1].to(real.dtype)
         fooling = scored_mean(F.softplus(of_forged_for_forger), scored).mean()
         error = scored_mean(voxel_error(filled, real), scored).mean()
-        forger = error + self.config.fooling * fooling
+        forger = error + self.config.adversarial_weight * fooling
         return Step(
             # the forger's loss adds its gradient but not its value: the rest can be read against the trivial critic
             loss=critic.mean() + restraint.mean() + (forger - forger.detach()),

@@ -41,7 +41,7 @@ class BarlowTwins(PretextTask):
             description="Norm in the heads: layer looks at one vector, and the gradient cache needs it; batch at the "
             "vectors of all devices, as in the paper, for global batches of 16 or more.",
         )
-        off_weight: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = Field(
+        off_diagonal_weight: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = Field(
             default="auto",
             description="Weight of the correlations between different features. auto: 1 / features, so that all of "
             "them together weigh as much as the agreement (Tsai et al. 2021, arXiv 2104.13712); the "
@@ -55,11 +55,13 @@ class BarlowTwins(PretextTask):
         inputs = pooled_channels(encoder, config.pooled_levels)
         self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=config.norm)
         self.moments = RunningMoments(config.features)
-        self.off_weight = 1.0 / config.features if config.off_weight == "auto" else float(config.off_weight)
+        self.off_diagonal_weight = (
+            1.0 / config.features if config.off_diagonal_weight == "auto" else float(config.off_diagonal_weight)
+        )
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The weight."""
-        return {"off_weight": self.off_weight}
+        return {"off_diagonal_weight": self.off_diagonal_weight}
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """`a` and `b`, (B, F) each."""
@@ -84,7 +86,7 @@ class BarlowTwins(PretextTask):
         agreement, redundancy = barlow_terms(a, b)
         own = slice(first, first + mine)
         return pair_step(
-            agreement + self.off_weight * redundancy,
+            agreement + self.off_diagonal_weight * redundancy,
             unit(a[own]),
             unit(b[own]),
             trivial_loss=float(self.config.features),  # constant features: every correlation is 0

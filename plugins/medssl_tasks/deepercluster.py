@@ -56,7 +56,7 @@ class DeeperCluster(PretextTask):
             "first clustering. auto: 16 per cluster, so that a cluster's centre is a mean and no single vector, and "
             "at least 256.",
         )
-        every: Annotated[int, Field(ge=1, le=100000)] | Literal["auto"] = Field(
+        recluster_every: Annotated[int, Field(ge=1, le=100000)] | Literal["auto"] = Field(
             default="auto",
             description="Steps between two clusterings. auto: a fiftieth of the run, at least 10: labels change "
             "often enough to follow the encoder and rarely enough to be learned.",
@@ -95,7 +95,7 @@ class DeeperCluster(PretextTask):
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, int]:
         """Steps between two clusterings, and vectors that are clustered."""
-        return {"every": self._every(steps), "memory": len(self.memory.vectors)}
+        return {"recluster_every": self._every(steps), "memory": len(self.memory.vectors)}
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """`a` and `b`, (B, F) unit vectors each."""
@@ -136,7 +136,7 @@ class DeeperCluster(PretextTask):
                 self.cluster(known)
 
     def _every(self, total: int) -> int:
-        return max(10, total // 50) if self.config.every == "auto" else int(self.config.every)
+        return max(10, total // 50) if self.config.recluster_every == "auto" else int(self.config.recluster_every)
 
     @torch.no_grad()
     def cluster(self, vectors: Tensor) -> None:

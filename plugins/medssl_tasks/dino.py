@@ -49,7 +49,7 @@ class DINO(PretextTask):
             description="Divides the teacher's scores; small values give confident targets.",
         )
         momentum: AutoMomentum = "auto"
-        frozen_share: float = Field(
+        frozen_fraction: float = Field(
             default=0.02,
             ge=0.0,
             le=1.0,
@@ -66,7 +66,7 @@ class DINO(PretextTask):
             description="Weight of assigning masked places as the teacher does; trains the coarsest level densely. 1 "
             "in iBOT.",
         )
-        masked_share: float = Field(
+        mask_ratio: float = Field(
             default=0.3,
             gt=0.0,
             lt=1.0,
@@ -82,7 +82,7 @@ class DINO(PretextTask):
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
         self.centre = Centre(config.prototypes)
         self.cells = _Cells(encoder.channels[-1], config) if config.masked_weight > 0 else None
-        self.register_buffer("frozen", torch.tensor(float(config.frozen_share > 0)))
+        self.register_buffer("frozen", torch.tensor(float(config.frozen_fraction > 0)))
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
@@ -94,7 +94,7 @@ class DINO(PretextTask):
         if self.cells is None:
             return images
         cells = [edge // step for edge, step in zip(images["a"].shape[2:], self.encoder.divisor, strict=True)]
-        share, count = self.config.masked_share, math.prod(cells)
+        share, count = self.config.mask_ratio, math.prod(cells)
         hidden = {
             f"hidden {name}": token_mask(region.random, f"hidden {name}", tokens=count, ratio=share).view(-1, 1, *cells)
             for name in PAIR
@@ -136,7 +136,7 @@ class DINO(PretextTask):
         sharpness = entropy(assigned).mean()
         terms = {
             "teacher_entropy": sharpness,
-            "teacher_entropy_share": sharpness / math.log(config.prototypes),  # 1: a uniform teacher
+            "teacher_entropy_fraction": sharpness / math.log(config.prototypes),  # 1: a uniform teacher
             "divergence": loss.detach() - sharpness,
             "prototypes_used": usage(assigned, together=self.training),
         }
@@ -159,7 +159,7 @@ class DINO(PretextTask):
         self.teacher.follow(self.encoder, momentum)
         self.teacher_head.follow(self.head, momentum)
         self.centre.move()
-        self.frozen.fill_(float(step + 1 < self.config.frozen_share * total))
+        self.frozen.fill_(float(step + 1 < self.config.frozen_fraction * total))
         if self.cells is not None:
             self.cells.teacher_head.follow(self.cells.head, momentum)
             self.cells.centre.move()

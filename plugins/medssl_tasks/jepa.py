@@ -37,7 +37,7 @@ class JEPA(PretextTask):
         blocks: int = Field(
             default=4, ge=1, le=32, description="Blocks that are taken out of a patch; they may overlap."
         )
-        block_volume: float = Field(
+        block_fraction: float = Field(
             default=0.15,
             gt=0.0,
             lt=1.0,
@@ -70,7 +70,7 @@ class JEPA(PretextTask):
         patch = region.crop("patch")
         stride = self.encoder.strides[-min(self.config.levels, len(self.encoder.strides))]
         d, h, w = (max(1, edge // step) for edge, step in zip(patch.shape[2:], stride, strict=True))
-        cells = hidden_blocks(region.random, (d, h, w), blocks=self.config.blocks, volume=self.config.block_volume)
+        cells = hidden_blocks(region.random, (d, h, w), blocks=self.config.blocks, volume=self.config.block_fraction)
         return {"patch": patch, "hidden": F.interpolate(cells.float(), size=patch.shape[2:]).bool()}
 
     def forward(self, views: dict[str, Tensor]) -> Step:

@@ -42,10 +42,10 @@ class Jigsaw(PretextTask):
         """Settings of jigsaw."""
 
         grid: tuple[Parts, Parts, Parts] = Field(default=(2, 2, 2), description="Parts along D, H, W.")
-        orders: int = Field(
+        permutations: int = Field(
             default=100, ge=2, le=2000, description="Orders to tell apart, chosen as unlike each other as can be."
         )
-        copies: int = Field(
+        permutations_per_patch: int = Field(
             default=8,
             ge=1,
             le=256,
@@ -64,14 +64,14 @@ class Jigsaw(PretextTask):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         parts = config.grid[0] * config.grid[1] * config.grid[2]
-        if parts < 2 or config.orders > factorial(parts):
+        if parts < 2 or config.permutations > factorial(parts):
             raise ConfigError(
-                f"task.orders is {config.orders}, but {parts} parts (task.grid={list(config.grid)}) have "
+                f"task.permutations is {config.permutations}, but {parts} parts (task.grid={list(config.grid)}) have "
                 f"{factorial(parts)} orders. "
-                "Lower task.orders, or cut into more parts."
+                "Lower task.permutations, or cut into more parts."
             )
-        self.register_buffer("orders", torch.from_numpy(unlike_orders(parts, config.orders, seed=config.seed)))
-        self.head = VectorHead(encoder, config.orders, images=parts)
+        self.register_buffer("orders", torch.from_numpy(unlike_orders(parts, config.permutations, seed=config.seed)))
+        self.head = VectorHead(encoder, config.permutations, images=parts)
 
     def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """The parts with the room that they have."""
@@ -98,7 +98,7 @@ class Jigsaw(PretextTask):
         shares = region.random.random("jitter", (len(self.orders[0]), 3))
         offsets = margin + np.floor(shares * free).astype(np.int64)
         tiles = cut_tiles(cube, grid=grid, tile=tile, offsets=offsets)
-        drawn = region.random.uniform("order", 0.0, 1.0, (self.config.copies,))
+        drawn = region.random.uniform("order", 0.0, 1.0, (self.config.permutations_per_patch,))
         order = (drawn * len(self.orders)).long().clamp_max(len(self.orders) - 1)
         return {"tiles": normalised_tiles(tiles), "order": order}
 

@@ -46,7 +46,7 @@ class MaskedVolume(PretextTask):
             description="Edge of a hidden block in voxels. auto: per axis an eighth of the patch, as a power of two "
             "from 4 to 16: smaller holes are filled by interpolation, larger ones leave nothing to infer them from.",
         )
-        ratio: float = Field(default=0.6, gt=0.0, lt=1.0, description="Share of the blocks that is hidden.")
+        mask_ratio: float = Field(default=0.6, gt=0.0, lt=1.0, description="Share of the blocks that is hidden.")
         masking: Literal["input", "sparse", "drop-tokens"] = Field(
             default="input",
             description="How hidden voxels are kept from the encoder. input: they are set to the mean, for any "
@@ -84,7 +84,7 @@ class MaskedVolume(PretextTask):
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `hidden` from the encoder; `scored`, what of it lies inside the scan and is no air."""
         target = region.crop("patch")
-        asked, ratio = self.config.block, self.config.ratio
+        asked, ratio = self.config.block, self.config.mask_ratio
         hidden, block = hide_blocks(target, region.random, asked=asked, ratio=ratio, step=self.step)
         scored = hidden & region.valid("patch")
         if self.config.ignore_air > 0:

@@ -50,7 +50,7 @@ class PseudoSegmentation(PretextTask):
         clusters: int = Field(
             default=24, ge=2, le=256, description="Classes of the map. More are finer, and harder to tell apart."
         )
-        place: float = Field(
+        position_weight: float = Field(
             default=2.0,
             ge=0.0,
             le=20.0,
@@ -58,14 +58,14 @@ class PseudoSegmentation(PretextTask):
             "deviation is about 1. 0 clusters by brightness alone: for archives whose scans show different parts of "
             "the body. Large values cut scans into boxes.",
         )
-        settle: float = Field(
+        recluster_fraction: float = Field(
             default=0.1,
             gt=0.0,
             le=1.0,
             description="Share of the run during which clusters are found anew; after it they stay, so that classes "
             "keep their meaning.",
         )
-        hidden: float = Field(
+        mask_ratio: float = Field(
             default=0.3, ge=0.0, lt=1.0, description="Share of the blocks that the encoder does not see."
         )
         block: Annotated[int, Field(ge=2, le=64)] | Literal["auto"] = Field(
@@ -92,7 +92,7 @@ class PseudoSegmentation(PretextTask):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.decoder = encoder.make_decoder(config.clusters)
-        features = len(SCALES_VOXELS) * encoder.description.in_channels + (3 if config.place > 0 else 0)
+        features = len(SCALES_VOXELS) * encoder.description.in_channels + (3 if config.position_weight > 0 else 0)
         draw = torch.Generator().manual_seed(0)
         self.register_buffer("centroids", torch.randn(config.clusters, features, generator=draw))
         self.register_buffer("shares", torch.full((config.clusters,), 1.0 / config.clusters))
@@ -110,7 +110,7 @@ class PseudoSegmentation(PretextTask):
         (B, S, F) of some; `scored`, what lies inside the scan.
         """
         scan, scored = region.crop("patch"), region.valid("patch")
-        hidden, _ = hide_blocks(scan, region.random, asked=self.config.block, ratio=self.config.hidden)
+        hidden, _ = hide_blocks(scan, region.random, asked=self.config.block, ratio=self.config.mask_ratio)
         seen = IntensityChain(self.config.intensity)(scan, region.random, "patch").masked_fill(hidden, 0.0)
         descriptors = self._descriptors(scan, region)
         return {
@@ -156,7 +156,7 @@ class PseudoSegmentation(PretextTask):
     def after_step(self, step: int, total: int) -> None:
         """While they settle, clusters are found anew at every doubling of the steps, alike on every rank."""
         done = step + 1
-        if done <= max(1, self.config.settle * total) and done & (done - 1) == 0:
+        if done <= max(1, self.config.recluster_fraction * total) and done & (done - 1) == 0:
             self._cluster()
 
     def _descriptors(self, scan: Tensor, region: Region) -> Tensor:
@@ -168,8 +168,8 @@ class PseudoSegmentation(PretextTask):
             # divided by what of the kernel lies in the patch: zeros beyond its edge are no tissue
             smooth = blur(scan, width) / blur(inside, width) if sigma else scan
             parts.append(weight * smooth)
-        if self.config.place > 0:
-            parts.append(self.config.place * _places(scan, region))
+        if self.config.position_weight > 0:
+            parts.append(self.config.position_weight * _places(scan, region))
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()

@@ -42,7 +42,7 @@ class Rotation(PretextTask):
             "axis is the thick one). auto: cube where no voxel edge is twice as long as another; with thick slices the "
             "texture would give the answer away, so that cube is refused there.",
         )
-        copies: int = Field(
+        rotations_per_patch: int = Field(
             default=2,
             ge=1,
             le=24,
@@ -63,10 +63,10 @@ class Rotation(PretextTask):
         super().__init__(encoder, config)
         self.about = turning_axis(encoder, config.group)
         self.turns = TURNS_OF_A_CUBE if self.about is None else turns_about(self.about)
-        if config.copies > len(self.turns):
+        if config.rotations_per_patch > len(self.turns):
             raise ConfigError(
-                f"task.copies is {config.copies}, but there are {len(self.turns)} turns. "
-                f"Lower task.copies to {len(self.turns)} or less."
+                f"task.rotations_per_patch is {config.rotations_per_patch}, but there are {len(self.turns)} turns. "
+                f"Lower task.rotations_per_patch to {len(self.turns)} or less."
             )
         self.head = VectorHead(encoder, len(self.turns))
 
@@ -92,7 +92,7 @@ class Rotation(PretextTask):
         """
         upright = region.crop("patch")
         # drawn twice, from the same stream: on the host to turn without waiting for the device, and on it as the answer
-        order = region.random.random("turns", (len(self.turns),)).argsort(axis=1)[:, : self.config.copies]
+        order = region.random.random("turns", (len(self.turns),)).argsort(axis=1)[:, : self.config.rotations_per_patch]
         rows = [
             torch.stack([turned(image, self.turns[place]) for place in places])
             for image, places in zip(upright, order.tolist(), strict=True)

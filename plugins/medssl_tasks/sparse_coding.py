@@ -48,7 +48,7 @@ class SparseCoding(PretextTask):
             "In units of the normalised scan times the root of a cell's voxels.",
         )
         iterations: int = Field(default=20, ge=1, le=1000, description="Steps of inference per batch.")
-        prediction: float = Field(
+        prediction_weight: float = Field(
             default=1.0, gt=0.0, le=100.0, description="Weight of the encoder's squared error in predicting the codes."
         )
 
@@ -101,7 +101,7 @@ class SparseCoding(PretextTask):
             negative_energy=other,
             terms={
                 "trivial_loss": 0.5 * scored_mean(cells.square().mean(dim=2), inside).mean(),
-                "active_share": (codes != 0).to(target.dtype).mean(),
+                "active_fraction": (codes != 0).to(target.dtype).mean(),
                 "used_atoms": (codes != 0).flatten(0, 1).any(dim=0).to(target.dtype).mean(),
             },
             pictures=pictures | {"error": (pictures["guess"] - target).abs()},
@@ -111,7 +111,7 @@ class SparseCoding(PretextTask):
 
     def _energy(self, cells: Tensor, codes: Tensor, *, predicted: Tensor, atoms: Tensor) -> Tensor:
         """(B, N) energy of each cell with its code, over the voxels of a cell."""
-        prediction = 0.5 * self.config.prediction * (codes - predicted).square().sum(dim=2)
+        prediction = 0.5 * self.config.prediction_weight * (codes - predicted).square().sum(dim=2)
         energy: Tensor = lasso(cells, codes, atoms, sparsity=self.config.sparsity) + prediction
         return energy / cells.shape[2]
 

@@ -54,7 +54,7 @@ class SwAV(PretextTask):
             "thousands: with a few vectors so soft a code says hardly more than that all prototypes are alike.",
         )
         iterations: int = Field(default=3, ge=1, le=100, description="Rounds of Sinkhorn's algorithm.")
-        frozen_share: float = Field(
+        frozen_fraction: float = Field(
             default=0.02,
             ge=0.0,
             le=1.0,
@@ -70,7 +70,7 @@ class SwAV(PretextTask):
         self.project = Projection(inputs, config.features, hidden=config.hidden, norm=config.norm, kinds=2)
         self.prototypes = Prototypes(config.features, config.prototypes)
         self.queue = Queue(config.queue, config.features) if config.queue else None
-        self.register_buffer("frozen", torch.tensor(float(config.frozen_share > 0)))
+        self.register_buffer("frozen", torch.tensor(float(config.frozen_fraction > 0)))
         self.newest: list[Tensor] = []
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ class SwAV(PretextTask):
 
     def after_step(self, step: int, total: int) -> None:
         """The step's vectors enter the queue, after they were assigned without themselves in it."""
-        self.frozen.fill_(float(step + 1 < self.config.frozen_share * total))
+        self.frozen.fill_(float(step + 1 < self.config.frozen_fraction * total))
         if self.queue is not None:
             for vectors in self.newest:
                 self.queue.push(vectors)

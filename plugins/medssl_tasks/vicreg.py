@@ -36,16 +36,16 @@ class VICReg(PretextTask):
             description="Norm in the heads: layer looks at one vector, and the gradient cache needs it; batch at the "
             "vectors of all devices, as in the paper, for global batches of 16 or more.",
         )
-        invariance: float = Field(
+        invariance_weight: float = Field(
             default=25.0, ge=0.0, le=1000.0, description="Weight of the squared difference of a pair."
         )
-        variance: float = Field(
+        variance_weight: float = Field(
             default=25.0,
             ge=0.0,
             le=1000.0,
             description="Weight of the shortfall of each feature's standard deviation below 1.",
         )
-        covariance: float = Field(
+        covariance_weight: float = Field(
             default=1.0, ge=0.0, le=1000.0, description="Weight of the squared covariances of different features."
         )
 
@@ -76,10 +76,12 @@ class VICReg(PretextTask):
         covariance = torch.stack([redundancy(vectors) for vectors in everyone]).sum()
         config = self.config
         return Step(
-            loss=config.invariance * invariance + config.variance * variance + config.covariance * covariance,
+            loss=config.invariance_weight * invariance
+            + config.variance_weight * variance
+            + config.covariance_weight * covariance,
             energy=(a - b).detach().square().mean(dim=1),
             negative_energy=(a - b.roll(1, dims=0)).detach().square().mean(dim=1) if len(a) > 1 else None,
-            trivial_loss=config.variance * (1 - VARIANCE_FLOOR**0.5),  # constant features
+            trivial_loss=config.variance_weight * (1 - VARIANCE_FLOOR**0.5),  # constant features
             terms={
                 "invariance": invariance.detach(),
                 "variance": variance.detach(),

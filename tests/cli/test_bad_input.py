@@ -220,8 +220,11 @@ def test_a_label_on_another_grid_costs_the_label_and_is_reported(world, tmp_path
         (["--task", "masked-volum"], ["masked-volum", "masked-volume"]),
         (["--task", "masked-volume", "--encoder", "dynunett"], ["dynunett", "did you mean 'dynunet'"]),
         (["--task", "masked-volume", "--set", "optim.warmup=3"], ["optim.warmup", "did you mean 'optim.warmup_share'"]),
-        (["--task", "masked-volume", "--set", "task.ratoi=0.5"], ["task.ratoi", "did you mean 'task.ratio'"]),
-        (["--task", "masked-volume", "--set", "task.ratio=3"], ["task.ratio", "3"]),
+        (
+            ["--task", "masked-volume", "--set", "task.mask_ratoi=0.5"],
+            ["task.mask_ratoi", "did you mean 'task.mask_ratio'"],
+        ),
+        (["--task", "masked-volume", "--set", "task.mask_ratio=3"], ["task.mask_ratio", "3"]),
         (["--task", "masked-volume", "--set", "optim.lr=-1"], ["optim.lr", "-1", "greater than 0"]),
         (["--task", "masked-volume", "--set", "loop.steps"], ["loop.steps"]),
         (["--task", "masked-volume", "--set", "patch=[17,16,16]"], ["17", "[16, 16, 16]"]),

@@ -117,14 +117,14 @@ def test_with_what_keeps_features_apart_there_is_silence_and_the_gap_opens():
 @pytest.mark.parametrize(
     ("terms", "trivial", "name"),
     [
-        ({"teacher_entropy_share": 0.999, "prototypes_used": 0.9}, math.log(64), "uniform teacher"),
+        ({"teacher_entropy_fraction": 0.999, "prototypes_used": 0.9}, math.log(64), "uniform teacher"),
         # with a masked term the trivial loss is twice ln K, and the teacher's share is none the less what it is
-        ({"teacher_entropy_share": 0.999, "prototypes_used": 0.9}, 2 * math.log(64), "uniform teacher"),
-        ({"teacher_entropy_share": 0.5, "prototypes_used": 0.01}, math.log(64), "one prototype"),
+        ({"teacher_entropy_fraction": 0.999, "prototypes_used": 0.9}, 2 * math.log(64), "uniform teacher"),
+        ({"teacher_entropy_fraction": 0.5, "prototypes_used": 0.01}, math.log(64), "one prototype"),
         ({"clusters_used": 0.01}, math.log(64), "one prototype"),
         ({"active_units": 0.0}, None, "posterior collapse"),
         ({"used_atoms": 0.0}, None, "dead dictionary"),
-        ({"teacher_entropy_share": 0.3, "prototypes_used": 0.9}, math.log(4096), "healthy"),
+        ({"teacher_entropy_fraction": 0.3, "prototypes_used": 0.9}, math.log(4096), "healthy"),
         # of a combined task, the worst part counts
         ({"dino/prototypes_used": 0.9, "swav/prototypes_used": 0.02, "vae/active_units": 0.5}, None, "one prototype"),
     ],

@@ -40,12 +40,15 @@ CASES = {
     "simsiam": (SimSiam, {**HEAD, "bottleneck": 8}),
     "barlow-twins": (BarlowTwins, HEAD),
     "vicreg": (VICReg, HEAD),
-    "swav": (SwAV, {**HEAD, **CROPS, "prototypes": 8, "queue": 20, "frozen_share": 0.0}),
+    "swav": (SwAV, {**HEAD, **CROPS, "prototypes": 8, "queue": 20, "frozen_fraction": 0.0}),
     "swav without queue": (SwAV, {**HEAD, **CROPS, "prototypes": 4, "queue": 0}),
-    "deepercluster": (DeeperCluster, {**HEAD, "clusters": 4, "memory": 24, "every": 2}),
-    "deepercluster in groups": (DeeperCluster, {**HEAD, "clusters": 4, "groups": 2, "memory": 24, "every": 2}),
-    "dino": (DINO, {**HEAD, **CROPS, "prototypes": 16, "frozen_share": 0.0}),
-    "dino with masks": (DINO, {**HEAD, **CROPS, "prototypes": 16, "masked_weight": 1.0, "frozen_share": 0.0}),
+    "deepercluster": (DeeperCluster, {**HEAD, "clusters": 4, "memory": 24, "recluster_every": 2}),
+    "deepercluster in groups": (
+        DeeperCluster,
+        {**HEAD, "clusters": 4, "groups": 2, "memory": 24, "recluster_every": 2},
+    ),
+    "dino": (DINO, {**HEAD, **CROPS, "prototypes": 16, "frozen_fraction": 0.0}),
+    "dino with masks": (DINO, {**HEAD, **CROPS, "prototypes": 16, "masked_weight": 1.0, "frozen_fraction": 0.0}),
     "jepa": (JEPA, {"width": 16, "depth": 1}),
 }
 # Of a combination, each part's loss is divided by its trivial one: here one of the batch and a fixed one.

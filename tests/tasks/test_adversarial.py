@@ -33,7 +33,7 @@ def test_the_gradient_of_the_critics_loss_is_right_in_double_precision():
 
 
 def test_the_critic_learns_from_its_own_loss_and_not_from_the_forgers():
-    with_fooling, without = task(fooling=10.0), task(fooling=0.0)
+    with_fooling, without = task(adversarial_weight=10.0), task(adversarial_weight=0.0)
     views = without.views(SmallRegion(phantoms()))
     for subject in (with_fooling, without):
         subject(views).loss.backward()
@@ -45,7 +45,7 @@ def test_the_critic_learns_from_its_own_loss_and_not_from_the_forgers():
 
 
 def test_the_value_of_the_loss_is_the_critics_alone():
-    subject = task(restraint=0.0)
+    subject = task(score_penalty=0.0)
     step = subject(subject.views(SmallRegion(phantoms())))
     assert step.loss.item() == pytest.approx(step.terms["critic"].item(), rel=1e-6)
     assert step.trivial_loss == TRIVIAL

@@ -30,7 +30,7 @@ PATCH = (16, 16, 16)
 SCANS, BATCHES, STEPS, EVERY = 8, 3, 25, 5
 LR = 3e-3
 HEAD = {"hidden": 32, "features": 16}
-SMALL = {**HEAD, "small_crops": 0, "frozen_share": 0.0}
+SMALL = {**HEAD, "small_crops": 0, "frozen_fraction": 0.0}
 
 Break = Callable[[PretextTask, pytest.MonkeyPatch], None]
 Views = dict[str, Tensor]
@@ -166,15 +166,17 @@ CASES = {
         ("one prototype", *COLLAPSE), {**SMALL, "prototypes": 8, "queue": 0}, {"norm": "layer"}, no_equal_shares
     ),
     "deepercluster": Case(("one prototype",), {**HEAD, "clusters": 4, "memory": 512}, {}, one_cluster),
-    "barlow-twins": Case(("dimensional collapse",), {"hidden": 32, "features": 32}, {"off_weight": 1e-9}, lr=3e-2),
-    "vicreg": Case(("complete collapse",), HEAD, {"variance": 0.0, "covariance": 0.0}),
-    "vicreg without covariance": Case(("dimensional collapse",), HEAD, {"covariance": 0.0}, lr=1e-2),
+    "barlow-twins": Case(
+        ("dimensional collapse",), {"hidden": 32, "features": 32}, {"off_diagonal_weight": 1e-9}, lr=3e-2
+    ),
+    "vicreg": Case(("complete collapse",), HEAD, {"variance_weight": 0.0, "covariance_weight": 0.0}),
+    "vicreg without covariance": Case(("dimensional collapse",), HEAD, {"covariance_weight": 0.0}, lr=1e-2),
     "jepa": Case(COLLAPSE, {"width": 16, "depth": 1}, {}, no_teacher, lr=1e-2),
     "vae": Case(("posterior collapse",), {}, {"beta": 1000.0}),
     "sparse-coding": Case(("dead dictionary",), {}, {"sparsity": 100.0}),
     "adversarial": Case(("constant answer",), {"width": 4}, {}, nothing_forged),
     "patch-context": Case(("constant answer",), {}, {}, untold("middle", "scored")),
-    "jigsaw": Case(("constant answer",), {"orders": 8, "grid": (1, 2, 2)}, {}, tiles_from_anywhere),
+    "jigsaw": Case(("constant answer",), {"permutations": 8, "grid": (1, 2, 2)}, {}, tiles_from_anywhere),
     "rotation": Case(("constant answer",), {}, {}, answered_by_chance("turn", 24)),
     "slice-order": Case(("constant answer",), {"slabs": 3}, {}, untold("slabs", axis=1)),
     "masked-volume": Case(("diverging loss",), {}, {}, silly=SILLY),
@@ -184,12 +186,22 @@ CASES = {
     "combine": Case(
         ("complete collapse",),
         {"tasks": ({"name": "vicreg", "options": HEAD}, {"name": "denoising"})},
-        {"tasks": ({"name": "vicreg", "options": {**HEAD, "variance": 0.0, "covariance": 0.0}}, {"name": "denoising"})},
+        {
+            "tasks": (
+                {"name": "vicreg", "options": {**HEAD, "variance_weight": 0.0, "covariance_weight": 0.0}},
+                {"name": "denoising"},
+            )
+        },
     ),
     "combine with a second part that collapses": Case(
         ("complete collapse",),
         {"tasks": ({"name": "rotation"}, {"name": "vicreg", "options": HEAD})},
-        {"tasks": ({"name": "rotation"}, {"name": "vicreg", "options": {**HEAD, "variance": 0.0, "covariance": 0.0}})},
+        {
+            "tasks": (
+                {"name": "rotation"},
+                {"name": "vicreg", "options": {**HEAD, "variance_weight": 0.0, "covariance_weight": 0.0}},
+            )
+        },
     ),
 }
 

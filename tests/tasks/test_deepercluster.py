@@ -61,7 +61,7 @@ def test_rare_clusters_weigh_more_so_that_every_cluster_has_the_same_say():
 
 
 def test_the_memory_is_clustered_every_so_many_steps_once_it_knows_enough():
-    task = make("deepercluster", every=2)
+    task = make("deepercluster", recluster_every=2)
     before = task.centroids.clone()
     task.newest = [directions(4)]
     task.after_step(1, 10)  # four vectors are too few for four clusters

@@ -27,7 +27,7 @@ def watched(task):
 
 
 def masked(**settings):
-    return MaskedVolume(vit(), MaskedVolume.Config(masking="drop-tokens", ratio=0.75, **settings))
+    return MaskedVolume(vit(), MaskedVolume.Config(masking="drop-tokens", mask_ratio=0.75, **settings))
 
 
 def test_masked_volume_shows_the_blocks_of_the_vit_the_visible_quarter_alone():

@@ -48,7 +48,7 @@ def test_more_parts_than_can_be_enumerated_have_distinct_orders_too():
 def test_all_orders_of_few_parts_can_be_asked_for_and_not_one_more():
     assert len({tuple(order) for order in unlike_orders(3, 6, seed=0).tolist()}) == 6
     with pytest.raises(ConfigError, match="have 2 orders"):
-        task(grid=(1, 1, 2), orders=3)
+        task(grid=(1, 1, 2), permutations=3)
 
 
 def test_shuffling_and_shuffling_back_gives_the_parts_in_place():
@@ -107,7 +107,7 @@ def test_each_part_goes_through_the_encoder_alone():
 
 
 def test_shuffling_features_is_shuffling_parts():
-    subject = task(copies=5).double()
+    subject = task(permutations_per_patch=5).double()
     views = views_of(subject)
     views = {"tiles": views["tiles"].double(), "order": views["order"]}
     assert views["order"].shape == (2, 5)

@@ -155,7 +155,7 @@ def test_the_decoder_that_reconstructed_is_the_one_that_is_exported():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"ratio": 1.0},
+        {"mask_ratio": 1.0},
         {"block": 1},
         {"blocks": 4},
         {"geometry": {"zoom": (0.0, 1.0)}},

@@ -46,7 +46,7 @@ def test_no_cluster_stays_empty_while_there_are_vectors_enough():
 def test_without_place_the_clusters_of_two_brightnesses_are_the_two_halves_of_the_scan():
     volume = torch.ones(2, 1, *SHAPE)
     volume[:, :, :, :10] = -1.0
-    subject = make(clusters=2, place=0.0).train()
+    subject = make(clusters=2, position_weight=0.0).train()
     views = subject.views(SmallRegion(volume))
     subject(views)
     clusters = subject(views).pictures["clusters"][:, 0]
@@ -79,7 +79,7 @@ def test_the_place_runs_from_edge_to_edge_of_the_scan_wherever_the_patch_lies():
     region.scan_shape = torch.tensor([[32.0, 20.0, 12.0]] * 2)
     shift = torch.tensor([[8.0], [0.0], [0.0]])
     region.matrix = lambda name: torch.cat([torch.eye(3), shift], dim=1).expand(2, 3, 4)
-    places = make(place=1.0).views(region)["descriptors"][:, -3:]
+    places = make(position_weight=1.0).views(region)["descriptors"][:, -3:]
     d = [(2 * (8 + i) + 1) / 32 - 1 for i in range(16)]
     assert places[0, 0, :, 3, 3].tolist() == pytest.approx(d)
     assert places[0, 1, 3, :, 3].tolist() == pytest.approx([(2 * i + 1) / 20 - 1 for i in range(20)])
@@ -87,7 +87,7 @@ def test_the_place_runs_from_edge_to_edge_of_the_scan_wherever_the_patch_lies():
 
 
 def test_the_edge_of_a_patch_does_not_look_darker_than_its_middle():
-    subject = make(place=0.0)
+    subject = make(position_weight=0.0)
     descriptors = subject.views(SmallRegion(torch.full((2, 1, *SHAPE), 3.0)))["descriptors"]
     assert descriptors[:, 1:].flatten().tolist() == pytest.approx([3.0] * descriptors[:, 1:].numel(), rel=1e-4)
 
@@ -96,7 +96,7 @@ def test_what_lies_beyond_the_scan_is_neither_clustered_nor_scored():
     volume, valid = phantoms(2, SHAPE), torch.ones(2, 1, *SHAPE, dtype=torch.bool)
     valid[..., 8:] = False
     volume[~valid] = 1e3
-    subject = make(hidden=0.0, intensity=0.0)
+    subject = make(mask_ratio=0.0, intensity=0.0)
     views = subject.views(SmallRegion(volume, valid=valid))
     assert views["sampled"][..., 0].max() < 100
     before = subject(views).loss.item()
@@ -105,7 +105,7 @@ def test_what_lies_beyond_the_scan_is_neither_clustered_nor_scored():
 
 
 def test_clusters_settle_and_then_keep_their_meaning():
-    subject = make(settle=0.25)
+    subject = make(recluster_fraction=0.25)
     views = subject.views(SmallRegion(phantoms(2, SHAPE)))
     moved = []
     for step in range(16):

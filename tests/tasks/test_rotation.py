@@ -101,7 +101,7 @@ def test_the_patch_has_equal_edges_where_axes_change_places():
 
 
 def test_the_copies_of_a_patch_are_turned_differently_and_as_the_answer_says():
-    subject = task(copies=24)
+    subject = task(rotations_per_patch=24)
     views = subject.views(SmallRegion(phantoms(2, (8, 8, 8))))
     for b in range(2):
         assert sorted(views["turn"][b].tolist()) == list(range(24))
@@ -121,7 +121,7 @@ def test_guessing_costs_the_logarithm_of_the_number_of_turns():
 
 
 def test_a_right_guess_is_shown_upright():
-    subject = task(copies=1).eval()
+    subject = task(rotations_per_patch=1).eval()
     views = subject.views(SmallRegion(phantoms(2, (8, 8, 8))))
     answers = torch.nn.functional.one_hot(views["turn"].flatten(), 24).float()
     subject.head.forward = lambda pyramid: answers
@@ -130,7 +130,7 @@ def test_a_right_guess_is_shown_upright():
 
 def test_more_copies_than_turns_and_any_mirroring_are_refused():
     with pytest.raises(ConfigError, match="there are 4 turns"):
-        task(group="in-plane", copies=5)
+        task(group="in-plane", rotations_per_patch=5)
     with pytest.raises(ValidationError, match="mirroring W"):
         Rotation.Config(geometry={"flip": (0.0, 0.0, 0.5)})
     assert task().crops(SHAPE)["patch"].flip == (0.0, 0.0, 0.0)

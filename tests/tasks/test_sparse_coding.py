@@ -135,7 +135,7 @@ def test_codes_that_are_forbidden_by_their_cost_leave_the_trivial_energy():
         subject.predictor.out.weight.zero_()
         subject.predictor.out.bias.zero_()
     step = subject(subject.views(SmallRegion(phantoms())))
-    assert step.terms["active_share"].item() == 0.0
+    assert step.terms["active_fraction"].item() == 0.0
     assert step.loss.item() == pytest.approx(step.terms["trivial_loss"].item())
     assert step.terms["trivial_loss"].item() == pytest.approx(0.5, rel=1e-3)  # half the variance of a normalised scan
 

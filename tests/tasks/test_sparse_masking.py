@@ -139,7 +139,7 @@ class SmallViT(SmallEncoder):
 
 def test_a_vit_encodes_only_the_tokens_that_are_left():
     torch.manual_seed(0)
-    subject = MaskedVolume(SmallViT(), MaskedVolume.Config(masking="drop-tokens", ratio=0.75))
+    subject = MaskedVolume(SmallViT(), MaskedVolume.Config(masking="drop-tokens", mask_ratio=0.75))
     step = subject(subject.views(SmallRegion(phantoms())))
     step.loss.backward()
     tokens = 4 * 5 * 6

@@ -60,7 +60,7 @@ def test_the_queue_is_company_for_the_next_step_and_not_for_its_own():
 
 
 def test_prototypes_keep_still_for_their_share_of_the_run():
-    task = make("swav", frozen_share=0.2)
+    task = make("swav", frozen_fraction=0.2)
     vectors = F.normalize(torch.randn(3, 16), dim=1)
     for step in range(10):
         task.zero_grad()

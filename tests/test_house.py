@@ -151,9 +151,9 @@ def test_every_test_file_has_tests():
 
 
 def test_every_setting_is_documented_as_it_is():
-    script = runpy.run_path(str(ROOT / "docs" / "update_settings.py"))
+    script = runpy.run_path(str(ROOT / "docs" / "update.py"))
     text = (ROOT / "docs" / "configuration.md").read_text()
-    assert script["updated"](text) == text, "settings have changed: run `python docs/update_settings.py`"
+    assert script["configuration"](text) == text, "settings have changed: run `python docs/update.py`"
     assert "`optim.lr`" in text
 
 

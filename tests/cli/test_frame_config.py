@@ -64,5 +64,5 @@ def test_a_task_is_shown_with_its_settings(tmp_path):
     assert "task.mask_ratio = 0.6  (number, > 0.0, < 1.0)" in text
     assert "Share of the blocks that is hidden." in text
     settings = json.loads(medssl("plugins", "show", "masked-volume", "--json"))["settings"]
-    assert settings[1]["key"] == "task.mask_ratio"
+    assert settings[5]["key"] == "task.mask_ratio"
     assert "Did you mean 'masked-volume'?" in medssl("plugins", "show", "masked-volumes", code=2)

@@ -9,52 +9,56 @@ from torch import Tensor
 from medssl.geometry import Volume, to_array_axes
 from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
+from medssl.plugins import list_tasks, load_task
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
 from medssl.views.region import Region
-from medssl_tasks.barlow_twins import BarlowTwins
-from medssl_tasks.byol import BYOL
-from medssl_tasks.combine import Combine
-from medssl_tasks.deepercluster import DeeperCluster
-from medssl_tasks.dino import DINO
-from medssl_tasks.jepa import JEPA
-from medssl_tasks.moco import MoCo
-from medssl_tasks.simclr import SimCLR
-from medssl_tasks.simsiam import SimSiam
-from medssl_tasks.swav import SwAV
-from medssl_tasks.vicreg import VICReg
 
 PATCH = (16, 20, 24)
-HEAD = {"hidden": 32, "features": 16}
-CROPS = {"small_crops": 2}
+# What makes a task small and quick, where it has such a setting.
+SMALL = {
+    "hidden": 32, "features": 16, "bottleneck": 8, "local_points": 16, "small_crops": 2, "prototypes": 8, "queue": 20,
+    "frozen_fraction": 0.0, "clusters": 4, "memory": 24, "recluster_every": 2, "width": 16, "depth": 1,
+}  # fmt: skip
+OTHERWISE = {"dino": {"prototypes": 16}}
+# Settings beside SMALL that change what is computed.
+VARIANTS = {
+    "simclr with a decoder": {"local_from": "decoder"},
+    "simclr without points": {"local_weight": 0.0},
+    "simclr with batch norm": {"norm": "batch"},
+    "moco without queue": {"queue": 0},
+    "swav without queue": {"prototypes": 4, "queue": 0, "frozen_fraction": 0.02},
+    "deepercluster in groups": {"groups": 2},
+    "dino with masks": {"masked_weight": 1.0},
+}
+# Compares no embeddings of the batch, but its teacher is a state as that of byol is.
+WITH_A_TEACHER = ("jepa",)
 
-# Every task, and every setting that changes what is computed: (task, settings)
-CASES = {
-    "simclr": (SimCLR, {**HEAD, "local_points": 16}),
-    "simclr with a decoder": (SimCLR, {**HEAD, "local_points": 16, "local_from": "decoder"}),
-    "simclr without points": (SimCLR, {**HEAD, "local_weight": 0.0}),
-    "simclr with batch norm": (SimCLR, {**HEAD, "local_points": 16, "norm": "batch"}),
-    "moco": (MoCo, {**HEAD, "queue": 20}),
-    "moco without queue": (MoCo, {**HEAD, "queue": 0}),
-    "byol": (BYOL, HEAD),
-    "simsiam": (SimSiam, {**HEAD, "bottleneck": 8}),
-    "barlow-twins": (BarlowTwins, HEAD),
-    "vicreg": (VICReg, HEAD),
-    "swav": (SwAV, {**HEAD, **CROPS, "prototypes": 8, "queue": 20, "frozen_fraction": 0.0}),
-    "swav without queue": (SwAV, {**HEAD, **CROPS, "prototypes": 4, "queue": 0}),
-    "deepercluster": (DeeperCluster, {**HEAD, "clusters": 4, "memory": 24, "recluster_every": 2}),
-    "deepercluster in groups": (
-        DeeperCluster,
-        {**HEAD, "clusters": 4, "groups": 2, "memory": 24, "recluster_every": 2},
-    ),
-    "dino": (DINO, {**HEAD, **CROPS, "prototypes": 16, "frozen_fraction": 0.0}),
-    "dino with masks": (DINO, {**HEAD, **CROPS, "prototypes": 16, "masked_weight": 1.0, "frozen_fraction": 0.0}),
-    "jepa": (JEPA, {"width": 16, "depth": 1}),
+
+def small_settings(cls) -> dict:
+    """Those of SMALL that the task has."""
+    return {name: SMALL[name] for name in SMALL if name in cls.Config.model_fields} | OTHERWISE.get(cls.name, {})
+
+
+def joint_tasks() -> dict:
+    """Every task that ships and compares across the batch, by name."""
+    shipped = {entry.name: load_task(entry.name).cls for entry in list_tasks() if entry.built_in}
+    return {
+        name: cls for name, cls in shipped.items() if {"embed", "compare"} <= set(dir(cls)) or name in WITH_A_TEACHER
+    }
+
+
+TASKS = joint_tasks()
+HEAD = {"hidden": 32, "features": 16}
+# By name of the case, which begins with that of the task: (task, settings)
+CASES = {name: (cls, small_settings(cls)) for name, cls in TASKS.items()} | {
+    case: (TASKS[case.split()[0]], {**small_settings(TASKS[case.split()[0]]), **changes})
+    for case, changes in VARIANTS.items()
 }
 # Of a combination, each part's loss is divided by its trivial one: here one of the batch and a fixed one.
 COMBINED = {
     "combine": (
-        Combine,
+        load_task("combine").cls,
         {
             "tasks": [
                 {"name": "masked-volume", "options": {"block": 4}},

@@ -151,7 +151,9 @@ def tiles_from_anywhere(task: PretextTask, patch: pytest.MonkeyPatch) -> None:
 
 COLLAPSE = ("complete collapse", "dimensional collapse")
 SILLY = 3.0
-CASES = {
+# What goes wrong with any task: a learning rate that is far too large.
+ANY_TASK = {e.name: Case(("diverging loss",), {}, {}, silly=SILLY) for e in list_tasks() if e.built_in}
+CASES = ANY_TASK | {
     "simclr": Case(COLLAPSE, {**HEAD, "local_weight": 0.0}, {}, only_agreement),
     "moco": Case(COLLAPSE, {**HEAD, "queue": 32}, {"momentum": 0.0, "norm": "layer"}, only_agreement),
     "byol": Case(COLLAPSE, HEAD, {"momentum": 0.0, "norm": "layer"}, no_predictor),
@@ -179,9 +181,6 @@ CASES = {
     "jigsaw": Case(("constant answer",), {"permutations": 8, "grid": (1, 2, 2)}, {}, tiles_from_anywhere),
     "rotation": Case(("constant answer",), {}, {}, answered_by_chance("turn", 24)),
     "slice-order": Case(("constant answer",), {"slabs": 3}, {}, untold("slabs", axis=1)),
-    "masked-volume": Case(("diverging loss",), {}, {}, silly=SILLY),
-    "denoising": Case(("diverging loss",), {}, {}, silly=SILLY),
-    "colorization": Case(("diverging loss",), {}, {}, silly=SILLY),
     "pseudo-segmentation": Case(("one prototype", *COLLAPSE), {"clusters": 6}, {}, one_tissue),
     "combine": Case(
         ("complete collapse",),

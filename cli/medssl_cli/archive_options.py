@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-Sources = Annotated[list[Path], typer.Argument(help="Folders or files with NIfTI or DICOM scans.")]
+Sources = Annotated[
+    list[str], typer.Argument(help="Folders or files with NIfTI or DICOM scans, or URLs such as s3://bucket/folder.")
+]
 Modality = Annotated[str | None, typer.Option(help="Modality of the NIfTI scans in these sources: CT, MR, PT.")]
 MinSlices = Annotated[int | None, typer.Option(min=1, help="Minimum number of slices of a DICOM scan; initially 8.")]
 IncludeDerived = Annotated[

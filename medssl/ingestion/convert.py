@@ -36,7 +36,7 @@ class Export:
 
 
 def convert(
-    sources: Sequence[Path],
+    sources: Sequence[str | Path],
     out: Path,
     *,
     settings: IngestSettings | None = None,

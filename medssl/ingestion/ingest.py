@@ -28,9 +28,9 @@ from medssl.archive.privacy.crosswalk import with_crosswalk
 from medssl.archive.privacy.pseudonyms import Pseudonyms, ephemeral_pseudonyms, key_file, open_key
 from medssl.archive.privacy.splits import overrides, read_splits_file
 from medssl.archive.scan.collect import collect
-from medssl.archive.scan.unpack import unpack
+from medssl.archive.scan.containers import index_containers
 from medssl.archive.series.assemble import Rules
-from medssl.archive.sources.walk import check_not_empty, checked_sources
+from medssl.archive.sources.walk import check_not_empty, resolve_sources
 from medssl.archive.workers.local import LocalWorkers, Workers
 from medssl.cohort.cohort import COHORT, FORMAT, MANIFEST
 from medssl.cohort.manifest import ManifestRow, write_manifest
@@ -52,7 +52,7 @@ _NO_ROW = frozenset({Reason.NOT_DICOM, Reason.DICOMDIR})
 
 
 def ingest(
-    sources: Sequence[Path],
+    sources: Sequence[str | Path],
     cohort: Path,
     *,
     settings: IngestSettings | None = None,
@@ -127,10 +127,10 @@ class Prepared:
 
 @contextmanager
 def prepared(
-    sources: Sequence[Path], cohort: Path | None, settings: IngestSettings, progress: StageProgress
+    sources: Sequence[str | Path], cohort: Path | None, settings: IngestSettings, progress: StageProgress
 ) -> Iterator[Prepared]:
     """Read what is new under the sources and plan its scans. cohort: None leaves nothing behind."""
-    roots = checked_sources([*sources, *([settings.labels] if settings.labels else [])])
+    roots = resolve_sources([*sources, *([settings.labels] if settings.labels else [])])
     check_not_empty(roots, follow_symlinks=settings.follow_symlinks)
     named_splits = read_splits_file(settings.splits) if settings.splits else {}
     with (
@@ -149,15 +149,15 @@ def prepared(
             workers,
             limits=settings.limits,
             follow_symlinks=settings.follow_symlinks,
-            without=cohort.resolve() if cohort else None,
-            seen=lambda met, read: progress.step("reading headers", read, None, f"{met} files met"),
+            exclude=cohort.resolve() if cohort else None,
+            on_progress=lambda n_files, read: progress.step("reading headers", read, None, f"{n_files} files listed"),
         )
         if settings.containers:
-            unpack(
+            index_containers(
                 index,
                 workers,
                 limits=settings.limits,
-                seen=lambda opened, read: progress.step("reading archives", read, None, f"{opened} archives opened"),
+                on_progress=lambda opened, read: progress.step("reading containers", read, None, f"{opened} opened"),
             )
         label_names, removed = _plan(index, pseudonyms, roots, settings, settled)
         splitter = settled.splitter(pseudonyms, overrides(index, named_splits, settings.splits))

@@ -49,7 +49,7 @@ class Comparison:
 
 
 def verify_against_dcm2niix(
-    sources: Sequence[Path],
+    sources: Sequence[str | Path],
     *,
     series: int = 20,
     seed: int = 0,

@@ -135,7 +135,7 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path, medssl, archive):
     (tmp_path / "file").write_text("x")
     for command in ("ingest", "convert"):
         told = medssl(command, archive, "--out", tmp_path / "file" / "c", code=2).output
-        assert "file is a file. Name another folder" in " ".join(told.split())
+        assert "file is a file. Choose another folder" in " ".join(told.split())
 
 
 def test_damage_deep_in_the_private_index_is_told_in_a_sentence(tmp_path, medssl, archive):

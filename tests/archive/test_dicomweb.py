@@ -18,7 +18,7 @@ from written_dicom import Series, random_voxels
 from medssl.archive.dicom.json_header import NotTold, header_bytes
 from medssl.archive.index.database import read_index
 from medssl.archive.sources import network
-from medssl.archive.sources.dicomweb import only_part
+from medssl.archive.sources.dicomweb import first_part
 from medssl.cohort.manifest import read_manifest
 from medssl.errors import DataError, UsageError
 
@@ -256,4 +256,4 @@ def test_the_part_is_found_however_the_answer_is_cut(size):
     content = b"\r\n--b" + bytes(range(256)) * 3 + b"\r\n--"
     body = b"preamble\r\n--b0 \r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n--b0--\r\n"
     pieces = [body[begin : begin + size] for begin in range(0, len(body), size)]
-    assert b"".join(only_part('multipart/related; boundary="b0"', pieces)) == content
+    assert b"".join(first_part('multipart/related; boundary="b0"', pieces)) == content

@@ -150,7 +150,7 @@ def test_no_url_bucket_or_key_leaves_the_private_folder(tmp_path, run_ingest, st
 
 
 def test_what_cannot_be_a_source_is_said_in_a_sentence(run_ingest, stored, monkeypatch):
-    with pytest.raises(UsageError, match="no source that is known"):
+    with pytest.raises(UsageError, match="gopher9:// is not a known kind of source"):
         run_ingest(remote("gopher9://archive"))
     fsspec.filesystem("memory").makedirs("/void")
     with pytest.raises(DataError, match="holds no object"):

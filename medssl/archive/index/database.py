@@ -15,6 +15,7 @@ from pathlib import Path
 from medssl.archive.index.entries import IndexedFile, IndexedScan, carried, kept_text
 from medssl.archive.index.path_text import path_text, text_path
 from medssl.archive.index.schema import BY_STUDY, COPIES, SCHEMA
+from medssl.archive.sources.location import is_remote
 from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
 from medssl.errors import DataError
@@ -123,7 +124,7 @@ class Index:
     def find_files(self, name: str) -> Iterator[IndexedFile]:
         """Files of this name, or at this path."""
         path = Path(name)
-        if path.is_absolute() or (len(path.parts) > 1 and path.parts[0].endswith(":")):
+        if path.is_absolute() or is_remote(path):
             return self._files("name = ? AND path = ?", [path_text(path.name), path_text(path.parent)])
         return self._files("name = ?", [path_text(name)])
 

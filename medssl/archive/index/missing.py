@@ -9,8 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medssl.archive.index.database import Index
-from medssl.archive.sources.source import container_of
-from medssl.archive.sources.walk import is_remote
+from medssl.archive.sources.location import container_of, is_remote
 
 
 def forget_below(index: Index, root: Path, listed: Collection[Path]) -> None:

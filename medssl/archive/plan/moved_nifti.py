@@ -11,7 +11,7 @@ from medssl.archive.index.entries import IndexedFile, series_key
 from medssl.archive.index.load_plan import NiftiLoadPlan, StampedFile, parse_source
 from medssl.archive.index.missing import is_deserted
 from medssl.archive.nifti.read import image_names
-from medssl.archive.sources.source import is_plain
+from medssl.archive.sources.location import is_on_disk
 
 
 def adopt_moved(index: Index, files: Sequence[IndexedFile]) -> None:
@@ -47,7 +47,7 @@ def voxel_files(index: Index, file: IndexedFile, paths: Sequence[Path]) -> tuple
     """The .img files beside those of `paths` that are a .hdr, so that a change of one is seen; as they were for the
     stored scan where one is gone.
     """
-    headers = [path for path in paths if path.name.lower().endswith((".hdr", ".hdr.gz")) and is_plain(path)]
+    headers = [path for path in paths if path.name.lower().endswith((".hdr", ".hdr.gz")) and is_on_disk(path)]
     found = []
     for path in headers:
         known = index.known(path.parent)

@@ -1,4 +1,4 @@
-"""Which kind of archive a file is, by its first bytes, and its content in one direction: forward."""
+"""What kind of container a file is, by its first bytes, and its unpacked content."""
 
 import bz2
 import gzip
@@ -37,7 +37,7 @@ def _zstd(packed: BinaryIO) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(_BorrowedFile(packed), "r"), "zstd")
 
 
-_OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
+_UNPACKERS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b\x08": lambda packed: gzip.GzipFile(fileobj=packed),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
@@ -46,28 +46,28 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
 
 
 @contextmanager
-def open_container(archive: Path, limits: Limits) -> Iterator[FileSource]:
-    """An archive as a source, whatever it is called. Raises Rejected."""
-    from medssl.archive.sources.tar_container import SingleSource, TarSource
+def open_container(container: Path, limits: Limits) -> Iterator[FileSource]:
+    """A zip, tar or compressed file as a source, whatever its name. Raises Rejected."""
+    from medssl.archive.sources.tar_container import SingleFileSource, TarSource
     from medssl.archive.sources.zip_container import ZipSource
 
     try:
-        file = archive.open("rb")
+        file = container.open("rb")
     except OSError as error:
-        raise Rejected(Reason.IO_ERROR, f"the archive cannot be opened ({error.strerror})") from error
+        raise Rejected(Reason.IO_ERROR, f"the container cannot be opened ({error.strerror})") from error
     with file:
 
-        def forward() -> ForwardReader:
+        def content() -> ForwardReader:
             file.seek(0)
-            start = file.read(8)
+            head = file.read(8)
             file.seek(0)
-            opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
-            return ForwardReader(file, opener(file) if opener else file, limits)
+            unpack = next((unpack for magic, unpack in _UNPACKERS.items() if head.startswith(magic)), None)
+            return ForwardReader(file, unpack(file) if unpack else file, limits)
 
-        start = forward().read(_TAR_MAGIC_AT + 5)
-        if start.startswith(b"PK"):
-            yield ZipSource(archive, file, limits)
-        elif start[_TAR_MAGIC_AT:] == b"ustar":
-            yield TarSource(archive, forward, limits)
+        head = content().read(_TAR_MAGIC_AT + 5)
+        if head.startswith(b"PK"):
+            yield ZipSource(container, file, limits)
+        elif head[_TAR_MAGIC_AT:] == b"ustar":
+            yield TarSource(container, content, limits)
         else:
-            yield SingleSource(archive, forward, limits)
+            yield SingleFileSource(container, content, limits)

@@ -1,7 +1,7 @@
 """A DICOMweb server as a source: listed by QIDO-RS, headers from WADO-RS metadata, instances when they are loaded.
 
 PS3.18, 10.4 (retrieve) and 10.6 (search). Credentials come from MEDSSL_DICOMWEB_TOKEN, from MEDSSL_DICOMWEB_USER and
-MEDSSL_DICOMWEB_PASSWORD, or from netrc, and are written nowhere.
+MEDSSL_DICOMWEB_PASSWORD, or from netrc. medssl writes them nowhere.
 """
 
 import os
@@ -9,193 +9,207 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from medssl.archive.dicom.json_header import NotTold, header_bytes
 from medssl.archive.dicom.uids import LABELS
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
+from medssl.archive.sources.location import Location
 from medssl.archive.sources.network import T, with_retries
-from medssl.archive.sources.source import FileContent, HeadReader, url_of
+from medssl.archive.sources.source import FileContent, HeadReader
 from medssl.archive.sources.walk import FileStamp, Folder
 from medssl.cohort.reasons import Reason
 from medssl.errors import DataError, UsageError
 
 _PAGE = 100
-_PIECE = 1 << 20
-_IN_MEMORY = 1 << 25
+_CHUNK_BYTES = 1 << 20
+_IN_MEMORY_BYTES = 1 << 25
+_MAX_PART_HEADER_BYTES = 1 << 16
 _UID = re.compile(r"[0-9.]{1,64}")
-_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID, _SOP_INSTANCE_UID = "0020000D", "0020000E", "00080018"
+_IMAGE_TYPE, _SOP_CLASS_UID, _MANUFACTURER = "00080008", "00080016", "00080070"
 _JSON = {"Accept": "application/dicom+json"}
-# As it is stored: servers that recompress on the way change voxels or fail.
-_FILES = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
-# What the server will not do for this instance, however often it is asked.
+# As stored: servers that transcode on the way change voxels or fail.
+_AS_STORED = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+# Statuses with which a server refuses this instance for good, and those among them that may pass.
 _REFUSED = range(400, 500)
 _TRY_AGAIN = (408, 429)
 
+TempFile: TypeAlias = tempfile.SpooledTemporaryFile[bytes]
+
 
 @contextmanager
-def open_server(path: Path, limits: Limits) -> Iterator["DicomWeb"]:
-    """The server that a place lies on. Raises UsageError when httpx is missing or the URL holds a password."""
+def open_server(location: Location, limits: Limits) -> Iterator["DicomWeb"]:
+    """The server at a location. Raises UsageError when httpx is missing or the URL holds a password."""
     try:
         import httpx
     except ImportError as error:
         raise UsageError("DICOMweb needs httpx. Install it with: pip install 'medssl[remote]'.") from error
-    if "@" in path.parts[1]:
+    if "@" in location.server:
         raise UsageError(
             "the URL of the server holds a user or password, which would be written down. "
             "Put them into MEDSSL_DICOMWEB_USER and MEDSSL_DICOMWEB_PASSWORD, or into netrc."
         )
-    parts = path.parts[: path.parts.index("studies")] if "studies" in path.parts else path.parts
     timeout = httpx.Timeout(60.0, connect=10.0)
     with httpx.Client(timeout=timeout, auth=_auth(), headers=_token()) as client:
-        yield DicomWeb(client, Path(*parts), path, limits)
+        yield DicomWeb(client, location, limits)
 
 
 class DicomWeb:
     """Instances of one server, or of one study or series of it.
 
-    The standard has no mark of a change: an instance is known by its UID, and one that was replaced under the same
-    UID is not seen as new. Sizes are not told either.
+    The standard marks neither changes nor sizes. An instance is known by its UID, and one that was replaced under the
+    same UID does not count as new.
+
+    Args:
+        client: An httpx.Client.
+        location: Of the server (as far as /studies), or of a study, series or instance below it.
+        limits: Of which `copied_bytes` is used.
     """
 
-    def __init__(self, client: Any, server: Path, root: Path, limits: Limits) -> None:
-        self._client, self._server, self._root, self._limits = client, server, root, limits
-        self._url = url_of(server).removeprefix("dicomweb+")
+    def __init__(self, client: Any, location: Location, limits: Limits) -> None:
+        depth = location.key.index("studies") if "studies" in location.key else len(location.key)
+        server = replace(location, key=location.key[:depth])
+        self._client, self._server, self._limits = client, server.path, limits
+        self._scope = location.key[depth:]  # studies/UID/series/UID, as far as the user named them
+        self._url = server.url.removeprefix("dicomweb+")
 
     def folders(self) -> Iterator[Folder]:
-        """As `Source`: one for each series. Raises DataError when there is none or the server does not answer."""
-        asked_for = self._root.parts[len(self._server.parts) :]
-        studies = [asked_for[1]] if len(asked_for) > 1 else self._search("studies", _STUDY)
+        """See `FileSource`: one for each series. Raises DataError when there is none or the server does not answer."""
         empty = True
+        studies = self._scope[1:2] or self._search("studies", _STUDY_INSTANCE_UID)
         for study in studies:
-            some = [asked_for[3]] if len(asked_for) > 3 else self._search(f"studies/{study}/series", _SERIES)
-            for series in some:
-                place = f"studies/{study}/series/{series}/instances"
+            for series in self._scope[3:4] or self._search(f"studies/{study}/series", _SERIES_INSTANCE_UID):
+                resource = f"studies/{study}/series/{series}/instances"
+                instances = self._search(resource, _SOP_INSTANCE_UID)
                 empty = False
-                yield Folder(Path(self._server, place), dict.fromkeys(self._search(place, _INSTANCE), FileStamp(0, 0)))
+                yield Folder(self._server / resource, dict.fromkeys(instances, FileStamp(0, 0)))
         if empty:
             raise DataError(f"{self._url} lists no series. Check the URL: it ends where /studies would follow.")
 
-    def starts(self, paths: Sequence[Path]) -> Iterator[tuple[Path, HeadReader]]:
-        """As `Source`: a header made of the metadata; the first bytes of the instance where that does not do."""
+    def headers(self, paths: Sequence[Path]) -> Iterator[tuple[Path, HeadReader]]:
+        """See `FileSource`: headers made of the metadata, or the instance's first bytes where that is not enough."""
         for path in paths:
-            yield path, self._start(path)
+            yield path, self._head_reader(path)
 
-    def copies(self, paths: Sequence[Path]) -> Iterator[FileContent]:
-        """As `Source`."""
+    def contents(self, paths: Sequence[Path]) -> Iterator[FileContent]:
+        """See `FileSource`."""
         for path in paths:
-            with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-                self._ask(partial(self._retrieve, path, file, self._limits.copied_bytes))
+            with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
+                self._request(partial(self._retrieve, path, file, self._limits.copied_bytes))
                 file.seek(0)
-                yield FileContent(path, FileStamp(0, 0), iter(partial(file.read, _PIECE), b""))
+                yield FileContent(path, FileStamp(0, 0), iter(partial(file.read, _CHUNK_BYTES), b""))
 
-    def _start(self, path: Path) -> HeadReader:
-        made: bytes | None = None
+    def _head_reader(self, path: Path) -> HeadReader:
+        header: bytes | None = None
 
-        def read(count: int) -> bytes:
-            nonlocal made
-            if made is None:
-                made = self._ask(partial(self._metadata, path))
-            if made:
-                return made[:count]
-            with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-                self._ask(partial(self._retrieve, path, file, count, whole=False))
+        def read_head(count: int) -> bytes:
+            nonlocal header
+            if header is None:
+                header = self._request(partial(self._header_from_metadata, path))
+            if header:
+                return header[:count]
+            with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
+                self._request(partial(self._retrieve, path, file, count, truncate=True))
                 file.seek(0)
                 return file.read(count)
 
-        return read
+        return read_head
 
-    def _metadata(self, path: Path) -> bytes:
-        """A header made of the metadata of an instance; nothing where they do not tell what is needed."""
-        told = self._json(f"{self._address(path)}/metadata")
-        if len(told) != 1:
-            raise ValueError(f"metadata of {len(told)} instances instead of one")
+    def _header_from_metadata(self, path: Path) -> bytes:
+        """A header made of an instance's metadata; empty where the metadata lack what is needed."""
+        instances = self._json(f"{self._instance_url(path)}/metadata")
+        if len(instances) != 1:
+            raise ValueError(f"metadata of {len(instances)} instances instead of one")
+        metadata = instances[0]
         words = [
             str(word).upper()
-            for name in ("00080008", "00080016", "00080070")
-            for word in told[0].get(name, {}).get("Value", [])
+            for tag in (_IMAGE_TYPE, _SOP_CLASS_UID, _MANUFACTURER)
+            for word in metadata.get(tag, {}).get("Value", [])
         ]
-        # Geometry in private elements, of which metadata have few; labels, which need elements of their own.
+        # Mosaics and UIH grids keep their geometry in private elements, which servers leave out of metadata; label
+        # objects need elements of their own.
         if LABELS & set(words) or "MOSAIC" in words or any("UIH" in word or "UNITED IMAGING" in word for word in words):
             return b""
         try:
-            return header_bytes(told[0])
+            return header_bytes(metadata)
         except NotTold:
             return b""
 
-    def _retrieve(
-        self, path: Path, file: tempfile.SpooledTemporaryFile[bytes], most: int, *, whole: bool = True
-    ) -> None:
-        """An instance into a file; with `whole` false only its first `most` bytes."""
+    def _retrieve(self, path: Path, file: TempFile, max_bytes: int, *, truncate: bool = False) -> None:
+        """Write an instance into a file. Beyond `max_bytes` it is cut off with `truncate`, else rejected."""
         file.seek(0)
         file.truncate()
-        with self._client.stream("GET", self._address(path), headers=_FILES) as answer:
-            _check(answer)
-            for piece in only_part(answer.headers.get("content-type", ""), answer.iter_bytes(_PIECE)):
-                file.write(piece)
-                if file.tell() >= most and not whole:
+        with self._client.stream("GET", self._instance_url(path), headers=_AS_STORED) as response:
+            _check(response)
+            for chunk in first_part(response.headers.get("content-type", ""), response.iter_bytes(_CHUNK_BYTES)):
+                file.write(chunk)
+                if file.tell() >= max_bytes and truncate:
                     return
-                if file.tell() > most:
-                    raise Rejected(Reason.TOO_LARGE, f"more than {most} bytes")
+                if file.tell() > max_bytes:
+                    raise Rejected(Reason.TOO_LARGE, f"more than {max_bytes} bytes")
 
-    def _search(self, place: str, tag: str) -> list[str]:
+    def _search(self, resource: str, tag: str) -> list[str]:
         """UIDs that the server lists, page by page until a page brings nothing new."""
-        found: dict[str, None] = {}
+        uids: dict[str, None] = {}
         while True:
-            query = f"{self._url}/{place}?limit={_PAGE}&offset={len(found)}"
-            page = [_uid(item, tag) for item in self._ask(partial(self._json, query), listing=True)]
-            fresh = [uid for uid in page if uid not in found]
-            found |= dict.fromkeys(fresh)
-            if (len(page) < _PAGE and found) or not fresh:
-                return sorted(found)
+            query = f"{self._url}/{resource}?limit={_PAGE}&offset={len(uids)}"
+            page = [_uid(entry, tag) for entry in self._request(partial(self._json, query), listing=True)]
+            new = [uid for uid in page if uid not in uids]
+            uids |= dict.fromkeys(new)
+            # A short page is the last one, except an empty first one; servers that ignore `offset` repeat themselves.
+            if (len(page) < _PAGE and uids) or not new:
+                return sorted(uids)
 
     def _json(self, url: str) -> list[dict[str, Any]]:
-        answer = self._client.get(url, headers=_JSON)
-        if answer.status_code == 204:  # nothing matches
+        response = self._client.get(url, headers=_JSON)
+        if response.status_code == 204:  # nothing matches
             return []
-        _check(answer)
-        if "json" not in answer.headers.get("content-type", ""):
-            raise ValueError("the answer is not JSON")
-        told = answer.json()
-        if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
-            raise ValueError("the answer is no list")
-        return told
+        _check(response)
+        if "json" not in response.headers.get("content-type", ""):
+            raise ValueError("the response is not JSON")
+        entries = response.json()
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("the response is not a list of objects")
+        return entries
 
-    def _ask(self, call: Callable[[], T], *, listing: bool = False) -> T:
-        """As `asked`; what cannot be listed ends the ingest."""
+    def _request(self, request: Callable[[], T], *, listing: bool = False) -> T:
+        """See `with_retries`. A listing that fails ends the ingest."""
 
-        def alive() -> object:
+        def ping() -> object:
             return self._client.get(f"{self._url}/studies?limit=1", headers=_JSON).raise_for_status()
 
         try:
-            return with_retries(call, alive=alive, server=self._url)
+            return with_retries(request, ping=ping, server=self._url)
         except Rejected as rejected:
             if not listing:
                 raise
             raise DataError(
-                f"{self._url} does not list what it holds: {rejected.detail}. Check the URL and the credentials, "
+                f"{self._url} does not list its content: {rejected.detail}. Check the URL and the credentials, "
                 "then run the same command again: it continues where it stopped."
             ) from rejected
 
-    def _address(self, path: Path) -> str:
+    def _instance_url(self, path: Path) -> str:
         return f"{self._url}/{path.relative_to(self._server)}"
 
 
-def _check(answer: Any) -> None:
-    """Raise for an answer that is no success: PermissionError and the like where it is final."""
-    if answer.status_code in _REFUSED and answer.status_code not in _TRY_AGAIN:
-        raise Rejected(Reason.IO_ERROR, f"the server answers {answer.status_code}")
-    if answer.status_code != 200:
-        raise ValueError(f"the server answers {answer.status_code}")
+def _check(response: Any) -> None:
+    """Raise Rejected for a final refusal, ValueError for any other status than 200."""
+    problem = f"the server answers {response.status_code}"
+    if response.status_code in _REFUSED and response.status_code not in _TRY_AGAIN:
+        raise Rejected(Reason.IO_ERROR, problem)
+    if response.status_code != 200:
+        raise ValueError(problem)
 
 
-def _uid(item: dict[str, Any], tag: str) -> str:
-    values = item.get(tag, {}).get("Value", [])
+def _uid(entry: dict[str, Any], tag: str) -> str:
+    values = entry.get(tag, {}).get("Value", [])
     if len(values) != 1 or not _UID.fullmatch(str(values[0])):
-        raise DataError(f"the server lists something without a proper UID in ({tag}). Report it to its vendor.")
+        raise DataError(f"the server lists an entry without a valid UID in ({tag}). Report it to its vendor.")
     return str(values[0])
 
 
@@ -214,42 +228,42 @@ def _token() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-_LONGEST_HEAD = 1 << 16
+def first_part(content_type: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The content of the first part of a multipart response, as it arrives (RFC 2046, 5.1).
 
-
-def only_part(content_type: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The content of the first part. Raises ValueError when the answer holds none, or ends within it."""
-    kind = content_type.lower()
-    if kind.startswith("application/dicom") and "json" not in kind:
-        yield from chunks  # a single file, as some servers answer
+    Raises ValueError when the response has no part, or ends within it.
+    """
+    media_type = content_type.lower()
+    if media_type.startswith("application/dicom") and "json" not in media_type:
+        yield from chunks  # a single file, as some servers send it
         return
-    found = re.search(r'boundary="?([^";,]{1,200})"?', content_type, re.IGNORECASE)
-    if not kind.startswith("multipart/related") or found is None:
-        raise ValueError("the answer holds no DICOM file")
-    end = b"\r\n--" + found[1].strip().encode()
+    boundary = re.search(r'boundary="?([^";,]{1,200})"?', content_type, re.IGNORECASE)
+    if not media_type.startswith("multipart/related") or boundary is None:
+        raise ValueError("the response holds no DICOM file")
+    delimiter = b"\r\n--" + boundary[1].strip().encode()
     stream = iter(chunks)
-    rest = _behind_head(stream, end)
-    while (place := rest.find(end)) < 0:
-        # The boundary may lie across two pieces.
-        if len(rest) > len(end):
-            yield rest[: -len(end)]
-            rest = rest[-len(end) :]
-        piece = next(stream, b"")
-        if not piece:
-            raise ValueError("the answer breaks off")
-        rest += piece
-    yield rest[:place]
+    buffer = _skip_part_header(stream, delimiter)
+    while (end := buffer.find(delimiter)) < 0:
+        # The delimiter may lie across two chunks, so its length stays in the buffer.
+        if len(buffer) > len(delimiter):
+            yield buffer[: -len(delimiter)]
+            buffer = buffer[-len(delimiter) :]
+        chunk = next(stream, b"")
+        if not chunk:
+            raise ValueError("the response ends within its first part")
+        buffer += chunk
+    yield buffer[:end]
 
 
-def _behind_head(stream: Iterator[bytes], end: bytes) -> bytes:
-    """What was read behind the first boundary and the part's own header."""
-    start = b"\r\n"
+def _skip_part_header(stream: Iterator[bytes], delimiter: bytes) -> bytes:
+    """What was read beyond the first delimiter and the header of its part."""
+    buffer = b"\r\n"  # the first delimiter may begin the body
     while True:
-        first = start.find(end)
-        head = start.find(b"\r\n\r\n", first + len(end)) if first >= 0 else -1
-        if head >= 0:
-            return start[head + 4 :]
-        piece = next(stream, b"")
-        if not piece or len(start) > _LONGEST_HEAD + (1 << 20):
-            raise ValueError("the answer holds no part")
-        start += piece
+        first = buffer.find(delimiter)
+        header_end = buffer.find(b"\r\n\r\n", first + len(delimiter)) if first >= 0 else -1
+        if header_end >= 0:
+            return buffer[header_end + 4 :]
+        chunk = next(stream, b"")
+        if not chunk or len(buffer) > _MAX_PART_HEADER_BYTES + _CHUNK_BYTES:
+            raise ValueError("the response holds no part")
+        buffer += chunk

@@ -1,4 +1,4 @@
-"""Members of an archive as files in folders: names that stay inside, each once, no more than the limits allow."""
+"""Members of a container as files in folders: names that stay inside, each once, no more than the limits allow."""
 
 import lzma
 import struct
@@ -12,119 +12,119 @@ from typing import Any, BinaryIO
 
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.sources.source import member_path
+from medssl.archive.sources.location import member_path
 from medssl.archive.sources.walk import FileStamp, Folder
 from medssl.cohort.reasons import Reason
 
-# A small archive of empty slices may well unpack to a thousand times its size, and harms nobody.
+# A small container of empty slices may well unpack to a thousand times its size and does no harm: the ratio between
+# unpacked and packed bytes counts from this many unpacked bytes on.
 MIN_BOMB_BYTES = 2**30
 CHUNK_BYTES = 1 << 20
 
+Member = tuple[str, FileStamp | Rejected]  # name in the container, and its stamp or why it is not read
 
-def member_folders(
-    archive: Path, members: Iterable[tuple[str, FileStamp | Rejected]], limits: Limits
-) -> Iterator[Folder]:
-    """Members by folder. What `members` raises is raised behind the folders of those that came before."""
+
+def member_folders(container: Path, members: Iterable[Member], limits: Limits) -> Iterator[Folder]:
+    """Members by folder. What `members` raises is raised after the folders of the members before it."""
     folders: dict[Path, tuple[dict[str, FileStamp], dict[str, Rejected]]] = {}
     problem = None
     try:
-        for number, (place, found) in enumerate(with_paths(archive, members)):
+        for number, (path, entry) in enumerate(with_paths(container, members)):
             if number >= limits.container_members:
                 raise Rejected(Reason.CONTAINER_BOMB, f"more than {limits.container_members} members")
-            files, refused = folders.setdefault(place.parent, ({}, {}))
-            if isinstance(found, Rejected):
-                refused[place.name] = found
+            files, rejected = folders.setdefault(path.parent, ({}, {}))
+            if isinstance(entry, Rejected):
+                rejected[path.name] = entry
             else:
-                files[place.name] = found
-    except Rejected as rejected:
-        problem = rejected
+                files[path.name] = entry
+    except Rejected as error:
+        problem = error
+    # What lies before the damage is used; a bomb is hostile as a whole.
     if problem is None or problem.reason is not Reason.CONTAINER_BOMB:
-        for path, (files, refused) in folders.items():
-            yield Folder(path, files, refused=refused)
+        for path, (files, rejected) in folders.items():
+            yield Folder(path, files, rejected=rejected)
     if problem is not None:
         raise problem
 
 
-def with_paths(
-    archive: Path, members: Iterable[tuple[str, FileStamp | Rejected]]
-) -> Iterator[tuple[Path, FileStamp | Rejected]]:
-    """Members with their places, in the archive's order. One whose name cannot be kept is refused under its number."""
-    seen: set[Path] = set()
-    for number, (name, found) in enumerate(members, start=1):
-        parts = _parts(name)
-        place = member_path(archive, "/".join(parts or ["."]))
-        if parts is None:
-            found = Rejected(Reason.CONTAINER_UNSAFE, "its name leads out of the archive")
-        elif place in seen:
-            found = Rejected(Reason.CONTAINER_UNSAFE, "another member has the same name")
+def with_paths(container: Path, members: Iterable[Member]) -> Iterator[tuple[Path, FileStamp | Rejected]]:
+    """Members with their paths, in the container's order. One with an unsafe name is rejected under its number."""
+    taken: set[Path] = set()
+    for number, (name, entry) in enumerate(members, start=1):
+        parts = _safe_parts(name)
+        path = member_path(container, "/".join(parts)) if parts else None
+        if path is not None and path not in taken:
+            taken.add(path)
+            yield path, entry
         else:
-            seen.add(place)
-            yield place, found
-            continue
-        yield member_path(archive, f"member {number}"), found
+            problem = "its name leads out of its container" if path is None else "another member has the same name"
+            yield member_path(container, f"member {number}"), Rejected(Reason.CONTAINER_UNSAFE, problem)
 
 
-def _parts(name: str) -> list[str] | None:
-    """Folders and name of a member; None where they lead out, or cannot be written as a path."""
+def _safe_parts(name: str) -> list[str]:
+    """Folders and name of a member; none where they lead out of the container, or cannot be written as a path."""
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or "\0" in name or name[1:3] in (":/", ":\\"):
-        return None
-    kept = [part for part in parts if part not in ("", ".")]
-    if not kept or any(part.endswith("::") for part in kept):
-        return None
-    return kept
+        return []
+    parts = [part for part in parts if part not in ("", ".")]
+    return [] if any(part.endswith("::") for part in parts) else parts
 
 
 def head_reader(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """First n bytes of what can only be read forward, for growing n."""
-    known = b""
+    """A function that returns the first n bytes, for growing n, of what can only be read forward."""
+    buffer = b""
 
-    def start(count: int) -> bytes:
-        nonlocal known
-        while len(known) < count and (part := read(min(count - len(known), CHUNK_BYTES))):
-            known += part
-        return known[:count]
+    def read_head(count: int) -> bytes:
+        nonlocal buffer
+        while len(buffer) < count and (chunk := read(min(count - len(buffer), CHUNK_BYTES))):
+            buffer += chunk
+        return buffer[:count]
 
-    return start
+    return read_head
 
 
 def chunks(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
-    """A whole member of `size` bytes. Raises Rejected where it ends before."""
-    left = size
-    while left:
-        part = read(min(left, CHUNK_BYTES))
-        if not part:
-            raise Rejected(Reason.CONTAINER_BROKEN, f"a member ends {left} bytes early")
-        left -= len(part)
-        yield part
+    """A whole member of `size` bytes. Raises Rejected where it ends early."""
+    missing = size
+    while missing:
+        chunk = read(min(missing, CHUNK_BYTES))
+        if not chunk:
+            raise Rejected(Reason.CONTAINER_BROKEN, f"a member ends {missing} bytes early")
+        missing -= len(chunk)
+        yield chunk
 
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """What broken archives make the standard library raise, as Rejected."""
+    """Raise what broken containers make the standard library raise as Rejected."""
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
         raise Rejected(Reason.CONTAINER_BROKEN, f"it cannot be unpacked ({type(error).__name__})") from error
     except (ValueError, OverflowError, RuntimeError, struct.error) as error:
-        raise Rejected(Reason.CONTAINER_BROKEN, "its directory makes no sense") from error
+        raise Rejected(Reason.CONTAINER_BROKEN, "its directory holds impossible values") from error
     except MemoryError as error:
         raise Rejected(Reason.CONTAINER_BOMB, "it needs more memory than a worker has") from error
     except OSError as error:
-        # Of the decompressors' own errors, which have no number; the system's have one.
+        # The decompressors' own errors have no number; the system's have one.
         reason = Reason.IO_ERROR if error.errno else Reason.CONTAINER_BROKEN
         raise Rejected(reason, f"it cannot be read ({error.strerror or type(error).__name__})") from error
 
 
 class ForwardReader:
-    """The content of a packed file from front to back, like a file that cannot turn round.
+    """The unpacked content of a container, from front to back: a file that cannot seek backwards.
 
-    Raises Rejected: CONTAINER_BOMB where it has unpacked to far more than was read of it, or where one read asks for
-    more than a member's name can need.
+    Raises Rejected with CONTAINER_BOMB where the content is far larger than the bytes read of the container, or where
+    one read asks for more than the name of a member can need.
+
+    Args:
+        packed: The container, open in binary mode.
+        content: Unpacks it; `packed` itself where it is not compressed.
+        limits: Of which `container_ratio` is used.
     """
 
     def __init__(self, packed: BinaryIO, content: Any, limits: Limits) -> None:
-        self._packed, self._content, self._ratio = packed, content, limits.container_ratio
+        self._packed, self._content, self._max_ratio = packed, content, limits.container_ratio
         self._position = 0
         self.last = b""
 
@@ -141,13 +141,13 @@ class ForwardReader:
             parts.append(part)
             count -= len(part)
             self._position += len(part)
-        if self._position > max(MIN_BOMB_BYTES, self._packed.tell() * self._ratio):
+        if self._position > max(MIN_BOMB_BYTES, self._packed.tell() * self._max_ratio):
             raise Rejected(Reason.CONTAINER_BOMB, f"{self._packed.tell()} bytes unpack to {self._position} and more")
         self.last = b"".join(parts)
         return self.last
 
     def seek(self, position: int) -> int:
-        """Go on to a place further down."""
+        """Skip forward to a position of the content."""
         if position < self._position:
             raise Rejected(Reason.CONTAINER_BROKEN, "it points backwards")
         if self._content is self._packed:

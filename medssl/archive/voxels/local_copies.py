@@ -13,9 +13,10 @@ from medssl.archive.index.load_plan import DicomFile, StampedFile
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.archive.scan.recognise import scan_file
+from medssl.archive.sources.location import Location, container_of, is_on_disk
 from medssl.archive.sources.open import open_source
-from medssl.archive.sources.source import FileContent, container_of, has_no_size, is_plain
-from medssl.archive.sources.walk import FileStamp, is_remote
+from medssl.archive.sources.source import FileContent
+from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def local_copies(needed: T, *, limits: Limits) -> Iterator[T]:
     No copy outlives the process, not even one that is killed. Raises Rejected: IN_FLUX when a file is not as it was
     when its header was read, TOO_LARGE, and what the source raises.
     """
-    far = {file.path: file for file in _files(needed) if not is_plain(Path(file.path))}
+    far = {file.path: file for file in _files(needed) if not is_on_disk(Path(file.path))}
     if not far:
         yield needed
         return
@@ -42,16 +43,17 @@ def local_copies(needed: T, *, limits: Limits) -> Iterator[T]:
         copies = {}
         for paths in _by_source(far):
             with open_source(paths[0], limits) as source:
-                for copy in source.copies(paths):
+                for copy in source.contents(paths):
                     copies[os.fspath(copy.path)] = _kept(copy, far[os.fspath(copy.path)], stack)
         yield _replaced(needed, copies, limits)
 
 
 def _by_source(far: Mapping[str, StampedFile]) -> list[list[Path]]:
-    """Places of one source each."""
-    groups: dict[object, list[Path]] = {}
+    """The paths of each container and each server."""
+    groups: dict[Path | Location | None, list[Path]] = {}
     for path in map(Path, far):
-        groups.setdefault(path.parts[:2] if is_remote(path) else container_of(path), []).append(path)
+        location = Location.parse(path)
+        groups.setdefault(location.root if location else container_of(path), []).append(path)
     return list(groups.values())
 
 
@@ -87,6 +89,11 @@ def _as_it_is(file: DicomFile, copy: StampedFile, limits: Limits) -> DicomFile:
     return replace(file, file=copy, layout=layout, pixel_at=record.pixel_at)
 
 
+def _is_dicomweb(file: StampedFile) -> bool:
+    location = Location.parse(file.path)
+    return location is not None and location.is_dicomweb
+
+
 def _allow_descriptors(count: int) -> None:
     import resource
 
@@ -114,7 +121,7 @@ def _replaced(value: Any, copies: Mapping[str, StampedFile], limits: Limits) -> 
     """The same description with some files elsewhere."""
     if isinstance(value, StampedFile):
         return copies.get(value.path, value)
-    if isinstance(value, DicomFile) and value.file.path in copies and has_no_size(Path(value.file.path)):
+    if isinstance(value, DicomFile) and value.file.path in copies and _is_dicomweb(value.file):
         return _as_it_is(value, copies[value.file.path], limits)
     if is_dataclass(value) and not isinstance(value, type):
         changed = {field.name: _replaced(getattr(value, field.name), copies, limits) for field in fields(value)}

@@ -95,14 +95,14 @@ def waiting(stored: list[StoredVolume], steps: int = 50) -> dict[str, float] | s
     """Share of a step spent waiting, per network, at 96^3 in bf16 with 4 workers."""
     if not torch.cuda.is_available():
         return "not measured: this machine has no GPU"
-    from medssl.encoders.build import build_encoder, explain
+    from medssl.encoders.build import build_encoder, describe
     from medssl.views.intensity import IntensityChain
     from medssl.views.region import Region
 
     crop = Crop(size=(96, 96, 96), rotation_deg=(ROTATE_DEG,) * 3, zoom=ZOOM, probability=HAPPENS, flip=(0.5, 0.5, 0.5))
     plan, device, out = BatchPlan(stored, {"patch": crop}, batch_size=4, seed=0), torch.device("cuda"), {}
     for name in ("dynunet", "swin-unetr"):
-        description, _ = explain(name, preset="auto", options={}, in_channels=1, patch=crop.size, spacing_mm=(1.0,) * 3)
+        description = describe(name, preset="auto", options={}, in_channels=1, patch=crop.size, spacing_mm=(1.0,) * 3)
         encoder, chain, waits, started = build_encoder(description).to(device), IntensityChain(), 0.0, 0.0
         with RegionLoader(plan, workers=4, first_step=0, device=device) as loader:
             batches = iter(loader)

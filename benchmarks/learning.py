@@ -36,8 +36,8 @@ from medssl.pretext.task import PretextTask
 from medssl.store.policy import StorePolicy
 from medssl.store.volumes import StoredVolume, write_volume
 from medssl.testing import TinyEncoder
-from medssl.training.loop import seed_step
-from medssl.training.optimizer import learning_rate, make_optimiser, set_learning_rate
+from medssl.training.optimizer import lr_at_step, make_optimizer, set_lr
+from medssl.training.step import seed_step
 from medssl.views.region import Region
 
 SHAPE = (44, 40, 36)  # (X, Y, Z) voxels of a phantom
@@ -142,7 +142,7 @@ def stripes(random: np.random.Generator) -> np.ndarray:
 
 def train(task: PretextTask, scans: Sequence[StoredVolume], *, steps: int, seed: int) -> tuple[float, float | None]:
     """Loss and trivial value over the last tenth of the steps, which are taken as the training loop takes them."""
-    optimiser = make_optimiser([(task, 1.0)], OPTIM)
+    optimizer = make_optimizer([(task, 1.0)], OPTIM)
     losses, trivial = [], []
     with RegionLoader(
         BatchPlan(scans, task.crops(PATCH), batch_size=BATCH, seed=seed), workers=0, first_step=0
@@ -155,9 +155,9 @@ def train(task: PretextTask, scans: Sequence[StoredVolume], *, steps: int, seed:
             out.loss.backward()
             if OPTIM.clip_norm:
                 torch.nn.utils.clip_grad_norm_(task.parameters(), OPTIM.clip_norm)
-            set_learning_rate(optimiser, learning_rate(step, steps, OPTIM))
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            set_lr(optimizer, lr_at_step(step, steps, OPTIM))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             task.after_step(step, steps)
             losses.append(float(out.loss.detach()))
             least = out.terms.get("trivial_loss") if out.trivial_loss is None else out.trivial_loss

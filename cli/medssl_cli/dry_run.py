@@ -13,18 +13,18 @@ def describe_pretraining(settings: PretrainConfig) -> None:
     import typer
 
     from medssl.config import dump_config
-    from medssl.training.rehearsal import rehearse
+    from medssl.training.trial import dry_run
 
     typer.echo(dump_config(settings))
-    rehearsal = rehearse(settings)
-    for name, reason in rehearsal.auto.items():
+    trial = dry_run(settings)
+    for name, reason in trial.auto.items():
         typer.echo(f"{name} is auto: {reason}")
-    for name, shape in rehearsal.views.items():
+    for name, shape in trial.views.items():
         typer.echo(f"view {name}: (B, C, D, H, W) = {shape}" if len(shape) == 5 else f"view {name}: {shape}")
-    trivial = f", trivial {rehearsal.trivial_loss:.4g}" if rehearsal.trivial_loss else ""
-    memory = f", peak GPU memory {rehearsal.peak_gpu_gb:.1f} GB" if rehearsal.peak_gpu_gb is not None else ""
-    size = f"{rehearsal.encoder} with {rehearsal.parameters / 1e6:.2f} M parameters"
-    typer.echo(f"{rehearsal.scans} scans, patch (D, H, W) = {rehearsal.patch}, {size}")
-    typer.echo(f"first loss {rehearsal.first_loss:.4g}{trivial}; {rehearsal.seconds_per_step:.2f} s a step{memory}")
-    typer.echo(f"{settings.loop.steps} steps would take about {rehearsal.hours:.2f} h")
-    typer.echo(f"a checkpoint would take about {rehearsal.checkpoint_mb:.0f} MB")
+    trivial = f", trivial {trial.trivial_loss:.4g}" if trial.trivial_loss else ""
+    memory = f", peak GPU memory {trial.peak_gpu_gb:.1f} GB" if trial.peak_gpu_gb is not None else ""
+    size = f"{trial.encoder} with {trial.parameters / 1e6:.2f} M parameters"
+    typer.echo(f"{trial.scans} scans, patch (D, H, W) = {trial.patch}, {size}")
+    typer.echo(f"first loss {trial.first_loss:.4g}{trivial}; {trial.seconds_per_step:.2f} s a step{memory}")
+    typer.echo(f"{settings.loop.steps} steps would take about {trial.hours:.2f} h")
+    typer.echo(f"a checkpoint would take about {trial.checkpoint_mb:.0f} MB")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from medssl.config.load import gather
+from medssl.config.resolve import gather
 from medssl.errors import MedsslError, PluginError
 from medssl.plugins import (
     TaskEntry,

@@ -1,9 +1,9 @@
 """Settings: typed models, one YAML file, `--set a.b=c`; the resolved file reproduces the run."""
 
 from medssl.config.listing import explained_yaml
-from medssl.config.load import Resolved, load_config, resolve_config
 from medssl.config.problems import check_options
-from medssl.config.rows import SettingRow, setting_rows
+from medssl.config.resolve import Resolved, load_config, resolve_config
+from medssl.config.setting_rows import SettingRow, setting_rows
 from medssl.config.settings import (
     EncoderConfig,
     FinetuneConfig,

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from medssl.config.load import Given, gather
 from medssl.config.problems import config_error, problem_lines
-from medssl.config.rows import SettingRow, setting_rows
+from medssl.config.resolve import Given, gather
+from medssl.config.setting_rows import SettingRow, setting_rows
 from medssl.config.yaml_text import dump_yaml
 
 COMMENT_COLUMN = 40

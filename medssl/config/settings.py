@@ -36,19 +36,19 @@ class Settings(BaseModel):
 
 
 class OptimConfig(Settings):
-    """AdamW with a linear warm-up and a cosine that ends at a share of the peak."""
+    """AdamW with a linear warm-up and a cosine decay to `min_lr_ratio` of the peak."""
 
     lr: float = Field(default=1e-3, gt=0, le=10, description="learning rate at its peak")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="decoupled weight decay of AdamW")
-    warmup_share: float = Field(
-        default=0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"
+    warmup_fraction: float = Field(
+        default=0.05, ge=0, lt=1, description="fraction of the steps in which the learning rate rises from 0"
     )
     clip_norm: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0 clips nothing")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         default=(0.9, 0.95), description="decay of AdamW's running mean and square"
     )
-    final_lr_share: float = Field(
-        default=0.0, ge=0, le=1, description="learning rate of the last step as a share of the peak"
+    min_lr_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="learning rate of the last step, relative to the peak"
     )
 
 
@@ -142,7 +142,7 @@ class SamplingConfig(Settings):
         default=0.8,
         ge=0,
         le=1,
-        description="share of patches that are centred in the body; the others lie anywhere in the box around it",
+        description="fraction of patches that are centred in the body; the others lie anywhere in the box around it",
     )
 
 
@@ -209,19 +209,19 @@ class FinetuneConfig(Settings):
         default="auto", description="edges D, H, W of what the network sees, in voxels; auto fits them to the scans"
     )
     optim: OptimConfig = Field(default=OptimConfig(), description="the optimiser")
-    encoder_lr_share: float = Field(
+    encoder_lr_scale: float = Field(
         default=1.0,
         ge=0,
         le=10,
-        description="learning rate of the encoder as a share of the rest's; 0 keeps the encoder frozen",
+        description="learning rate of the encoder, relative to the decoder; 0 freezes the encoder",
     )
     loop: LoopConfig = Field(default=LoopConfig(), description="length, size and device")
     augment: float = Field(default=1.0, ge=0, le=2, description="strength of augmentation; 0 switches it off")
     foreground: float = Field(
-        default=0.33, ge=0, le=1, description="share of patches that are centred on a labelled voxel"
+        default=0.33, ge=0, le=1, description="fraction of patches that are centred on a labelled voxel"
     )
     overlap: float = Field(
-        default=0.5, ge=0, lt=1, description="overlap of neighbouring windows in prediction, as a share of the patch"
+        default=0.5, ge=0, lt=1, description="overlap of neighbouring windows in prediction, as a fraction of the patch"
     )
     transfer: Literal["all", "encoder"] = Field(
         default="all", description="what is taken from the pretraining: decoder too, or the encoder only"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medssl.config import setting_rows
 from medssl.conformance.step_rules import check_axes, check_batch, check_step
-from medssl.conformance.workbench import Workbench, optimiser_of
+from medssl.conformance.workbench import Workbench, optimizer_of
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.errors import PluginError
 from medssl.loading.crops import Crop
@@ -143,7 +143,7 @@ def a_few_steps_train(bench: Workbench) -> None:
     """Six steps leave everything finite, and what is exported has changed."""
     task = bench.task()
     before = deepcopy(task.exported_encoder().state_dict())
-    bench.train(task, optimiser_of(task), range(6), total=6)
+    bench.train(task, optimizer_of(task), range(6), total=6)
     broken = [
         name for name, value in task.state_dict().items() if value.is_floating_point() and not value.isfinite().all()
     ]
@@ -160,15 +160,15 @@ def a_few_steps_train(bench: Workbench) -> None:
 def a_resumed_run_is_the_same_run(bench: Workbench) -> None:
     """Two steps, save, load into a new task, two steps: the same bits as four steps."""
     whole = bench.task()
-    bench.train(whole, optimiser_of(whole), range(4), total=4)
+    bench.train(whole, optimizer_of(whole), range(4), total=4)
     first = bench.task()
-    first_optimiser = optimiser_of(first)
+    first_optimiser = optimizer_of(first)
     bench.train(first, first_optimiser, range(2), total=4)
     second = bench.task()
     with torch.no_grad():  # nothing may survive but what the state holds
         for p in second.parameters():
             p.add_(1.0)
-    second_optimiser = optimiser_of(second)
+    second_optimiser = optimizer_of(second)
     second.load_state_dict(first.state_dict())
     second_optimiser.load_state_dict(deepcopy(first_optimiser.state_dict()))
     bench.train(second, second_optimiser, range(2, 4), total=4)

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from medssl.conformance.workbench import Workbench, optimiser_of
+from medssl.conformance.workbench import Workbench, optimizer_of
 from medssl.errors import PluginError
 from medssl.plugins.load import import_file
 from medssl.pretext.task import PretextTask
@@ -138,7 +138,7 @@ def one_step(bench: Workbench, *, rank: int, world_size: int, reseed: int = 0) -
     with torch.no_grad():
         views = task.views(region)
     torch.manual_seed(bench.seed + reseed)
-    optimiser = optimiser_of(task)
+    optimizer = optimizer_of(task)
     loss = task(views).loss
     loss.backward()
     for p in task.parameters():
@@ -146,7 +146,7 @@ def one_step(bench: Workbench, *, rank: int, world_size: int, reseed: int = 0) -
             dist.all_reduce(p.grad)
             p.grad.div_(world_size)
     gradient = torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None])
-    optimiser.step()
+    optimizer.step()
     task.after_step(0, 1)
     state = {name: value.double() for name, value in task.state_dict().items()}
     return {"loss": loss.item(), "gradient": gradient.detach().clone(), "state": state}

@@ -72,18 +72,18 @@ class Workbench:
         with torch.no_grad():
             return task.views(region)
 
-    def train(self, task: PretextTask, optimiser: torch.optim.Optimizer, steps: range, *, total: int) -> None:
+    def train(self, task: PretextTask, optimizer: torch.optim.Optimizer, steps: range, *, total: int) -> None:
         """Take the task through `steps`."""
         for step in steps:
             views = self.views(task, step=step)
             loss = task(views).loss
             loss.backward()
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             task.after_step(step, total)
 
 
-def optimiser_of(task: PretextTask) -> torch.optim.Optimizer:
+def optimizer_of(task: PretextTask) -> torch.optim.Optimizer:
     """AdamW over what a task trains, with a rate at which a few steps show."""
     return torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-3)
 

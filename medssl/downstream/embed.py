@@ -104,7 +104,7 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> None:
 
 
 def _patch(folder: Path) -> Shape3D:
-    patch = stated_patch(encoder_record(folder).facts)
+    patch = stated_patch(encoder_record(folder).metadata)
     if patch is None or not all(0 < edge <= MAX_EDGE for edge in patch):
         raise CheckpointError(f"{folder / 'encoder.json'} does not say for which patch the encoder was trained.")
     return patch

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from medssl.downstream.segmentation import predict_labels
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
 

@@ -12,7 +12,7 @@ from medssl.downstream.evaluate import Evaluation, evaluate
 from medssl.downstream.labelled import class_labels, gaps_in_test, test_scans, training_scans
 from medssl.downstream.segmentation import Segmentation, segmentation_crops
 from medssl.encoders.build import build_encoder, check_patch, describe
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, transfer
 from medssl.encoders.weights import load_encoder, read_description, save_network, weights_digest
 from medssl.files import write_bytes
@@ -24,7 +24,7 @@ from medssl.store.volumes import StoredVolume
 from medssl.training.fabric import start_fabric
 from medssl.training.loop import train
 from medssl.training.opening import open_run
-from medssl.training.patch import choose_patch
+from medssl.training.preparation import choose_patch
 from medssl.training.pretrain import Observer, modalities_of, no_observer, recorded
 from medssl.training.trainee import Training
 
@@ -70,7 +70,7 @@ def finetune(
     progress = progress or Silent()
     fabric = start_fabric(config.loop)
     progress = progress or Silent()
-    run = open_run(out, kind="finetune", config=config, facts=facts, resume=resume, fabric=fabric, progress=progress)
+    run = open_run(out, kind="finetune", config=config, metadata=facts, resume=resume, fabric=fabric, progress=progress)
     with recorded(run, observe=observe, fabric=fabric):
         for gap in gaps_in_test(cohort):
             progress.say(gap)
@@ -82,7 +82,7 @@ def finetune(
             optim=config.optim,
             loop=config.loop,
             with_labels=True,
-            parts=[(network.encoder, config.encoder_lr_share)],
+            scaled_modules=[(network.encoder, config.encoder_lr_scale)],
         )
         train(training, fabric=fabric, run=run, progress=progress, resume=resume)
         if not fabric.is_global_zero:
@@ -95,7 +95,7 @@ def finetune(
             "store_policy": dict(cohort.policy),
             "modalities": modalities_of(scans),
         }
-        save_network(out, network, facts=facts | prediction)
+        save_network(out, network, metadata=facts | prediction)
         return score(
             network,
             test_scans(cohort),

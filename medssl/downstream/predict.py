@@ -11,8 +11,8 @@ from medssl.archive.nifti.write import write_nifti
 from medssl.downstream.inputs import Input, check_outputs, find_inputs
 from medssl.downstream.modality import UNKNOWN, modality_to_use, named_modality, stated_modality
 from medssl.downstream.segmentation import predict_labels
-from medssl.encoders.network import SegmentationNetwork
-from medssl.encoders.records import NetworkFacts
+from medssl.encoders.records import NetworkMetadata
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.weights import load_network
 from medssl.errors import DataError, MedsslError
 from medssl.geometry import Volume, to_tensor_axes
@@ -74,7 +74,7 @@ def predict(
 
 def predict_one(
     network: SegmentationNetwork,
-    facts: NetworkFacts,
+    facts: NetworkMetadata,
     item: Input,
     *,
     named: str | None,

@@ -89,7 +89,7 @@ def score_scans(
         raise DataError(f"{cohort_folder} has no accepted scan. Look at its manifest, or ingest again.")
     config = PretrainConfig.model_validate(run.config)
     task = trained_task(run, config, plugin_files=[*config.plugins, *plugin_files])
-    d, h, w = run.facts["patch"]
+    d, h, w = run.metadata["patch"]
     scans = [open_volume(cohort.store, scan_id) for scan_id in modalities]
     energies = region_energies(
         task, scans, patch=(d, h, w), regions=regions, batch_size=config.loop.batch_size, progress=progress
@@ -99,13 +99,13 @@ def score_scans(
 
 def trained_task(run: Run, config: PretrainConfig, *, plugin_files: Sequence[Path] = ()) -> PretextTask:
     """The task of a run with the weights of its last checkpoint, in evaluation mode, on the GPU where there is one."""
-    state = read_checkpoint(run.checkpoints)
-    if state is None or "encoder" not in run.facts:
+    state = read_checkpoint(run.paths.checkpoint)
+    if state is None or "encoder" not in run.metadata:
         raise CheckpointError(
             f"{run.folder} has no checkpoint to score with. Finish the training: add --resume to its command."
         )
     loaded = load_task(str(config.task.get("name", "")), files=plugin_files)
-    encoder = build_encoder(EncoderDescription.model_validate(run.facts["encoder"]))
+    encoder = build_encoder(EncoderDescription.model_validate(run.metadata["encoder"]))
     task = loaded.cls(encoder, task_config(loaded.cls, config.task))
     try:
         task.load_state_dict(state["module"])
@@ -113,7 +113,7 @@ def trained_task(run: Run, config: PretrainConfig, *, plugin_files: Sequence[Pat
         reason = str(wrong).strip().splitlines()[0]
         raise CheckpointError(
             f"the checkpoint of {run.folder} does not fit the task '{loaded.name}' that is installed now: {reason} "
-            f"The run was made with {run.facts.get('task_origin', 'another version')}: install that."
+            f"The run was made with {run.metadata.get('task_origin', 'another version')}: install that."
         ) from wrong
     moments = [name for name, part in task.named_modules() if isinstance(part, RunningMoments)]
     if any(f"{name}.batches" not in state["module"] for name in moments):

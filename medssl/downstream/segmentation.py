@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.loading.crops import Crop
 from medssl.pretext.task import Step
 from medssl.shapes import Shape3D

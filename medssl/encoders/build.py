@@ -1,8 +1,8 @@
-"""From a name and a few wishes to a description, and from a description to an encoder."""
+"""From a name and options to a description, and from a description to an encoder."""
 
 import importlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from typing import Any
 
@@ -45,42 +45,34 @@ def describe(
     in_channels: int = 1,
     patch: Shape3D,
     spacing_mm: Spacing3D | None = None,
+    explain: Callable[[str], object] = log.info,
 ) -> EncoderDescription:
-    """Description with every "auto" resolved; the reasons go to the log (`explain` returns them).
+    """The description of an encoder, with every "auto" resolved.
 
-    preset: tiny, small, base, large or auto (by the memory of the device). options: of the encoder, each may be "auto".
-    patch: (D, H, W) voxels; spacing_mm: of D, H, W, None for cubic voxels. Raises ConfigError.
+    Args:
+        name: As in `--encoder`.
+        preset: tiny, small, base, large or auto (by the memory of the device).
+        options: Of the encoder; each may be "auto".
+        in_channels: Of the images.
+        patch: Edges D, H, W of what the network sees, in voxels.
+        spacing_mm: Of the scans, along D, H, W; None for cubic voxels.
+        explain: Takes a sentence for each value that was chosen.
+
+    Raises:
+        ConfigError: Name, preset or options are unknown, or do not fit the patch.
     """
-    description, reasons = explain(
-        name, preset=preset, options=options, in_channels=in_channels, patch=patch, spacing_mm=spacing_mm
-    )
-    for reason in reasons:
-        log.info("encoder %s: %s", name, reason)
-    return description
-
-
-def explain(
-    name: str,
-    *,
-    preset: str = AUTO,
-    options: Mapping[str, Any] | None = None,
-    in_channels: int = 1,
-    patch: Shape3D,
-    spacing_mm: Spacing3D | None = None,
-) -> tuple[EncoderDescription, list[str]]:
-    """As `describe`, with the reason for each value that was chosen."""
-    kind = encoder_class(name)
-    size, reasons = _preset(preset)
-    given = {key: value for key, value in (options or {}).items() if value != AUTO}
+    encoder, size = encoder_class(name), _preset(preset, explain)
+    fixed = {key: value for key, value in (options or {}).items() if value != AUTO}
     if not 1 <= in_channels <= MAX_CHANNELS:
         raise ConfigError(f"in_channels of encoder '{name}' is {in_channels}. It lies between 1 and {MAX_CHANNELS}.")
-    if not hasattr(kind, "resolve"):  # an encoder from a plugin that knows no presets takes its options as they are
-        return EncoderDescription(name=name, in_channels=in_channels, options=given, spacing_mm=spacing_mm), []
-    resolved, more = kind.resolve(size, _checked(kind.Options, given), patch=patch, spacing_mm=spacing_mm)
-    checked = check_options(kind.Options, resolved, prefix=PREFIX)
-    dumped = checked.model_dump(mode="json")
-    description = EncoderDescription(name=name, in_channels=in_channels, options=dumped, spacing_mm=spacing_mm)
-    return description, reasons + more
+    if not hasattr(encoder, "resolve"):  # of a plugin that knows no presets: its options are taken as they are
+        return EncoderDescription(name=name, in_channels=in_channels, options=fixed, spacing_mm=spacing_mm)
+    checked = _checked(encoder.Options, fixed)
+    resolved, reasons = encoder.resolve(size, checked, patch=patch, spacing_mm=spacing_mm)
+    for reason in reasons:
+        explain(reason)
+    complete = check_options(encoder.Options, resolved, prefix=PREFIX).model_dump(mode="json")
+    return EncoderDescription(name=name, in_channels=in_channels, options=complete, spacing_mm=spacing_mm)
 
 
 def build_encoder(description: EncoderDescription) -> Encoder:
@@ -139,14 +131,15 @@ def encoder_class(name: str) -> Any:
         raise _unknown("encoder", name, encoder_names()) from wrong
 
 
-def _preset(preset: str) -> tuple[Preset, list[str]]:
-    if preset == AUTO:
+def _preset(setting: str, explain: Callable[[str], object]) -> Preset:
+    if setting == AUTO:
         chosen, reason = preset_for_device(device_memory_bytes())
-        return chosen, [reason]
-    for known in PRESETS:
-        if preset == known:
-            return known, []
-    raise _unknown("encoder preset", preset, (*PRESETS, AUTO))
+        explain(reason)
+        return chosen
+    for preset in PRESETS:
+        if setting == preset:
+            return preset
+    raise _unknown("encoder preset", setting, (*PRESETS, AUTO))
 
 
 def _unknown(what: str, word: str, choices: Iterable[str]) -> ConfigError:

@@ -38,7 +38,7 @@ class DynUNetOptions(BaseModel):
     kernel_size: tuple[Shape3D, ...] = Field(description="edges of the convolutions in voxels, odd, at most 7")
     strides: tuple[Shape3D, ...] = Field(description="stride into each level; the first is 1, 1, 1; at most 4")
     dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="share of features dropped after each convolution"
+        default=None, ge=0, lt=1, description="fraction of features dropped after each convolution"
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from medssl.encoders.encoder import EncoderDescription
 from medssl.errors import CheckpointError
 from medssl.shapes import Shape3D
 
-LARGEST_RECORD_BYTES = 64 * 2**20
+MAX_RECORD_BYTES = 64 * 2**20
 MAX_OUT_CHANNELS = 65536
 
 OutChannels = Field(ge=1, le=MAX_OUT_CHANNELS)
@@ -33,27 +33,39 @@ class DecoderRecord(BaseModel):
 
 
 class EncoderRecord(BaseModel):
-    """encoder.json.
+    """The content of encoder.json.
 
-    Channels and strides: per level of the pyramid, finest first. facts: task, steps, data digest, normalisation, ...
+    Attributes:
+        format: Version of the file. 1 said `facts` for `metadata`, and not which release wrote it.
+        medssl: Release that wrote it.
+        description: How to build the encoder again.
+        channels: Features per level of the pyramid, finest first.
+        strides: Of each level relative to the image, along D, H, W.
+        metadata: Task, steps, data digest, store policy, ...: plain JSON values.
+        tensors: Per tensor of encoder.safetensors its shape, dtype and digest.
+        decoder: Of decoder.safetensors, where pretraining left one.
     """
 
     model_config = ConfigDict(frozen=True)
-    format: Literal["medssl-encoder-1"] = "medssl-encoder-1"
+    format: Literal["medssl-encoder-2"] = "medssl-encoder-2"
+    medssl: str = ""
     description: EncoderDescription
     channels: tuple[int, ...]
     strides: tuple[Shape3D, ...]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     tensors: dict[str, TensorRecord]
     decoder: DecoderRecord | None = None
 
 
-class NetworkFacts(BaseModel):
-    """What a prediction needs to know of a fine-tuned network; further facts are kept as they come.
+class NetworkMetadata(BaseModel):
+    """What a prediction needs to know of a fine-tuned network; further fields are kept as they come.
 
-    label_names: by label value, without the background. patch: (D, H, W) voxels. overlap: of sliding windows, as a
-    share of the patch. store_policy: of the cohort, how scans are resampled; None where it was not said. modalities: of
-    the training scans; empty where it was not said.
+    Attributes:
+        label_names: By label value, without the background.
+        patch: Edges D, H, W of a window in voxels.
+        overlap: Of neighbouring windows, as a fraction of the patch, in [0, 1).
+        store_policy: Of the cohort: how scans are resampled and normalised; None where it was not stated.
+        modalities: Of the training scans; empty where they were not stated.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -65,37 +77,38 @@ class NetworkFacts(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_before(cls, facts: Any) -> Any:
-        """Models of before say the most frequent modality only."""
-        if not isinstance(facts, dict) or "modalities" in facts:
-            return facts
-        return {**facts, "modalities": stated_modalities(facts)}
+    def _with_modalities(cls, metadata: Any) -> Any:
+        """Older models name the most frequent modality only."""
+        if not isinstance(metadata, dict) or "modalities" in metadata:
+            return metadata
+        return {**metadata, "modalities": stated_modalities(metadata)}
 
 
 class NetworkRecord(BaseModel):
-    """model.json."""
+    """The content of model.json: as `EncoderRecord`, for a segmentation network."""
 
     model_config = ConfigDict(frozen=True)
-    format: Literal["medssl-network-1"] = "medssl-network-1"
+    format: Literal["medssl-network-2"] = "medssl-network-2"
+    medssl: str = ""
     description: EncoderDescription
     out_channels: int = OutChannels
-    facts: NetworkFacts
+    metadata: NetworkMetadata
     tensors: dict[str, TensorRecord]
 
 
-def stated_patch(facts: Mapping[str, Any]) -> Shape3D | None:
-    """(D, H, W) voxels that an encoder saw in training, where its facts say so."""
-    edges = facts.get("patch")
+def stated_patch(metadata: Mapping[str, Any]) -> Shape3D | None:
+    """(D, H, W) voxels that an encoder saw in training, where its metadata say so."""
+    edges = metadata.get("patch")
     if not isinstance(edges, list) or len(edges) != 3 or not all(isinstance(edge, int) for edge in edges):
         return None
     return edges[0], edges[1], edges[2]
 
 
-def stated_modalities(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Modalities of the scans that a training saw, where its facts say so. Facts of before have the most frequent one
+def stated_modalities(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modalities of the scans that a training saw, where its metadata say so. Older metadata has the most frequent one
     only.
     """
-    several = facts.get("modalities") or [facts.get("modality")]
+    several = metadata.get("modalities") or [metadata.get("modality")]
     return tuple(name for name in several if isinstance(name, str)) if isinstance(several, list | tuple) else ()
 
 
@@ -103,26 +116,46 @@ R = TypeVar("R", EncoderRecord, NetworkRecord)
 
 
 def read_record(path: Path, kind: type[R]) -> R:
-    """The record of that kind. Raises CheckpointError where there is none, or where the file is something else."""
+    """The record of that kind; one of format 1 comes back in today's.
+
+    Raises CheckpointError where there is none, and where the file is something else or newer.
+    """
     if not path.is_file():
         raise CheckpointError(
             f"there is no {path.name} in {path.parent}. Give the folder of a finished run or of an export."
         )
-    if path.stat().st_size > LARGEST_RECORD_BYTES:
+    if path.stat().st_size > MAX_RECORD_BYTES:
         raise CheckpointError(
-            f"{path} is larger than {LARGEST_RECORD_BYTES >> 20} MiB, so medssl did not write it. Export the encoder "
-            "again."
+            f"{path} is larger than {MAX_RECORD_BYTES >> 20} MiB, so medssl did not write it. Export the encoder again."
         )
     try:
-        return kind.model_validate(json.loads(path.read_bytes()))
-    except ValidationError as wrong:
-        first = wrong.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise CheckpointError(
-            f"{path} is not what medssl writes: {place}: {first['msg'].lower()}. Give the folder of a finished run, or "
-            "export the encoder again."
-        ) from wrong
+        content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as wrong:
         raise CheckpointError(
             f"{path} is not readable as JSON ({wrong}). Copy it again, or export the encoder again."
         ) from wrong
+    if isinstance(content, dict):
+        content = _in_todays_format(content, path=path, kind=kind)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise CheckpointError(
+            f"{path} is not what medssl writes: {field}: {first['msg'].lower()}. Give the folder of a finished run, or "
+            "export the encoder again."
+        ) from wrong
+
+
+def _in_todays_format(content: dict[str, Any], *, path: Path, kind: type[R]) -> dict[str, Any]:
+    today, written = str(kind.model_fields["format"].default), str(content.get("format"))
+    name = today.removesuffix("2")
+    if written == f"{name}1" and "facts" in content:
+        content = {**content, "format": today, "metadata": content["facts"]}
+        del content["facts"]
+    elif written.startswith(name) and written != today:
+        raise CheckpointError(
+            f"{path} has format {written}, written by medssl {content.get('medssl', 'of another version')}; this "
+            f"medssl reads {name}1 and {today}. Install the version that wrote it, or export the encoder again there."
+        )
+    return content

@@ -43,7 +43,7 @@ class SegResNetOptions(BaseModel):
         description="residual blocks per level of the decoder, coarsest first; one entry less"
     )
     dropout_prob: float | None = Field(
-        default=None, ge=0, lt=1, description="share of features dropped after the first convolution"
+        default=None, ge=0, lt=1, description="fraction of features dropped after the first convolution"
     )
 
     @model_validator(mode="after")

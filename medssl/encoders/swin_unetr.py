@@ -40,9 +40,9 @@ class SwinUNETROptions(BaseModel):
     depths: tuple[int, int, int, int] = Field(description="transformer blocks per level")
     num_heads: tuple[int, int, int, int] = Field(description="attention heads per level; they divide its features")
     window_size: int = Field(description="edge of an attention window in tokens of 2 voxels", ge=2, le=16)
-    drop_rate: float = Field(default=0.0, ge=0, lt=1, description="share of features dropped in the transformer")
+    drop_rate: float = Field(default=0.0, ge=0, lt=1, description="fraction of features dropped in the transformer")
     dropout_path_rate: float = Field(
-        default=0.0, ge=0, lt=1, description="share of residual branches dropped at the last block"
+        default=0.0, ge=0, lt=1, description="fraction of residual branches dropped at the last block"
     )
     use_v2: bool = Field(default=False, description="a residual convolution block before each level (SwinUNETR-V2)")
     use_checkpoint: bool = Field(

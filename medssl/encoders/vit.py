@@ -49,7 +49,7 @@ class ViTOptions(BaseModel):
     num_layers: int = Field(description="transformer blocks", ge=4, le=48)
     num_heads: int = Field(description="attention heads; they divide hidden_size", ge=1)
     feature_size: int = Field(description="features of the decoder's finest level", ge=1, le=512)
-    dropout_rate: float = Field(default=0.0, ge=0, lt=1, description="share of features dropped in the transformer")
+    dropout_rate: float = Field(default=0.0, ge=0, lt=1, description="fraction of features dropped in the transformer")
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "ViTOptions":

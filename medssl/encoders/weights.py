@@ -6,17 +6,24 @@ Weights as safetensors, and beside them what is needed to build the network agai
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 from torch import nn
 
 from medssl.encoders.build import build_encoder
 from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
-from medssl.encoders.network import SegmentationNetwork
-from medssl.encoders.records import DecoderRecord, EncoderRecord, NetworkFacts, NetworkRecord, TensorRecord, read_record
+from medssl.encoders.records import (
+    DecoderRecord,
+    EncoderRecord,
+    NetworkMetadata,
+    NetworkRecord,
+    TensorRecord,
+    read_record,
+)
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.tensors import (
     check_finite,
     plain_state,
@@ -27,60 +34,71 @@ from medssl.encoders.tensors import (
     write_tensors,
 )
 from medssl.errors import CheckpointError, ConfigError
+from medssl.runs.paths import RunPaths
 
 
-def save_encoder(folder: Path, encoder: Encoder, decoder: Decoder | None = None, *, facts: Mapping[str, Any]) -> None:
+def save_encoder(
+    folder: Path, encoder: Encoder, decoder: Decoder | None = None, *, metadata: Mapping[str, Any]
+) -> None:
     """Write encoder.safetensors, encoder.json and, with a decoder, decoder.safetensors.
 
-    facts: task, steps, data digest, normalisation, ...: plain JSON values. The record is written last: a folder without
-    it holds no encoder. Raises CheckpointError for weights that are not finite and where the folder cannot be written.
+    The record is written last: a folder without it holds no encoder.
+
+    Args:
+        folder: Made where it is missing.
+        encoder: What is saved.
+        decoder: The decoder that pretraining trained with it, if any.
+        metadata: Task, steps, data digest, store policy, ...: plain JSON values.
+
+    Raises:
+        CheckpointError: Weights are not finite, or the folder cannot be written.
     """
-    state = plain_state(encoder)
-    check_finite(state, what="the encoder")
-    rest = plain_state(decoder) if decoder is not None else {}
-    check_finite(rest, what="the decoder")
+    paths = RunPaths(folder)
+    encoder_state = plain_state(encoder)
+    check_finite(encoder_state, what="the encoder")
+    decoder_state = plain_state(decoder) if decoder is not None else {}
+    check_finite(decoder_state, what="the decoder")
     record = EncoderRecord(
+        medssl=version("medssl"),
         description=encoder.description,
         channels=encoder.channels,
         strides=encoder.strides,
-        facts=dict(facts),
-        tensors=record_tensors(state),
-        decoder=DecoderRecord(out_channels=decoder.out_channels, tensors=record_tensors(rest))
+        metadata=dict(metadata),
+        tensors=record_tensors(encoder_state),
+        decoder=DecoderRecord(out_channels=decoder.out_channels, tensors=record_tensors(decoder_state))
         if decoder is not None
         else None,
     )
-    write_tensors(folder / "encoder.safetensors", state)
+    write_tensors(paths.encoder_weights, encoder_state)
     if decoder is not None:
-        write_tensors(folder / "decoder.safetensors", rest)
-    _write_record(folder / "encoder.json", record)
+        write_tensors(paths.decoder_weights, decoder_state)
+    write_json(paths.encoder_record, record.model_dump(mode="json"))
     if decoder is None:
-        (folder / "decoder.safetensors").unlink(missing_ok=True)
+        paths.decoder_weights.unlink(missing_ok=True)
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, Decoder | None]:
     """Encoder, and the decoder where pretraining left one, as `save_encoder` wrote them. Raises CheckpointError."""
-    record = encoder_record(folder)
-    kept = record.decoder
-    where = folder / "encoder.json"
+    paths, record = RunPaths(folder), encoder_record(folder)
     _check_architecture(
         record.description,
         record.tensors,
-        kept.tensors if kept else None,
-        kept.out_channels if kept else 1,
-        where=where,
+        record.decoder.tensors if record.decoder else None,
+        record.decoder.out_channels if record.decoder else 1,
+        path=paths.encoder_record,
     )
     encoder = _build(record.description)
-    encoder.load_state_dict(read_tensors(folder / "encoder.safetensors", record.tensors))
-    if kept is None:
+    encoder.load_state_dict(read_tensors(paths.encoder_weights, record.tensors))
+    if record.decoder is None:
         return encoder, None
-    decoder = encoder.make_decoder(kept.out_channels)
-    decoder.load_state_dict(read_tensors(folder / "decoder.safetensors", kept.tensors))
+    decoder = encoder.make_decoder(record.decoder.out_channels)
+    decoder.load_state_dict(read_tensors(paths.decoder_weights, record.decoder.tensors))
     return encoder, decoder
 
 
 def encoder_record(folder: Path) -> EncoderRecord:
-    """encoder.json of a folder: description, facts, channels, strides, tensors. Raises CheckpointError."""
-    return read_record(folder / "encoder.json", EncoderRecord)
+    """encoder.json of a folder: description, metadata, channels, strides, tensors. Raises CheckpointError."""
+    return read_record(RunPaths(folder).encoder_record, EncoderRecord)
 
 
 def read_description(folder: Path) -> EncoderDescription:
@@ -89,8 +107,9 @@ def read_description(folder: Path) -> EncoderDescription:
 
 
 def weights_digest(folder: Path) -> str:
-    """A digest of the encoder's tensors, and of the decoder's where pretraining left one: other weights, another
-    digest. Reads encoder.json only, whose digests `load_encoder` checks. Raises CheckpointError.
+    """A digest of the encoder's tensors, and of the decoder's where pretraining left one.
+
+    Reads encoder.json only, whose digests `load_encoder` checks. Raises CheckpointError.
     """
     record = encoder_record(folder)
     parts = {"encoder": record.tensors, "decoder": record.decoder.tensors if record.decoder else {}}
@@ -98,43 +117,49 @@ def weights_digest(folder: Path) -> str:
     return hashlib.blake2b(json.dumps(digests, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def save_network(folder: Path, network: SegmentationNetwork, *, facts: Mapping[str, Any]) -> None:
+def save_network(folder: Path, network: SegmentationNetwork, *, metadata: Mapping[str, Any]) -> None:
     """Write model.safetensors and model.json.
 
-    facts: the fields of `NetworkFacts`, and any others as plain JSON values. Raises CheckpointError for weights that
-    are not finite and where the folder cannot be written.
+    Args:
+        folder: Made where it is missing.
+        network: What is saved.
+        metadata: The fields of `NetworkMetadata`, and any others as plain JSON values.
+
+    Raises:
+        CheckpointError: Weights are not finite, or the folder cannot be written.
     """
-    state = plain_state(network)
+    paths, state = RunPaths(folder), plain_state(network)
     check_finite(state, what="the network")
     record = NetworkRecord(
+        medssl=version("medssl"),
         description=network.encoder.description,
         out_channels=network.decoder.out_channels,
-        facts=NetworkFacts.model_validate(dict(facts)),
+        metadata=NetworkMetadata.model_validate(dict(metadata)),
         tensors=record_tensors(state),
     )
-    write_tensors(folder / "model.safetensors", state)
-    _write_record(folder / "model.json", record)
+    write_tensors(paths.model_weights, state)
+    write_json(paths.model_record, record.model_dump(mode="json"))
 
 
-def load_network(folder: Path) -> tuple[SegmentationNetwork, NetworkFacts]:
+def load_network(folder: Path) -> tuple[SegmentationNetwork, NetworkMetadata]:
     """The network as `save_network` wrote it, and what a prediction needs to know. Raises CheckpointError."""
-    where = folder / "model.json"
-    record = read_record(where, NetworkRecord)
+    paths = RunPaths(folder)
+    record = read_record(paths.model_record, NetworkRecord)
     _check_architecture(
-        record.description, _part(record, "encoder."), _part(record, "decoder."), record.out_channels, where=where
+        record.description,
+        _part(record, "encoder."),
+        _part(record, "decoder."),
+        record.out_channels,
+        path=paths.model_record,
     )
     encoder = _build(record.description)
     network = SegmentationNetwork(encoder, encoder.make_decoder(record.out_channels))
-    network.load_state_dict(read_tensors(folder / "model.safetensors", record.tensors))
-    return network, record.facts
+    network.load_state_dict(read_tensors(paths.model_weights, record.tensors))
+    return network, record.metadata
 
 
 def _part(record: NetworkRecord, prefix: str) -> dict[str, TensorRecord]:
     return {name.removeprefix(prefix): tensor for name, tensor in record.tensors.items() if name.startswith(prefix)}
-
-
-def _write_record(path: Path, record: BaseModel) -> None:
-    write_json(path, record.model_dump(mode="json"))
 
 
 def _check_architecture(
@@ -143,7 +168,7 @@ def _check_architecture(
     decoder_tensors: Mapping[str, TensorRecord] | None,
     out_channels: int,
     *,
-    where: Path,
+    path: Path,
 ) -> None:
     """Compare names and shapes on torch's meta device, where nothing is allocated, however large the description."""
     with torch.device("meta"):
@@ -155,9 +180,8 @@ def _check_architecture(
         odd = unlike({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, recorded)
         if odd:
             raise CheckpointError(
-                f"{where} describes a '{description.name}', but its weights are of another architecture: {len(odd)} "
-                "tensors do not "
-                f"fit (first: '{odd[0]}'). Take weights and description from the same run."
+                f"{path} describes a '{description.name}', but its weights are of another architecture: {len(odd)} "
+                f"tensors do not fit (first: '{odd[0]}'). Take weights and description from the same run."
             )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from medssl.exchange.monai import monai_arguments, monai_target
-from medssl.exchange.source import Source
+from medssl.exchange.trained_model import TrainedModel
 from medssl.store.normalisation import CT_LOW_HU, CT_MEAN_HU, CT_STD_HU
 
 VERSION = "1.0.0"
@@ -19,11 +19,11 @@ AXIS_LABELS = [["L", "R"], ["P", "A"], ["I", "S"]]
 REQUIRED = {"fire": "0.7.0", "nibabel": "5.3.0", "pytorch-ignite": "0.5.1"}
 
 
-def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:
+def metadata(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
     """configs/metadata.json, with every key that the bundle specification requires."""
-    encoder = source.encoder
+    encoder = model.encoder
     steps = encoder.divisor
-    shape: list[Any] = [f"{step}*n" for step in steps] if source.only_size is None else list(source.only_size)
+    shape: list[Any] = [f"{step}*n" for step in steps] if model.only_size is None else list(model.only_size)
     image: dict[str, Any] = {
         "type": "image",
         "format": "magnitude",
@@ -34,10 +34,10 @@ def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:
         "is_patch_data": True,
         "channel_def": {str(channel): "image" for channel in range(encoder.description.in_channels)},
     }
-    names = source.label_names or dict.fromkeys(range(out_channels), "map")
+    names = model.label_names or dict.fromkeys(range(out_channels), "map")
     prediction = {
         **image,
-        "format": "segmentation" if source.label_names else "raw",
+        "format": "segmentation" if model.label_names else "raw",
         "num_channels": out_channels,
         "channel_def": {str(channel): names.get(channel, str(channel)) for channel in range(out_channels)},
     }
@@ -48,7 +48,7 @@ def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:
         "spatial_shape": ["n"] * 3,
         "channel_def": {"0": "features"},
     }
-    outputs = {"pred": prediction} if source.network is not None else {"pred": prediction, "latent": latent}
+    outputs = {"pred": prediction} if model.network is not None else {"pred": prediction, "latent": latent}
     return {
         "version": VERSION,
         "changelog": {VERSION: "exported by medssl"},
@@ -57,35 +57,35 @@ def metadata(source: Source, *, out_channels: int) -> dict[str, Any]:
         "numpy_version": np.__version__,
         "required_packages_version": REQUIRED,
         "name": "medssl export",
-        "task": "segmentation" if source.network is not None else "self-supervised features",
-        "description": _description(source),
+        "task": "segmentation" if model.network is not None else "self-supervised features",
+        "description": _description(model),
         "authors": "made with medssl",
         "copyright": "as the owner of the training data decides",
-        "network_data_format": {"inputs": {"image": _of_modalities(source, image)}, "outputs": outputs},
+        "network_data_format": {"inputs": {"image": _of_modalities(model, image)}, "outputs": outputs},
     }
 
 
-def _of_modalities(source: Source, image: dict[str, Any]) -> dict[str, Any]:
-    return {**image, "modality": " or ".join(source.modalities)} if source.modalities else image
+def _of_modalities(model: TrainedModel, image: dict[str, Any]) -> dict[str, Any]:
+    return {**image, "modality": " or ".join(model.modalities)} if model.modalities else image
 
 
-def inference_config(source: Source, *, out_channels: int) -> dict[str, Any]:
+def inference_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
     """configs/inference.json.
 
     Scans to label maps for a fine-tuned model, scans to features for a pretrained encoder.
     """
-    segments = source.network is not None
+    segments = model.network is not None
     keys = ["image"]
     post = _segmentation_output() if segments else _feature_output()
     return {
-        **_head(source, out_channels=out_channels),
+        **_head(model, out_channels=out_channels),
         "output_dir": "$@bundle_root + '/eval'",
         "files": "$sorted(glob.glob(@dataset_dir + '/**/*.nii.gz', recursive=True))",
-        "encoder": monai_target(source.encoder.description).encoder,
-        "preprocessing": _compose([*_reading(source, keys), *_padding(source, segments)]),
+        "encoder": monai_target(model.encoder.description).encoder,
+        "preprocessing": _compose([*_reading(model, keys), *_padding(model, segments)]),
         "dataset": {"_target_": "Dataset", "data": "$[{'image': f} for f in @files]", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
-        "inferer": _window(source),
+        "inferer": _window(model),
         "postprocessing": _compose(post),
         "evaluator": {
             "_target_": "SupervisedEvaluator",
@@ -101,13 +101,13 @@ def inference_config(source: Source, *, out_channels: int) -> dict[str, Any]:
     }
 
 
-def train_config(source: Source, *, out_channels: int) -> dict[str, Any]:
+def train_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
     """configs/train.json.
 
     Fine-tune on images/*.nii.gz and labels/*.nii.gz of the same names, from the exported weights.
     """
     keys = ["image", "label"]
-    patch = list(source.only_size or source.patch or [2 * step for step in source.encoder.divisor])
+    patch = list(model.only_size or model.patch or [2 * step for step in model.encoder.divisor])
     crop = {
         "_target_": "RandCropByPosNegLabeld",
         "keys": keys,
@@ -118,13 +118,13 @@ def train_config(source: Source, *, out_channels: int) -> dict[str, Any]:
     }
     pad = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "@patch"}
     return {
-        **_head(source, out_channels=out_channels),
+        **_head(model, out_channels=out_channels),
         "patch": patch,
         "epochs": 100,
         "learning_rate": 0.001,
         "images": "$sorted(glob.glob(@dataset_dir + '/images/*.nii.gz'))",
         "labels": "$sorted(glob.glob(@dataset_dir + '/labels/*.nii.gz'))",
-        "preprocessing": _compose([*_reading(source, keys), pad, crop]),
+        "preprocessing": _compose([*_reading(model, keys), pad, crop]),
         "dataset": {
             "_target_": "Dataset",
             "data": "$[{'image': i, 'label': l} for i, l in zip(@images, @labels, strict=True)]",
@@ -157,7 +157,7 @@ def train_config(source: Source, *, out_channels: int) -> dict[str, Any]:
     }
 
 
-def _head(source: Source, *, out_channels: int) -> dict[str, Any]:
+def _head(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
     return {
         "imports": ["$import glob", "$import numpy", "$import torch", "$import monai"],
         "bundle_root": ".",
@@ -165,60 +165,60 @@ def _head(source: Source, *, out_channels: int) -> dict[str, Any]:
         "checkpoint": "$@bundle_root + '/models/model.pt'",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         # Of several none is assumed: the transform refuses until one is given.
-        "modality": source.modalities[0] if len(source.modalities) == 1 else None,
+        "modality": model.modalities[0] if len(model.modalities) == 1 else None,
         "network_def": {
-            "_target_": monai_target(source.encoder.description).path.rpartition(".")[2],
-            **monai_arguments(source.encoder.description, out_channels),
+            "_target_": monai_target(model.encoder.description).path.rpartition(".")[2],
+            **monai_arguments(model.encoder.description, out_channels),
         },
         "network": "$@network_def.to(@device)",
     }
 
 
-def _reading(source: Source, keys: list[str]) -> list[dict[str, Any]]:
+def _reading(model: TrainedModel, keys: list[str]) -> list[dict[str, Any]]:
     """Scans in (D, H, W) = (S, A, R), at the spacing of the training where it had one, normalised as in training."""
     steps: list[dict[str, Any]] = [
         {"_target_": "LoadImaged", "keys": keys, "reader": "NibabelReader", "ensure_channel_first": True},
         {"_target_": "Orientationd", "keys": keys, "axcodes": "SAR", "labels": AXIS_LABELS},
     ]
-    if source.spacing_mm is not None:
+    if model.spacing_mm is not None:
         modes = ["bilinear", "nearest"][: len(keys)]
-        steps.append({"_target_": "Spacingd", "keys": keys, "pixdim": list(source.spacing_mm), "mode": modes})
-    scale = {"modality": "@modality", "modalities": list(source.modalities)}
+        steps.append({"_target_": "Spacingd", "keys": keys, "pixdim": list(model.spacing_mm), "mode": modes})
+    scale = {"modality": "@modality", "modalities": list(model.modalities)}
     steps.append({"_target_": "scripts.transforms.NormalizeScand", "keys": ["image"], **scale})
     return steps
 
 
-def _padding(source: Source, segments: bool) -> list[dict[str, Any]]:
+def _padding(model: TrainedModel, segments: bool) -> list[dict[str, Any]]:
     """Scans that are too small get the value of air around them, as in training: the low end of the window."""
-    smallest = source.patch if segments else source.only_size
+    smallest = model.patch if segments else model.only_size
     pad: dict[str, Any] = (
         {"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(smallest)}
         if smallest is not None
-        else {"_target_": "DivisiblePadd", "keys": ["image"], "k": list(source.encoder.divisor)}
+        else {"_target_": "DivisiblePadd", "keys": ["image"], "k": list(model.encoder.divisor)}
     )
     # Outside CT the window begins within the scan's own range, so its darkest voxel has that value.
     darkest = pad | {"mode": "minimum"}
-    if "CT" not in source.modalities:
+    if "CT" not in model.modalities:
         return [darkest]
     air = pad | {"mode": "constant", "value": (CT_LOW_HU - CT_MEAN_HU) / CT_STD_HU}
-    if source.modalities == ("CT",):
+    if model.modalities == ("CT",):
         return [air]
     return [air | {"_disabled_": "$@modality != 'CT'"}, darkest]  # the second finds nothing to do after the first
 
 
-def _window(source: Source) -> dict[str, Any]:
-    facts = source.network
-    if facts is None and source.only_size is not None:
+def _window(model: TrainedModel) -> dict[str, Any]:
+    metadata = model.network
+    if metadata is None and model.only_size is not None:
         # MONAI's UNETR knows places on one grid of tokens only: features come window by window.
-        window = {"roi_size": list(source.only_size), "sw_batch_size": 4, "overlap": 0.0}
+        window = {"roi_size": list(model.only_size), "sw_batch_size": 4, "overlap": 0.0}
         return {"_target_": "SlidingWindowInferer", **window}
-    if facts is None:
+    if metadata is None:
         return {"_target_": "SimpleInferer"}
     return {
         "_target_": "SlidingWindowInferer",
-        "roi_size": list(facts.patch),
+        "roi_size": list(metadata.patch),
         "sw_batch_size": 4,
-        "overlap": facts.overlap,
+        "overlap": metadata.overlap,
         "mode": "gaussian",
     }
 
@@ -258,10 +258,10 @@ def _compose(transforms: list[dict[str, Any]]) -> dict[str, Any]:
     return {"_target_": "Compose", "transforms": transforms}
 
 
-def _description(source: Source) -> str:
-    task = source.facts.get("task")
-    if source.network is not None:
+def _description(model: TrainedModel) -> str:
+    task = model.metadata.get("task")
+    if model.network is not None:
         return "A segmentation network fine-tuned with medssl."
     learnt = f" by the pretext task '{task}'" if task else ""
-    state = "with the decoder that it trained" if source.decoder is not None else "the decoder is freshly initialised"
+    state = "with the decoder that it trained" if model.decoder is not None else "the decoder is freshly initialised"
     return f"An encoder pretrained without labels{learnt}; {state}."

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.errors import ConfigError, UsageError
-from medssl.exchange.source import Source, open_source
+from medssl.exchange.trained_model import TrainedModel, open_trained_model
 from medssl.files import atomic_folder
 from medssl.suggest import did_you_mean
 
-Writer = Callable[[Source, Path], list[str]]
+Writer = Callable[[TrainedModel, Path], list[str]]
 
 
 @dataclass(frozen=True)
@@ -21,22 +21,22 @@ class Export:
     notes: tuple[str, ...]
 
 
-def _safetensors(source: Source, folder: Path) -> list[str]:
+def _safetensors(model: TrainedModel, folder: Path) -> list[str]:
     from medssl.exchange.plain import write_plain
 
-    return write_plain(source, folder)
+    return write_plain(model, folder)
 
 
-def _monai_bundle(source: Source, folder: Path) -> list[str]:
+def _monai_bundle(model: TrainedModel, folder: Path) -> list[str]:
     from medssl.exchange.bundle import write_bundle
 
-    return write_bundle(source, folder)
+    return write_bundle(model, folder)
 
 
-def _nnunet(source: Source, folder: Path) -> list[str]:
+def _nnunet(model: TrainedModel, folder: Path) -> list[str]:
     from medssl.exchange.nnunet import write_nnunet
 
-    return write_nnunet(source, folder)
+    return write_nnunet(model, folder)
 
 
 FORMATS: Mapping[str, Writer] = {"safetensors": _safetensors, "monai-bundle": _monai_bundle, "nnunet": _nnunet}
@@ -56,8 +56,8 @@ def export(run: Path, out: Path, *, form: str) -> Export:
         raise UsageError(f"{out} is not empty. Choose another folder with --out.")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Choose a folder with --out.")
-    source = open_source(run)
+    model = open_trained_model(run)
     with atomic_folder(out) as draft:
-        notes = FORMATS[form](source, draft)
+        notes = FORMATS[form](model, draft)
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     return Export(out, tuple(files), tuple(notes))

@@ -9,10 +9,10 @@ from torch import nn
 
 from medssl.encoders.build import encoder_class
 from medssl.encoders.encoder import EncoderDescription
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, check_forward_equality, transfer
 from medssl.errors import ConfigError
-from medssl.exchange.source import Source
+from medssl.exchange.trained_model import TrainedModel
 
 SEED = 0
 
@@ -82,21 +82,21 @@ def monai_arguments(description: EncoderDescription, out_channels: int) -> dict[
     return arguments
 
 
-def monai_network(source: Source) -> tuple[nn.Module, list[TransferReport]]:
+def monai_network(model: TrainedModel) -> tuple[nn.Module, list[TransferReport]]:
     """MONAI's network with the run's weights, each tensor accounted for, its forward pass checked against ours.
 
     Where the run has no decoder, the network's is freshly initialised (seed 0), with one output channel.
     """
-    target = monai_target(source.encoder.description)
-    decoder = source.decoder
+    target = monai_target(model.encoder.description)
+    decoder = model.decoder
     out_channels = decoder.out_channels if decoder is not None else 1
     name = target.path.rpartition(".")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         cls = getattr(importlib.import_module(name[0]), name[2])
-        network: nn.Module = cls(**monai_arguments(source.encoder.description, out_channels))
-    reports = [transfer(source.encoder.state_dict(), network, what="encoder")]
+        network: nn.Module = cls(**monai_arguments(model.encoder.description, out_channels))
+    reports = [transfer(model.encoder.state_dict(), network, what="encoder")]
     if decoder is not None:
         reports.append(transfer(decoder.state_dict(), network, what="decoder"))
-        check_forward_equality(SegmentationNetwork(source.encoder, decoder), network, source.test_image())
+        check_forward_equality(SegmentationNetwork(model.encoder, decoder), network, model.test_image())
     return network.eval(), reports

@@ -6,7 +6,7 @@ same numbers.
 
 The file serves both of nnU-Net's roads: `nnUNetv2_train -pretrained_weights` wants every tensor of the network (decoder
 and aliases included), `nnUNetv2_train_pretrained` wants "nnssl_adaptation_plan", which describes the architecture, and
-reads the file with weights_only=True. Source: nnU-Net 2.8, experiment_planning/like_nnssl.py and
+reads the file with weights_only=True. TrainedModel: nnU-Net 2.8, experiment_planning/like_nnssl.py and
 run/load_pretrained_weights.py.
 """
 
@@ -20,32 +20,32 @@ from medssl.encoders.dynunet import DynUNetEncoder, DynUNetOptions
 from medssl.encoders.encoder import Decoder
 from medssl.encoders.tensors import plain_state, write_json
 from medssl.errors import ConfigError
-from medssl.exchange.source import Source
+from medssl.exchange.trained_model import TrainedModel
 
 ARCHITECTURE = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 STEM = "encoder.stages.0.0.convs.0"
 SEED = 0
 
 
-def write_nnunet(source: Source, folder: Path) -> list[str]:
+def write_nnunet(model: TrainedModel, folder: Path) -> list[str]:
     """Write checkpoint_final.pth and adaptation_plan.json.
 
     Return notes. Raises ConfigError for other encoders than dynunet.
     """
-    if not isinstance(source.encoder, DynUNetEncoder):
+    if not isinstance(model.encoder, DynUNetEncoder):
         raise ConfigError(
-            f"encoder '{source.encoder.description.name}' has no counterpart in nnU-Net. Only 'dynunet' can be "
+            f"encoder '{model.encoder.description.name}' has no counterpart in nnU-Net. Only 'dynunet' can be "
             "exported with "
             "--format nnunet; take --format safetensors or monai-bundle."
         )
-    options = source.encoder.options
-    weights, notes = network_weights(source.encoder, source.decoder)
-    plan = adaptation_plan(source, options)
+    options = model.encoder.options
+    weights, notes = network_weights(model.encoder, model.decoder)
+    plan = adaptation_plan(model, options)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = {"network_weights": weights, "nnssl_adaptation_plan": plan, "citations": [], "trainer_name": "medssl"}
     torch.save(checkpoint, folder / "checkpoint_final.pth")
     write_json(folder / "adaptation_plan.json", {**plan, "trainer_name": "medssl"})
-    (folder / "README.md").write_text(_readme(source))
+    (folder / "README.md").write_text(_readme(model))
     if options.dropout:
         notes.append(f"The dropout of {options.dropout} is not part of nnU-Net's plans and is left out.")
     return notes
@@ -74,11 +74,11 @@ def network_weights(encoder: DynUNetEncoder, decoder: Decoder | None) -> tuple[d
     return weights | _decoder_weights(encoder, decoder, out_channels), notes
 
 
-def adaptation_plan(source: Source, options: DynUNetOptions) -> dict[str, Any]:
+def adaptation_plan(model: TrainedModel, options: DynUNetOptions) -> dict[str, Any]:
     """What nnU-Net must know to build the network and to place its weights; plain JSON values."""
     sizes = options.model_dump(mode="json")
-    patch = list(source.patch or (2 * step for step in source.encoder.divisor))
-    spacing = list(source.spacing_mm) if source.spacing_mm is not None else None
+    patch = list(model.patch or (2 * step for step in model.encoder.divisor))
+    spacing = list(model.spacing_mm) if model.spacing_mm is not None else None
     levels = len(sizes["filters"])
     return {
         "architecture_plans": {
@@ -106,11 +106,11 @@ def adaptation_plan(source: Source, options: DynUNetOptions) -> dict[str, Any]:
                 "medssl": {
                     "spacing": spacing,
                     "patch_size": patch,
-                    "normalization_schemes": ["ZScoreNormalization"] * source.encoder.description.in_channels,
+                    "normalization_schemes": ["ZScoreNormalization"] * model.encoder.description.in_channels,
                 }
             }
         },
-        "pretrain_num_input_channels": source.encoder.description.in_channels,
+        "pretrain_num_input_channels": model.encoder.description.in_channels,
         "recommended_downstream_patchsize": patch,
         "key_to_encoder": "encoder.stages",
         "key_to_stem": "encoder.stages.0",
@@ -172,8 +172,8 @@ def _decoder_weights(encoder: DynUNetEncoder, decoder: Decoder | None, out_chann
     return out
 
 
-def _readme(source: Source) -> str:
-    channels = source.encoder.description.in_channels
+def _readme(model: TrainedModel) -> str:
+    channels = model.encoder.description.in_channels
     return f"""# A pretrained encoder for nnU-Net
 
 `checkpoint_final.pth` holds nnU-Net's plain convolutional network ({channels} input channel(s)) with the encoder that

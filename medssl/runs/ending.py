@@ -12,7 +12,7 @@ from typing import Any
 
 from medssl.errors import MedsslError
 
-_OWN = {"medssl", "medssl_tasks", "medssl_cli"}
+_PACKAGES = {"medssl", "medssl_tasks", "medssl_cli"}
 
 
 class Terminated(SystemExit):
@@ -23,28 +23,28 @@ class Terminated(SystemExit):
 
 
 @contextlib.contextmanager
-def watch_the_end(finish: Callable[..., None], *, is_open: Callable[[], bool]) -> Iterator[None]:
-    """Calls `finish(status, reason=...)` once the block ends, unless `is_open` says that it was called before.
+def finish_at_end(finish: Callable[..., None], *, is_open: Callable[[], bool]) -> Iterator[None]:
+    """Call `finish(status, reason=...)` once the block ends, unless `is_open` says that it was called before.
 
-    Whatever was raised goes on.
+    What was raised is raised again.
     """
     with sigterm_as_exception():
         try:
             yield
         except (KeyboardInterrupt, Terminated) as stop:
-            _finish_and_go_on(
+            _finish_quietly(
                 finish, is_open, "killed", "stopped by SIGTERM" if isinstance(stop, Terminated) else "stopped by hand"
             )
             raise
         except BaseException as error:
-            _finish_and_go_on(finish, is_open, "failed", describe(error))
+            _finish_quietly(finish, is_open, "failed", describe(error))
             raise
         if is_open():
             finish("finished")
 
 
-def _finish_and_go_on(finish: Callable[..., None], is_open: Callable[[], bool], status: str, reason: str) -> None:
-    """The error on its way out says more than a second one from a disk that is full."""
+def _finish_quietly(finish: Callable[..., None], is_open: Callable[[], bool], status: str, reason: str) -> None:
+    """Finish, and only print what fails there: the error that ends the run says more than a full disk."""
     try:
         if is_open():
             finish(status, reason=reason)
@@ -58,21 +58,21 @@ def describe(error: BaseException) -> str:
     Never the message, which may name files or patients.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _OWN & set(Path(frame.filename).parts)] or frames
-    if not own:
+    inside = [frame for frame in frames if _PACKAGES & set(Path(frame.filename).parts)] or frames
+    if not inside:
         return type(error).__name__
-    return f"{type(error).__name__} in {_place(Path(own[-1].filename))}:{own[-1].lineno}"
+    return f"{type(error).__name__} in {_path_from_package(Path(inside[-1].filename))}:{inside[-1].lineno}"
 
 
-def _place(file: Path) -> str:
-    """The file from its package on: what lies above may be somebody's home."""
-    packages = [number for number, part in enumerate(file.parts) if part in _OWN]
+def _path_from_package(file: Path) -> str:
+    """The part of a path from its package on: the folders above may be somebody's home."""
+    packages = [number for number, part in enumerate(file.parts) if part in _PACKAGES]
     return "/".join(file.parts[packages[-1] :]) if packages else file.name
 
 
 @contextlib.contextmanager
 def sigterm_as_exception() -> Iterator[None]:
-    """SIGTERM raises `Terminated` inside the block, so that what was begun is also ended."""
+    """SIGTERM raises `Terminated` inside the block, so that the block can end the run."""
     # Only the main thread may set handlers; elsewhere SIGTERM stays as it was.
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -86,3 +86,42 @@ def sigterm_as_exception() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class StopRequest:
+    """Whether somebody asked the training to stop, and with which signal."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def exception(self) -> BaseException:
+        """What ends the training: the same as outside the loop, where a signal stops it at once."""
+        return Terminated() if self.signal == signal.SIGTERM else KeyboardInterrupt()
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request, so that what was trained is saved between two steps; a second
+    one ends the training at once.
+
+    Outside the main thread, where Python takes no handlers, signals keep their meaning.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        again, request.signal = bool(request), signal.Signals(number)
+        if again:
+            raise request.exception()
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)

@@ -7,28 +7,62 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medssl.errors import UsageError
+from medssl.errors import DataError, UsageError
 from medssl.files import explain_write_errors, write_bytes
 from medssl.runs.claim import CLAIM_FILE
-from medssl.runs.record import RunRecord, write_record
+from medssl.runs.paths import RunPaths
+from medssl.runs.run_record import RENAMED_SETTINGS, RunRecord, write_record
 
 
 def lay_out(folder: Path, record: RunRecord, config: Mapping[str, Any]) -> None:
-    """The files and folders that every run has from its beginning."""
+    """Write the files and folders that every run has from its beginning."""
+    paths = RunPaths(folder)
     with explain_write_errors(folder):
-        (folder / "checkpoints").mkdir()
-        (folder / "pictures").mkdir()
+        paths.checkpoints.mkdir()
+        paths.pictures.mkdir()
     write_config(folder, config)
     # Last: a folder is a run once run.json is there.
     write_record(folder, record)
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes FOLDER/config.yaml atomically."""
+    """Write FOLDER/config.yaml atomically."""
     import yaml
 
     settings = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
-    write_bytes(folder / "config.yaml", settings.encode())
+    write_bytes(RunPaths(folder).config, settings.encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings in FOLDER/config.yaml, those of an older format under today's names. Raises DataError."""
+    import yaml
+
+    path = RunPaths(folder).config
+    try:
+        settings = dict(yaml.safe_load(path.read_text()) or {})
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}). Restore it, or train the run again."
+        ) from error
+    return _with_new_names(settings)
+
+
+def upgrade_config(folder: Path) -> None:
+    """Rewrite FOLDER/config.yaml where it has names of an older format, so that it is a configuration file of today."""
+    import yaml
+
+    settings = read_config(folder)
+    if settings != yaml.safe_load(RunPaths(folder).config.read_text()):
+        write_config(folder, settings)
+
+
+def _with_new_names(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    renamed: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        content = _with_new_names(value, f"{key}.") if isinstance(value, dict) else value
+        renamed[RENAMED_SETTINGS.get(key, key).removeprefix(prefix)] = content
+    return renamed
 
 
 def refuse_occupied(folder: Path) -> None:

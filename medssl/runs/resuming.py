@@ -1,50 +1,39 @@
-"""What continuing a run changes in its folder: what came later goes, what is set anew is written down."""
+"""What continuing a run changes in its folder: later results are removed, changed settings are written down."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medssl.files import remove_drafts
-from medssl.runs.images import list_pictures
-from medssl.runs.metrics import drop_metrics_beyond
-from medssl.runs.record import RunRecord, make_id, now
+from medssl.runs.metrics_log import drop_metrics_beyond
+from medssl.runs.paths import RunPaths
+from medssl.runs.picture_files import list_pictures
+from medssl.runs.privacy import flat_settings, is_private
+from medssl.runs.run_record import RunRecord, make_id, now
 
 
 def drop_beyond(folder: Path, *, at_step: int) -> None:
     """Remove half-written files, and metrics and pictures of later steps, which will be made again; from step 0 on,
     those of step 0 too.
     """
-    for unfinished in (folder, folder / "checkpoints"):
+    paths = RunPaths(folder)
+    for unfinished in (folder, paths.checkpoints):
         remove_drafts(unfinished)
-    kept = at_step or -1
-    drop_metrics_beyond(folder / "metrics.jsonl", at_step=kept)
-    for picture in list_pictures(folder / "pictures"):
-        if picture.step > kept:
+    last = at_step or -1
+    drop_metrics_beyond(paths.metrics, at_step=last)
+    for picture in list_pictures(paths.pictures):
+        if picture.step > last:
             picture.path.unlink()
 
 
 def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Value before, by the dotted key of each setting that is another now; None where there was none.
+    """Value before, by the dotted key of each setting that has changed; None where it had none.
 
-    Text that could be a path is left out of the value.
+    What is or could be a path is replaced by 'a path'.
     """
-    old, new = flat(before), flat(after)
-    return {key: _without_paths(old.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted key; a list is one value."""
-    values: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            values |= flat(value, f"{prefix}{key}.")
-        else:
-            values[f"{prefix}{key}"] = value
-    return values
-
-
-def _without_paths(value: Any) -> Any:
-    return "a path" if any(mark in str(value) for mark in "/\\") else value
+    old, new = flat_settings(before), flat_settings(after)
+    changed = {key: old.get(key) for key in {**old, **new} if old.get(key) != new.get(key)}
+    return {key: "a path" if value is not None and is_private(key, value) else value for key, value in changed.items()}
 
 
 def identity(folder: Path) -> int:

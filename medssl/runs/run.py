@@ -15,16 +15,16 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from medssl.errors import DataError
 from medssl.files import append_line, explain_write_errors
 from medssl.runs.claim import Claim, is_claimed
-from medssl.runs.ending import watch_the_end
-from medssl.runs.images import Picture, list_pictures, picture_path, write_png
-from medssl.runs.layout import empty, lay_out, plain, refuse_occupied, write_config
-from medssl.runs.metrics import STEP, TIME, read_metrics
+from medssl.runs.ending import finish_at_end
+from medssl.runs.layout import empty, lay_out, plain, read_config, refuse_occupied, write_config
+from medssl.runs.metrics_log import STEP, TIME, read_metrics
+from medssl.runs.paths import RunPaths
+from medssl.runs.picture_files import Picture, list_pictures, picture_path, write_png
 from medssl.runs.provenance import code, versions
-from medssl.runs.record import KINDS, Kind, RunRecord, Status, make_id, now, read_record, write_record
 from medssl.runs.resuming import changed_settings, drop_beyond, identity, own_id
+from medssl.runs.run_record import KINDS, Kind, RunRecord, Status, make_id, now, read_record, write_record
 
 HEARTBEAT_S = 30.0
 # Ten heartbeats: a probe or a slow disk may keep a healthy training quiet for a while.
@@ -36,21 +36,29 @@ class Run:
 
     def __init__(self, folder: Path, record: RunRecord, claim: Claim | None) -> None:
         self.folder = folder
+        self.paths = RunPaths(folder)
         self._record = record
         self._claim = claim
         self._last_beat_s = time.monotonic()
-        # Pictures and metrics may come from the loop while a background check adds facts.
+        # Pictures and metrics may come from the loop while a background check adds metadata.
         self._lock = threading.Lock()
 
     @classmethod
     def create(
-        cls, folder: Path, *, kind: Kind, config: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+        cls, folder: Path, *, kind: Kind, config: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
     ) -> "Run":
         """A new run in an empty or missing folder, status 'running'.
 
-        config: the resolved settings, written as config.yaml. facts: what a reviewer needs beyond them (task and its
-        origin, digest of the data); no paths of scans, no names. UsageError when the folder holds anything, DataError
-        when it cannot be written.
+        Args:
+            folder: Where it lies.
+            kind: Which command makes it.
+            config: The resolved settings, written as config.yaml.
+            metadata: What a reviewer needs beyond them (task and its origin, digest of the data); no paths of scans, no
+                names.
+
+        Raises:
+            UsageError: The folder holds anything, or another process is writing it.
+            DataError: It cannot be written.
         """
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; a run is one of {', '.join(KINDS)}")
@@ -71,7 +79,7 @@ class Run:
             versions=versions(),
             code=code(),
             folder=identity(folder),
-            facts=plain(facts or {}),
+            metadata=plain(metadata or {}),
         )
         try:
             lay_out(folder, record, config)
@@ -94,13 +102,20 @@ class Run:
         *,
         at_step: int,
         config: Mapping[str, Any] | None = None,
-        facts: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> "Run":
-        """The run in `folder`, to go on after `at_step`, the step of its checkpoint; 0 starts it over.
+        """The run in `folder`, to go on.
 
-        Later metrics and pictures are dropped: the run will make them again. config, facts: as in `create`; config.yaml
-        then holds these settings, and the record's `changes` those that they replaced. A copy of a run gets an id of
-        its own. UsageError when the folder is no run, or another process is writing it.
+        Later metrics and pictures are dropped: the run will make them again. A copy of a run gets an id of its own.
+
+        Args:
+            folder: Of the run.
+            at_step: The step of its checkpoint; 0 starts the run over.
+            config: The settings from here on; the record's `changes` then hold those that they replace.
+            metadata: Added to the record's, or replacing it key by key.
+
+        Raises:
+            UsageError: The folder is no run, or another process is writing it.
         """
         read_record(folder)
         claim = Claim(folder)
@@ -115,7 +130,7 @@ class Run:
             fields["changes"] = [*record.changes, {"step": at_step, "before": before}]
         run._write(
             resumes=[*record.resumes, at_step],
-            facts={**record.facts, **plain(facts or {})},
+            metadata={**record.metadata, **plain(metadata or {})},
             **own_id(record, folder),
             **fields,
         )
@@ -154,9 +169,9 @@ class Run:
         return self._record.status
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the command added at creation and since (`update`)."""
-        return dict(self._record.facts)
+    def metadata(self) -> dict[str, Any]:
+        """What the command added at creation and since then (`update`)."""
+        return dict(self._record.metadata)
 
     @property
     def record(self) -> RunRecord:
@@ -166,15 +181,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved settings in config.yaml."""
-        import yaml
-
-        path = self.folder / "config.yaml"
-        try:
-            return dict(yaml.safe_load(path.read_text()) or {})
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise DataError(
-                f"{path} cannot be read ({type(error).__name__}). Restore it, or train the run again."
-            ) from error
+        return read_config(self.folder)
 
     @property
     def silent_for_s(self) -> float | None:
@@ -185,52 +192,12 @@ class Run:
         quiet_s = _quiet_for_s(self._record)
         return None if quiet_s is None or self._claim or is_claimed(self.folder) else quiet_s
 
-    @property
-    def metrics_file(self) -> Path:
-        """One JSON line per logging step."""
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the training state."""
-        return self.folder / "checkpoints"
-
-    @property
-    def encoder_weights(self) -> Path:
-        """What outlives pretraining; `encoder_description` tells how to build the network again."""
-        return self.folder / "encoder.safetensors"
-
-    @property
-    def encoder_description(self) -> Path:
-        """The architecture of `encoder_weights`."""
-        return self.folder / "encoder.json"
-
-    @property
-    def decoder_weights(self) -> Path:
-        """Present where the pretext task trained a decoder."""
-        return self.folder / "decoder.safetensors"
-
-    @property
-    def model_weights(self) -> Path:
-        """What outlives fine-tuning."""
-        return self.folder / "model.safetensors"
-
-    @property
-    def model_description(self) -> Path:
-        """The architecture and preprocessing that belong to `model_weights`."""
-        return self.folder / "model.json"
-
-    @property
-    def log_file(self) -> Path:
-        """What was said during the training."""
-        return self.folder / "log.txt"
-
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one line of scalars, on its way to disk when this returns. DataError when it cannot be written."""
         if reserved := {STEP, TIME} & metrics.keys():
             raise ValueError(f"a metric cannot be named {sorted(reserved)[0]!r}")
         values = {key: float(value) for key, value in metrics.items()}
-        append_line(self.metrics_file, json.dumps({STEP: int(step), TIME: round(time.time(), 3), **values}))
+        append_line(self.paths.metrics, json.dumps({STEP: int(step), TIME: round(time.time(), 3), **values}))
         self.beat()
 
     def picture(self, key: str, step: int, pixels: npt.NDArray[np.uint8]) -> Path:
@@ -238,27 +205,27 @@ class Run:
 
         pixels: (H, W, 3) uint8, already windowed. DataError when it cannot be written.
         """
-        path = picture_path(self.folder / "pictures", key, step)
+        path = picture_path(self.paths.pictures, key, step)
         write_png(path, pixels)
         return path
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines, each with 'step', 'time' and its scalars, in the order in which they were written."""
-        return read_metrics(self.metrics_file)
+        return read_metrics(self.paths.metrics)
 
     def pictures(self) -> list[Picture]:
         """All pictures, by key and step."""
-        return list_pictures(self.folder / "pictures")
+        return list_pictures(self.paths.pictures)
 
-    def update(self, **facts: Any) -> None:
-        """Adds to the facts in run.json, or replaces them key by key."""
+    def update(self, **metadata: Any) -> None:
+        """Adds to the metadata in run.json, or replaces them key by key."""
         with self._lock:
             self._refresh()
-            self._write(facts={**self._record.facts, **plain(facts)})
+            self._write(metadata={**self._record.metadata, **plain(metadata)})
 
     def note(self, text: str) -> None:
         """Appends to log.txt with the time. Say no path of a scan and no name here."""
-        append_line(self.log_file, f"{now():%Y-%m-%d %H:%M:%S} {text}")
+        append_line(self.paths.log, f"{now():%Y-%m-%d %H:%M:%S} {text}")
 
     def beat(self) -> None:
         """Shows that the training lives; cheap to call every step, written every 30 s. `log` calls it.
@@ -289,7 +256,7 @@ class Run:
 
         Whatever was raised goes on. A block that calls `finish` itself keeps its own status.
         """
-        with watch_the_end(self.finish, is_open=lambda: self.status == "running"):
+        with finish_at_end(self.finish, is_open=lambda: self.status == "running"):
             yield self
 
     def _refresh(self) -> None:

@@ -8,7 +8,7 @@ _PREFIXES = ("test/", "probe/")
 
 def run_card(run: Run) -> str:
     """How the run stands, its verdict, its scores, and where the whole evidence lies; no path and no name."""
-    facts, record = run.facts, run.record
+    facts, record = run.metadata, run.record
     task = facts.get("task") or facts.get("init") or ""
     lines = [f"**{record.kind}{f' ({task})' if task else ''}: {record.status}**"]
     if "health" in facts:

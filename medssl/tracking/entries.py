@@ -27,14 +27,14 @@ def log_data(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.exceptions import MlflowException
 
-    digest = run.facts.get("cohort_digest")
+    digest = run.metadata.get("cohort_digest")
     if not digest:
         return
     tags = [InputTag("mlflow.data.context", run.kind)]
-    if "scans" in run.facts:
-        tags.append(InputTag("scans", str(run.facts["scans"])))
-    if "labelled_scans" in run.facts:
-        tags.append(InputTag("labelled_scans", str(len(run.facts["labelled_scans"]))))
+    if "scans" in run.metadata:
+        tags.append(InputTag("scans", str(run.metadata["scans"])))
+    if "labelled_scans" in run.metadata:
+        tags.append(InputTag("labelled_scans", str(len(run.metadata["labelled_scans"]))))
     inputs = [DatasetInput(Dataset(DATASET, str(digest)[:_DIGEST_LIMIT], "medssl", "{}"), tags)]
     try:
         client.log_inputs(mlflow_run_id, datasets=inputs)
@@ -50,7 +50,7 @@ def log_weights(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
 
     The file stays in the run folder. A second call finds the entry and adds nothing.
     """
-    weights = next((path for path in (run.model_weights, run.encoder_weights) if path.exists()), None)
+    weights = next((path for path in (run.paths.model_weights, run.paths.encoder_weights) if path.exists()), None)
     if run.status != "finished" or weights is None:
         return
     experiment = client.get_run(mlflow_run_id).info.experiment_id
@@ -74,7 +74,7 @@ def log_weights(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
 def _log_score(client: MlflowClient, run: Run, mlflow_run_id: str, entry: LoggedModel) -> None:
     scored = [line for line in run.metrics() if _SCORE in line]
     if scored:
-        digest = run.facts.get("cohort_digest")
+        digest = run.metadata.get("cohort_digest")
         of_data = {"dataset_name": DATASET, "dataset_digest": str(digest)[:_DIGEST_LIMIT]} if digest else {}
         last = scored[-1]
         client.log_metric(

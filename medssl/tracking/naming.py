@@ -1,14 +1,14 @@
 """What may leave the run folder for MLflow, and under which names MLflow takes it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from medssl.runs.privacy import could_be_path, flat_settings, is_private
 
 # MLflow's limits (mlflow.utils.validation, mlflow.utils.name_utils): one name or value beyond them fails its
 # whole batch.
 NAME_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6000, 8000
-# Settings that hold paths by their meaning; any other value that could be a path stays behind as well.
-PRIVATE_SETTINGS = {"cohort", "init", "plugins", "tracking.uri"}
 # Where a reviewer writes freely ("and/or"), having been told that it goes to MLflow as it is.
 _FREE_TEXT = {"reviewer_note"}
 
@@ -28,16 +28,10 @@ def _inside(key: str) -> str:
     return "/".join(part for part in key.split("/") if part.strip() and part not in (".", ".."))[:NAME_LIMIT] or "_"
 
 
-def flat_settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def setting_params(config: Mapping[str, Any]) -> dict[str, str]:
     """`optim.lr` and its value as text, without anything that is or could be a path."""
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if name in PRIVATE_SETTINGS:
-            continue
-        if isinstance(value, Mapping) and value:
-            yield from flat_settings(value, f"{name}.")
-        elif not could_be_path(str(value)):
-            yield metric_name(name), str(value)[:PARAM_LIMIT]
+    settings = flat_settings(config).items()
+    return {metric_name(key): str(value)[:PARAM_LIMIT] for key, value in settings if not is_private(key, value)}
 
 
 def plain_tags(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -48,8 +42,3 @@ def plain_tags(facts: Mapping[str, Any]) -> dict[str, str]:
         for key, value in scalars.items()
         if key in _FREE_TEXT or not could_be_path(value)
     }
-
-
-def could_be_path(text: str) -> bool:
-    """Whether a text holds a separator of folders: file names of hospitals carry names and numbers of patients."""
-    return "/" in text or "\\" in text or text.startswith("~")

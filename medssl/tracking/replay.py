@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medssl.config import TrackingConfig
-from medssl.runs.metrics import STEP, TIME, MetricsTail
+from medssl.runs.metrics_log import STEP, TIME, MetricsTail
 from medssl.runs.run import Run
 from medssl.tracking.card import NOTE, run_card
 from medssl.tracking.client import connect, experiment_id
 from medssl.tracking.entries import log_data, log_weights
-from medssl.tracking.naming import flat_settings, metric_name, picture_name, plain_tags
+from medssl.tracking.naming import metric_name, picture_name, plain_tags, setting_params
 from medssl.tracking.workspace import tracking_store
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Replay:
         self.sends_pictures = settings.pictures == "on" or (settings.pictures == "auto" and self.store.local)
         self.mlflow_run_id = self._find_or_create(settings.experiment)
         self._last_step = self._steps_in_mlflow()
-        self._tail = MetricsTail(run.metrics_file)
+        self._tail = MetricsTail(run.paths.metrics)
         self._seen: Counter[str] = Counter()
         self._unsent: list[Metric] = []
         self._latest: dict[str, Metric] = {}
@@ -85,7 +85,7 @@ class Replay:
         return sent
 
     def _find_or_create(self, experiment: str) -> str:
-        known = self.run.facts.get(RUN_ID)
+        known = self.run.metadata.get(RUN_ID)
         run_id = str(known) if known and self._is_own(str(known)) else self._find_by_tag(experiment)
         if run_id is None:
             run_id = self._create(experiment)
@@ -129,7 +129,7 @@ class Replay:
         from mlflow.entities import Param
 
         known = self.client.get_run(run_id).data.params
-        params = [Param(key, value) for key, value in dict(flat_settings(self.run.config)).items() if key not in known]
+        params = [Param(key, value) for key, value in setting_params(self.run.config).items() if key not in known]
         for start in range(0, len(params), PARAM_BATCH):
             self.client.log_batch(run_id, params=params[start : start + PARAM_BATCH])
 
@@ -193,7 +193,7 @@ def _values(line: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _tags(run: Run) -> dict[str, str]:
-    facts, record = run.facts, run.record
+    facts, record = run.metadata, run.record
     parent = {"mlflow.parentRunId": str(facts.pop("mlflow_parent"))} if "mlflow_parent" in facts else {}
     facts.pop(RUN_ID, None)
     about = {"medssl.kind": run.kind, "medssl.status": run.status, "medssl.resumes": str(len(record.resumes))}

@@ -15,7 +15,7 @@ from typing import Any
 
 from medssl.errors import UsageError
 from medssl.files import write_bytes
-from medssl.runs.images import Picture
+from medssl.runs.picture_files import Picture
 from medssl.runs.run import Run
 from medssl.tracking.answer import read_answer
 from medssl.tracking.charts import curves, dice_over_labels
@@ -92,7 +92,7 @@ def _standing(run: Run) -> str:
     record = run.record
     if run.silent_for_s:
         return f"Says 'running', but has been silent for {run.silent_for_s / 3600:.1f} h: it was probably killed."
-    health = f" {run.facts['health']}" if "health" in run.facts else ""
+    health = f" {run.metadata['health']}" if "health" in run.metadata else ""
     reason = f" ({record.reason})" if record.reason else ""
     return f"{record.kind}: {record.status}{reason}.{health}"
 
@@ -150,9 +150,11 @@ def _pictures(pictures: Sequence[Picture]) -> str:
 def _facts(run: Run) -> str:
     record = run.record
     shown: dict[str, Any] = {"run": record.id, "kind": record.kind, "started": f"{record.started:%Y-%m-%d %H:%M} UTC"}
-    shown |= {key: value for key, value in record.facts.items() if key not in ("labelled_scans", "transfer", "health")}
-    shown["labelled scans"] = len(record.facts.get("labelled_scans", [])) or None
-    shown["transferred"] = [_transferred(report) for report in record.facts.get("transfer", [])] or None
+    shown |= {
+        key: value for key, value in record.metadata.items() if key not in ("labelled_scans", "transfer", "health")
+    }
+    shown["labelled scans"] = len(record.metadata.get("labelled_scans", [])) or None
+    shown["transferred"] = [_transferred(report) for report in record.metadata.get("transfer", [])] or None
     shown["settings changed"] = record.changes or None
     shown |= {"resumed": len(record.resumes), **{f"version of {k}": v for k, v in record.versions.items()}}
     shown |= {f"code {k}": v for k, v in record.code.items()}

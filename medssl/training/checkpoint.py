@@ -1,9 +1,12 @@
 """Training state on disk, so that a killed training continues as if it had not been killed.
 
 Nothing random is stored: every step seeds itself from (seed, step). A checkpoint therefore holds the module with all
-its buffers (teacher, queue, centre), the optimiser, the scale of the loss under 16-mixed, and the number of steps done.
+its buffers (teacher, queue, centre), the optimizer, the scale of the loss under 16-mixed, what the collapse watch and
+the choice of the encoder remember, and the number of steps done.
 """
 
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +17,51 @@ from torch.optim import Optimizer
 from medssl.errors import CheckpointError
 from medssl.files import atomic_write, explain_write_errors
 
-FORMAT = 1
-FILE_NAME = "last.ckpt"
+FORMAT = 2
 
 
 def save_checkpoint(
-    folder: Path,
+    path: Path,
     *,
     module: nn.Module,
-    optimiser: Optimizer,
+    optimizer: Optimizer,
     step: int,
-    watch: dict[str, Any] | None = None,
-    precision: dict[str, Any] | None = None,
-) -> Path:
-    """Write the state after `step` steps; a reader sees the old file or the new one, never a part.
+    watch: Mapping[str, Any] | None = None,
+    candidates: list[dict[str, Any]] | None = None,
+    precision: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the state after some steps; a reader sees the old file or the new one, never a part.
 
-    watch: of the collapse watch. precision: of Fabric's precision plugin; empty where it has none.
-    Raises CheckpointError when the disk is full or the folder cannot be written.
+    Args:
+        path: The file, `RunPaths.checkpoint`; its folder is made.
+        module: What is trained, not wrapped.
+        optimizer: Its optimizer.
+        step: Steps done.
+        watch: State of the collapse watch.
+        candidates: State of the encoders to choose from.
+        precision: State of Fabric's precision plugin; empty where it has none.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written.
     """
-    path = folder / FILE_NAME
-    state = {"format": FORMAT, "step": step, "module": module.state_dict(), "optimiser": optimiser.state_dict()}
-    state |= {"watch": watch, "precision": precision or {}}
+    state = {"format": FORMAT, "medssl": version("medssl"), "step": step, "module": module.state_dict()}
+    state |= {"optimizer": optimizer.state_dict(), "precision": dict(precision or {})}
+    state |= {"watch": dict(watch) if watch is not None else None, "candidates": candidates}
     with explain_write_errors(path, error=CheckpointError):
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     # torch's zip writer reports a full disk as a RuntimeError.
     with (
         atomic_write(path, error=CheckpointError, library_errors=(RuntimeError,)) as draft,
         draft.open("wb") as file,
     ):
         torch.save(state, file)
-    return path
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """State written by `save_checkpoint`, on the CPU; None when there is none yet. Never unpickles code.
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """State that `save_checkpoint` wrote, on the CPU; None where there is none yet. Never unpickles code.
 
-    Raises CheckpointError when the file is damaged or of another format.
+    Checkpoints of older formats come back in today's. Raises CheckpointError when the file is damaged or newer.
     """
-    path = folder / FILE_NAME
     if not path.exists():
         return None
     try:
@@ -61,23 +71,37 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
             f"{path} cannot be read as a checkpoint ({type(error).__name__}). Restore it from a copy, or remove it to "
             "start again from step 0: a run that has not finished then loses its metrics and pictures too."
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    number = state.get("format") if isinstance(state, dict) else None
+    if number == 1:
+        return _from_format_1(state)
+    if number != FORMAT:
+        writer = f"medssl {state['medssl']}" if isinstance(state, dict) and "medssl" in state else "another program"
         raise CheckpointError(
-            f"{path} has checkpoint format {found}; this medssl reads {FORMAT}. "
+            f"{path} has checkpoint format {number}, written by {writer}; this medssl reads 1 to {FORMAT}. "
             "Continue with the version that wrote it."
         )
-    return state
+    return dict(state)
 
 
-def restore(state: dict[str, Any], *, module: nn.Module, optimiser: Optimizer) -> int:
+def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 spelt the optimizer in British, called the scale of a learning rate its share, and kept the candidates
+    with the watch.
+    """
+    optimizer, watch = state.pop("optimiser"), state.get("watch") or {}
+    for group in optimizer["param_groups"]:
+        group["lr_scale"] = group.pop("lr_share")
+    state |= {"format": FORMAT, "optimizer": optimizer, "candidates": watch.get("candidates")}
+    return state | {"watch": watch.get("monitor"), "precision": state.get("precision") or {}}
+
+
+def restore(state: Mapping[str, Any], *, module: nn.Module, optimizer: Optimizer) -> int:
     """Put a state back and return the number of steps done.
 
-    Raises CheckpointError when module or optimiser have another shape than the one that was saved.
+    Raises CheckpointError when module or optimizer differ in shape from those that were saved.
     """
     try:
         module.load_state_dict(state["module"], strict=True)
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise CheckpointError(

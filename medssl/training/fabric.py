@@ -1,8 +1,4 @@
-"""The training loop: pretraining and fine-tuning alike.
-
-From top to bottom: read a region batch, make views on the device, forward, backward, clip, step; now and then log,
-draw pictures, save. Every step seeds itself from (seed, step), so that a restart repeats nothing and misses nothing.
-"""
+"""Devices, processes and precision: Lightning Fabric, set up for a training."""
 
 import atexit
 import os

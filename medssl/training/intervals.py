@@ -1,20 +1,13 @@
-"""When, in a training, something is looked at that is not looked at after every step."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+"""After which steps of a training something happens that does not happen after each one."""
 
 
 def interval(every: int | str, total: int, *, times: int) -> int:
-    """Steps between two looks: as asked, or "auto", for about so many `times` in `total` steps."""
+    """Steps between two times: as set, or automatic, for about so many `times` in `total` steps."""
     return max(1, total // times) if isinstance(every, str) else every
 
 
 def is_due(done: int, total: int, *, every: int) -> bool:
-    """Whether to look after `done` steps: before the first, every so many, and after the last."""
+    """Whether it is time after `done` steps: before the first, after every so many, and after the last."""
     return done in (0, total) or done % every == 0
 
 

@@ -9,14 +9,15 @@ from pydantic import BaseModel
 
 from medssl.errors import UsageError
 from medssl.progress import Progress
-from medssl.runs.record import Kind
-from medssl.runs.resuming import changed_settings, flat
+from medssl.runs.privacy import flat_settings
+from medssl.runs.resuming import changed_settings
 from medssl.runs.run import Run
-from medssl.training.checkpoint import FILE_NAME, read_checkpoint
+from medssl.runs.run_record import Kind
+from medssl.training.checkpoint import read_checkpoint
 
 # What every step of a run has in common. Other settings may change on the way: the record says when.
 FIXED_SETTINGS = ("loop.seed", "loop.batch_size", "splits", "regions_per_scan")
-FIXED_FACTS = ("task", "init", "labelled_scans", "cohort_digest")
+FIXED_METADATA = ("task", "init", "labelled_scans", "cohort_digest")
 
 
 def open_run(
@@ -24,7 +25,7 @@ def open_run(
     *,
     kind: Kind,
     config: BaseModel,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     resume: bool,
     fabric: Fabric,
     progress: Progress,
@@ -36,29 +37,29 @@ def open_run(
     run = None
     settings = config.model_dump(mode="json")
     if fabric.is_global_zero and resume:
-        run = continue_run(out, kind=kind, settings=settings, facts=facts, progress=progress)
+        run = continue_run(out, kind=kind, settings=settings, metadata=metadata, progress=progress)
     elif fabric.is_global_zero:
-        run = Run.create(out, kind=kind, config=settings, facts=facts)
+        run = Run.create(out, kind=kind, config=settings, metadata=metadata)
     fabric.barrier()
     return run or Run.open(out)
 
 
 def continue_run(
-    out: Path, *, kind: Kind, settings: Mapping[str, Any], facts: Mapping[str, Any], progress: Progress
+    out: Path, *, kind: Kind, settings: Mapping[str, Any], metadata: Mapping[str, Any], progress: Progress
 ) -> Run:
     """The run in `out`, claimed. What is new in its settings is said, and written to log and record."""
     found = Run.open(out)
     if found.kind != kind:
         raise UsageError(f"{out} is a {found.kind}. Continue it with: medssl {found.kind} --resume --out {out}")
-    state = read_checkpoint(found.checkpoints)
+    state = read_checkpoint(found.paths.checkpoint)
     if state is None:
         refuse_to_erase(found)
         said = ["there is no checkpoint yet: it starts again from step 0"]
     else:
-        refuse_another_training(found, step=int(state["step"]), settings=settings, facts=facts)
+        refuse_another_training(found, step=int(state["step"]), settings=settings, metadata=metadata)
         before, after = changed_settings(found.config, settings), changed_settings(settings, found.config)
         said = [f"{key} is {after[key]} from here on, {old} before" for key, old in before.items()]
-    run = Run.resume(out, at_step=int(state["step"]) if state else 0, config=settings, facts=facts)
+    run = Run.resume(out, at_step=int(state["step"]) if state else 0, config=settings, metadata=metadata)
     for line in said:
         progress.say(line)
     if said:
@@ -68,28 +69,29 @@ def continue_run(
 
 def refuse_to_erase(run: Run) -> None:
     """Raise UsageError where starting over would lose what a training had come to."""
-    weights = (run.encoder_weights, run.model_weights)
+    weights = (run.paths.encoder_weights, run.paths.model_weights)
     if run.status == "finished" or any(path.exists() for path in weights):
         raise UsageError(
-            f"{run.folder} was trained, but its checkpoint ({run.checkpoints.name}/{FILE_NAME}) is gone: it cannot be "
-            "continued, and starting over would erase its metrics and pictures. Choose another folder with --out."
+            f"{run.folder} was trained, but its checkpoint (checkpoints/{run.paths.checkpoint.name}) is gone: it "
+            "cannot be continued, and starting over would erase its metrics and pictures. Choose another folder with "
+            "--out."
         )
 
 
-def refuse_another_training(run: Run, *, step: int, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def refuse_another_training(run: Run, *, step: int, settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Raise UsageError where the steps to come would not belong to those that were made."""
-    wanted, before, total = flat(settings), flat(run.config), int(settings["loop"]["steps"])
+    wanted, before, total = flat_settings(settings), flat_settings(run.config), int(settings["loop"]["steps"])
     if step > total:
         raise UsageError(
             f"{run.folder} has been trained for {step} steps, and loop.steps is {total}. "
             f"Give the whole number of steps, such as --steps {max(step, int(before.get('loop.steps', 0)))}."
         )
     old = {key: before[key] for key in FIXED_SETTINGS if key in before}
-    old |= {key: run.facts[key] for key in FIXED_FACTS if key in run.facts}
-    new = {**wanted, **facts}
+    old |= {key: run.metadata[key] for key in FIXED_METADATA if key in run.metadata}
+    new = {**wanted, **metadata}
     other = [key for key, value in old.items() if key in new and new[key] != value]
     if other:
-        names = " and ".join(key.replace("_", " ") if key in FIXED_FACTS else key for key in other)
+        names = " and ".join(key.replace("_", " ") if key in FIXED_METADATA else key for key in other)
         raise UsageError(
             f"{run.folder} was begun with another {names}, and a training is one throughout. "
             "Continue it without the change, or start a new run with another --out."

@@ -1,8 +1,6 @@
-"""Contact sheets of the same few regions as training goes on."""
+"""Contact sheets of the same few regions, drawn now and then in a training."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +9,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from medssl.loading.loader import batch_at
-from medssl.randomness import generator
-from medssl.runs.pictures import contact_sheet
+from medssl.runs.contact_sheet import contact_sheet
 from medssl.runs.run import Run
+from medssl.training.step import seed_step
+from medssl.training.trainee import Trainee, Training
 from medssl.views.region import Region
-
-if TYPE_CHECKING:
-    from medssl.training.trainee import Trainee, Training
-
 
 CASES = 4
 
@@ -31,10 +26,10 @@ def draw_pictures(training: Training, run: Run, *, step: int, fabric: Fabric) ->
     it, since a task may talk to the other ranks in its forward pass; rank 0 writes.
     """
     module, seed = training.module, training.loop.seed
-    trainee = cast("Trainee", module)
+    trainee = cast(Trainee, module)
     region = Region(batch_at(training.plan, with_labels=training.with_labels), device=fabric.device, seed=seed)
     was_training, rng = module.training, torch.get_rng_state()
-    torch.manual_seed(int(generator(seed, 0, "torch/0").integers(2**62)))
+    seed_step(seed, 0, 0)
     module.eval()
     try:
         pictures = module(trainee.views(region)).pictures

@@ -1,14 +1,15 @@
-"""What a pretraining is made of before its first step, for the training itself, its rehearsal and its timing."""
+"""What a pretraining is made of before its first step: for the training, its dry run and its benchmark."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from medssl.cohort.cohort import Cohort
 from medssl.config import PretrainConfig
-from medssl.encoders.build import build_encoder, check_patch, explain
+from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.errors import DataError
 from medssl.loading.crops import Crop
 from medssl.loading.plan import BatchPlan
@@ -18,12 +19,22 @@ from medssl.plugins.exits import exits_are_errors
 from medssl.pretext.task import PretextTask
 from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume, open_volume
-from medssl.training.patch import choose_patch
+
+PATCH_STEP = 16  # what most encoders need; the automatic patch keeps to it
+VOXELS_ON_GPU = 96**3
+VOXELS_ON_CPU = 40**3  # about a second per step of a small network on two cores
 
 
 @dataclass(frozen=True)
 class Scans:
-    """What is read: scans of the cohort's chosen splits, with their chances; None draws each once per epoch."""
+    """What is read.
+
+    Attributes:
+        cohort: The cohort that the scans lie in.
+        stored: Its scans of the chosen splits.
+        weights: The chance of each scan; None draws each once per epoch.
+        patch: Edges D, H, W of what the network sees, in voxels.
+    """
 
     cohort: Cohort
     stored: tuple[StoredVolume, ...]
@@ -33,7 +44,7 @@ class Scans:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pretraining before its first step."""
+    """A pretraining before its first step: what is read, the task with its origin, and the stream of samples."""
 
     scans: Scans
     loaded: LoadedTask
@@ -67,6 +78,22 @@ def choose_scans(config: PretrainConfig) -> Scans:
     return Scans(cohort, stored, scan_weights(rows, config.sampling), choose_patch(stored, config.patch))
 
 
+def choose_patch(scans: Sequence[StoredVolume], setting: Shape3D | str) -> Shape3D:
+    """Patch edges (D, H, W) in voxels, as set or automatic.
+
+    Automatic: the median shape of the scans, each edge cut to a multiple of 16, the longest edge shortened until the
+    patch fits the device.
+    """
+    if not isinstance(setting, str):
+        return setting
+    limit = VOXELS_ON_GPU if torch.cuda.is_available() else VOXELS_ON_CPU
+    median = np.median([scan.shape for scan in scans], axis=0)
+    edges = [max(PATCH_STEP, int(edge) // PATCH_STEP * PATCH_STEP) for edge in median]
+    while np.prod(edges) > limit and max(edges) > PATCH_STEP:
+        edges[int(np.argmax(edges))] -= PATCH_STEP
+    return edges[0], edges[1], edges[2]
+
+
 def make_plan(config: PretrainConfig, scans: Scans, crops: Mapping[str, Crop]) -> BatchPlan:
     """The stream of samples that these settings ask for."""
     return BatchPlan(
@@ -84,7 +111,7 @@ def build_task(config: PretrainConfig, loaded: LoadedTask, scans: Scans) -> Pret
     """The task over a freshly initialised encoder; both depend on the seed alone."""
     options = {key: value for key, value in config.task.items() if key != "name"}
     settings = task_config(loaded.cls, options)
-    description, _ = explain(
+    description = describe(
         config.encoder.name,
         preset=config.encoder.preset,
         options=config.encoder.options,

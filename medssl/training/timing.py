@@ -16,10 +16,9 @@ from medssl.loading.loader import RegionLoader
 from medssl.loading.plan import BatchPlan
 from medssl.loading.pool import PREFETCH_FACTOR
 from medssl.pretext.task import PretextTask, Step
-from medssl.training.batch_gradient import backward, set_up_chunks
 from medssl.training.fabric import worker_count
-from medssl.training.loop import seed_step
-from medssl.training.optimizer import make_optimiser
+from medssl.training.optimizer import make_optimizer
+from medssl.training.step import backward, seed_step, set_up_chunks
 from medssl.views.region import Region
 
 # The first steps fill caches, start workers and let libraries choose their algorithms.
@@ -79,8 +78,10 @@ def time_steps(
     warm_up: int = WARM_UP,
 ) -> TimedSteps:
     """Train `task` as `config` says for some steps and throw the result away; without a task, only read and cut the
-    plan's crops. It takes more than `steps` where several workers read: those that they had read ahead are not counted,
-    and each has the same share in what is.
+    plan's crops.
+
+    With workers it takes more than `steps`: batches that they had prefetched at the start are not counted, and each
+    worker delivers as many of those that are.
 
     Raises DataError where a scan cannot be read.
     """
@@ -110,7 +111,7 @@ def time_steps(
 
 def _trainer(task: PretextTask, config: PretrainConfig, fabric: Fabric, watch: Stopwatch) -> Any:
     """The part of a step that learns, as the loop has it, without the schedule."""
-    model, optimiser = fabric.setup(task, make_optimiser([(task, 1.0)], config.optim))
+    model, optimizer = fabric.setup(task, make_optimizer([(task, 1.0)], config.optim))
     set_up_chunks(task, model, chunk=config.gradient_cache)
 
     def train(views: dict[str, torch.Tensor]) -> Step:
@@ -122,9 +123,9 @@ def _trainer(task: PretextTask, config: PretrainConfig, fabric: Fabric, watch: S
                 output = model(views)
             with watch.part("backward"):
                 fabric.backward(output.loss)
-        with watch.part("optimiser"):
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        with watch.part("optimizer"):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return output
 
     return train

@@ -1,8 +1,4 @@
-"""The training loop: pretraining and fine-tuning alike.
-
-From top to bottom: read a region batch, make views on the device, forward, backward, clip, step; now and then log,
-draw pictures, save. Every step seeds itself from (seed, step), so that a restart repeats nothing and misses nothing.
-"""
+"""What the loop trains, and everything that one training needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +8,7 @@ from torch import Tensor, nn
 
 from medssl.config import LoopConfig, OptimConfig
 from medssl.loading.plan import BatchPlan
+from medssl.training.candidates import EncoderCandidates
 from medssl.training.online_probe import OnlineProbe
 from medssl.training.watch import CollapseWatch
 from medssl.views.region import Region
@@ -32,9 +29,18 @@ class Trainee(Protocol):
 class Training:
     """Everything one training needs.
 
-    parts: modules with their share of the learning rate; a module in two parts belongs to the first. chunk: samples of
-    a rank that the gradient cache embeds at a time, 0 for all. In a pretraining, `watch` looks for collapse and `probe`
-    at a few labels.
+    Attributes:
+        module: What is trained: a `Trainee`.
+        plan: Which regions each step sees.
+        optim: Settings of the optimizer and its schedule.
+        loop: Length, batch size, precision, and what happens every how many steps.
+        with_labels: Whether batches carry labels.
+        scaled_modules: Parts of `module` with the factor of their learning rate; a parameter in two of them belongs to
+            the first.
+        chunk: Samples of a rank that the gradient cache embeds at a time; 0 takes the batch at once.
+        watch: Looks for collapse, in a pretraining.
+        candidates: Keeps the encoders among which one is chosen at the end of a pretraining.
+        probe: Measures a few labels, in a pretraining that asks for it.
     """
 
     module: nn.Module
@@ -42,7 +48,8 @@ class Training:
     optim: OptimConfig
     loop: LoopConfig
     with_labels: bool = False
-    parts: Sequence[tuple[nn.Module, float]] = field(default=())
+    scaled_modules: Sequence[tuple[nn.Module, float]] = field(default=())
     chunk: int = 0
     watch: CollapseWatch | None = None
+    candidates: EncoderCandidates | None = None
     probe: OnlineProbe | None = None

@@ -7,14 +7,14 @@ from medssl.archive.index.database import read_index
 from medssl.archive.index.load_plan import parse_source
 from medssl.archive.index.outcome import parse_row
 from medssl.archive.limits import Limits
-from medssl.archive.voxels.scan import LoadedScan, load_planned_scan
+from medssl.archive.voxels.scan import Loaded, load_planned_scan
 from medssl.cohort.cohort import Cohort
 from medssl.cohort.manifest import ManifestRow
 
 LIMITS = Limits(field_of_view_mm=5.0)
 
 
-def loaded(cohort: Path) -> list[tuple[ManifestRow, LoadedScan]]:
+def loaded(cohort: Path) -> list[tuple[ManifestRow, Loaded]]:
     """Every planned scan of a cohort, loaded again, by the number of its slices and its place."""
     with read_index(cohort / "private") as index:
         found = [(parse_row(scan.row), scan.source) for scan in index.scans() if scan.source is not None]
@@ -22,7 +22,7 @@ def loaded(cohort: Path) -> list[tuple[ManifestRow, LoadedScan]]:
     return sorted(read, key=lambda pair: (pair[0].shape, pair[0].affine_ras_mm))
 
 
-def only(cohort: Path) -> LoadedScan:
+def only(cohort: Path) -> Loaded:
     """The one scan of a cohort."""
     ((_, scan),) = loaded(cohort)
     return scan

@@ -219,7 +219,10 @@ def test_a_label_on_another_grid_costs_the_label_and_is_reported(world, tmp_path
     [
         (["--task", "masked-volum"], ["masked-volum", "masked-volume"]),
         (["--task", "masked-volume", "--encoder", "dynunett"], ["dynunett", "did you mean 'dynunet'"]),
-        (["--task", "masked-volume", "--set", "optim.warmup=3"], ["optim.warmup", "did you mean 'optim.warmup_share'"]),
+        (
+            ["--task", "masked-volume", "--set", "optim.warmup=3"],
+            ["optim.warmup", "did you mean 'optim.warmup_fraction'"],
+        ),
         (
             ["--task", "masked-volume", "--set", "task.mask_ratoi=0.5"],
             ["task.mask_ratoi", "did you mean 'task.mask_ratio'"],

@@ -12,8 +12,8 @@ from medssl.archive.limits import Limits
 from medssl.ingestion.ingest import ingest
 from medssl.ingestion.settings import IngestSettings
 from medssl.loading.pool import WorkerPool
-from medssl.training.benchmark import _advice
 from medssl.training.timing import Stopwatch
+from medssl.training.trial import _advice
 from medssl_cli.main import app
 
 
@@ -54,7 +54,7 @@ def test_with_a_task_it_times_the_whole_step_and_says_what_would_help(cohort):
     text = run(
         "--cohort", str(cohort), "--task", "masked-volume", "--steps", "1", "--batch-size", "2", "--workers", "0"
     )
-    for part in ("wait", "copy", "views", "forward", "backward", "optimiser", "samples per second", "read", "decode"):
+    for part in ("wait", "copy", "views", "forward", "backward", "optimizer", "samples per second", "read", "decode"):
         assert part in text
 
 

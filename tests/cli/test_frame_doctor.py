@@ -113,7 +113,7 @@ def test_a_plugin_that_fails_clashes_or_wants_another_medssl_is_told(install):
 
 
 def test_a_run_that_died_without_a_word_is_told_and_closed_on_request(tmp_path, monkeypatch):
-    Run.create(tmp_path / "a", kind="pretrain", config={}, facts={})
+    Run.create(tmp_path / "a", kind="pretrain", config={}, metadata={})
     monkeypatch.setattr("medssl.runs.run.SILENT_AFTER_S", -1)
     assert "has been silent for" in doctor("--out", tmp_path)
     assert "closed as killed" in doctor("--out", tmp_path, "--fix")
@@ -125,7 +125,7 @@ HOLDS = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from medssl.runs.record import now, write_record
+from medssl.runs.run_record import now, write_record
 from medssl.errors import UsageError
 from medssl.runs.run import Run
 run = Run.create(Path(sys.argv[1]), kind="finetune", config={})

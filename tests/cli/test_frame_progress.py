@@ -5,10 +5,10 @@ import io
 import pytest
 
 from medssl.progress import Progress
-from medssl.training.metrics import progress_note
+from medssl.training.step_metrics import progress_note
 from medssl_cli.progress import TrainingProgress
 
-NUMBERS = {"train/loss": 1.0, "train/volumes_per_s": 4.2, "train/data_wait_share": 0.031}
+NUMBERS = {"train/loss": 1.0, "train/volumes_per_s": 4.2, "train/data_wait_fraction": 0.031}
 
 
 class Clock:

@@ -50,7 +50,7 @@ def test_every_problem_is_listed_at_once_with_its_origin_and_what_was_probably_m
     assert str(caught.value).splitlines() == [
         "2 problems in the configuration:",
         "  optim.lr: input should be greater than 0, got -1  (--set optim.lr=-1)",
-        f"  optim.warmup: no such setting; did you mean 'optim.warmup_share'?  ({path})",
+        f"  optim.warmup: no such setting; did you mean 'optim.warmup_fraction'?  ({path})",
     ]
 
 

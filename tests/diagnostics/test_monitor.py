@@ -53,14 +53,14 @@ def train(regulariser, *, steps=60, every=15, lr=3e-3, width=16):
     """Joint embedding of two noisy views; returns the diagnoses, the first before any training."""
     encoder, monitor, fixed = encoder_of(), CollapseMonitor(), scans(12, seed=99)
     head = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, width))
-    optimiser = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=lr)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=lr)
     diagnoses = [monitor.evaluate(encoder, fixed)]
     for step in range(steps):
         volumes = scans(8, seed=step)
         views = [volumes + 0.2 * torch.randn_like(volumes) for _ in range(2)]
         a, b = (head(encoder(view)[-1].amax(dim=(2, 3, 4))) for view in views)
         loss = (a - b).square().sum(1).mean() + regulariser(torch.cat([a, b]))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         with torch.no_grad():
             one, other = F.normalize(a, dim=1), F.normalize(b, dim=1)
@@ -71,7 +71,7 @@ def train(regulariser, *, steps=60, every=15, lr=3e-3, width=16):
                 embeddings=torch.cat([a, b]),
             )
         monitor.observe(out)
-        optimiser.step()
+        optimizer.step()
         if (step + 1) % every == 0:
             diagnoses.append(monitor.evaluate(encoder, fixed))
     return diagnoses

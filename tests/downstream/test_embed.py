@@ -46,7 +46,7 @@ def encoder_folder(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     encoder = build_encoder(describe("dynunet", preset="tiny", patch=(16, 16, 16)))
-    save_encoder(folder, encoder, facts={"patch": [16, 16, 16]})
+    save_encoder(folder, encoder, metadata={"patch": [16, 16, 16]})
     return folder
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_scan_costs_that_scan(encoder_folder, small_archive, tmp_path)
 
 
 def test_an_encoder_that_says_no_patch_is_refused(encoder_folder, small_archive):
-    save_encoder(encoder_folder, build_encoder(describe("dynunet", preset="tiny", patch=(16, 16, 16))), facts={})
+    save_encoder(encoder_folder, build_encoder(describe("dynunet", preset="tiny", patch=(16, 16, 16))), metadata={})
     with pytest.raises(CheckpointError, match="for which patch"):
         embed_scans(encoder_folder, small_archive.cohort)
 

@@ -90,7 +90,7 @@ def test_the_table_states_points_and_intervals():
 def test_scratch_has_the_network_of_the_starts_and_starts_of_two_networks_are_refused(tmp_path):
     for name, patch in (("a", (32, 32, 32)), ("b", (32, 32, 32)), ("shallow", (24, 32, 24))):
         (tmp_path / name).mkdir()
-        save_encoder(tmp_path / name, build_encoder(describe("dynunet", preset="tiny", patch=patch)), facts={})
+        save_encoder(tmp_path / name, build_encoder(describe("dynunet", preset="tiny", patch=patch)), metadata={})
     starts = {name: str(tmp_path / name) for name in ("a", "b", "shallow")}
     asked = EncoderConfig(name="segresnet", preset="small")
     network = shared_network(asked, {"scratch": "scratch", "a": starts["a"], "b": starts["b"]})

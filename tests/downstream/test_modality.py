@@ -135,9 +135,9 @@ def test_the_command_says_how_to_name_the_modality(mixed, tmp_path):
 def test_a_model_of_before_knows_its_most_frequent_modality_only(mixed, tmp_path):
     shutil.copytree(mixed / "model", tmp_path / "model")
     record = json.loads((tmp_path / "model" / "model.json").read_text())
-    del record["facts"]["modalities"]
+    del record["metadata"]["modalities"]
     for said, expected in (({"modality": "MR"}, ("MR",)), ({}, ())):
-        (tmp_path / "model" / "model.json").write_text(json.dumps(record | {"facts": record["facts"] | said}))
+        (tmp_path / "model" / "model.json").write_text(json.dumps(record | {"metadata": record["metadata"] | said}))
         assert load_network(tmp_path / "model")[1].modalities == expected
         predicted(tmp_path / "model", mixed / "a" / "imagesTr" / "a0.nii.gz", tmp_path / f"out{len(expected)}")
 

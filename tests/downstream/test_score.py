@@ -193,9 +193,9 @@ def test_a_run_that_cannot_score_is_one_sentence(encoder_run, small_archive, tmp
 def test_a_checkpoint_without_statistics_of_its_batch_norms_is_refused(encoder_run, tmp_path):
     config = PretrainConfig.model_validate({**Run.open(encoder_run).config, "task": {"name": "simsiam"}})
     run = Run.open(pretrain(config, tmp_path / "simsiam"))
-    state = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+    state = torch.load(run.paths.checkpoint, weights_only=True)
     assert trained_task(run, config)
     state["module"] = {name: value for name, value in state["module"].items() if "moments" not in name}
-    torch.save(state, run.checkpoints / "last.ckpt")
+    torch.save(state, run.paths.checkpoint)
     with pytest.raises(CheckpointError, match="kept no statistics of its batch norms"):
         trained_task(run, config)

@@ -55,7 +55,7 @@ def model_run(small_archive, encoder_run, tmp_path_factory) -> Path:
 def test_pretraining_leaves_an_encoder_a_decoder_and_the_facts(encoder_run, small_archive):
     run = Run.open(encoder_run)
     assert run.status == "finished"
-    assert run.facts["scans"] == 8
+    assert run.metadata["scans"] == 8
     encoder, decoder = load_encoder(encoder_run)
     assert decoder is not None
     assert encoder.description.name == "dynunet"
@@ -65,13 +65,13 @@ def test_pretraining_leaves_an_encoder_a_decoder_and_the_facts(encoder_run, smal
 
 
 def test_finetuning_starts_from_the_pretrained_weights_and_says_so(encoder_run, small_archive, tmp_path):
-    frozen = finetuning(small_archive, init=str(encoder_run), encoder_lr_share=0.0, loop=loop(2))
+    frozen = finetuning(small_archive, init=str(encoder_run), encoder_lr_scale=0.0, loop=loop(2))
     finetune(frozen, tmp_path / "run")
     pretrained, _ = load_encoder(encoder_run)
     network, _ = load_network(tmp_path / "run")
     for name, tensor in pretrained.state_dict().items():
         assert torch.equal(network.encoder.state_dict()[name], tensor), name
-    reports = Run.open(tmp_path / "run").facts["transfer"]
+    reports = Run.open(tmp_path / "run").metadata["transfer"]
     assert [report["what"] for report in reports] == ["encoder", "decoder"]
     assert reports[0]["counts"]["matched"] == len(pretrained.state_dict())
 
@@ -153,7 +153,7 @@ def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finishe
     assert [(c.labels, c.init) for c in comparisons] == [(2, "scratch"), (2, "masked")]
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "e" / "runs").glob("*/model.safetensors")}
     assert len(before) == 4
-    networks = [Run.open(path.parent).facts["encoder"] for path in before]
+    networks = [Run.open(path.parent).metadata["encoder"] for path in before]
     assert networks == 4 * [read_description(encoder_run).model_dump(mode="json")]  # not the one that was asked for
     again = label_efficiency(config, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
     assert {p: p.stat().st_mtime_ns for p in before} == before
@@ -176,7 +176,7 @@ def test_results_of_an_encoder_that_was_pretrained_anew_are_not_shown_as_the_new
     encoder, decoder = load_encoder(start)
     with torch.no_grad():
         next(encoder.parameters()).mul_(1.5)
-    save_encoder(start, encoder, decoder, facts={})
+    save_encoder(start, encoder, decoder, metadata={})
     with pytest.raises(ConfigError, match=r"masked-n2-s0 started from other weights than .*masked holds now\. Choose"):
         compared(progress=lambda _: Silent())
 
@@ -202,9 +202,9 @@ def test_a_class_that_no_test_scan_has_leaves_the_score_of_the_others(model_run,
 
     content = json.loads((run.folder / "evaluation.json").read_text(), parse_constant=refuse)
     assert content["classes"]["3"] == {"name": "tumour", "dice": None, "empty": 3, "false_alarms": 0}
-    (logged,) = [json.loads(line, parse_constant=refuse) for line in run.metrics_file.read_text().splitlines()]
+    (logged,) = [json.loads(line, parse_constant=refuse) for line in run.paths.metrics.read_text().splitlines()]
     assert {key for key in logged if key.startswith("test/")} == {"test/dice", "test/dice_box", "test/dice_bright_box"}
-    assert "class 'tumour' is in no test scan" in run.log_file.read_text()
+    assert "class 'tumour' is in no test scan" in run.paths.log.read_text()
 
 
 def test_an_evaluation_that_counted_otherwise_is_made_anew_without_training(encoder_run, small_archive, tmp_path):

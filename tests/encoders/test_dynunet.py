@@ -4,8 +4,8 @@ import pytest
 import torch
 from monai.networks.nets import DynUNet
 
-from medssl.encoders.build import build_encoder, check_patch, describe, explain
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.build import build_encoder, check_patch, describe
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.sizing import preset_for_device
 from medssl.encoders.topology import plan_levels
 from medssl.errors import ConfigError
@@ -137,7 +137,8 @@ def test_strides_and_kernels_follow_patch_and_spacing_as_in_nnu_net(patch, spaci
 
 
 def test_the_default_on_a_cpu_for_a_small_patch_is_the_tiny_network_with_a_reason():
-    description, reasons = explain("dynunet", patch=(32, 48, 32))
+    reasons: list[str] = []
+    description = describe("dynunet", patch=(32, 48, 32), explain=reasons.append)
     if not torch.cuda.is_available():
         assert description.options["filters"] == [8, 16, 32, 64]
         assert "no GPU" in " ".join(reasons)

@@ -5,7 +5,7 @@ import torch
 from monai.networks.nets import SegResNet, SwinUNETR
 
 from medssl.encoders.build import build_encoder, describe
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.errors import ConfigError
 
 SEGRESNET = {"init_filters": 8, "blocks_down": (1, 2, 1), "blocks_up": (2, 1)}

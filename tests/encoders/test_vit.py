@@ -9,7 +9,7 @@ from monai.networks.nets import UNETR, ViT
 from torch.utils.flop_counter import FlopCounterMode
 
 from medssl.encoders.build import build_encoder, check_patch, describe
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.vit import places_of_tokens
 from medssl.errors import ConfigError
 from medssl.pretext.sparse import DropsTokens

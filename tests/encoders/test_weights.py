@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medssl.encoders.build import build_encoder, describe
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.weights import (
     encoder_record,
     load_encoder,
@@ -31,7 +31,7 @@ def encoder_of(filters=(4, 6, 8), seed=0):
 def saved(tmp_path):
     encoder = encoder_of()
     decoder = encoder.make_decoder(2)
-    save_encoder(tmp_path, encoder, decoder, facts=FACTS)
+    save_encoder(tmp_path, encoder, decoder, metadata=FACTS)
     return tmp_path, encoder, decoder
 
 
@@ -46,7 +46,7 @@ def test_encoder_and_decoder_come_back_bit_for_bit(saved):
     assert equal(encoder, loaded)
     assert equal(decoder, rest)
     assert loaded.description == encoder.description
-    assert encoder_record(folder).facts == FACTS
+    assert encoder_record(folder).metadata == FACTS
     assert read_description(folder) == encoder.description
     assert list(load_file(folder / "encoder.safetensors")) == sorted(encoder.state_dict())
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -59,7 +59,7 @@ def test_encoder_and_decoder_come_back_bit_for_bit(saved):
 @pytest.mark.parametrize(("name", "patch"), [("segresnet", (16, 16, 16)), ("swin-unetr", (32, 64, 32))])
 def test_the_other_encoders_come_back_too_buffers_included(tmp_path, name, patch):
     encoder = build_encoder(describe(name, preset="tiny", patch=patch))
-    save_encoder(tmp_path, encoder, facts={})
+    save_encoder(tmp_path, encoder, metadata={})
     loaded, decoder = load_encoder(tmp_path)
     assert decoder is None
     image = torch.randn(2, 1, *patch)
@@ -82,14 +82,14 @@ def test_memory_format_and_compilation_leave_no_trace(tmp_path):
     encoder.to(memory_format=torch.channels_last_3d)
     encoder.bottleneck = Compiled(encoder.bottleneck)
     assert any("_orig_mod" in name for name in encoder.state_dict())
-    save_encoder(tmp_path, encoder, facts={})
+    save_encoder(tmp_path, encoder, metadata={})
     loaded, _ = load_encoder(tmp_path)
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in expected.items())
 
 
 def test_saving_again_without_a_decoder_removes_the_old_one(saved):
     folder, _, _ = saved
-    save_encoder(folder, encoder_of(seed=1), facts={})
+    save_encoder(folder, encoder_of(seed=1), metadata={})
     assert load_encoder(folder)[1] is None
     assert not (folder / "decoder.safetensors").exists()
 
@@ -100,7 +100,7 @@ def test_a_network_comes_back_with_what_a_prediction_needs(tmp_path):
     names = {1: "anterior", 2: "posterior"}
     policy = {"spacing_mm": [1.0, 1.0, 1.0]}
     facts = {"label_names": names, "patch": list(PATCH), "overlap": 0.25, "store_policy": policy, "cohort_digest": "ab"}
-    save_network(tmp_path, network, facts=facts)
+    save_network(tmp_path, network, metadata=facts)
     loaded, back = load_network(tmp_path)
     assert equal(network, loaded)
     assert (back.label_names, back.patch, back.overlap, back.store_policy) == (names, PATCH, 0.25, policy)
@@ -115,7 +115,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"NaN or infinite weights in 1 of 18 tensors \(first: bottleneck.conv1.conv.weight\)"
     ):
-        save_encoder(tmp_path, encoder, facts={})
+        save_encoder(tmp_path, encoder, metadata={})
     assert not list(tmp_path.iterdir())
 
 
@@ -162,7 +162,7 @@ def test_weights_of_another_run_are_noticed(saved):
 def test_weights_of_another_architecture_are_refused(saved, tmp_path_factory):
     folder, _, _ = saved
     wider = tmp_path_factory.mktemp("wider")
-    save_encoder(wider, encoder_of(filters=(4, 6, 10)), facts={})
+    save_encoder(wider, encoder_of(filters=(4, 6, 10)), metadata={})
     (folder / "encoder.safetensors").write_bytes((wider / "encoder.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="disagree about"):
         load_encoder(folder)
@@ -196,7 +196,11 @@ def test_a_description_of_an_enormous_network_is_refused_before_anything_is_allo
         (b"{'a': 1}", "is not readable as JSON"),
         (b"\xff\xfe\x00", "is not readable as JSON"),
         (b"[" * 100_000, "is not readable as JSON"),
-        (b'{"format": "medssl-encoder-2"}', "format: input should be 'medssl-encoder-1'"),
+        (b'{"format": "medssl-image-1"}', "format: input should be 'medssl-encoder-2'"),
+        (
+            b'{"format": "medssl-encoder-3", "medssl": "9.1"}',
+            "has format medssl-encoder-3, written by medssl 9.1; this medssl reads medssl-encoder-1 and medssl-enc",
+        ),
     ],
 )
 def test_a_foreign_record_is_refused(saved, content, sentence):
@@ -217,4 +221,4 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("x")
     with pytest.raises(CheckpointError, match=r"encoder\.safetensors cannot be written: .*choose another folder"):
-        save_encoder(blocked, encoder_of(), facts={})
+        save_encoder(blocked, encoder_of(), metadata={})

@@ -3,7 +3,7 @@
 import pytest
 from small_networks import POLICY, SIZES, encoder_of, stirred
 
-from medssl.encoders.network import SegmentationNetwork
+from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.weights import save_encoder, save_network
 
 
@@ -14,7 +14,9 @@ def pretrained(tmp_path):
     def make(name="dynunet", *, decoder=True, **more):
         encoder = encoder_of(name, **more)
         trained = stirred(encoder.make_decoder(1)) if decoder else None
-        save_encoder(tmp_path / "run", encoder, trained, facts={"task": "masked-volume", "patch": list(SIZES[name][1])})
+        save_encoder(
+            tmp_path / "run", encoder, trained, metadata={"task": "masked-volume", "patch": list(SIZES[name][1])}
+        )
         return tmp_path / "run", encoder, trained
 
     return make
@@ -34,7 +36,7 @@ def finetuned(tmp_path):
             "store_policy": POLICY,
             "modalities": ["MR"],
         }
-        save_network(tmp_path / "model", network, facts=stated | facts)
+        save_network(tmp_path / "model", network, metadata=stated | facts)
         return tmp_path / "model", network.eval()
 
     return make

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.errors import CheckpointError, ConfigError, UsageError
 from medssl.exchange.export import FORMATS, export
-from medssl.exchange.source import open_source
+from medssl.exchange.trained_model import open_trained_model
 
 
 @pytest.mark.parametrize("name", list(SIZES))
@@ -53,7 +53,7 @@ def test_an_exported_folder_is_a_start_for_fine_tuning(pretrained, tmp_path):
         torch.equal(a, b) for a, b in zip(again.state_dict().values(), encoder.state_dict().values(), strict=True)
     )
     assert rest.out_channels == decoder.out_channels
-    assert open_source(out).facts["task"] == "masked-volume"
+    assert open_trained_model(out).metadata["task"] == "masked-volume"
 
 
 def test_a_fine_tuned_model_keeps_its_labels(finetuned, tmp_path):
@@ -71,7 +71,7 @@ def test_no_scan_is_named_in_an_export_not_even_by_its_pseudonym(finetuned, tmp_
     for path in out.rglob("*"):
         assert path.is_dir() or b"4f2ac0ffee" not in path.read_bytes()
     if form == "safetensors":
-        facts = encoder_record(out).facts
+        facts = encoder_record(out).metadata
         assert (facts["init"], facts["steps"], facts["network"]["overlap"]) == ("pretrained", 7, 0.25)
 
 
@@ -89,7 +89,7 @@ def test_no_scan_is_named_in_an_export_not_even_by_its_pseudonym(finetuned, tmp_
 )
 def test_the_spacing_is_stated_only_where_there_was_one(finetuned, policy, modalities, expected):
     run, _ = finetuned(store_policy=policy, modalities=modalities)
-    assert open_source(run).spacing_mm == expected
+    assert open_trained_model(run).spacing_mm == expected
 
 
 def test_modalities_of_different_spacing_do_not_fit_into_one_bundle(finetuned, tmp_path):
@@ -99,7 +99,7 @@ def test_modalities_of_different_spacing_do_not_fit_into_one_bundle(finetuned, t
         export(run, tmp_path / "bundle", form="monai-bundle")
     out = export(run, tmp_path / "plain", form="safetensors").folder
     assert json.loads((out / "network.json").read_text())["modalities"] == ["CT", "MR"]
-    assert open_source(out).modalities == ("CT", "MR")
+    assert open_trained_model(out).modalities == ("CT", "MR")
 
 
 def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(pretrained, tmp_path):

@@ -9,7 +9,7 @@ from small_networks import SIZES, encoder_of, stirred
 
 from medssl.exchange.export import export
 from medssl.exchange.nnunet import network_weights
-from medssl.exchange.source import Source, open_source
+from medssl.exchange.trained_model import TrainedModel, open_trained_model
 
 ANISOTROPIC = {
     "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
@@ -108,7 +108,7 @@ def test_the_spacing_of_the_store_is_handed_over_in_the_order_of_the_axes(finetu
     run, _ = finetuned()
     plan = read(export(run, tmp_path / "out", form="nnunet").folder)["nnssl_adaptation_plan"]
     assert plan["pretrain_plan"]["configurations"]["medssl"]["spacing"] == [2.0, 1.5, 1.0]
-    assert open_source(run).spacing_mm == (2.0, 1.5, 1.0)
+    assert open_trained_model(run).spacing_mm == (2.0, 1.5, 1.0)
 
 
 def test_a_fresh_decoder_is_the_same_on_every_export_and_leaves_the_random_state_alone():
@@ -127,5 +127,5 @@ def test_dropout_is_left_out_with_a_note(tmp_path):
     from medssl.exchange.nnunet import write_nnunet
 
     encoder = encoder_of(dropout=0.1)
-    notes = write_nnunet(Source(encoder, stirred(encoder.make_decoder(2)), {}), tmp_path)
+    notes = write_nnunet(TrainedModel(encoder, stirred(encoder.make_decoder(2)), {}), tmp_path)
     assert any("dropout of 0.1" in note for note in notes)

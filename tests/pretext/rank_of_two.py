@@ -21,18 +21,18 @@ CASES = {**JOINT, **COMBINED}
 def run(case: str, batches: list[dict], rank: int | None) -> dict:
     """Gradients and energies of each step, and the state at the end. rank: None for one process with whole batches."""
     task = make(case).double()
-    optimiser = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=0.05)
+    optimizer = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=0.05)
     model = task if rank is None else DistributedDataParallel(task)
     out: dict = {"gradients": [], "energies": [], "losses": []}
     for step, batch in enumerate(batches):
         half = slice(None) if rank is None else slice(rank * 2, rank * 2 + 2)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         result = model({name: view[half] for name, view in batch.items()})
         result.loss.backward()
         out["gradients"].append(gradient(task))
         out["energies"].append(result.energy)
         out["losses"].append(result.loss.detach())
-        optimiser.step()
+        optimizer.step()
         task.after_step(step, STEPS)
     return out | {"state": task.state_dict()}
 

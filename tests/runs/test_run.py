@@ -14,7 +14,7 @@ import yaml
 
 from medssl.errors import DataError, UsageError
 from medssl.runs.ending import describe
-from medssl.runs.metrics import MetricsTail
+from medssl.runs.metrics_log import MetricsTail
 from medssl.runs.run import Run
 
 CONFIG = {"optim": {"lr": 1e-3}, "patch": [8, 16, 12]}
@@ -22,13 +22,13 @@ CONFIG = {"optim": {"lr": 1e-3}, "patch": [8, 16, 12]}
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run.create(tmp_path / "run", kind="pretrain", config=CONFIG, facts={"task": "masked-volume"})
+    return Run.create(tmp_path / "run", kind="pretrain", config=CONFIG, metadata={"task": "masked-volume"})
 
 
 def test_a_new_run_can_be_read_back(run):
     found = Run.open(run.folder)
     assert (found.id, found.kind, found.status) == (run.id, "pretrain", "running")
-    assert found.facts == {"task": "masked-volume"}
+    assert found.metadata == {"task": "masked-volume"}
     assert yaml.safe_load((run.folder / "config.yaml").read_text()) == CONFIG
 
 
@@ -63,7 +63,7 @@ def test_metrics_are_whole_lines_in_order(run):
 
 def test_a_line_that_a_kill_cut_off_does_not_count(run):
     run.log(10, {"train/loss": 0.5})
-    with run.metrics_file.open("a") as file:
+    with run.paths.metrics.open("a") as file:
         file.write('{"step": 20, "train/lo')
     assert [line["step"] for line in run.metrics()] == [10]
 
@@ -111,7 +111,7 @@ def test_a_termination_signal_ends_the_run_as_killed(run):
 
 def test_facts_are_added_and_survive(run):
     run.update(mlflow_run_id="abc")
-    assert Run.open(run.folder).facts == {"task": "masked-volume", "mlflow_run_id": "abc"}
+    assert Run.open(run.folder).metadata == {"task": "masked-volume", "mlflow_run_id": "abc"}
 
 
 def test_a_picture_key_cannot_leave_the_folder(run):
@@ -135,7 +135,7 @@ def test_adding_a_fact_to_a_dead_run_is_no_sign_of_life(run):
     found = Run.open(run.folder)
     assert (found.status, found.record.heartbeat) == ("killed", ended.heartbeat)
     assert found.record.heartbeat >= before
-    assert found.facts["review"] == "rejected"
+    assert found.metadata["review"] == "rejected"
 
 
 def test_two_processes_do_not_write_one_run(run):
@@ -147,13 +147,13 @@ def test_two_processes_do_not_write_one_run(run):
 
 
 def test_the_tail_hands_out_each_whole_line_once(run):
-    tail = MetricsTail(run.metrics_file)
+    tail = MetricsTail(run.paths.metrics)
     assert tail.read() == []
     run.log(1, {"a": 1.0})
-    with run.metrics_file.open("a") as file:
+    with run.paths.metrics.open("a") as file:
         file.write('{"step": 2, ')
     assert [line["step"] for line in tail.read()] == [1]
-    with run.metrics_file.open("a") as file:
+    with run.paths.metrics.open("a") as file:
         file.write('"time": 3.0, "a": 2.0}\n')
     assert [line["step"] for line in tail.read()] == [2]
     assert tail.read() == []
@@ -161,7 +161,7 @@ def test_the_tail_hands_out_each_whole_line_once(run):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, on which every write finds the disk full")
 def test_a_full_disk_is_said_with_the_folder_and_what_to_do(run):
-    run.metrics_file.symlink_to("/dev/full")
+    run.paths.metrics.symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"metrics\.jsonl .* disk is full .* Free some space .* --resume"):
         run.log(1, {"train/loss": 1.0})
 
@@ -169,4 +169,4 @@ def test_a_full_disk_is_said_with_the_folder_and_what_to_do(run):
 def test_an_error_is_described_without_its_message_and_without_the_folders_above_the_package():
     with pytest.raises(UsageError) as caught:
         Run.open(Path("/home/DOE_JOHN/scan"))
-    assert re.fullmatch(r"UsageError in medssl/runs/record\.py:\d+", describe(caught.value))
+    assert re.fullmatch(r"UsageError in medssl/runs/run_record\.py:\d+", describe(caught.value))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medssl.runs.pictures import colour_errors, colour_labels, fit, focus_voxel, grey, plane_slice
+from medssl.runs.contact_sheet import colour_errors, colour_labels, fit, focus_voxel, grey, plane_slice
 
 MIDDLE = (0.5, 0.5, 0.5)
 

@@ -110,12 +110,12 @@ def gradient(task) -> Tensor:
     )
 
 
-def take_step(task, views, optimiser, *, step: int, total: int) -> float:
+def take_step(task, views, optimizer, *, step: int, total: int) -> float:
     """What the host does in one step."""
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     loss = task(views).loss
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     task.after_step(step, total)
     return float(loss.detach())
 

@@ -61,13 +61,13 @@ def phantoms(batch: int = 2, shape=SHAPE, *, seed: int = 0) -> Tensor:
 
 def trained(task, views, steps: int = 30, lr: float = 3e-3):
     """Losses of `steps` steps of Adam on one batch of views, with `after_step` called as the host does."""
-    optimiser = torch.optim.Adam((p for p in task.parameters() if p.requires_grad), lr=lr)
+    optimizer = torch.optim.Adam((p for p in task.parameters() if p.requires_grad), lr=lr)
     losses = []
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = task(views).loss
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         task.after_step(step, steps)
         losses.append(float(loss.detach()))
     return losses

@@ -227,14 +227,14 @@ def verdicts(task: PretextTask, scans: list[StoredVolume], *, lr: float) -> list
     batches = [task.views(region_of(task.crops(PATCH), scans, step=step)) for step in range(BATCHES)]
     images = region_of({"patch": Crop(size=PATCH)}, scans, step=9).crop("patch")
     monitor = CollapseMonitor()
-    optimiser = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
     found = [monitor.evaluate(task.exported_encoder(), images).verdict]
     for step in range(STEPS):
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         out = task(batches[step % BATCHES])
         out.loss.backward()
         nn.utils.clip_grad_norm_(task.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         task.after_step(step, STEPS)
         monitor.observe(out)
         if (step + 1) % EVERY == 0:

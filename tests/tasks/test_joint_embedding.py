@@ -49,8 +49,8 @@ def case(request):
 def learned(request, views_of):
     """(case, task, views, losses) after thirty steps on one batch."""
     task = make(request.param)
-    views, optimiser = views_of(request.param), adam(task)
-    losses = [take_step(task, views, optimiser, step=step, total=30) for step in range(30)]
+    views, optimizer = views_of(request.param), adam(task)
+    losses = [take_step(task, views, optimizer, step=step, total=30) for step in range(30)]
     return request.param, task, views, losses
 
 

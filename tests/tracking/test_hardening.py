@@ -36,7 +36,7 @@ def workspace(tmp_path_factory) -> Path:
 
 def make_run(workspace: Path, name: str, **facts: object) -> Run:
     config = {"tracking": TrackingConfig().model_dump(mode="json"), "optim": {"lr": 0.001}}
-    run = Run.create(workspace / name, kind="finetune", config=config, facts={"cohort_digest": "abc123", **facts})
+    run = Run.create(workspace / name, kind="finetune", config=config, metadata={"cohort_digest": "abc123", **facts})
     run.log(1, {"train/loss": 1.0})
     return run
 
@@ -63,7 +63,7 @@ def test_a_plugin_may_call_its_terms_and_pictures_anything(workspace):
 def test_weights_are_entries_ranked_by_dice_on_the_data_they_were_tested_on(workspace):
     for name, dice in (("worse", 0.6), ("better", 0.8)):
         run = make_run(workspace, name, scans=200)
-        run.model_weights.write_bytes(name.encode())
+        run.paths.model_weights.write_bytes(name.encode())
         run.log(2, {"test/dice": dice})
         run.finish("finished")
         report = sync(run.folder)
@@ -109,7 +109,7 @@ def test_a_kill_in_the_middle_costs_nothing_that_was_logged(workspace):
     folder = workspace / "killed"
     training = subprocess.Popen([sys.executable, "-c", TRAINING, str(folder)], env=os.environ)
     try:
-        wait_for(lambda: (folder / "run.json").exists() and "mlflow_run_id" in Run.open(folder).facts)
+        wait_for(lambda: (folder / "run.json").exists() and "mlflow_run_id" in Run.open(folder).metadata)
         time.sleep(0.3)
     finally:
         training.send_signal(signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_nothing_planted_in_settings_facts_or_errors_reaches_mlflow(tmp_path):
         "tracking": TrackingConfig().model_dump(mode="json"),
     }
     facts = {"task_origin": path, "labelled_scans": [path], "transfer": [{"what": path}], "cohort_digest": "abc"}
-    run = Run.create(tmp_path / "run", kind="finetune", config=config, facts=facts)
+    run = Run.create(tmp_path / "run", kind="finetune", config=config, metadata=facts)
 
     def train() -> None:
         with run.recording():
@@ -193,7 +193,7 @@ def test_nothing_planted_in_settings_facts_or_errors_reaches_mlflow(tmp_path):
     sync(run.folder)
     written = [file for file in tmp_path.rglob("*") if file.is_file() and run.folder not in file.parents]
     assert (tmp_path / "mlflow.db") in written
-    for file in [*written, run.log_file, run.metrics_file]:
+    for file in [*written, run.paths.log, run.paths.metrics]:
         assert not file.exists() or SECRET.encode() not in file.read_bytes(), file
     assert SECRET not in str(Run.open(run.folder).record.reason)
 

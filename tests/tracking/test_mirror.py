@@ -26,7 +26,7 @@ def make_run(workspace: Path, name: str = "masked", steps: int = 30) -> Run:
         "optim": {"lr": 0.001},
         "tracking": SETTINGS.model_dump(mode="json"),
     }
-    run = Run.create(workspace / name, kind="pretrain", config=config, facts={"task": "masked-volume"})
+    run = Run.create(workspace / name, kind="pretrain", config=config, metadata={"task": "masked-volume"})
     log_steps(run, range(1, steps + 1))
     run.picture("case-01/views", 1, np.full((8, 8, 3), 100, np.uint8))
     return run
@@ -106,7 +106,7 @@ def test_a_store_that_cannot_be_reached_neither_stops_nor_fails_the_training(tmp
             log_steps(run, range(step, step + 1))
     assert mirror.failures > 0
     assert Run.open(run.folder).status == "finished"
-    assert "medssl sync" in run.log_file.read_text()
+    assert "medssl sync" in run.paths.log.read_text()
 
 
 def test_no_path_of_the_archive_reaches_mlflow(tmp_path):
@@ -164,7 +164,7 @@ def test_a_deleted_experiment_is_named_with_what_to_do(tmp_path):
     again = Run.resume(run.folder, at_step=30)
     with Mirror(again, settings=SETTINGS, every_s=0.01) as mirror, again.recording():
         wait_for(lambda: mirror.failures >= 3)
-    assert "'medssl' was deleted" in again.log_file.read_text()
+    assert "'medssl' was deleted" in again.paths.log.read_text()
 
 
 def test_a_copy_that_goes_on_has_a_run_of_its_own_in_mlflow(tmp_path):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from medssl.tracking.naming import could_be_path, flat_settings, metric_name, picture_name, plain_tags
+from medssl.runs.privacy import could_be_path
+from medssl.tracking.naming import metric_name, picture_name, plain_tags, setting_params
 from medssl.tracking.replay import is_kept
 
 
@@ -31,7 +32,7 @@ def test_settings_become_text_without_anything_that_could_be_a_path():
         "extra": ["C:\\scans\\DOE_JOHN"],
         "home": "~doe",
     }
-    assert dict(flat_settings(config)) == {"optim.lr": "0.001", "task.name": "mine"}
+    assert setting_params(config) == {"optim.lr": "0.001", "task.name": "mine"}
 
 
 def test_tags_hold_scalars_only_and_what_the_reviewer_wrote():

@@ -85,7 +85,7 @@ def test_the_page_holds_everything_itself_and_names_nobody(tmp_path):
         folder / "runs" / "masked-n3-s0",
         kind="finetune",
         config={"cohort": "/hospital/DOE_JOHN", "num_labelled": 3, "init": "/hospital/DOE_JOHN/run"},
-        facts={"patch": [8, 8, 8]},
+        metadata={"patch": [8, 8, 8]},
     )
     run.log(1, {"train/loss": 2.0})
     run.picture("views", 1, np.full((8, 8, 3), 7, np.uint8))
@@ -99,7 +99,7 @@ def test_the_page_holds_everything_itself_and_names_nobody(tmp_path):
 
 
 def test_a_run_page_shows_curves_pictures_and_how_the_run_ended(tmp_path):
-    run = Run.create(tmp_path / "run", kind="pretrain", config={}, facts={"task": "masked-volume"})
+    run = Run.create(tmp_path / "run", kind="pretrain", config={}, metadata={"task": "masked-volume"})
     for step in range(1, 2001):
         run.log(step, {"train/loss": 1 / step})
     for step in range(1, 31):
@@ -115,7 +115,7 @@ def test_a_run_page_shows_curves_pictures_and_how_the_run_ended(tmp_path):
 
 
 def test_text_from_a_run_is_escaped(tmp_path):
-    run = Run.create(tmp_path / "run", kind="pretrain", config={}, facts={"task": "<script>alert(1)</script>"})
+    run = Run.create(tmp_path / "run", kind="pretrain", config={}, metadata={"task": "<script>alert(1)</script>"})
     run.finish("finished")
     assert "<script>alert(1)" not in write_review(run.folder).read_text()
 

@@ -15,9 +15,9 @@ from lightning_fabric import Fabric
 from medssl.config import LoopConfig, PretrainConfig
 from medssl.errors import ConfigError
 from medssl.runs.run import Run
-from medssl.training.batch_gradient import backward, set_up_chunks
 from medssl.training.pretrain import pretrain
-from medssl.training.rehearsal import rehearse
+from medssl.training.step import backward, set_up_chunks
+from medssl.training.trial import dry_run
 
 # Every task that splits into embed and compare. A batch norm in the heads would see another batch in every chunk.
 SPLIT = [case for case in CASES if case not in ("jepa", "simclr with batch norm")]
@@ -76,7 +76,7 @@ def test_a_pretraining_in_chunks_is_that_of_the_whole_batch(small_archive, tmp_p
     whole = progress_of(pretrain(config.model_copy(update={"gradient_cache": 0}), tmp_path / "whole"))
     assert chunks[0] == pytest.approx(whole[0], rel=1e-4)
     assert chunks[1] == pytest.approx(whole[1], rel=2e-2)  # what rounding makes of AdamW's division
-    assert rehearse(config).views["a"][0] == 5
+    assert dry_run(config).views["a"][0] == 5
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_task_whose_chunks_would_lie_is_refused_before_there_is_a_run(task, op
         pretrain(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match=said):
-        rehearse(config)
+        dry_run(config)
 
 
 RANK = """
@@ -100,8 +100,8 @@ import sys, torch
 sys.path[:0] = sys.argv[3:]
 from joint_world import gradient, make
 from lightning_fabric import Fabric
-from medssl.training.batch_gradient import backward, set_up_chunks
-from medssl.training.loop import leave_process_group
+from medssl.training.step import backward, set_up_chunks
+from medssl.training.fabric import leave_process_group
 torch.set_num_threads(1)
 views, case, chunk = torch.load(sys.argv[1])
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision="64-true")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from medssl.progress import Silent
 from medssl.runs.ending import Terminated
 from medssl.runs.run import Run
 from medssl.training.fabric import start_fabric
+from medssl.training.finite import MAX_SKIPPED_STEPS
 from medssl.training.loop import train
 from medssl.training.trainee import Training
 from medssl.views.region import Region
@@ -79,7 +81,7 @@ def test_training_lowers_the_loss_and_leaves_metrics_pictures_and_a_checkpoint(t
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     assert float(module.seen) == 12
     assert {picture.step for picture in run.pictures()} == {1, 12}
-    assert (run.checkpoints / "last.ckpt").exists()
+    assert (run.paths.checkpoint).exists()
 
 
 def test_a_training_killed_between_checkpoints_ends_with_the_same_bits(tmp_path, ball_scans):
@@ -116,7 +118,7 @@ def test_under_16_bits_the_scale_of_the_loss_survives_a_restart(tmp_path, ball_s
 
     def run_to_the_end(module: nn.Module, run: Run, **how: object) -> dict[str, Tensor]:
         train(training_of(module, ball_scans, short), fabric=start_fabric(short), run=run, progress=Silent(), **how)
-        return torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+        return torch.load(run.paths.checkpoint, weights_only=True)
 
     whole = run_to_the_end(Steep(), run_in(tmp_path / "whole"))
     assert 0 < whole["precision"]["scale"] < 2**16  # it was lowered, so that steps were left out
@@ -128,6 +130,37 @@ def test_under_16_bits_the_scale_of_the_loss_survives_a_restart(tmp_path, ball_s
     assert continued["precision"] == whole["precision"]
     for name, tensor in whole["module"].items():
         assert torch.equal(tensor, continued["module"][name]), name
+
+
+class Overflows(Denoise):
+    """Its loss and its gradient are infinite at some steps, as where an activation is beyond 16 bits."""
+
+    def __init__(self, steps: Iterable[int]) -> None:
+        super().__init__()
+        self.steps = set(steps)
+
+    def forward(self, views: dict[str, Tensor]) -> Step:
+        step = super().forward(views)
+        infinite = self.training and int(self.seen) + 1 in self.steps
+        return Step(step.loss * torch.inf if infinite else step.loss, step.energy)
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_finite_watch_forgives_skipped_step_under_16_mixed(tmp_path, ball_scans, log_every):
+    """The scaler leaves the step out, so no weight is broken; whether the step is logged makes no difference."""
+    loop = LOOP.model_copy(update={"precision": "16-mixed", "log_every": log_every})
+    module, run = Overflows([6]), run_in(tmp_path / "run")
+    train(training_of(module, ball_scans, loop), fabric=start_fabric(loop), run=run, progress=Silent())
+    assert int(module.seen) == LOOP.steps
+    assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_finite_watch_stops_after_too_many_skipped_steps(tmp_path, ball_scans, log_every):
+    loop = LOOP.model_copy(update={"precision": "16-mixed", "log_every": log_every, "steps": 50})
+    module, run = Overflows(range(1, 51)), run_in(tmp_path / "run")
+    with pytest.raises(TrainingError, match=f"not finite at step {MAX_SKIPPED_STEPS + 1}"):
+        train(training_of(module, ball_scans, loop), fabric=start_fabric(loop), run=run, progress=Silent())
 
 
 @pytest.mark.parametrize(
@@ -151,7 +184,7 @@ def test_a_signal_saves_the_step_and_ends_the_run_as_it_would_outside_the_loop(
 
     with pytest.raises(ends_with):
         body()
-    assert torch.load(run.checkpoints / "last.ckpt", weights_only=True)["step"] == 6
+    assert torch.load(run.paths.checkpoint, weights_only=True)["step"] == 6
     assert (run.status, run.record.reason) == ("killed", reason)
 
 
@@ -214,7 +247,7 @@ def test_broken_weights_never_replace_a_checkpoint(tmp_path, ball_scans, monkeyp
         monkeypatch.setattr(module, "after_step", stop_after)
     with pytest.raises(TrainingError, match="not finite at step 6"):
         train(training_of(module, ball_scans, seldom), fabric=start_fabric(seldom), run=run, progress=Silent())
-    state = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+    state = torch.load(run.paths.checkpoint, weights_only=True)
     assert state["step"] == 4
     assert all(bool(tensor.isfinite().all()) for tensor in state["module"].values())
     assert not all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
@@ -234,7 +267,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, ball_scans):
 
 def test_a_damaged_checkpoint_is_refused_without_unpickling(tmp_path, ball_scans):
     _, run = trained(tmp_path / "run", ball_scans)
-    path = run.checkpoints / "last.ckpt"
+    path = run.paths.checkpoint
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="cannot be read"):
         train(training_of(Denoise(), ball_scans), fabric=start_fabric(LOOP), run=run, progress=Silent(), resume=True)
@@ -255,7 +288,7 @@ LEAVES = """
 import atexit, sys
 import torch.distributed as dist
 from medssl.config import LoopConfig
-from medssl.training.loop import start_fabric
+from medssl.training.fabric import start_fabric
 atexit.register(lambda: print("in a group at the very end:", dist.is_initialized()))
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
 start_fabric(LoopConfig(steps=1, devices=1))

@@ -92,7 +92,7 @@ def test_a_resumed_run_has_the_scores_of_one_that_never_stopped(probed, small_ar
 def test_labels_of_the_test_split_are_never_read(probed, small_archive):
     cohort = Cohort.open(small_archive.cohort)
     test = {row.scan_id for row in cohort.accepted(split="test")}
-    used = json.loads((probed[0] / "run.json").read_text())["facts"]["probe_scans"]
+    used = json.loads((probed[0] / "run.json").read_text())["metadata"]["probe_scans"]
     assert len(used) == 4
     assert test
     assert not test & set(used)

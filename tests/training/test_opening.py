@@ -33,22 +33,22 @@ def settings(**loop: object) -> dict[str, object]:
 
 def stopped(folder: Path, *, at: int | None = 30, weights: bool = False, status: str = "killed") -> Run:
     """A run of 40 steps that ended with a checkpoint of step `at`, or without one."""
-    run = Run.create(folder, kind="pretrain", config=settings(), facts=FACTS)
+    run = Run.create(folder, kind="pretrain", config=settings(), metadata=FACTS)
     for step in (0, 10, 20, 30, 40):
         run.log(step, {"train/loss": 1.0})
     if at is not None:
         module = nn.Linear(1, 1)
-        optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
-        save_checkpoint(run.checkpoints, module=module, optimiser=optimiser, step=at)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        save_checkpoint(run.paths.checkpoint, module=module, optimizer=optimizer, step=at)
     if weights:
-        run.encoder_weights.write_bytes(b"weights")
+        run.paths.encoder_weights.write_bytes(b"weights")
     run.finish(status)
     return run
 
 
 def go_on(run: Run, wanted: dict[str, object], **facts: object) -> tuple[Run, Heard]:
     heard = Heard()
-    return continue_run(run.folder, kind="pretrain", settings=wanted, facts=FACTS | facts, progress=heard), heard
+    return continue_run(run.folder, kind="pretrain", settings=wanted, metadata=FACTS | facts, progress=heard), heard
 
 
 def test_changed_settings_are_written_said_and_recorded_with_what_they_were(tmp_path):
@@ -57,12 +57,12 @@ def test_changed_settings_are_written_said_and_recorded_with_what_they_were(tmp_
     run, heard = go_on(stopped(tmp_path / "run"), wanted, scans=4)
     found = Run.open(run.folder)
     assert found.config == wanted
-    assert found.facts["scans"] == 4
+    assert found.metadata["scans"] == 4
     before = {"cohort": "a path", "optim.lr": 0.001, "loop.steps": 40}
     assert found.record.changes == [{"step": 30, "before": before}]
     assert "loop.steps is 4000 from here on, 40 before" in heard.lines
-    assert "optim.lr is 0.5 from here on, 0.001 before" in found.log_file.read_text()
-    assert "elsewhere" not in found.log_file.read_text()
+    assert "optim.lr is 0.5 from here on, 0.001 before" in found.paths.log.read_text()
+    assert "elsewhere" not in found.paths.log.read_text()
 
 
 def test_going_on_as_before_is_no_change(tmp_path):
@@ -98,14 +98,14 @@ def test_another_seed_batch_cohort_or_task_is_another_training(tmp_path, loop, f
 def test_a_run_of_another_kind_is_named_with_its_command(tmp_path):
     run = stopped(tmp_path / "run")
     with pytest.raises(UsageError, match="medssl pretrain --resume"):
-        continue_run(run.folder, kind="finetune", settings=settings(), facts=FACTS, progress=Silent())
+        continue_run(run.folder, kind="finetune", settings=settings(), metadata=FACTS, progress=Silent())
 
 
 def test_without_a_checkpoint_a_run_that_came_to_nothing_starts_over_and_says_so(tmp_path):
     run, heard = go_on(stopped(tmp_path / "run", at=None), settings(seed=7))
     assert heard.lines == ["there is no checkpoint yet: it starts again from step 0"]
     assert run.metrics() == []
-    assert "starts again from step 0" in run.log_file.read_text()
+    assert "starts again from step 0" in run.paths.log.read_text()
 
 
 @pytest.mark.parametrize(("weights", "status"), [(True, "running"), (False, "finished"), (True, "killed")])
@@ -118,7 +118,7 @@ def test_without_a_checkpoint_what_a_training_came_to_is_not_erased(tmp_path, we
 
 def test_a_damaged_checkpoint_says_what_goes_with_it(tmp_path):
     run = stopped(tmp_path / "run")
-    (run.checkpoints / "last.ckpt").write_bytes(b"cut")
+    (run.paths.checkpoint).write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="loses its metrics and pictures too"):
         go_on(run, settings())
 

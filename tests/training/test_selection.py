@@ -15,6 +15,7 @@ from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.pretext.task import PretextTask, Step
 from medssl.runs.run import Run
+from medssl.training.candidates import EncoderCandidates
 from medssl.training.watch import CollapseWatch
 
 PATCH = (16, 16, 16)
@@ -54,16 +55,19 @@ def kept_step(folder: Path, scans, select: str) -> tuple[int, Tensor, Tensor]:
     fresh = build_encoder(describe("dynunet", preset="tiny", patch=PATCH))
     task = ByHand(fresh, None)
     run = Run.create(folder, kind="pretrain", config={})
-    watch = CollapseWatch(task, scans, patch=PATCH, seed=0, every=10, select=select)
+    watch = CollapseWatch(task, scans, patch=PATCH, seed=0, every=10)
+    candidates = EncoderCandidates(task, select=select)
     watch._images = views_by_hand()
     trajectory = {step: repeated(fresh, share) for step, share in DISTINCT.items()}
     for step, encoder in trajectory.items():
         task.encoder = encoder
         if step:
             watch.observe(energies(SHIFT[step]))
-        assert not watch.diagnose(step, run, device=torch.device("cpu")).verdict.alarm
-    watch.save_chosen(run, facts={"step": 40})
-    step = int(encoder_record(folder).facts["step"])
+        diagnosis = watch.evaluate(step, run, device=torch.device("cpu"))
+        assert not diagnosis.verdict.alarm
+        candidates.add(step, diagnosis, run)
+    candidates.save_best(run, metadata={"step": 40})
+    step = int(encoder_record(folder).metadata["step"])
     return step, _weights(load_encoder(folder)[0]), _weights(trajectory[step])
 
 

@@ -12,6 +12,7 @@ from medssl.loading.plan import BatchPlan
 from medssl.pretext.task import PretextTask, Step
 from medssl.progress import Silent
 from medssl.runs.run import Run
+from medssl.training.candidates import EncoderCandidates
 from medssl.training.fabric import start_fabric
 from medssl.training.loop import train
 from medssl.training.trainee import Training
@@ -51,20 +52,22 @@ def pretrained(folder: Path, scans, *, collapses: bool, select: str = "last") ->
     task = Pulled(collapses=collapses)
     plan = BatchPlan(scans, task.crops(PATCH), batch_size=2, seed=0)
     run = Run.create(folder, kind="pretrain", config={})
-    watch = CollapseWatch(task, scans, patch=PATCH, seed=0, every=LOOP.diagnose_every, select=select)
-    training = Training(task, plan, OptimConfig(lr=1e-1 if collapses else 1e-2, weight_decay=0.0), LOOP, watch=watch)
+    watch = CollapseWatch(task, scans, patch=PATCH, seed=0, every=LOOP.diagnose_every)
+    candidates = EncoderCandidates(task, select=select)
+    optim = OptimConfig(lr=1e-1 if collapses else 1e-2, weight_decay=0.0)
+    training = Training(task, plan, optim, LOOP, watch=watch, candidates=candidates)
     train(training, fabric=start_fabric(LOOP), run=run, progress=Silent())
-    watch.save_chosen(run, facts={})
+    candidates.save_best(run, metadata={})
     return task, run
 
 
 def test_a_collapse_is_named_and_a_healthy_training_is_left_in_peace(tmp_path, ball_scans):
     _, collapsed = pretrained(tmp_path / "collapsed", ball_scans, collapses=True)
     _, healthy = pretrained(tmp_path / "healthy", ball_scans, collapses=False)
-    assert collapsed.facts["verdict"]["alarm"], collapsed.facts["health"]
-    assert "collapse" in collapsed.facts["health"]
-    assert not healthy.facts["verdict"]["alarm"], healthy.facts["health"]
-    assert "collapse" in collapsed.log_file.read_text()
+    assert collapsed.metadata["verdict"]["alarm"], collapsed.metadata["health"]
+    assert "collapse" in collapsed.metadata["health"]
+    assert not healthy.metadata["verdict"]["alarm"], healthy.metadata["health"]
+    assert "collapse" in collapsed.paths.log.read_text()
     diagnosed = [line["step"] for line in healthy.metrics() if "diagnostics/dense_rank" in line]
     assert diagnosed == [0, 10, 20, 30, 40]
 
@@ -86,22 +89,22 @@ def test_the_encoder_that_a_rule_prefers_is_kept(tmp_path, ball_scans):
         line["step"]: line["diagnostics/dense_rankme"] for line in run.metrics() if "diagnostics/dense_rankme" in line
     }
     best = max((step for step in ranks if step >= 10), key=lambda step: ranks[step])
-    assert encoder_record(run.folder).facts["step"] == best
+    assert encoder_record(run.folder).metadata["step"] == best
 
 
 def test_enough_batches_are_heard_to_judge_small_ones_and_no_more(ball_scans):
     watch = CollapseWatch(Pulled(collapses=False), ball_scans, patch=PATCH, seed=0, every="auto")
-    heard = [step for step in range(1, 1001) if watch.listens(step, 1000)]
+    heard = [step for step in range(1, 1001) if watch.should_observe(step, 1000)]
     between = [step for step in heard if 50 < step <= 100]  # a diagnosis every 50 steps
     assert 16 <= len(between) < 32
-    short = [step for step in range(1, 41) if watch.listens(step, 40)]
+    short = [step for step in range(1, 41) if watch.should_observe(step, 40)]
     assert short == list(range(1, 41))
 
 
 def test_a_checkpoint_carries_what_the_watch_has_seen(tmp_path, ball_scans):
     task, run = pretrained(tmp_path / "run", ball_scans, collapses=False)
-    state = torch.load(run.checkpoints / "last.ckpt", weights_only=True)["watch"]
+    state = torch.load(run.paths.checkpoint, weights_only=True)["watch"]
     again = CollapseWatch(task, ball_scans, patch=PATCH, seed=0, every=10)
     again.load_state_dict(state)
-    assert again.state_dict()["monitor"]["history"] == state["monitor"]["history"]
-    assert len(state["monitor"]["history"]) == 5
+    assert again.state_dict()["history"] == state["history"]
+    assert len(state["history"]) == 5

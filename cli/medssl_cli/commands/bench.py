@@ -9,7 +9,7 @@ import typer
 from medssl_cli.options import AsJson, ConfigFiles, EncoderName, Overrides, PluginFiles, without_none
 
 if TYPE_CHECKING:
-    from medssl.training.benchmark import StepTiming
+    from medssl.training.trial import StepTiming
 
 
 def bench(
@@ -33,7 +33,7 @@ def bench(
     Example: medssl bench --cohort cohort --task masked-volume --workers 4
     """
     from medssl.config import PretrainConfig, load_config
-    from medssl.training.benchmark import benchmark
+    from medssl.training.trial import benchmark
 
     flags = without_none(
         {
@@ -56,9 +56,9 @@ def _as_dict(timing: "StepTiming") -> dict[str, Any]:
 
 
 def _as_text(timing: "StepTiming") -> str:
-    lines = [f"{'part':12}{'ms per step':>12}{'share':>8}"]
+    lines = [f"{'part':12}{'ms per step':>12}{'percent':>9}"]
     for name, ms in timing.parts_ms.items():
-        lines.append(f"{name:12}{ms:>12.2f}{ms / timing.step_ms:>8.1%}")
+        lines.append(f"{name:12}{ms:>12.2f}{ms / timing.step_ms:>9.1%}")
     lines.append(f"{'step':12}{timing.step_ms:>12.2f}   {timing.samples_per_s:.1f} samples per second")
     in_workers = ", ".join(f"{name} {ms:.2f} ms" for name, ms in timing.in_workers_ms.items())
     lines.append(f"one batch in one worker: {in_workers}")

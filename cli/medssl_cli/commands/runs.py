@@ -55,7 +55,7 @@ def describe(run: Run, *, below: Path) -> dict[str, Any]:
     return {
         "run": str(run.folder.relative_to(below)),
         "kind": run.kind,
-        "task": run.facts.get("task") or run.facts.get("init"),
+        "task": run.metadata.get("task") or run.metadata.get("init"),
         "status": f"running, silent for {silent / 3600:.1f} h" if silent else run.status,
         "steps": lines[-1]["step"] if lines else 0,
         "total": run.config.get("loop", {}).get("steps"),

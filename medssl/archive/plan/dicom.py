@@ -25,7 +25,7 @@ from medssl.archive.index.outcome import parse_row, row_json
 from medssl.archive.plan.dataset_names import source_of_files
 from medssl.archive.plan.labels import IMAGE, LABEL, Attached, LabelObjects, files_of
 from medssl.archive.privacy.pseudonyms import Pseudonyms, is_placeholder
-from medssl.archive.series.assemble import AssembledScan, LeftOut, Patient, PatientOf, Rules, assemble
+from medssl.archive.series.assemble import Assembled, LeftOut, Patient, PatientOf, Rules, assemble
 from medssl.archive.series.volumes import Slice
 from medssl.cohort.manifest import ManifestRow
 from medssl.cohort.reasons import Flag
@@ -118,7 +118,7 @@ def _left_out_scan(
     return IndexedScan(row.scan_id, series, None, row_json(row), part.detail, None)
 
 
-def _row(scan: AssembledScan, series_id: str, number: int, pseudonyms: Pseudonyms) -> ManifestRow:
+def _row(scan: Assembled, series_id: str, number: int, pseudonyms: Pseudonyms) -> ManifestRow:
     record = scan.record
     patient, flags = _patient(record, pseudonyms)
     affine = np.array(scan.affine_ras_mm).reshape(4, 4)
@@ -182,7 +182,7 @@ def _patient(record: Record, pseudonyms: Pseudonyms) -> tuple[str, tuple[str, ..
     return pseudonyms.patient(record.issuer, record.patient), ()
 
 
-def _source(scan: AssembledScan, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomLoadPlan:
+def _source(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomLoadPlan:
     keys = {copy.file for slice_ in scan.slices for copy in (slice_, *slice_.duplicates)}
     used = sorted(keys, key=lambda key: files[key].path)
     numbers = {key: number for number, key in enumerate(used)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medssl.runs.pictures import contact_sheet
+from medssl.runs.contact_sheet import contact_sheet
 
 
 def ramp(low: float, high: float) -> np.ndarray:

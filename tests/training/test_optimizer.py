@@ -6,23 +6,23 @@ import pytest
 from torch import nn
 
 from medssl.config import OptimConfig
-from medssl.training.optimizer import learning_rate, make_optimiser, set_learning_rate
+from medssl.training.optimizer import lr_at_step, make_optimizer, set_lr
 
 
 def test_norms_and_biases_are_not_decayed():
     module = nn.Sequential(nn.Conv3d(1, 4, 3), nn.InstanceNorm3d(4, affine=True))
-    optimiser = make_optimiser([(module, 1.0)], OptimConfig(weight_decay=0.1))
-    decayed = [p for group in optimiser.param_groups if group["weight_decay"] for p in group["params"]]
+    optimizer = make_optimizer([(module, 1.0)], OptimConfig(weight_decay=0.1))
+    decayed = [p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]]
     assert [p.ndim for p in decayed] == [5]
-    assert sum(len(group["params"]) for group in optimiser.param_groups) == 4
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
 
 
 def test_a_part_keeps_its_share_of_the_learning_rate_and_is_counted_once():
     encoder, head = nn.Linear(2, 2), nn.Linear(2, 2)
     whole = nn.Sequential(encoder, head)
-    optimiser = make_optimiser([(encoder, 0.1), (whole, 1.0)], OptimConfig(lr=1e-2))
-    set_learning_rate(optimiser, 5e-3)
-    by_param = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    optimizer = make_optimizer([(encoder, 0.1), (whole, 1.0)], OptimConfig(lr=1e-2))
+    set_lr(optimizer, 5e-3)
+    by_param = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert by_param[id(encoder.weight)] == pytest.approx(5e-4)
     assert by_param[id(head.weight)] == pytest.approx(5e-3)
     assert len(by_param) == 4
@@ -35,17 +35,17 @@ class WithASteadyHead(nn.Sequential):
 
 def test_a_part_that_a_task_names_keeps_the_peak_of_the_learning_rate():
     whole = WithASteadyHead(nn.Linear(2, 2), nn.Linear(2, 2))
-    optimiser = make_optimiser([(whole, 1.0)], OptimConfig(lr=1e-2))
-    set_learning_rate(optimiser, 5e-5)
-    by_param = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    optimizer = make_optimizer([(whole, 1.0)], OptimConfig(lr=1e-2))
+    set_lr(optimizer, 5e-5)
+    by_param = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert by_param[id(whole[0].weight)] == pytest.approx(5e-5)
     assert by_param[id(whole[1].weight)] == by_param[id(whole[1].bias)] == pytest.approx(1e-2)
     assert len(by_param) == 4
 
 
 def test_the_schedule_warms_up_linearly_and_falls_as_a_cosine():
-    settings = OptimConfig(lr=1.0, warmup_share=0.1, final_lr_share=0.0)
-    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    settings = OptimConfig(lr=1.0, warmup_fraction=0.1, min_lr_ratio=0.0)
+    rates = [lr_at_step(step, 100, settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == pytest.approx(1.0)
     assert rates[55] == pytest.approx(0.5, abs=1e-12)
@@ -54,5 +54,5 @@ def test_the_schedule_warms_up_linearly_and_falls_as_a_cosine():
 
 
 def test_the_schedule_ends_at_the_share_asked_for():
-    settings = OptimConfig(lr=2.0, warmup_share=0.0, final_lr_share=0.25)
-    assert learning_rate(10**6 - 1, 10**6, settings) == pytest.approx(0.5, abs=1e-5)
+    settings = OptimConfig(lr=2.0, warmup_fraction=0.0, min_lr_ratio=0.25)
+    assert lr_at_step(10**6 - 1, 10**6, settings) == pytest.approx(0.5, abs=1e-5)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from medssl.encoders.encoder import Decoder, Encoder
-from medssl.encoders.records import NetworkFacts, stated_modalities, stated_patch
+from medssl.encoders.records import NetworkMetadata, stated_modalities, stated_patch
 from medssl.encoders.weights import encoder_record, load_encoder, load_network
 from medssl.errors import CheckpointError, UsageError
 from medssl.shapes import Shape3D, Spacing3D
 
-# Facts of a run that may travel with its weights: none of them names a scan, not even by its pseudonym.
-PUBLIC_FACTS = (
+# Metadata of a run that may travel with its weights: none of them names a scan, not even by its pseudonym.
+PUBLIC_METADATA = (
     "task",
     "task_origin",
     "task_family",
@@ -30,23 +30,23 @@ PUBLIC_FACTS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainedModel:
     """A finished run.
 
-    Decoder: as pretraining or fine-tuning left it, else None. network: facts of a fine-tuned model, else None.
+    Decoder: as pretraining or fine-tuning left it, else None. network: metadata of a fine-tuned model, else None.
     """
 
     encoder: Encoder
     decoder: Decoder | None
-    facts: dict[str, Any]
-    network: NetworkFacts | None = None
+    metadata: dict[str, Any]
+    network: NetworkMetadata | None = None
 
     @property
     def patch(self) -> Shape3D | None:
         """(D, H, W) voxels that the network saw in training, where the run says so."""
         if self.network is not None:
             return self.network.patch
-        return stated_patch(self.facts)
+        return stated_patch(self.metadata)
 
     @property
     def only_size(self) -> Shape3D | None:
@@ -71,7 +71,7 @@ class Source:
     @property
     def _targets_mm(self) -> set[Any]:
         """What the store's policy asks for the modalities of the training: spacings of X, Y, Z in mm, or 'native'."""
-        policy = (self.network.store_policy if self.network else self.facts.get("store_policy")) or {}
+        policy = (self.network.store_policy if self.network else self.metadata.get("store_policy")) or {}
         named, other = policy.get("spacing_mm") or {}, policy.get("other_spacing_mm", "native")
         wanted = [named.get(modality, other) for modality in self.modalities] or [*named.values(), other]
         return {tuple(target) if isinstance(target, list | tuple) else target for target in wanted}
@@ -79,17 +79,17 @@ class Source:
     @property
     def modalities(self) -> tuple[str, ...]:
         """Of the scans that the training saw; empty where the run does not say so."""
-        return self.network.modalities if self.network is not None else stated_modalities(self.facts)
+        return self.network.modalities if self.network is not None else stated_modalities(self.metadata)
 
     @property
-    def public_facts(self) -> dict[str, Any]:
+    def public_metadata(self) -> dict[str, Any]:
         """What may leave with the weights; of a fine-tuned model also labels, patch and preprocessing."""
-        facts = {key: self.facts[key] for key in PUBLIC_FACTS if key in self.facts}
-        facts |= {"modalities": list(self.modalities)} if self.modalities else {}
+        metadata = {key: self.metadata[key] for key in PUBLIC_METADATA if key in self.metadata}
+        metadata |= {"modalities": list(self.modalities)} if self.modalities else {}
         if self.network is not None:
             named = type(self.network).model_fields
-            facts["network"] = self.network.model_dump(mode="json", include=set(named))
-        return facts
+            metadata["network"] = self.network.model_dump(mode="json", include=set(named))
+        return metadata
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -104,7 +104,7 @@ class Source:
         return torch.randn(shape, generator=generator)
 
 
-def open_source(run: Path) -> Source:
+def open_trained_model(run: Path) -> TrainedModel:
     """The weights in a run folder.
 
     A fine-tuned model where there is one, else a pretrained encoder. Raises UsageError and CheckpointError.
@@ -112,12 +112,12 @@ def open_source(run: Path) -> Source:
     if not run.is_dir():
         raise UsageError(f"there is no run folder {run}. `medssl runs` lists them.")
     if (run / "model.json").is_file():
-        network, facts = load_network(run)
-        return Source(network.encoder, network.decoder, dict(facts.model_extra or {}), facts)
+        network, metadata = load_network(run)
+        return TrainedModel(network.encoder, network.decoder, dict(metadata.model_extra or {}), metadata)
     if not (run / "encoder.json").is_file():
         raise CheckpointError(
             f"{run} holds neither encoder.json nor model.json, so its training has not finished. Continue it with "
             "--resume."
         )
     encoder, decoder = load_encoder(run)
-    return Source(encoder, decoder, encoder_record(run).facts)
+    return TrainedModel(encoder, decoder, encoder_record(run).metadata)

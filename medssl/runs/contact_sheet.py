@@ -118,7 +118,7 @@ def _window(scan: Array) -> tuple[float, float]:
 
 
 def _focus(row: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[float, ...]:
-    """Where the planes cross, as shares of the edges, so that volumes of other sizes are cut at the same place."""
+    """Where the planes cross, as fractions of the edges, so that volumes of other sizes are cut at the same place."""
     labels = next((volume for volume in row.values() if volume.dtype.kind in "iu" and volume.shape == shape), None)
     return focus_voxel(labels, shape)
 
@@ -165,7 +165,7 @@ PLANES = ("axial", "coronal", "sagittal")
 
 
 def focus_voxel(labels: Array | None, shape: tuple[int, ...]) -> tuple[float, ...]:
-    """Where the planes cross, as shares (0 to 1) of the edges D, H, W.
+    """Where the planes cross, as fractions (0 to 1) of the edges D, H, W.
 
     The centre of the voxel with the largest cut of `labels` (foreground: not 0) along each axis, else the middle of
     the volume.
@@ -178,12 +178,12 @@ def focus_voxel(labels: Array | None, shape: tuple[int, ...]) -> tuple[float, ..
 
 
 def plane_slice(volume: Array, plane: str, focus: tuple[float, ...]) -> Array:
-    """2D slice of a (D, H, W) volume in RAS through `focus` (shares of the edges).
+    """2D slice of a (D, H, W) volume in RAS through `focus` (fractions of the edges).
 
     Axial: anterior up. Coronal: superior up. Both with the patient's right on the left. Sagittal: superior up,
     anterior left.
     """
-    d, h, w = (min(int(share * edge), edge - 1) for share, edge in zip(focus, volume.shape, strict=True))
+    d, h, w = (min(int(fraction * edge), edge - 1) for fraction, edge in zip(focus, volume.shape, strict=True))
     if plane == "axial":
         return volume[d, ::-1, ::-1]
     if plane == "coronal":
@@ -206,8 +206,8 @@ def grey(cut: Array, low: float, high: float) -> Pixels:
     """(h, w, 3): `low` and below black, `high` and above white; values that are not finite magenta."""
     values = cut.astype(np.float64)
     finite = np.isfinite(values)
-    shares = np.clip((np.where(finite, values, low) - low) / (high - low), 0.0, 1.0)
-    pixels = np.repeat(np.rint(shares * 255).astype(np.uint8)[..., None], 3, axis=2)
+    fractions = np.clip((np.where(finite, values, low) - low) / (high - low), 0.0, 1.0)
+    pixels = np.repeat(np.rint(fractions * 255).astype(np.uint8)[..., None], 3, axis=2)
     pixels[~finite] = _NOT_FINITE
     return pixels
 

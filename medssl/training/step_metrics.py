@@ -54,12 +54,12 @@ class StepMetrics:
         values = dict(zip(self._values, means, strict=True))
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         values["train/volumes_per_s"] = self._steps * self._batch_size / elapsed
-        values["train/data_wait_share"] = min(1.0, self._waited_s / elapsed)
+        values["train/data_wait_fraction"] = min(1.0, self._waited_s / elapsed)
         self._since, self._steps, self._waited_s = time.perf_counter(), 0, 0.0
         return values
 
 
 def progress_note(values: Mapping[str, float]) -> str:
     """The numbers of a logging step that a person watches."""
-    loss, speed, wait = (values[f"train/{name}"] for name in ("loss", "volumes_per_s", "data_wait_share"))
+    loss, speed, wait = (values[f"train/{name}"] for name in ("loss", "volumes_per_s", "data_wait_fraction"))
     return f"loss {loss:.4g} · {speed:.3g} volumes/s · data wait {wait:.0%}"

@@ -9,7 +9,7 @@ from medssl.config import LoopConfig, PretrainConfig
 from medssl.plugins import list_tasks
 from medssl.pretext.momentum import momentum_at
 from medssl.progress import Silent
-from medssl.training.automatic import chosen_values
+from medssl.training.auto_values import chosen_values
 from medssl.training.preparation import prepare
 from medssl.training.pretrain import pretrain
 
@@ -29,7 +29,7 @@ def test_a_run_says_and_records_the_values_with_their_reasons(small_archive, tmp
     loop = LoopConfig(steps=1, batch_size=2, devices=1, pictures_every=100, diagnose_every=40)
     config = PretrainConfig(cohort=small_archive.cohort, task="denoising", loop=loop)
     run = pretrain(config, tmp_path / "run", progress=said)
-    chosen = json.loads((run / "run.json").read_text())["facts"]["auto"]
+    chosen = json.loads((run / "run.json").read_text())["metadata"]["auto"]
     assert set(chosen) == {"patch", "encoder.preset", "loop.precision", "loop.workers"}
     assert chosen["patch"].startswith("[16, 16, 16]: ")
     assert chosen["loop.precision"].startswith(("32-true: ", "bf16-mixed: "))

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 from machine import cpu_ms, machine, write_results
 
+from medssl import views as ours
 from medssl.randomness import SampleRandom
-from medssl.views import transforms as ours
 
 ROTATE, SCALE, SHIFT, NOISE = math.radians(30), 0.25, 0.1, 0.3
 SIGMA, GAMMA, ZOOM = (0.5, 1.0), (0.7, 1.5), (0.5, 1.0)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.randomness import SampleRandom
-from medssl.views.batch import BatchTransform, Parameters, Range
+from medssl.views.batch import BatchTransform, Parameters, Range, Stream
 from medssl.views.contrast import intensity_range
 from medssl.views.fields import bias_field, gaussian_noise, gibbs_ringing, rician_noise
 from medssl.views.filters import blur, low_resolution
@@ -23,12 +22,12 @@ class BatchRandGaussianNoise(BatchTransform):
         super().__init__(prob)
         self.mean, self.std, self.sample_std = mean, std, sample_std
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """noise: (B, C, D, H, W) standard normal. std: (B,)."""
         lowest = 0.0 if self.sample_std else self.std
         return {
-            "noise": random.noise(f"{stream}/noise", tuple(images.shape[1:])),
-            "std": random.uniform(f"{stream}/std", lowest, self.std),
+            "noise": stream.noise("noise", tuple(images.shape[1:])),
+            "std": stream.uniform("std", lowest, self.std),
         }
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
@@ -48,11 +47,11 @@ class BatchRandRicianNoise(BatchTransform):
         super().__init__(prob)
         self.std, self.sample_std, self.from_darkest = std, sample_std, from_darkest
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """real, imaginary: (B, C, D, H, W)."""
-        std = random.uniform(f"{stream}/std", 0.0 if self.sample_std else self.std, self.std).view(-1, 1, 1, 1, 1)
+        std = stream.uniform("std", 0.0 if self.sample_std else self.std, self.std).view(-1, 1, 1, 1, 1)
         shape = tuple(images.shape[1:])
-        return {part: random.noise(f"{stream}/{part}", shape).mul_(std) for part in ("real", "imaginary")}
+        return {part: stream.noise(part, shape).mul_(std) for part in ("real", "imaginary")}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
@@ -78,9 +77,11 @@ class BatchRandGaussianSmooth(BatchTransform):
         super().__init__(prob)
         self.sigmas = (sigma_x, sigma_y, sigma_z)
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """sigma: (B, 3)."""
-        return {"sigma": torch.stack([random.uniform(f"{stream}/{i}", *s) for i, s in enumerate(self.sigmas)], dim=1)}
+        return {
+            "sigma": torch.stack([stream.uniform(str(axis), *limits) for axis, limits in enumerate(self.sigmas)], dim=1)
+        }
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
@@ -96,12 +97,12 @@ class BatchRandBiasField(BatchTransform):
             raise ConfigError(f"BatchRandBiasField has degree={degree}. It must be at least 1.")
         self.degree, self.coeff_range = degree, coeff_range
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """coefficients: (B, degree + 1, degree + 1, degree + 1), zero where the powers add up to more than the
         degree.
         """
         n = self.degree + 1
-        drawn = random.uniform(f"{stream}/coefficients", *self.coeff_range, (n, n, n))
+        drawn = stream.uniform("coefficients", *self.coeff_range, (n, n, n))
         power = torch.arange(n, device=drawn.device)
         total = power[:, None, None] + power[None, :, None] + power[None, None, :]
         return {"coefficients": drawn * (total <= self.degree)}
@@ -112,19 +113,19 @@ class BatchRandBiasField(BatchTransform):
 
 
 class BatchRandGibbsNoise(BatchTransform):
-    """Ringing from a truncated k-space, as RandGibbsNoise. alpha: range of the share that is cut off."""
+    """Ringing from a truncated k-space, as RandGibbsNoise. alpha: range of the fraction that is cut off."""
 
     def __init__(self, prob: float = 0.1, alpha: Range = (0.0, 1.0)) -> None:
         super().__init__(prob)
         if not 0.0 <= alpha[0] <= alpha[1] <= 1.0:
             raise ConfigError(
-                f"BatchRandGibbsNoise has alpha={alpha}. Shares lie between 0 and 1, the smaller one first."
+                f"BatchRandGibbsNoise has alpha={alpha}. Fractions lie between 0 and 1, the smaller one first."
             )
         self.alpha = alpha
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """alpha: (B,)."""
-        return {"alpha": random.uniform(f"{stream}/alpha", *self.alpha)}
+        return {"alpha": stream.uniform("alpha", *self.alpha)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
@@ -141,10 +142,9 @@ class BatchRandSimulateLowResolution(BatchTransform):
         super().__init__(prob)
         self.zoom_range, self.downsample_mode = zoom_range, downsample_mode
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """zoom: (B,), on the host: it sets the size of what is computed."""
-        low, high = self.zoom_range
-        return {"zoom": torch.from_numpy(low + random.random(f"{stream}/zoom") * (high - low))}
+        return {"zoom": torch.from_numpy(stream.draw("zoom", self.zoom_range))}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""

@@ -1,65 +1,89 @@
 """Batched transforms that change intensities voxel by voxel, under MONAI's names."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.randomness import SampleRandom
-from medssl.views.batch import BatchTransform, Parameters, Range, around_zero
-from medssl.views.contrast import gamma, histogram_shift, scale_and_shift, window
+from medssl.views.batch import (
+    BatchLinear,
+    BatchTransform,
+    LogUniform,
+    Numbers,
+    Parameters,
+    Range,
+    Stream,
+    around_zero,
+)
+from medssl.views.contrast import gamma, histogram_shift, stretch_contrast, window
 from medssl.views.on_device import on_device
 
 
-class BatchRandScaleIntensity(BatchTransform):
-    """v * (1 + factor), as RandScaleIntensity. factors: the factor lies in [-factors, factors], or in the pair."""
+class BatchRandScaleIntensity(BatchLinear):
+    """v * (1 + factor), as RandScaleIntensity.
 
-    def __init__(self, factors: float | Range, prob: float = 0.1) -> None:
+    factors: the factor lies in [-factors, factors] or in the pair; a LogUniform draws 1 + factor.
+    """
+
+    def __init__(self, factors: float | Range | LogUniform, prob: float = 0.1) -> None:
         super().__init__(prob)
         self.factors = around_zero(factors)
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
-        """factor: (B,)."""
-        return {"factor": random.uniform(f"{stream}/factor", *self.factors)}
-
-    def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
-        """See the class."""
-        factor = parameters["factor"]
-        return scale_and_shift(images, 1.0 + factor, torch.zeros_like(factor))
+    def line(self, stream: Stream) -> tuple[Numbers, Numbers]:
+        """1 + factor, and 0."""
+        scale = _scale(stream, self.factors)
+        return scale, np.zeros_like(scale)
 
 
-class BatchRandShiftIntensity(BatchTransform):
+class BatchRandShiftIntensity(BatchLinear):
     """v + offset, as RandShiftIntensity. offsets: the offset lies in [-offsets, offsets], or in the pair."""
 
     def __init__(self, offsets: float | Range, prob: float = 0.1) -> None:
         super().__init__(prob)
         self.offsets = around_zero(offsets)
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
-        """offset: (B,)."""
-        return {"offset": random.uniform(f"{stream}/offset", *self.offsets)}
+    def line(self, stream: Stream) -> tuple[Numbers, Numbers]:
+        """1, and the offset."""
+        offset = stream.draw("offset", self.offsets)
+        return np.ones_like(offset), offset
+
+
+class BatchRandScaleIntensityFixedMean(BatchTransform):
+    """(v - mean) * (1 + factor) + mean, as RandScaleIntensityFixedMean(preserve_range=True): contrast around the mean.
+
+    factors: as in BatchRandScaleIntensity. Values stay between the sample's darkest and brightest.
+    """
+
+    def __init__(self, factors: float | Range | LogUniform, prob: float = 0.1) -> None:
+        super().__init__(prob)
+        self.factors = around_zero(factors)
+
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
+        """scale: (B,) 1 + factor."""
+        return {"scale": on_device(_scale(stream, self.factors), images.device)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
-        return scale_and_shift(images, torch.ones_like(parameters["offset"]), parameters["offset"])
+        return stretch_contrast(images, parameters["scale"])
 
 
 class BatchRandAdjustContrast(BatchTransform):
     """Gamma over each sample's range, as RandAdjustContrast.
 
-    gamma: the exponent lies in this pair, or in [0.5, gamma].
+    gamma: the exponent lies in this pair, or in [0.5, gamma]. invert_image: of the negative image.
     """
 
-    def __init__(self, prob: float = 0.1, gamma: float | Range = (0.5, 4.5), invert_image: bool = False) -> None:
+    def __init__(
+        self, prob: float = 0.1, gamma: float | Range | LogUniform = (0.5, 4.5), invert_image: bool = False
+    ) -> None:
         super().__init__(prob)
-        self.gamma = gamma if isinstance(gamma, tuple) else (0.5, float(gamma))
-        if min(self.gamma) <= 0:
+        self.gamma = (0.5, float(gamma)) if isinstance(gamma, (int, float)) else gamma
+        if not isinstance(self.gamma, LogUniform) and min(self.gamma) <= 0:
             raise ConfigError(f"BatchRandAdjustContrast has gamma={gamma}. Exponents must be above 0.")
         self.invert_image = invert_image
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """gamma: (B,)."""
-        return {"gamma": random.uniform(f"{stream}/gamma", *self.gamma)}
+        return {"gamma": on_device(stream.draw("gamma", self.gamma), images.device)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
@@ -76,21 +100,23 @@ class BatchRandHistogramShift(BatchTransform):
         super().__init__(prob)
         pair = num_control_points if isinstance(num_control_points, tuple) else (num_control_points,) * 2
         if min(pair) < 3:
-            raise ConfigError(f"BatchRandHistogramShift has num_control_points={num_control_points}. 3 is the least.")
+            raise ConfigError(
+                f"BatchRandHistogramShift has num_control_points={num_control_points}. It needs at least 3."
+            )
         self.num_control_points = (min(pair), max(pair))
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
-        """curve: (B, most points) heights in 0..1. points: (B,) how many of them are used."""
-        least, most = self.num_control_points
-        shares = random.random(f"{stream}/curve", (most,))
-        points = least + (shares[:, 0] * (most - least + 1)).astype(int)
-        curve = np.linspace(np.zeros(len(points)), (most - 1) / (points - 1), most, axis=1)
-        for i in range(1, most - 1):
-            # The next point still stands where it was: as in MONAI, each point moves between its neighbours.
-            moved = curve[:, i - 1] + shares[:, i] * (curve[:, i + 1] - curve[:, i - 1])
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
+        """curve: (B, K) heights in 0..1, K the largest number of points. points: (B,) how many of them are used."""
+        fewest, largest = self.num_control_points
+        u = stream.random("curve", (largest,))
+        points = fewest + (u[:, 0] * (largest - fewest + 1)).astype(int)
+        curve = np.linspace(np.zeros(len(points)), (largest - 1) / (points - 1), largest, axis=1)
+        for i in range(1, largest - 1):
+            # The next point has not moved yet: as in MONAI, each point moves between its neighbours.
+            moved = curve[:, i - 1] + u[:, i] * (curve[:, i + 1] - curve[:, i - 1])
             curve[:, i] = np.where(i < points - 1, moved, curve[:, i])
-        move = {"curve": curve, "points": points}
-        return {k: on_device(v.astype(np.float32), images.device) for k, v in move.items()}
+        device = images.device
+        return {"curve": on_device(curve, device), "points": on_device(points.astype(np.float32), device)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
@@ -112,10 +138,16 @@ class BatchRandWindow(BatchTransform):
             )
         self.low, self.high = low, high
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """low, high: (B,)."""
-        return {end: random.uniform(f"{stream}/{end}", *getattr(self, end)) for end in ("low", "high")}
+        return {end: stream.uniform(end, *getattr(self, end)) for end in ("low", "high")}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""
         return window(images, parameters["low"], parameters["high"])
+
+
+def _scale(stream: Stream, factors: Range | LogUniform) -> Numbers:
+    """(B,) 1 + factor."""
+    drawn = stream.draw("factor", factors)
+    return drawn if isinstance(factors, LogUniform) else 1.0 + drawn

@@ -1,21 +1,21 @@
-"""The standard chain of intensity changes, batched on the device, each sample with its own parameters."""
+"""The standard chain of intensity changes: batched transforms with nnU-Net's probabilities and ranges."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float
 from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.randomness import SampleRandom
-from medssl.views.contrast import gamma as gamma
-from medssl.views.contrast import scale_and_shift as scale_and_shift
-from medssl.views.contrast import stretch_contrast as stretch_contrast
-from medssl.views.fields import gaussian_noise
-from medssl.views.filters import blur as blur
-from medssl.views.filters import low_resolution as low_resolution
-from medssl.views.on_device import chosen, on_device
+from medssl.views.artefacts import BatchRandGaussianNoise, BatchRandGaussianSmooth, BatchRandSimulateLowResolution
+from medssl.views.batch import BatchCompose, LogUniform, Numbers, Stream
+from medssl.views.brightness import (
+    BatchRandAdjustContrast,
+    BatchRandScaleIntensity,
+    BatchRandScaleIntensityFixedMean,
+    BatchRandShiftIntensity,
+)
 
 # Chances and ranges are those of nnU-Net's training (nnUNetTrainer.get_training_transforms), which has them from years
 # of segmentation challenges; they suit contrastive views as well. Ranges are given at strength 1 and grow with it.
@@ -27,85 +27,74 @@ CONTRAST_CHANCE, CONTRAST_LOG = 0.15, 0.25
 LOW_RESOLUTION_CHANCE, LOW_RESOLUTION_ZOOM = 0.25, 0.5
 INVERTED_GAMMA_CHANCE, GAMMA_CHANCE, GAMMA_LOG = 0.1, 0.3, 0.4
 
-STEPS = ("noise", "blur", "scale", "shift", "contrast", "low-resolution", "inverted-gamma", "gamma")
-Shares = npt.NDArray[np.float64]
+# Column of the shared draw that each transform reads, in the order of the transforms. The numbers are part of the
+# product: with others, the same seed would train other weights.
+COLUMNS = (2, 3, 0, 1, 5, 4, 6, 7)
 
 
-class IntensityChain:
-    """Noise, blur, brightness, contrast, low resolution and gamma, each with its own chance per sample.
+class IntensityChain(BatchCompose):
+    """Brightness, noise, blur, low resolution, contrast and gamma, each with its own probability per sample.
 
-    For normalised images (mean 0, standard deviation 1). strength: 0 leaves images as they are, 1 is the usual, 2
-    doubles the ranges; chances stay. Which samples a step applies to is decided on the host, so that only those are
-    computed, and no step waits for the device.
+    For normalised images (mean 0, standard deviation 1).
+
+    Args:
+        strength: 0 leaves images as they are, 1 is nnU-Net's, 2 doubles the ranges; probabilities stay.
     """
 
     def __init__(self, strength: float = 1.0) -> None:
         if not 0.0 <= strength <= 4.0:
             raise ConfigError(f"a strength of {strength} is not between 0 and 4. 1 is the usual augmentation.")
         self.strength = strength
+        sigma = (BLUR_SIGMA_VOXELS[0] * strength, BLUR_SIGMA_VOXELS[1] * strength)
+        lowest_zoom = 1.0 / (1.0 + (1.0 / LOW_RESOLUTION_ZOOM - 1.0) * strength)
+        exponent = LogUniform(GAMMA_LOG * strength)
+        super().__init__(
+            [
+                BatchRandScaleIntensity(LogUniform(SCALE_LOG * strength), prob=SCALE_CHANCE),
+                BatchRandShiftIntensity(SHIFT * strength, prob=SHIFT_CHANCE),
+                BatchRandGaussianNoise(NOISE_CHANCE, std=NOISE_STD * strength),
+                BatchRandGaussianSmooth(sigma, sigma, sigma, prob=BLUR_CHANCE),
+                BatchRandSimulateLowResolution(LOW_RESOLUTION_CHANCE, (lowest_zoom, 1.0), "nearest-exact"),
+                BatchRandScaleIntensityFixedMean(LogUniform(CONTRAST_LOG * strength), prob=CONTRAST_CHANCE),
+                BatchRandAdjustContrast(INVERTED_GAMMA_CHANCE, exponent, invert_image=True),
+                BatchRandAdjustContrast(GAMMA_CHANCE, exponent),
+            ]
+        )
 
     def __call__(
-        self, images: Float[Tensor, "b c d h w"], random: SampleRandom, view: str
+        self, images: Float[Tensor, "b c d h w"], random: SampleRandom | None = None, name: str = ""
     ) -> Float[Tensor, "b c d h w"]:
-        """A changed copy; the same for the same samples under the same `view`, whatever else is in the batch."""
+        """A changed copy; the same for the same samples under the same view, whatever else is in the batch.
+
+        Args:
+            images: to change; not written to.
+            random: of the batch; without it, the chain draws from the first transform's own state.
+            name: of the view, so that two views of a region differ.
+        """
         if self.strength == 0.0:
             return images.clone()
-        happens, size = np.moveaxis(random.random(f"{view}/intensity", (2, len(STEPS))), 1, 0)  # (B, steps) each
-        out = self._brighten(images, happens, size)
-        for name, chance, step in self._spatial_steps(random, view) + self._curve_steps():
-            index = STEPS.index(name)
-            rows = np.flatnonzero(happens[:, index] < chance).tolist()
-            if rows:
-                where = chosen(rows, out.device)
-                out[where] = step(out[where], size[rows, index], rows)
-        return out
-
-    def _brighten(self, images: Tensor, happens: Shares, size: Shares) -> Tensor:
-        """Factor and shift of all samples in one pass, which is also the copy; 1 and 0 where nothing happens."""
-        scale, shift = STEPS.index("scale"), STEPS.index("shift")
-        factor = np.where(happens[:, scale] < SCALE_CHANCE, self._around_one(size[:, scale], SCALE_LOG), 1.0)
-        moved = np.where(happens[:, shift] < SHIFT_CHANCE, (2 * size[:, shift] - 1) * SHIFT * self.strength, 0.0)
-        return scale_and_shift(images, on_device(factor, images.device), on_device(moved, images.device))
-
-    def _spatial_steps(self, random: SampleRandom, view: str) -> list["_Step"]:
-        def noise(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            field = random.of(rows).noise(f"{view}/noise", tuple(images.shape[1:]))
-            return gaussian_noise(images, field, on_device(size * NOISE_STD * self.strength, images.device))
-
-        def soften(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            low, high = BLUR_SIGMA_VOXELS
-            sigma = on_device((low + size * (high - low)) * self.strength, images.device)
-            return blur(images, sigma[:, None].expand(-1, 3))
-
-        def coarsen(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            lowest = 1.0 / (1.0 + (1.0 / LOW_RESOLUTION_ZOOM - 1.0) * self.strength)
-            return low_resolution(images, (lowest + size * (1.0 - lowest)).tolist())
-
-        return [
-            ("noise", NOISE_CHANCE, noise),
-            ("blur", BLUR_CHANCE, soften),
-            ("low-resolution", LOW_RESOLUTION_CHANCE, coarsen),
-        ]
-
-    def _curve_steps(self) -> list["_Step"]:
-        def contrast(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            return stretch_contrast(images, on_device(self._around_one(size, CONTRAST_LOG), images.device))
-
-        def curve(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            return gamma(images, on_device(self._around_one(size, GAMMA_LOG), images.device))
-
-        def inverted_curve(images: Tensor, size: Shares, rows: list[int]) -> Tensor:
-            return gamma(images, on_device(self._around_one(size, GAMMA_LOG), images.device), invert=True)
-
-        return [
-            ("contrast", CONTRAST_CHANCE, contrast),
-            ("inverted-gamma", INVERTED_GAMMA_CHANCE, inverted_curve),
-            ("gamma", GAMMA_CHANCE, curve),
-        ]
-
-    def _around_one(self, size: Shares, log_range: float) -> Shares:
-        """Factors between exp(-r) and exp(r), as likely below one as above."""
-        return np.exp((2 * size - 1) * log_range * self.strength)
+        random = random or self.transforms[0].own_random(images)
+        # One draw for all transforms instead of one for each: making a generator costs as much as changing a small
+        # patch.
+        happens, amount = np.moveaxis(random.random(f"{name}/intensity", (2, len(COLUMNS))), 1, 0)  # (B, columns) each
+        streams = [SharedStream(random, name, happens=happens[:, c], amount=amount[:, c]) for c in COLUMNS]
+        return self.change(images, streams)
 
 
-_Step = tuple[str, float, Callable[[Tensor, Shares, list[int]], Tensor]]
+class SharedStream(Stream):
+    """A stream that answers from two numbers per sample, drawn before: whether the transform happens, and one amount
+    for all its parameters, so that a blur is as wide along every axis. Noise is drawn as in any stream.
+    """
+
+    def __init__(self, random: SampleRandom, name: str, *, happens: Numbers, amount: Numbers) -> None:
+        super().__init__(random, name)
+        self._happens, self._amount = happens, amount
+
+    def random(self, parameter: str, shape: tuple[int, ...] = ()) -> Numbers:
+        """(B,) in [0, 1); transforms that need more than one number per parameter cannot share."""
+        return self._happens if parameter == "happens" else self._amount
+
+    def of(self, rows: Sequence[int]) -> "SharedStream":
+        """The same stream for some samples of the batch."""
+        index = list(rows)
+        return SharedStream(self._random.of(rows), self._name, happens=self._happens[index], amount=self._amount[index])

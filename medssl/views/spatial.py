@@ -9,7 +9,7 @@ from torch import Tensor
 from medssl.errors import ConfigError
 from medssl.randomness import SampleRandom
 from medssl.views.affine import about_the_middle, affine_matrix, elastic_displacement, warp
-from medssl.views.batch import BatchTransform, Parameters, Range, around_zero
+from medssl.views.batch import BatchTransform, Parameters, Range, Stream, around_zero
 from medssl.views.on_device import chosen, on_device
 
 Ranges = Sequence[float | Range]
@@ -53,25 +53,25 @@ class BatchRandAffine(BatchTransform):
         self.flip_prob, self.rotate90 = flip_prob, rotate90
         self.elastic_voxels, self.elastic_points = elastic_voxels, elastic_points
 
-    def parameters(self, random: SampleRandom, stream: str, images: Tensor) -> Parameters:
+    def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """matrix: (B, 3, 4) output to input voxel.
 
         control: (B, 3, points, points, points) voxels, where there is a deformation.
         """
-        drawn = {name: self._drawn(random, f"{stream}/{name}", ranges) for name, ranges in self.ranges.items()}
+        drawn = {name: _draw(stream, name, ranges) for name, ranges in self.ranges.items()}
         centred = affine_matrix(
             rotate_rad=drawn["rotate"],
             shear=drawn["shear"],
             translate_voxels=drawn["translate"],
             scale=drawn["scale"],
         )
-        turn = on_device(self._turns(random, stream, images), images.device)
+        turn = on_device(self._turns(stream, images), images.device)
         centred = torch.cat([centred[:, :, :3] @ turn, centred[:, :, 3:]], dim=2)
         size = (images.shape[2], images.shape[3], images.shape[4])
         parameters = {"matrix": about_the_middle(centred, source=size, target=size)}
         if self.elastic_voxels > 0:
             shape = (3, *(self.elastic_points,) * 3)
-            control = random.uniform(f"{stream}/elastic", -self.elastic_voxels, self.elastic_voxels, shape)
+            control = stream.uniform("elastic", -self.elastic_voxels, self.elastic_voxels, shape)
             parameters["control"] = control
         return parameters
 
@@ -88,13 +88,12 @@ class BatchRandAffine(BatchTransform):
         self, images: Tensor, labels: Tensor, random: SampleRandom | None = None, name: str = ""
     ) -> tuple[Tensor, Tensor]:
         """Changed copies of images and their labels."""
-        random = random or self.own_random(images)
-        stream = f"{name}/{type(self).__name__}"
-        rows = np.flatnonzero(random.random(f"{stream}/happens") < self.prob).tolist()
+        stream = self.stream(random or self.own_random(images), name)
+        rows = np.flatnonzero(stream.happens(self.prob)).tolist()
         images, labels = images.clone(), labels.clone()
         if rows:
             where = chosen(rows, images.device)
-            parameters = self.parameters(random.of(rows), stream, images[where])
+            parameters = self.parameters(stream.of(rows), images[where])
             images[where] = self.apply(images[where], parameters)
             labels[where] = self.apply_to_labels(labels[where], parameters)
         return images, labels
@@ -105,18 +104,21 @@ class BatchRandAffine(BatchTransform):
         bent = None if control is None else elastic_displacement(control, size)
         return warp(volumes, parameters["matrix"], size=size, displacement=bent, labels=labels, pad_value=pad_value)
 
-    def _drawn(self, random: SampleRandom, name: str, ranges: np.ndarray) -> Tensor:
-        low, high = on_device(ranges.astype(np.float32), random.device).unbind(dim=1)
-        return low + random.uniform(name, 0.0, 1.0, (len(ranges),)) * (high - low)
-
-    def _turns(self, random: SampleRandom, stream: str, images: Tensor) -> np.ndarray:
+    def _turns(self, stream: Stream, images: Tensor) -> np.ndarray:
         """(B, 3, 3) mirrorings and quarter turns."""
-        shares = random.random(f"{stream}/turns", (4,))
-        out = np.eye(3, dtype=np.float32) * np.where(shares[:, :3] < np.array(self.flip_prob), -1.0, 1.0)[:, None, :]
+        u = stream.random("turns", (4,))
+        out = np.eye(3, dtype=np.float32) * np.where(u[:, :3] < np.array(self.flip_prob), -1.0, 1.0)[:, None, :]
         if self.rotate90 and images.shape[3] == images.shape[4]:
             quarter = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-            out = np.stack([np.linalg.matrix_power(quarter, int(4 * s)) for s in shares[:, 3]]) @ out
+            out = np.stack([np.linalg.matrix_power(quarter, int(4 * turn)) for turn in u[:, 3]]) @ out
         return out.astype(np.float32)
+
+
+def _draw(stream: Stream, parameter: str, ranges: np.ndarray) -> Tensor:
+    """(B, axes) from one range per axis, on the device."""
+    u = stream.uniform(parameter, 0.0, 1.0, (len(ranges),))
+    low, high = on_device(ranges.astype(np.float32), u.device).unbind(dim=1)
+    return low + u * (high - low)
 
 
 def _padded(ranges: Ranges, length: int) -> np.ndarray:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from stored_scans import noise, store_scan
 from torch.overrides import TorchFunctionMode
 
+from medssl import views as ours
 from medssl.errors import ConfigError
 from medssl.loading.crops import Crop
 from medssl.loading.loader import batch_at
 from medssl.loading.plan import BatchPlan
 from medssl.randomness import SampleRandom
-from medssl.views import transforms as ours
 from medssl.views.intensity import IntensityChain
 from medssl.views.masks import block_mask
 from medssl.views.region import Region
@@ -28,6 +28,14 @@ TRANSFORMS: dict[str, Callable[[], Callable[..., torch.Tensor]]] = {
     "scale": lambda: ours.BatchRandScaleIntensity(0.5, prob=0.7),
     "shift": lambda: ours.BatchRandShiftIntensity(0.5, prob=0.7),
     "contrast": lambda: ours.BatchRandAdjustContrast(prob=0.7),
+    "fixed-mean": lambda: ours.BatchRandScaleIntensityFixedMean(0.5, prob=0.7),
+    "linear": lambda: ours.BatchCompose(
+        [
+            ours.BatchRandGaussianNoise(0.5),
+            ours.BatchRandScaleIntensity(0.5, prob=0.5),
+            ours.BatchRandShiftIntensity(0.5, prob=0.5),
+        ]
+    ),
     "histogram": lambda: ours.BatchRandHistogramShift((3, 8), prob=0.7),
     "window": lambda: ours.BatchRandWindow(prob=0.7),
     "noise": lambda: ours.BatchRandGaussianNoise(prob=0.7),

@@ -7,7 +7,9 @@ from scipy.stats import norm
 from medssl.errors import ConfigError
 from medssl.randomness import SampleRandom
 from medssl.views import intensity
-from medssl.views.intensity import IntensityChain, blur, gamma, low_resolution, scale_and_shift, stretch_contrast
+from medssl.views.contrast import gamma, scale_and_shift, stretch_contrast
+from medssl.views.filters import blur, low_resolution
+from medssl.views.intensity import IntensityChain
 
 CPU = torch.device("cpu")
 STRONG = 2.0

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from medssl import views as ours
 from medssl.randomness import SampleRandom
-from medssl.views import transforms as ours
+from medssl.views.batch import LogUniform, Stream
+from medssl.views.spatial import _draw
 
 # Float32 against float32 in another order of operations.
 TOLERANCE = 2e-5
@@ -26,9 +28,12 @@ def images():
 
 
 def pieces(transform, images):
-    random = SampleRandom(5, range(BATCH), torch.device("cpu"))
-    parameters = transform.parameters(random, "stream", images)
+    parameters = transform.parameters(stream(), images)
     return transform.apply(images, parameters), parameters
+
+
+def stream() -> Stream:
+    return Stream(SampleRandom(5, range(BATCH), torch.device("cpu")), "stream")
 
 
 def agree(mine: torch.Tensor, theirs: list, tolerance: float = TOLERANCE) -> None:
@@ -41,7 +46,7 @@ def test_scale_intensity(monai, images):
     agree(
         out,
         [
-            monai.ScaleIntensity(minv=None, maxv=None, factor=float(f))(x)
+            monai.ScaleIntensity(minv=None, maxv=None, factor=float(f) - 1)(x)
             for x, f in zip(images, p["factor"], strict=True)
         ],
     )
@@ -50,6 +55,18 @@ def test_scale_intensity(monai, images):
 def test_shift_intensity(monai, images):
     out, p = pieces(ours.BatchRandShiftIntensity(0.4), images)
     agree(out, [monai.ShiftIntensity(offset=float(o))(x) for x, o in zip(images, p["offset"], strict=True)])
+
+
+@pytest.mark.parametrize("factors", [0.4, LogUniform(0.4)])
+def test_scale_intensity_fixed_mean(monai, images, factors):
+    out, p = pieces(ours.BatchRandScaleIntensityFixedMean(factors), images)
+    theirs = monai.RandScaleIntensityFixedMean(prob=1.0, preserve_range=True)
+    expected = []
+    for x, scale in zip(images, p["scale"].tolist(), strict=True):
+        theirs.factor, theirs._do_transform = scale - 1, True
+        expected.append(theirs(x, randomize=False))
+    agree(out, expected)
+    assert len(set(p["scale"].tolist())) == BATCH
 
 
 @pytest.mark.parametrize("invert", [False, True])
@@ -148,9 +165,8 @@ def test_affine(monai, images):
         translate_range=(2.0, 3.0, 1.0),
         scale_range=(0.2, (-0.3, 0.1), 0.2),
     )
-    random = SampleRandom(5, range(BATCH), torch.device("cpu"))
-    out = transform.apply(images, transform.parameters(random, "stream", images))
-    drawn = {n: transform._drawn(random, f"stream/{n}", r).tolist() for n, r in transform.ranges.items()}
+    out = transform.apply(images, transform.parameters(stream(), images))
+    drawn = {n: _draw(stream(), n, r).tolist() for n, r in transform.ranges.items()}
     expected = []
     for row, x in enumerate(images):
         affine = monai.Affine(

@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from medssl.archive.index.outcome import Outcome
+
 from medssl.archive.dicom.record import Frame, Record, record_json
 from medssl.archive.dicom.uids import CT, EXPLICIT_VR_LITTLE_ENDIAN
 from medssl.archive.index.database import Index, open_index
 from medssl.archive.index.entries import IndexedFile
-from medssl.archive.index.outcome import Outcome
 from medssl.archive.plan.dicom import plan_dicom
 from medssl.archive.plan.labels import label_objects, name_table
 from medssl.archive.plan.rows import duplicates, scan_rows

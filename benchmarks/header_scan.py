@@ -28,7 +28,7 @@ from medssl.archive.dicom.record import parse_record
 from medssl.archive.limits import Limits
 from medssl.archive.scan.recognise import scan_file
 from medssl.archive.sources.walk import FileStamp, walk
-from medssl.ingestion.ingest import ingest
+from medssl.ingestion.archive_to_cohort import ingest
 from medssl.ingestion.settings import IngestSettings
 
 TURNS = 5

@@ -49,7 +49,7 @@ def main() -> None:
         key.chmod(0o600)
     cohort = out / "cohort"
     medssl(
-        "ingest", arguments.data / "images", "--labels", arguments.data / "labels",
+        "ingest", arguments.data / "images", "--label-dir", arguments.data / "labels",
         "--splits", splits, "--key-file", key, "--out", cohort,
     )  # fmt: skip
     starts = []

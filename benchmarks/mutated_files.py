@@ -21,7 +21,7 @@ import numpy as np
 
 from medssl.archive.limits import Limits
 from medssl.cohort.cohort import Cohort
-from medssl.ingestion.ingest import ingest
+from medssl.ingestion.archive_to_cohort import ingest
 from medssl.ingestion.settings import IngestSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "archive"))

@@ -113,7 +113,7 @@ def outcome(archive, tmp_path_factory):
     short += ["--set", f"tracking.uri=sqlite:///{out}/mlflow.db", "--cohort", f"{out}/cohort"]
     key = ["--key-file", f"{out}/key"]
     calls = [
-        ["ingest", str(archive), "--labels", str(archive / "labels"), "--out", f"{out}/cohort", *key],
+        ["ingest", str(archive), "--label-dir", str(archive / "labels"), "--out", f"{out}/cohort", *key],
         ["pretrain", "--task", "masked-volume", "--out", f"{out}/pretrained", *short],
         ["finetune", "--init", f"{out}/pretrained", "--num-labelled", "2", "--out", f"{out}/tuned", *short],
     ]

@@ -367,3 +367,12 @@ class Flag(_Code):
         "The patient id is blank or a placeholder; the split goes by study instead.",
         "Check that no patient of this source is in two splits.",
     )
+
+
+# Codes of manifests and indexes that were written before codes had their present names, to the codes of today.
+RENAMED_CODES = {
+    **{f"ARCHIVE{end}": f"CONTAINER{end}" for end in ("", "_BROKEN", "_ENCRYPTED", "_BOMB", "_NESTED", "_UNSAFE")},
+    "F_TWINS_DIFFER": "F_DUPLICATES_DIFFER",
+    "CT_NOT_HU": "F_CT_NOT_HU",
+    "PATIENT_ID_SUSPECT": "F_PATIENT_ID_SUSPECT",
+}

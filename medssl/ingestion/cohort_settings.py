@@ -1,21 +1,28 @@
-"""What one ingest of a cohort settles for all later ones: key, split and store policy for good, rules until others are
-named.
+"""What the first ingest of a cohort fixes for all later ones: key, split and store policy for good, rules until others
+are named.
 """
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from medssl.archive.index.database import Index
 from medssl.archive.privacy.pseudonyms import Pseudonyms
 from medssl.cohort.manifest import Split
 from medssl.errors import UsageError
 
+_KEY = "cohort_settings"
+
 
 @dataclass(frozen=True)
-class Settled:
-    """Facts that may not change while a cohort grows, or patients would move between splits and scans between grids;
-    and the rules by which series are judged, which hold until somebody names others.
+class CohortSettings:
+    """Settings of a cohort that outlast an ingest.
+
+    Attributes:
+        key_id, seed, fractions: may not change while a cohort grows, or patients would move between splits.
+        policy: `StorePolicy` as JSON; may not change either, or scans would lie on different grids.
+        rules: by which series are judged; they hold until somebody names others.
     """
 
     key_id: str
@@ -24,61 +31,64 @@ class Settled:
     policy: dict[str, Any]
     rules: dict[str, Any]
 
-    def splitter(self, pseudonyms: Pseudonyms, overrides: dict[str, Split]) -> "Splitter":
-        """Who is in which split: by override, else by the key."""
-        return Splitter(self, pseudonyms, overrides)
+    def by_name(self) -> dict[str, object]:
+        """Settings that may not change, by the names that `fix_settings` is given."""
+        policy = {f"policy.{name}": value for name, value in self.policy.items()}
+        return {"seed": self.seed, "fractions": self.fractions, **policy}
+
+
+COHORT_SETTINGS = TypeAdapter(CohortSettings)
 
 
 @dataclass(frozen=True)
-class Splitter:
-    """Callable from a patient's pseudonym to the split."""
+class SplitAssigner:
+    """Callable from a patient's pseudonym to the split: as somebody overrides it, else by the key."""
 
-    settled: Settled
+    settings: CohortSettings
     pseudonyms: Pseudonyms
     overrides: dict[str, Split]
 
     def __call__(self, patient_id: str) -> Split:
         """Split of a patient."""
         override = self.overrides.get(patient_id)
-        return override or self.pseudonyms.split(patient_id, seed=self.settled.seed, fractions=self.settled.fractions)
+        return override or self.pseudonyms.split(patient_id, seed=self.settings.seed, fractions=self.settings.fractions)
 
 
-def settle(index: Index, asked: Settled, *, named: frozenset[str]) -> tuple[Settled, list[str]]:
-    """What holds for this cohort: as asked when it is new, else as before. With a sentence for each rule that changes.
+def fix_settings(index: Index, requested: CohortSettings, *, named: frozenset[str]) -> tuple[CohortSettings, list[str]]:
+    """The settings of a cohort, as requested when it is new, else as before; and a sentence for each rule that changes.
 
-    named: settings that somebody gave, "policy.FIELD" for one of the store policy. Raises UsageError when one of them
-    that is no rule, or the key, differs from before.
+    Args:
+        index: of the cohort.
+        requested: what this ingest was called with, defaults included.
+        named: settings that somebody gave, "policy.FIELD" for one of the store policy.
+
+    Raises:
+        UsageError: where the key, or a named setting other than a rule, differs from before.
     """
-    text = index.fact("settled")
+    text = index.metadata(_KEY)
     if text is None:
-        index.put_fact("settled", json.dumps(asdict(asked)))
-        return asked, []
-    facts = json.loads(text)
-    before = Settled(facts["key_id"], facts["seed"], tuple(facts["fractions"]), facts["policy"], facts["rules"])
-    if before.key_id != asked.key_id:
+        index.put_metadata(_KEY, COHORT_SETTINGS.dump_json(requested).decode())
+        return requested, []
+    before = COHORT_SETTINGS.validate_json(text)
+    if before.key_id != requested.key_id:
         raise UsageError(
-            f"the cohort was made with the pseudonym key {before.key_id}, this is {asked.key_id}. "
+            f"the cohort was made with the pseudonym key {before.key_id}, this is {requested.key_id}. "
             "Name the right one with --key-file."
         )
-    known, wishes = _by_name(before), _by_name(asked)
+    fixed, wishes = before.by_name(), requested.by_name()
     for name in sorted(named & wishes.keys()):
-        was, wanted = known.get(name), wishes[name]
-        if was != wanted:
+        if fixed.get(name) != wishes[name]:
             raise UsageError(
-                f"the cohort was made with {name.removeprefix('policy.')} {was}, not {wanted}. Leave it out, or ingest "
-                "into a new folder."
+                f"the cohort was made with {name.removeprefix('policy.')} {fixed.get(name)}, not {wishes[name]}. Leave "
+                "it out, or ingest into a new folder."
             )
-    rules = before.rules | {name: value for name, value in asked.rules.items() if name in named}
-    if rules != before.rules:
-        index.put_fact("settled", json.dumps(asdict(replace(before, rules=rules))))
+    rules = before.rules | {name: value for name, value in requested.rules.items() if name in named}
+    settings = replace(before, rules=rules)
+    if settings != before:
+        index.put_metadata(_KEY, COHORT_SETTINGS.dump_json(settings).decode())
     notices = [
         f"{name} is {rules[name]} from now on, not {was}. All series are judged anew."
         for name, was in before.rules.items()
         if rules[name] != was
     ]
-    return replace(before, rules=rules), notices
-
-
-def _by_name(settled: Settled) -> dict[str, object]:
-    policy = {f"policy.{name}": value for name, value in settled.policy.items()}
-    return {"seed": settled.seed, "fractions": settled.fractions, **policy}
+    return settings, notices

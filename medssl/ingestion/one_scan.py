@@ -1,4 +1,4 @@
-"""A scan's voxels and affine: of a planned scan during ingest, or of one file or folder that somebody names."""
+"""The one scan in a file or folder that somebody names, without a cohort."""
 
 from pathlib import Path
 
@@ -19,9 +19,11 @@ _MAX_FILES = 100_000
 def load_scan(path: Path) -> Volume:
     """The scan in a NIfTI file, or in a file or folder with exactly one DICOM scan.
 
-    Voxels (X, Y, Z) in physical units. Raises DataError with what is wrong.
+    Voxels (X, Y, Z) are in physical units.
+
+    Raises:
+        DataError: for anything else, with the reason.
     """
-    from medssl.archive.index.load_plan import parse_source
     from medssl.archive.plan.dicom import plan_series
     from medssl.archive.scan.recognise import scan_file
     from medssl.archive.series.assemble import Rules
@@ -41,20 +43,23 @@ def load_scan(path: Path) -> Volume:
         rules = Rules(min_slices=1, include_derived=True, volumes_per_series=2)
         planned = [
             scan
-            for one in series
-            for scan in plan_series(one, [f for f in files if f.series == one], ephemeral_pseudonyms(), rules)
+            for key in series
+            for scan in plan_series(key, [file for file in files if file.series == key], ephemeral_pseudonyms(), rules)
         ]
-        sources = [scan.source for scan in planned if scan.source is not None]
-        if len(sources) != 1:
-            why = next((file for file in files if file.reason), None) if path.is_file() else None
-            reason = f" ({why.reason}: {why.detail})" if why else "".join(f" ({s.detail})" for s in planned[:1])
+        plans = [scan.load_plan for scan in planned if scan.load_plan is not None]
+        if len(plans) != 1:
+            rejected_file = next((file for file in files if file.reason), None) if path.is_file() else None
+            if rejected_file:
+                explanation = f" ({rejected_file.reason}: {rejected_file.detail})"
+            else:
+                explanation = "".join(f" ({scan.detail})" for scan in planned[:1])
             raise DataError(
-                f"{path} holds {len(sources)} scans{reason}. Name a NIfTI file or a folder with exactly one DICOM scan."
+                f"{path} holds {len(plans)} scans{explanation}. Name a NIfTI file or a folder with exactly one DICOM "
+                "scan."
             )
-        source = parse_source(sources[0])
-        loaded = load_planned_scan(source, limits=limits)
-        # Training can do with a part of a scan; who names one wants all of it, or to know.
-        if isinstance(source, DicomLoadPlan) and loaded.trim and loaded.volume.shape[2] < len(source.slices):
+        loaded = load_planned_scan(plans[0], limits=limits)
+        # Training can do with a part of a scan; who names a scan wants all of it, or an error.
+        if isinstance(plans[0], DicomLoadPlan) and loaded.trim and loaded.volume.shape[2] < len(plans[0].slices):
             raise Rejected(loaded.trim.reason, loaded.trim.detail)
         return loaded.volume
     except Rejected as rejected:

@@ -14,14 +14,13 @@ _TILES, _ACROSS = 24, 6
 
 
 def draw_overview(cohort: Cohort, path: Path) -> Path:
-    """Write a PNG with the middle axial slice of up to 24 scans, evenly over the cohort, and three histograms.
+    """Write a PNG with a slice of up to 24 scans, evenly over the cohort, and three histograms; returns its path.
 
-    Slices are drawn in mm and labelled with the beginning of the scan id: the picture shows patients, treat it so.
+    A slice is the middle one across the scan's coarsest axis, drawn in mm and labelled with the beginning of the scan
+    id: the picture shows patients, treat it so.
 
     Raises:
-    ------
-    DataError where a scan of the store is missing or damaged.
-
+        DataError: where a scan of the store is missing or damaged.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,7 +42,7 @@ def draw_overview(cohort: Cohort, path: Path) -> Path:
 
 
 def _draw_slice(axes: Any, stored: StoredVolume, row: ManifestRow) -> None:
-    """The middle slice across the coarsest axis, in the intensity window of its normalisation."""
+    """The middle slice across the coarsest axis, from the 1st to the 99th percentile of its intensities."""
     coarsest = int(np.argmax(stored.spacing_mm))
     start = [0, 0, 0]
     stop = list(stored.shape)

@@ -1,7 +1,6 @@
 """The result of an ingest in numbers."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,8 +11,21 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class IngestReport:
-    """Counts over the manifest. examples: per reason a few scan ids, which `medssl archive explain` takes. notices:
-    sentences for the user of this machine, who sees paths.
+    """Counts over the manifest.
+
+    Attributes:
+        n_files: files under the sources.
+        n_scans: rows that are accepted.
+        n_rejected: rows that are not, and files without a row.
+        n_labelled: accepted scans with a label.
+        n_loaded: scans that this run loaded.
+        reasons: rejected rows and files by reason code, the commonest first.
+        flags: rows by flag, the commonest first.
+        splits: accepted scans by split.
+        modalities: accepted scans by modality, the commonest first.
+        examples: a few scan ids by reason code, which `medssl archive explain` takes.
+        elapsed_s: how long the run took.
+        notices: sentences for the user of this machine, who sees paths.
     """
 
     n_files: int
@@ -47,44 +59,39 @@ class Tally:
     modalities: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def watch(self, rows: Iterable[ManifestRow]) -> Iterator[ManifestRow]:
-        """The same rows, counted."""
-        for row in rows:
-            self._count(row)
-            yield row
-
-    def note(self, reason: str, count: int) -> None:
-        """Count files that have no row of their own."""
-        self.reasons[reason] += count
-        self.rejected += count
-
-    def report(self, *, n_files: int, n_loaded: int, elapsed_s: float, notices: tuple[str, ...] = ()) -> IngestReport:
-        """The counts so far."""
-        return IngestReport(
-            n_files,
-            self.scans,
-            self.rejected,
-            self.labelled,
-            n_loaded,
-            dict(self.reasons.most_common()),
-            dict(self.flags.most_common()),
-            dict(sorted(self.splits.items())),
-            dict(self.modalities.most_common()),
-            self.examples,
-            round(elapsed_s, 2),
-            notices,
-        )
-
-    def _count(self, row: ManifestRow) -> None:
+    def count(self, row: ManifestRow) -> ManifestRow:
+        """The same row, counted."""
         self.flags.update(row.flags)
         if row.accepted:
             self.scans += 1
             self.labelled += row.labelled
             self.splits[row.split] += 1
             self.modalities[row.modality] += 1
-            return
+        else:
+            self.count_file(str(row.reason))
+            examples = self.examples.setdefault(str(row.reason), [])
+            if len(examples) < _EXAMPLES:
+                examples.append(row.scan_id)
+        return row
+
+    def count_file(self, reason: str) -> None:
+        """Count a file that has no row of its own."""
+        self.reasons[reason] += 1
         self.rejected += 1
-        self.reasons[str(row.reason)] += 1
-        shown = self.examples.setdefault(str(row.reason), [])
-        if len(shown) < _EXAMPLES:
-            shown.append(row.scan_id)
+
+    def report(self, *, n_files: int, n_loaded: int, elapsed_s: float, notices: tuple[str, ...] = ()) -> IngestReport:
+        """The counts so far."""
+        return IngestReport(
+            n_files=n_files,
+            n_scans=self.scans,
+            n_rejected=self.rejected,
+            n_labelled=self.labelled,
+            n_loaded=n_loaded,
+            reasons=dict(self.reasons.most_common()),
+            flags=dict(self.flags.most_common()),
+            splits=dict(sorted(self.splits.items())),
+            modalities=dict(self.modalities.most_common()),
+            examples=self.examples,
+            elapsed_s=round(elapsed_s, 2),
+            notices=notices,
+        )

@@ -1,8 +1,4 @@
-"""Archive to cohort: read headers, plan scans, store them, write the manifest.
-
-Each step leaves its result in the private index, so that a run that was killed is continued by running it again, and a
-run over an unchanged archive does nothing.
-"""
+"""What can be asked of ingest, convert and verify beyond sources and output."""
 
 from pathlib import Path
 
@@ -14,11 +10,11 @@ from medssl.store.policy import StorePolicy
 
 
 class IngestSettings(BaseModel):
-    """What can be asked of ingest beyond sources and cohort."""
+    """Settings of one ingest; what outlasts it is in `CohortSettings`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    labels: Path | None = Field(default=None, description="folder with label files, matched by name")
+    label_dir: Path | None = Field(default=None, description="folder with label files, matched by name")
     splits: Path | None = Field(default=None, description="CSV with columns file,split that overrides the split")
     patients: Path | None = Field(default=None, description="CSV with columns patient,same_as: ids of one patient")
     fractions: tuple[float, float, float] = Field(default=(0.8, 0.1, 0.1), description="patients in train, val, test")
@@ -27,7 +23,7 @@ class IngestSettings(BaseModel):
     label_names: Path | None = Field(
         default=None, description="CSV with columns name,label: structures of DICOM label objects to labels"
     )
-    modality: str | None = Field(default=None, description="modality of NIfTI scans, which do not tell it themselves")
+    modality: str | None = Field(default=None, description="modality of NIfTI scans, whose headers have none")
     dataset: str | None = Field(
         default=None, pattern=NAME_PATTERN, description="what the sources are called in the manifest's column dataset"
     )
@@ -38,8 +34,8 @@ class IngestSettings(BaseModel):
     )
     scheduler: str | None = Field(default=None, description="address of a Dask scheduler whose workers do the work")
     min_slices: int = Field(default=8, ge=1, description="fewest slices of a scan")
-    include_derived: bool = Field(default=False, description="whether projections, maps and phase images are kept")
-    volumes_per_series: int = Field(default=4, ge=1, description="most volumes kept of one time series")
+    include_derived: bool = Field(default=False, description="whether projections, maps and phase images are stored")
+    volumes_per_series: int = Field(default=4, ge=1, description="most volumes stored of one time series")
     follow_symlinks: bool = Field(default=False, description="whether links inside a source are followed")
     containers: bool = Field(default=False, description="whether the members of zip, tar and gzip files are read")
     dry_run: bool = Field(default=False, description="report from the headers; write nothing")
@@ -51,7 +47,7 @@ class IngestSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _one_place_to_work(self) -> "IngestSettings":
+    def _workers_or_scheduler(self) -> "IngestSettings":
         if self.scheduler is not None and self.workers is not None:
             raise ValueError("workers are processes of this machine; with a scheduler its own workers do the work")
         return self

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from medssl.archive.checks import content_hash
-from medssl.archive.index.load_plan import parse_source
-from medssl.archive.index.outcome import Outcome
+from medssl.archive.index.load_plan import LOAD_PLANS
+from medssl.archive.index.planned_scan import Outcome
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.archive.voxels.scan import load_planned_scan
@@ -17,11 +17,21 @@ from medssl.store.volumes import write_volume
 
 
 @dataclass(frozen=True)
-class Intake:
-    """What a worker needs to know about one scan. source: as it lies in the index."""
+class StoreTask:
+    """What a worker needs to know about one scan.
+
+    Attributes:
+        scan_id: its pseudonym.
+        load_plan_json: what to read, as it lies in the index: cheap to send, and parsed by the worker.
+        modality: by which the policy decides on the spacing.
+        store: folder to write to.
+        policy: how scans are stored.
+        limits: budgets of the worker.
+        min_slices: fewest slices that may remain where some have to be left out.
+    """
 
     scan_id: str
-    source: str
+    load_plan_json: str
     modality: str
     store: Path
     policy: StorePolicy
@@ -29,13 +39,15 @@ class Intake:
     min_slices: int
 
 
-def take_in(task: Intake) -> Outcome:
+def store_scan(task: StoreTask) -> Outcome:
     """Store one scan and say what became of it.
 
-    Raises DataError only for what concerns all scans, such as a full disk.
+    Raises:
+        DataError: only for what concerns all scans, such as a full disk.
     """
     try:
-        loaded = load_planned_scan(parse_source(task.source), limits=task.limits, min_slices=task.min_slices)
+        plan = LOAD_PLANS.validate_json(task.load_plan_json)
+        loaded = load_planned_scan(plan, limits=task.limits, min_slices=task.min_slices)
         write_volume(
             task.store, task.scan_id, loaded.volume, modality=task.modality, label=loaded.label, policy=task.policy
         )
@@ -43,13 +55,12 @@ def take_in(task: Intake) -> Outcome:
         return Outcome.of(rejected)
     except MemoryError:
         return Outcome(Reason.TOO_LARGE, f"it needs more memory than {task.limits.worker_bytes} bytes")
-    labels = tuple(int(value) for value in np.unique(loaded.label.voxels)) if loaded.label is not None else ()
     problem = loaded.label_problem
     return Outcome(
         reason=None,
         detail="",
         flags=loaded.flags,
-        labels=labels,
+        labels=tuple(np.unique(loaded.label.voxels).tolist()) if loaded.label is not None else (),
         content_hash=content_hash(loaded.volume),
         label_reason=problem.reason if problem else None,
         label_detail=problem.detail if problem else "",

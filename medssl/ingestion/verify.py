@@ -1,4 +1,4 @@
-"""The same series through medssl and through another converter, compared volume by volume."""
+"""The same DICOM series converted by medssl and by dcm2niix, compared volume by volume."""
 
 import os
 import shutil
@@ -13,39 +13,46 @@ from random import Random
 import numpy as np
 
 from medssl.archive.index.database import Index
-from medssl.archive.index.load_plan import DicomFile, DicomLoadPlan, parse_source
-from medssl.archive.index.outcome import parse_row
+from medssl.archive.index.load_plan import DicomLoadPlan
 from medssl.archive.nifti.read import load_nifti
+from medssl.archive.plan.labels import IMAGE
 from medssl.archive.rejection import Rejected
 from medssl.archive.voxels.scan import load_planned_scan
 from medssl.errors import DataError, UsageError
 from medssl.geometry import Volume, to_ras
-from medssl.ingestion.ingest import prepared
+from medssl.ingestion.planning import planned_archive
 from medssl.ingestion.settings import IngestSettings
 from medssl.progress import Silent, StageProgress
 
 # dcm2niix rounds its affine to float32; voxels may differ by one rounding of a scale.
-AFFINE_MM, VOXEL_SHARE = 0.02, 2e-3
+AFFINE_MM, VOXEL_TOLERANCE = 0.02, 2e-3
 _SECONDS = 600
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One series. ours, theirs: volumes that each made; same: how many of theirs medssl has voxel for voxel, in the
-    same place.
+class SeriesComparison:
+    """One series, converted by medssl and by dcm2niix.
+
+    Attributes:
+        series_id: its pseudonym.
+        medssl: number of volumes that medssl made.
+        dcm2niix: number of volumes that dcm2niix made.
+        equal: volumes of dcm2niix that medssl has with the same voxels and the same affine.
+        equal_voxels_only: those that it has with the same voxels and another affine.
+        note: why either made none.
     """
 
     series_id: str
-    ours: int
-    theirs: int
-    same: int
-    same_voxels_elsewhere: int
+    medssl: int
+    dcm2niix: int
+    equal: int
+    equal_voxels_only: int
     note: str
 
     @property
     def agrees(self) -> bool:
         """Whether every volume of either is one of the other."""
-        return self.same == self.theirs == self.ours and not self.note
+        return self.equal == self.dcm2niix == self.medssl and not self.note
 
 
 def verify_against_dcm2niix(
@@ -55,49 +62,53 @@ def verify_against_dcm2niix(
     seed: int = 0,
     settings: IngestSettings,
     progress: StageProgress | None = None,
-) -> list[Comparison]:
+) -> list[SeriesComparison]:
     """Convert a sample of DICOM series with medssl and dcm2niix and compare voxels and affines.
 
-    Raises UsageError when dcm2niix is not installed. A difference is no proof of who is right: dcm2niix leaves the
-    shear of a tilted gantry
-    out of the affine and applies Philips' private scale.
+    A difference does not prove either wrong: dcm2niix leaves the shear of a tilted gantry out of the affine and applies
+    Philips' private scale.
+
+    Args:
+        sources: files and folders with DICOM series.
+        series: how many to compare, at most.
+        seed: of the sample.
+        settings: as of ingest; derived, short and long series are compared whatever they say.
+        progress: is told how many are compared.
+
+    Raises:
+        UsageError: when dcm2niix is not installed.
     """
     program = _program()
     progress = progress or Silent()
     settings = settings.model_copy(update={"include_derived": True, "volumes_per_series": 100_000, "min_slices": 1})
-    found = []
-    with prepared(sources, None, settings, progress) as ready:
-        keys = sorted({scan.series for scan in ready.index.scans() if scan.source and scan.series.startswith("dicom:")})
+    comparisons = []
+    with planned_archive(sources, None, settings, progress) as archive:
+        scans = [scan for scan in archive.index.scans() if scan.load_plan_json]
+        keys = sorted({scan.series for scan in scans if scan.series.startswith(IMAGE)})
         sample = sorted(Random(seed).sample(keys, min(series, len(keys))))
         for number, key in enumerate(sample, start=1):
-            found.append(_compared(ready.index, key, program, settings))
-            progress.step("comparing series", number, len(sample), "")
-    return found
+            comparisons.append(_compared(archive.index, key, program, settings))
+            progress.step("comparing series", number, len(sample))
+    return comparisons
 
 
-def _compared(index: Index, key: str, program: Path, settings: IngestSettings) -> Comparison:
-    scans = [scan for scan in index.scans(series=key) if scan.source]
-    series_id = parse_row(scans[0].row).series_id
+def _compared(index: Index, key: str, program: Path, settings: IngestSettings) -> SeriesComparison:
+    scans = [scan for scan in index.scans(series=key) if scan.load_plan]
+    plans = [scan.load_plan for scan in scans if isinstance(scan.load_plan, DicomLoadPlan)]
+    series_id = scans[0].planned.series_id
     try:
-        ours = [
-            to_ras(load_planned_scan(parse_source(scan.source or ""), limits=settings.limits).volume) for scan in scans
-        ]
+        medssl_volumes = [to_ras(load_planned_scan(plan, limits=settings.limits).volume) for plan in plans]
     except Rejected as rejected:
-        return Comparison(series_id, 0, 0, 0, 0, f"medssl: {rejected.reason}")
-    paths = {file.file.path for scan in scans for file in _files(scan.source or "")}
+        return SeriesComparison(series_id, 0, 0, 0, 0, f"medssl: {rejected.reason}")
+    paths = {path for plan in plans for path in plan.image_paths}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            theirs = list(_converted(program, sorted(paths), Path(folder)))
+            dcm2niix_volumes = list(_converted(program, sorted(paths), Path(folder)))
         except (DataError, subprocess.SubprocessError) as error:
-            return Comparison(series_id, len(ours), 0, 0, 0, f"dcm2niix: {type(error).__name__}")
-    same = sum(any(_same(a, b) for a in ours) for b in theirs)
-    elsewhere = sum(any(_same_voxels(a, b) for a in ours) for b in theirs) - same
-    return Comparison(series_id, len(ours), len(theirs), same, elsewhere, "")
-
-
-def _files(source: str) -> tuple[DicomFile, ...]:
-    parsed = parse_source(source)
-    return parsed.files if isinstance(parsed, DicomLoadPlan) else ()
+            return SeriesComparison(series_id, len(medssl_volumes), 0, 0, 0, f"dcm2niix: {type(error).__name__}")
+    equal = sum(any(_equal(a, b) for a in medssl_volumes) for b in dcm2niix_volumes)
+    equal_voxels = sum(any(_equal_voxels(a, b) for a in medssl_volumes) for b in dcm2niix_volumes)
+    return SeriesComparison(series_id, len(medssl_volumes), len(dcm2niix_volumes), equal, equal_voxels - equal, "")
 
 
 def _converted(program: Path, paths: list[str], folder: Path) -> Iterator[Volume]:
@@ -108,25 +119,13 @@ def _converted(program: Path, paths: list[str], folder: Path) -> Iterator[Volume
     (folder / "out").mkdir()
     for number, path in enumerate(paths):
         os.symlink(path, folder / "in" / f"{number:06d}.dcm")
-    command: list[str | Path] = [
-        program,
-        "-z",
-        "n",
-        "-p",
-        "n",
-        "-b",
-        "n",
-        "-f",
-        "scan_%s",
-        "-o",
-        folder / "out",
-        folder / "in",
-    ]
+    options = ("-z", "n", "-p", "n", "-b", "n", "-f", "scan_%s", "-o")
+    command: list[str | Path] = [program, *options, folder / "out", folder / "in"]
     subprocess.run(
         command, capture_output=True, timeout=_SECONDS, check=False, env={"PATH": os.environ.get("PATH", "")}
     )
-    for made in sorted((folder / "out").glob("*.nii")):
-        yield from _volumes(made)
+    for written in sorted((folder / "out").glob("*.nii")):
+        yield from _volumes(written)
 
 
 def _volumes(path: Path) -> Iterator[Volume]:
@@ -141,21 +140,21 @@ def _volumes(path: Path) -> Iterator[Volume]:
         yield to_ras(Volume(data[..., number] if data.ndim == 4 else data, image.affine))
 
 
-def _same(a: Volume, b: Volume) -> bool:
-    return _same_voxels(a, b) and bool(np.abs(a.affine_ras_mm - b.affine_ras_mm).max() <= AFFINE_MM)
+def _equal(a: Volume, b: Volume) -> bool:
+    return _equal_voxels(a, b) and bool(np.abs(a.affine_ras_mm - b.affine_ras_mm).max() <= AFFINE_MM)
 
 
-def _same_voxels(a: Volume, b: Volume) -> bool:
+def _equal_voxels(a: Volume, b: Volume) -> bool:
     if a.shape != b.shape:
         return False
     span = max(float(np.ptp(b.voxels.astype(np.float64))), 1e-9)
-    return bool(np.abs(a.voxels.astype(np.float64) - b.voxels.astype(np.float64)).max() <= VOXEL_SHARE * span)
+    return bool(np.abs(a.voxels.astype(np.float64) - b.voxels.astype(np.float64)).max() <= VOXEL_TOLERANCE * span)
 
 
 def _program() -> Path:
     """dcm2niix on the path, or beside the interpreter where pip puts it."""
     beside = Path(sysconfig.get_path("scripts")) / "dcm2niix"
-    found = shutil.which("dcm2niix") or (str(beside) if beside.is_file() else None)
-    if found is None:
+    program = shutil.which("dcm2niix") or (str(beside) if beside.is_file() else None)
+    if program is None:
         raise UsageError("dcm2niix is not installed. Install it with: pip install dcm2niix")
-    return Path(found)
+    return Path(program)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from medssl.archive.limits import Limits
-from medssl.ingestion.ingest import ingest
+from medssl.ingestion.archive_to_cohort import ingest
 from medssl.ingestion.report import IngestReport
 from medssl.ingestion.settings import IngestSettings
 from medssl.progress import StageProgress

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medssl.archive.index.database import read_index
-from medssl.archive.index.load_plan import parse_source
-from medssl.archive.index.outcome import parse_row
+from medssl.archive.index.planned_scan import manifest_row
 from medssl.archive.limits import Limits
 from medssl.archive.voxels.scan import Loaded, load_planned_scan
 from medssl.cohort.cohort import Cohort
@@ -17,8 +16,12 @@ LIMITS = Limits(field_of_view_mm=5.0)
 def loaded(cohort: Path) -> list[tuple[ManifestRow, Loaded]]:
     """Every planned scan of a cohort, loaded again, by the number of its slices and its place."""
     with read_index(cohort / "private") as index:
-        found = [(parse_row(scan.row), scan.source) for scan in index.scans() if scan.source is not None]
-    read = [(row, load_planned_scan(parse_source(source), limits=LIMITS)) for row, source in found]
+        scans = [
+            (manifest_row(scan.planned, None, split="train", dataset=""), scan.load_plan)
+            for scan in index.scans()
+            if scan.load_plan is not None
+        ]
+    read = [(row, load_planned_scan(plan, limits=LIMITS)) for row, plan in scans]
     return sorted(read, key=lambda pair: (pair[0].shape, pair[0].affine_ras_mm))
 
 

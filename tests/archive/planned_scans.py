@@ -1,13 +1,12 @@
-"""The three layers in a row, for tests: a folder of DICOM files to rows, sources and volumes."""
+"""The three layers in a row, for tests: a folder of DICOM files to rows, load plans and volumes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from written_dicom import Series
 
-from medssl.archive.index.load_plan import parse_source
-from medssl.archive.index.outcome import parse_row
+from medssl.archive.index.load_plan import LoadPlan
+from medssl.archive.index.planned_scan import manifest_row
 from medssl.archive.limits import Limits
 from medssl.archive.plan.dicom import plan_series
 from medssl.archive.privacy.pseudonyms import Pseudonyms
@@ -22,10 +21,8 @@ LIMITS = Limits(field_of_view_mm=5.0)
 KEY = Pseudonyms(bytes(range(32)))
 
 
-def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
-    """Rows and sources of all series under a folder. In the index, the rows' data set stands for the folder: left out
-    here.
-    """
+def planned(folder: Path, **rules) -> list[tuple[ManifestRow, LoadPlan | None]]:
+    """Rows before loading, and load plans, of all series under a folder."""
     files = [
         scan_file(found.path / name, folder, stamp, limits=LIMITS)
         for found in walk(folder)
@@ -34,7 +31,7 @@ def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
     assert all(file.kind == "dicom" for file in files), [(file.path.name, file.reason, file.detail) for file in files]
     chosen = Rules(**{"min_slices": 3, "limits": LIMITS} | rules)
     return [
-        (replace(parse_row(scan.row), dataset=""), scan.source)
+        (manifest_row(scan.planned, None, split="train", dataset=""), scan.load_plan)
         for series in sorted({file.series for file in files})
         for scan in plan_series(series, [file for file in files if file.series == series], KEY, chosen)
     ]
@@ -42,14 +39,14 @@ def planned(folder: Path, **rules) -> list[tuple[ManifestRow, str | None]]:
 
 def accepted(folder: Path, **rules) -> list[tuple[ManifestRow, Volume]]:
     return [
-        (row, load_planned_scan(parse_source(source), limits=LIMITS).volume)
-        for row, source in planned(folder, **rules)
-        if source is not None
+        (row, load_planned_scan(plan, limits=LIMITS).volume)
+        for row, plan in planned(folder, **rules)
+        if plan is not None
     ]
 
 
 def reasons(folder: Path, **rules) -> list[str]:
-    return sorted(row.reason for row, source in planned(folder, **rules) if source is None)
+    return sorted(row.reason for row, plan in planned(folder, **rules) if plan is None)
 
 
 def assert_is(volume: Volume, series: Series, slices: slice = slice(None)) -> None:

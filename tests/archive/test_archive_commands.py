@@ -58,7 +58,7 @@ def test_ingest_report_and_explain_tell_the_same_story(tmp_path, medssl, archive
     assert {one["verdict"] for one in accepted} == {"accepted", "DERIVED"}
     assert any("F_TILT" in flag for one in accepted for flag in one["flags"])
     assert "NOT_DICOM" in medssl("archive", "explain", out, "README.txt").output
-    assert "knows no file" in medssl("archive", "explain", out, "nobody.dcm", code=1).output
+    assert "has no file" in medssl("archive", "explain", out, "nobody.dcm", code=1).output
     for text in (shown, told, json.dumps(accepted)):
         assert "Xenobia" not in text
         assert "HN7734421" not in text
@@ -175,7 +175,7 @@ def test_convert_says_before_it_starts_that_the_manifest_has_no_place(tmp_path, 
         result = medssl("convert", archive, "--out", out, "--workers", 0, "--manifest", manifest, code=code)
         return " ".join(result.output.split())
 
-    assert "Make it, or name another place for --manifest." in said(tmp_path / "no" / "n.parquet", 2)
+    assert "Make it, or name another path for --manifest." in said(tmp_path / "no" / "n.parquet", 2)
     assert "is a folder. Name a file for --manifest" in said(tmp_path, 2)
     assert not out.exists()
     said(out / "n.parquet", 0)

@@ -5,7 +5,6 @@ import pytest
 from planned_scans import LIMITS, accepted, assert_is, planned, reasons
 from written_dicom import Series, oblique, random_voxels, save
 
-from medssl.archive.index.load_plan import parse_source
 from medssl.archive.voxels.scan import load_planned_scan
 from medssl.errors import DataError
 from medssl.ingestion.one_scan import load_scan
@@ -343,8 +342,8 @@ def test_derived_images_are_kept_when_asked_for(tmp_path):
 def test_a_ct_without_negative_values_or_intercept_is_flagged(tmp_path):
     series = Series(random_voxels(), intercept=0.0)
     series.write(tmp_path / "s")
-    ((_, source),) = planned(tmp_path)
-    assert "F_CT_NOT_HU" in load_planned_scan(parse_source(source), limits=LIMITS).flags
+    ((_, plan),) = planned(tmp_path)
+    assert "F_CT_NOT_HU" in load_planned_scan(plan, limits=LIMITS).flags
 
 
 def test_a_blank_patient_id_is_flagged_and_goes_by_study(tmp_path):

@@ -10,11 +10,10 @@ from pydicom.uid import RLELossless
 from written_dicom import Series, random_voxels
 
 from medssl.archive.index.database import read_index
-from medssl.archive.index.load_plan import parse_source
 from medssl.archive.voxels.scan import load_planned_scan
 from medssl.cohort.cohort import Cohort
 from medssl.errors import DataError
-from medssl.ingestion.explain import explain
+from medssl.ingestion.explanation import explain
 from medssl.ingestion.one_scan import load_scan
 
 
@@ -105,8 +104,8 @@ def test_two_damaged_copies_are_a_damaged_slice_and_sound_ones_that_differ_are_i
     other = pydicom.dcmread(paths[11])
     other.compress(RLELossless, np.zeros((15, 20), np.uint16), generate_instance_uid=False)
     other.save_as(tmp_path / "s" / "c" / paths[11].name)
-    ((_, source),) = planned(tmp_path / "s")
-    loaded = load_planned_scan(parse_source(source), limits=LIMITS)
+    ((_, plan),) = planned(tmp_path / "s")
+    loaded = load_planned_scan(plan, limits=LIMITS)
     assert_is(loaded.volume, series, slice(1, 11))
     assert (loaded.trim.n_files, loaded.trim.n_left_out) == (10, 6)
     assert loaded.trim.detail.startswith("copies of 1 of 12 slices differ in their pixels, 4 files are damaged")

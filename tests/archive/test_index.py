@@ -6,9 +6,8 @@ from pathlib import Path
 
 from medssl.archive.index.database import open_index
 from medssl.archive.index.entries import IndexedScan
-from medssl.archive.index.outcome import Outcome
 from medssl.archive.index.path_text import path_text, text_path
-from medssl.archive.plan.rows import duplicates
+from medssl.archive.index.planned_scan import Outcome
 from medssl.cohort.reasons import Reason
 
 
@@ -30,10 +29,10 @@ def test_of_equal_scans_one_is_kept_first_one_with_a_label_then_the_smallest_id(
     with open_index(tmp_path) as index:
         shuffled = draw.sample(sorted(outcomes), len(outcomes))
         for scan_id in shuffled:
-            index.plan(scan_id, [IndexedScan(scan_id, scan_id, "{}", "{}", "", None)])
+            index.plan(scan_id, [IndexedScan(scan_id, scan_id, "{}", "{}", "")])
             if outcomes[scan_id] is not None:
-                index.put_outcome(scan_id, outcomes[scan_id].text())
-        assert duplicates(index) == expected
+                index.put_outcome(scan_id, outcomes[scan_id])
+        assert index.duplicates() == expected
     assert len(expected) > 100
 
 

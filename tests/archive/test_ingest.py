@@ -19,7 +19,7 @@ from medssl.archive.limits import Limits
 from medssl.cohort.cohort import Cohort
 from medssl.cohort.manifest import read_manifest
 from medssl.errors import DataError, UsageError
-from medssl.ingestion.ingest import ingest
+from medssl.ingestion.archive_to_cohort import ingest
 from medssl.ingestion.settings import IngestSettings
 from medssl.store.volumes import open_volume
 
@@ -43,7 +43,7 @@ def test_a_label_folder_elsewhere_and_labels_beside_their_images_are_matched(tmp
     nifti(tmp_path / "scans" / "y.nii", scan_voxels(2))
     nifti(tmp_path / "scans" / "y_seg.nii.gz", label_voxels())
     nifti(tmp_path / "truth" / "x.nii.gz", label_voxels())
-    report = run_ingest(tmp_path / "scans", labels=tmp_path / "truth")
+    report = run_ingest(tmp_path / "scans", label_dir=tmp_path / "truth")
     assert (report.n_scans, report.n_labelled, report.n_rejected) == (2, 2, 0)
 
 
@@ -96,7 +96,7 @@ def test_a_strange_dataset_json_is_left_out_and_one_in_use_must_stay_whole(tmp_p
         run_ingest(root)
     (root / "labels" / "dataset.json").write_text("{")
     with pytest.raises(DataError, match=r"labels/dataset\.json: it is no valid JSON"):
-        run_ingest(root, labels=root / "labels", out=tmp_path / "new")
+        run_ingest(root, label_dir=root / "labels", out=tmp_path / "new")
 
 
 def test_other_voxels_beside_the_same_header_are_noticed(tmp_path, run_ingest):

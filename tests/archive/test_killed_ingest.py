@@ -28,7 +28,7 @@ RUN = """
 import sys
 from pathlib import Path
 from medssl.archive.limits import Limits
-from medssl.store.ingest import IngestSettings, ingest
+from medssl.ingestion import IngestSettings, ingest
 
 if __name__ == "__main__":
     source, cohort, key, workers = sys.argv[1:]
@@ -128,7 +128,7 @@ def test_a_scan_that_is_no_more_leaves_the_store_though_the_ingest_that_dropped_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("medssl.ingestion.ingest.remove_volume", killed)
+        patched.setattr("medssl.ingestion.archive_to_cohort.remove_volume", killed)
         with pytest.raises(KeyboardInterrupt):
             run_ingest(archive, min_slices=9)
     run_ingest(archive, min_slices=9)

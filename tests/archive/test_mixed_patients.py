@@ -8,7 +8,6 @@ from written_dicom import Series, random_voxels
 from written_labels import outline, put, structure_set, written
 
 from medssl.archive.index.database import read_index
-from medssl.archive.index.load_plan import parse_source
 from medssl.archive.privacy.pseudonyms import Crosswalk, Pseudonyms, open_key
 from medssl.archive.privacy.splits import overrides
 from medssl.cohort.cohort import Cohort
@@ -141,8 +140,8 @@ def test_a_structure_set_labels_its_own_patient_also_where_the_slices_share_thei
     labels = {row.patient_id: bool(row.labels) for row in Cohort.open(tmp_path / "cohort").accepted()}
     assert sorted(labels.values()) == [False, True]
     with read_index(tmp_path / "cohort" / "private") as index:
-        (labelled,) = [scan for scan in index.scans() if scan.source and parse_source(scan.source).labels]
-    assert Path(parse_source(labelled.source).files[0].file.path).parent.name == "2"
+        (labelled,) = [scan for scan in index.scans() if scan.load_plan and scan.load_plan.labels]
+    assert Path(labelled.load_plan.files[0].file.path).parent.name == "2"
 
 
 def test_reconstructions_of_two_patients_in_one_study_are_no_siblings(tmp_path, run_ingest):

@@ -13,13 +13,12 @@ from written_dicom import Series, random_voxels
 from written_nifti import labelled_folder, nifti, scan_voxels
 
 from medssl.archive.index.database import read_index
-from medssl.archive.index.load_plan import parse_source
-from medssl.archive.index.outcome import Outcome
+from medssl.archive.index.planned_scan import Outcome
 from medssl.archive.sources import walk as discover
 from medssl.cohort.cohort import Cohort
 from medssl.cohort.reasons import Reason
-from medssl.ingestion import ingest as ingest_module
-from medssl.ingestion.explain import explain
+from medssl.ingestion import archive_to_cohort, planning
+from medssl.ingestion.explanation import explain
 from medssl.store.volumes import stored_scan_ids
 
 
@@ -32,8 +31,8 @@ def state(cohort: Path) -> tuple[list[tuple[str, str, str]], str]:
 
 def read_from(cohort: Path) -> set[Path]:
     with read_index(cohort / "private") as index:
-        sources = [parse_source(scan.source) for scan in index.scans() if scan.source]
-    return {Path(file.file.path).parent for source in sources for file in source.files}
+        plans = [scan.load_plan for scan in index.scans() if scan.load_plan]
+    return {Path(file.file.path).parent for plan in plans for file in plan.files}
 
 
 def test_a_series_in_a_renamed_folder_is_the_same_scan(tmp_path, run_ingest):
@@ -145,7 +144,9 @@ def test_what_cannot_be_loaded_for_now_stays_as_it_is_stored(tmp_path, run_inges
     nifti(root / "images" / "case_1.nii.gz", scan_voxels(77))
 
     with monkeypatch.context() as context:
-        context.setattr(ingest_module, "take_in", lambda task: Outcome(Reason.IO_ERROR, "the disk is slow today"))
+        context.setattr(
+            archive_to_cohort, "store_scan", lambda task: Outcome(Reason.IO_ERROR, "the disk is slow today")
+        )
         assert run_ingest(root).n_loaded == 1
     assert state(tmp_path / "cohort") == before
     assert run_ingest(root).n_loaded == 1
@@ -211,5 +212,5 @@ def test_a_file_renamed_while_its_folder_is_listed_costs_no_other(tmp_path, run_
         yield listed
 
     monkeypatch.setattr(discover.os, "scandir", racing)
-    monkeypatch.setattr(ingest_module, "check_not_empty", lambda *roots, **options: None)
+    monkeypatch.setattr(planning, "check_not_empty", lambda *roots, **options: None)
     assert run_ingest(tmp_path / "a").n_scans == 1

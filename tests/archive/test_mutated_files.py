@@ -15,12 +15,10 @@ import numpy as np
 import pytest
 from written_dicom import Series, random_voxels, save
 
-from medssl.archive.index.load_plan import parse_source
-from medssl.archive.index.outcome import parse_row
 from medssl.archive.limits import Limits
 from medssl.archive.nifti.read import read_volume
 from medssl.archive.plan.dicom import plan_series
-from medssl.archive.plan.nifti import rejected_file_row
+from medssl.archive.plan.nifti import rejected_file
 from medssl.archive.privacy.pseudonyms import Pseudonyms
 from medssl.archive.rejection import Rejected
 from medssl.archive.scan.recognise import scan_file
@@ -65,7 +63,7 @@ def verdict(path: Path, data: bytes) -> str:
     stamp = FileStamp(len(data), path.stat().st_mtime_ns)
     file = scan_file(path, path.parent, stamp, limits=LIMITS)
     if file.reason is not None:
-        assert rejected_file_row(file, KEY).reason == file.reason
+        assert rejected_file(file, KEY).reason == file.reason
         return file.reason
     if file.kind == "nifti":
         try:
@@ -75,11 +73,11 @@ def verdict(path: Path, data: bytes) -> str:
         return "accepted"
     found = "accepted"
     for scan in plan_series(file.series, [file], KEY, RULES):
-        if scan.source is None:
-            found = parse_row(scan.row).reason
+        if scan.load_plan is None:
+            found = scan.planned.reason
             continue
         try:
-            load_planned_scan(parse_source(scan.source), limits=LIMITS)
+            load_planned_scan(scan.load_plan, limits=LIMITS)
         except Rejected as rejected:
             found = rejected.reason
     return found

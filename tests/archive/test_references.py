@@ -9,8 +9,6 @@ import nibabel
 import numpy as np
 import pytest
 
-from medssl.archive.index.load_plan import parse_source
-from medssl.archive.index.outcome import parse_row
 from medssl.archive.limits import Limits
 from medssl.archive.plan.dicom import plan_series
 from medssl.archive.privacy.pseudonyms import ephemeral_pseudonyms
@@ -36,10 +34,10 @@ def scans_in(path: Path) -> list[Volume]:
         for scan in plan_series(
             series, [file for file in files if file.series == series], ephemeral_pseudonyms(), EVERYTHING
         ):
-            if scan.source is not None:
-                found.append(to_ras(load_planned_scan(parse_source(scan.source), limits=Limits()).volume))
+            if scan.load_plan is not None:
+                found.append(to_ras(load_planned_scan(scan.load_plan, limits=Limits()).volume))
             else:
-                assert parse_row(scan.row).reason in ("DERIVED", "LOCALIZER")
+                assert scan.planned.reason in ("DERIVED", "LOCALIZER")
     return found
 
 

@@ -12,7 +12,7 @@ from written_labels import highdicom_segmentation, outline, put, segmentation, s
 
 from medssl.archive.index.database import read_index
 from medssl.cohort.cohort import Cohort
-from medssl.ingestion.explain import explain
+from medssl.ingestion.explanation import explain
 from medssl_phantoms import make_archive
 
 SHAPE = (14, 11, 9)
@@ -352,7 +352,7 @@ def test_explain_knows_a_label_that_is_used_and_one_that_is_not(tmp_path, run_in
 
 def test_explain_knows_the_label_of_a_nifti_scan(tmp_path, run_ingest):
     made = make_archive(tmp_path / "a", dicom_patients=0, nifti_cases=1, shape=(24, 30, 18))
-    run_ingest(made.images, labels=made.labels)
+    run_ingest(made.images, label_dir=made.labels)
     (name,) = [path.name for path in made.labels.iterdir()]
     (row,) = Cohort.open(tmp_path / "cohort").accepted()
     with read_index(tmp_path / "cohort" / "private") as index:

@@ -8,13 +8,12 @@ from planned_scans import accepted, assert_is, planned
 from written_dicom import Series, random_voxels, save
 
 from medssl.archive.index.database import read_index
-from medssl.archive.index.load_plan import parse_source
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.archive.voxels.scan import load_planned_scan
 from medssl.cohort.cohort import Cohort
 from medssl.geometry import to_ras
-from medssl.ingestion.explain import explain
+from medssl.ingestion.explanation import explain
 from medssl.store.volumes import open_volume
 
 ONE_TOO_MANY = {"F_DUP_POSITION", "F_DUPLICATES_DIFFER", "F_TRIMMED"}
@@ -78,15 +77,15 @@ def test_where_too_few_slices_are_left_the_scan_goes_until_fewer_are_asked_for(t
 
 def test_two_acquisitions_that_nothing_tells_apart_are_no_scan(tmp_path):
     written(tmp_path / "s", *range(12))
-    ((_, source),) = planned(tmp_path / "s")
+    ((_, plan),) = planned(tmp_path / "s")
     with pytest.raises(Rejected, match="copies of 12 of 12 slices differ in their pixels; 0 neighbouring"):
-        load_planned_scan(parse_source(source), limits=Limits(field_of_view_mm=5.0))
+        load_planned_scan(plan, limits=Limits(field_of_view_mm=5.0))
 
 
 def test_what_is_left_must_be_a_scan_by_itself(tmp_path):
     """In the plane the scan is below the least field of view, so its length along the slices is what carried it."""
     series = written(tmp_path / "s", 6)
-    ((_, source),) = planned(tmp_path / "s")
+    ((_, plan),) = planned(tmp_path / "s")
     along_mm = 12 * float(np.linalg.norm(series.step_mm))
     with pytest.raises(Rejected, match="OUT_OF_RANGE"):
-        load_planned_scan(parse_source(source), limits=Limits(field_of_view_mm=along_mm - 1))
+        load_planned_scan(plan, limits=Limits(field_of_view_mm=along_mm - 1))

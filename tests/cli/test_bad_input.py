@@ -59,7 +59,7 @@ def world(tmp_path_factory):
     splits = "file,split\n" + "".join(f"case_00{n}.nii.gz,{'test' if n == 4 else 'train'}\n" for n in range(5))
     (folder / "splits.csv").write_text(splits)
     calls = [
-        ["ingest", archive.images, "--labels", archive.labels, "--splits", folder / "splits.csv", "--workers", "0"],
+        ["ingest", archive.images, "--label-dir", archive.labels, "--splits", folder / "splits.csv", "--workers", "0"],
         ["pretrain", "--cohort", folder / "cohort", "--task", "masked-volume", *SHORT, *PATCH],
         ["finetune", "--cohort", folder / "cohort", "--init", folder / "run", "--num-labelled", "1", *SHORT, *PATCH],
     ]
@@ -121,7 +121,7 @@ def ingested(tmp_path):
     """Report of an ingest of the archive in `tmp_path`, which must go through."""
     settle(tmp_path / "archive")
     archive = tmp_path / "archive"
-    call = ["ingest", archive / "images", "--labels", archive / "labels", "--out", tmp_path / "cohort"]
+    call = ["ingest", archive / "images", "--label-dir", archive / "labels", "--out", tmp_path / "cohort"]
     result = medssl(*call, "--json", "--workers", "0")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from medssl.archive.limits import Limits
-from medssl.ingestion.ingest import ingest
+from medssl.ingestion.archive_to_cohort import ingest
 from medssl.ingestion.settings import IngestSettings
 from medssl.loading.pool import WorkerPool
 from medssl.training.timing import Stopwatch

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medssl.ingestion.ingest import ingest
+from medssl.ingestion.archive_to_cohort import ingest
 from medssl.ingestion.settings import IngestSettings
 
 SHAPE = (20, 26, 18)
@@ -82,4 +82,4 @@ def add_phantoms(archive: SmallArchive, cohort: Path, *, folder: Path, numbers: 
 
 def settings_of(archive: SmallArchive) -> IngestSettings:
     files = {"splits": archive.scans.parent / "splits.csv", "key_file": archive.scans.parent / "key"}
-    return IngestSettings(labels=archive.scans / "labels", workers=0, modality="MR", **files)
+    return IngestSettings(label_dir=archive.scans / "labels", workers=0, modality="MR", **files)

@@ -20,7 +20,7 @@ from medssl.downstream.predict import predict
 from medssl.encoders.weights import load_network
 from medssl.errors import DataError, UsageError
 from medssl.geometry import to_array_axes
-from medssl.ingestion.ingest import ingest
+from medssl.ingestion.archive_to_cohort import ingest
 from medssl.ingestion.one_scan import load_scan
 from medssl.ingestion.settings import IngestSettings
 from medssl.store.volumes import open_volume

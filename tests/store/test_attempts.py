@@ -2,23 +2,23 @@
 
 from dataclasses import dataclass
 
-from medssl.archive.index.load_plan import DicomLoadPlan, LabelObject, StampedFile, parse_source, source_json
-from medssl.archive.index.outcome import Outcome
+from medssl.archive.index.load_plan import LOAD_PLANS, DicomLoadPlan, LabelObject, StampedFile
+from medssl.archive.index.planned_scan import Outcome
 from medssl.archive.rejection import Rejected
-from medssl.archive.workers.local import Done, LocalWorkers
+from medssl.archive.workers.local import LocalWorkers, TaskResult
 from medssl.cohort.reasons import Reason
-from medssl.ingestion.retries import attempts
+from medssl.ingestion.retries import load_with_retries
 
 
 @dataclass(frozen=True)
 class Scan:
     scan_id: str
-    source: str
+    load_plan_json: str
 
 
-def source(*, labelled: bool) -> str:
+def load_plan(*, labelled: bool) -> str:
     label = LabelObject(StampedFile("/a/rt", 1, 2), structure_set=True, values=((3, 1),))
-    return source_json(DicomLoadPlan((), (), (1.0,) * 16, "CT", (label,) if labelled else ()))
+    return LOAD_PLANS.dump_json(DicomLoadPlan((), (), (1.0,) * 16, "CT", (label,) if labelled else ())).decode()
 
 
 class Mortal(LocalWorkers):
@@ -32,16 +32,18 @@ class Mortal(LocalWorkers):
         for task in tasks:
             left = self.deaths.get(task.scan_id, 0)
             self.deaths[task.scan_id] = left - 1
-            if left > 0 or (task.scan_id in self.deadly_labels and parse_source(task.source).labels):
-                yield Done(task, None, Rejected(Reason.DECODER_CRASH, "the worker died"))
+            if left > 0 or (
+                task.scan_id in self.deadly_labels and LOAD_PLANS.validate_json(task.load_plan_json).labels
+            ):
+                yield TaskResult(task, None, Rejected(Reason.DECODER_CRASH, "the worker died"))
             else:
-                yield Done(task, function(task), None)
+                yield TaskResult(task, function(task), None)
 
 
 def came_to(deaths: dict[str, int], deadly_labels: set[str], *, labelled: bool = True) -> Outcome:
     workers = Mortal(deaths, deadly_labels)
-    tasks = iter([Scan("a", source(labelled=labelled))])
-    ((task, outcome),) = attempts(workers, lambda _: Outcome(None, "", labels=(0, 1)), tasks, timeout_s=1.0)
+    tasks = iter([Scan("a", load_plan(labelled=labelled))])
+    ((task, outcome),) = load_with_retries(workers, lambda _: Outcome(None, "", labels=(0, 1)), tasks, timeout_s=1.0)
     assert task.scan_id == "a"
     return outcome
 

@@ -62,7 +62,7 @@ def explain(
 
     from medssl.archive.index.database import read_index
     from medssl.cohort.cohort import read_facts
-    from medssl.ingestion.explain import explain as explain_entry
+    from medssl.ingestion.explanation import explain as explain_entry
 
     read_facts(cohort)
     with read_index(cohort / "private") as index:
@@ -155,8 +155,8 @@ def verify(
     else:
         for result in differing:
             typer.echo(
-                f"differs: {result.series_id}: medssl {result.ours}, dcm2niix {result.theirs}, the same {result.same}, "
-                f"same voxels at another place {result.same_voxels_elsewhere} {result.note}"
+                f"differs: {result.series_id}: medssl {result.medssl}, dcm2niix {result.dcm2niix}, the same "
+                f"{result.equal}, same voxels at another place {result.equal_voxels_only} {result.note}"
             )
         typer.echo(f"{len(results) - len(differing)} of {len(results)} series agree in every voxel and affine")
     if differing or not results:

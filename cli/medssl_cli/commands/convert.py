@@ -41,7 +41,7 @@ def convert(
 
     Example: medssl convert /archive/2020 --out nifti --manifest nifti.parquet
     """
-    from medssl.ingestion.convert import convert as run_convert
+    from medssl.ingestion.archive_to_nifti import convert as run_convert
     from medssl_cli.commands.ingest import finish, given_options, ingest_settings
     from medssl_cli.ingest_display import print_table
     from medssl_cli.progress import LiveProgress

@@ -120,7 +120,7 @@ def write_archive(folder: Path, size: DemoSize) -> Path:
 
 def ingest_archive(archive: Path, cohort: Path, *, key: Path, workers: int | None) -> Path:
     """The cohort of the archive's DICOM and NIfTI scans."""
-    from medssl.ingestion.ingest import ingest
+    from medssl.ingestion.archive_to_cohort import ingest
     from medssl.ingestion.settings import IngestSettings
     from medssl_cli.progress import LiveProgress
 
@@ -128,7 +128,7 @@ def ingest_archive(archive: Path, cohort: Path, *, key: Path, workers: int | Non
         key.touch(mode=0o600)
         key.write_text(DEMO_KEY + "\n")
     settings = IngestSettings(
-        labels=archive / "labels", key_file=key, fractions=(0.7, 0.05, 0.25), modality="MR", workers=workers
+        label_dir=archive / "labels", key_file=key, fractions=(0.7, 0.05, 0.25), modality="MR", workers=workers
     )
     with LiveProgress() as progress:
         report = ingest([archive / "dicom", archive / "images"], cohort, settings=settings, progress=progress)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def finetune(
     out: RunFolder,
-    cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --labels`.")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --label-dir`.")] = None,
     init: Annotated[str | None, typer.Option(help="Initialisation: a pretraining run, or 'scratch'.")] = None,
     num_labelled: Annotated[
         str | None, typer.Option(help="Number of labelled training scans to use, or 'all'.")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def ingest(
     source: Sources,
     out: Annotated[Path, typer.Option(help="Cohort folder to make or continue.")],
-    labels: Annotated[Path | None, typer.Option(help="Folder with label files named like their images.")] = None,
+    label_dir: Annotated[Path | None, typer.Option(help="Folder with label files named like their images.")] = None,
     label_names: Annotated[
         Path | None, typer.Option(help="CSV with columns name,label: structures of DICOM SEG and RTSTRUCT to labels.")
     ] = None,
@@ -75,13 +75,13 @@ def ingest(
 
     Example: medssl ingest /archive/2019 /archive/2020 --out cohort
     """
-    from medssl.ingestion.ingest import ingest as run_ingest
+    from medssl.ingestion.archive_to_cohort import ingest as run_ingest
     from medssl_cli.ingest_display import print_report
     from medssl_cli.progress import LiveProgress
 
     given = given_options(
-        dataset=dataset, labels=labels, label_names=label_names, splits=splits, patients=patients, modality=modality,
-        min_slices=min_slices, volumes_per_series=volumes_per_series,
+        dataset=dataset, label_dir=label_dir, label_names=label_names, splits=splits, patients=patients,
+        modality=modality, min_slices=min_slices, volumes_per_series=volumes_per_series,
         key_file=key_file, seed=seed, policy=store_policy(spacing or [], packing),
         workers=workers, include_derived=include_derived,
         follow_symlinks=follow_symlinks or None, containers=containers or None,

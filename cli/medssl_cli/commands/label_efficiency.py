@@ -16,7 +16,7 @@ def label_efficiency(
     init: Annotated[
         list[str], typer.Option(help="Pretraining run, or NAME=RUN. Repeatable; scratch is always included.")
     ],
-    cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --labels`.")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="Cohort made by `medssl ingest --label-dir`.")] = None,
     num_labelled: Annotated[str, typer.Option(help="Numbers of labelled training scans, such as 3,5,10.")] = "3,5,10",
     seeds: Annotated[
         int,

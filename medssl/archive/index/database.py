@@ -1,27 +1,27 @@
 """The private index: every file that was seen and every scan that was planned, with paths and real identifiers.
 
-One SQLite file (mode 0600 in a folder of mode 0700). A change is visible whole or not at all, so a run that was
-killed at any
+One SQLite file (mode 0600 in a folder of mode 0700). Every change is one transaction, so a run that was killed at any
 moment is continued by running it again. Memory does not grow with the archive: rows are read as they are needed.
 """
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from medssl.archive.index.entries import IndexedFile, IndexedScan, carried, kept_text
+from medssl.archive.index.entries import IndexedFile, IndexedScan
+from medssl.archive.index.migration import check_format, prepare_tables
 from medssl.archive.index.path_text import path_text, text_path
-from medssl.archive.index.schema import BY_STUDY, COPIES, SCHEMA
+from medssl.archive.index.planned_scan import OUTCOMES, PLANNED_SCANS, Outcome, PlannedScan
+from medssl.archive.index.schema import BY_STUDY, DUPLICATES
 from medssl.archive.sources.location import is_remote
 from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
 from medssl.errors import DataError
 
-FORMAT = 3
-# What may be over by the next run is tried again then.
+# What may be over by the next run, and is tried again then.
 TRANSIENT_REASONS = frozenset({Reason.IN_FLUX, Reason.IO_ERROR, Reason.TIMEOUT})
 
 
@@ -33,7 +33,7 @@ class Index:
 
     # Files
 
-    def known(self, folder: Path) -> dict[str, tuple[FileStamp, str | None]]:
+    def known_files(self, folder: Path) -> dict[str, tuple[FileStamp, str | None]]:
         """Files of one folder that an earlier run saw: stamp and reason by name. Vanished ones are not among them."""
         rows = self._db.execute(
             "SELECT name, size, mtime_ns, reason FROM files JOIN folders ON folder = folders.id "
@@ -177,20 +177,19 @@ class Index:
     def plan(self, series: str, scans: Iterable[IndexedScan]) -> list[str]:
         """Replace the scans of one series and clear its dirt; returns the ids of those that are stored no more.
 
-        A scan whose source is unchanged keeps its outcome, so that it is not loaded again. Of one that must be loaded
-        again it is remembered what was stored, for `put_back`.
+        A scan whose load plan is unchanged keeps its outcome, so that it is not loaded again. One that must be loaded
+        again remembers what was stored, for `put_back`.
         """
         with self._db:
             before = {scan.scan_id: scan for scan in self.scans(series=series)}
             unloaded = []
             for scan in scans:
                 old = before.pop(scan.scan_id, None)
-                outcome, kept = carried(old, scan) if old is not None else (None, None)
-                if old is not None and scan.source is None and old.source is not None:
+                if old is not None and scan.load_plan_json is None and old.load_plan_json is not None:
                     unloaded.append(scan.scan_id)
-                if old is None or outcome is None or old.row != scan.row:
-                    values = (scan.scan_id, series, scan.source, scan.row, scan.detail, outcome, kept)
-                    self._db.execute("INSERT OR REPLACE INTO scans VALUES (?,?,?,?,?,?,?)", values)
+                new = scan if old is None else old.replanned(scan)
+                if new != old:
+                    self._put_scan(new)
             self._db.executemany("DELETE FROM scans WHERE scan_id = ?", ((scan_id,) for scan_id in before))
             self._db.execute("DELETE FROM dirty WHERE series = ?", (series,))
         return sorted([*before, *unloaded])
@@ -214,7 +213,8 @@ class Index:
     def scans_to_load(self) -> list[str]:
         """Ids of scans that were planned and not loaded yet."""
         return [
-            row[0] for row in self._db.execute("SELECT scan_id FROM scans WHERE outcome IS NULL AND source IS NOT NULL")
+            row[0]
+            for row in self._db.execute("SELECT scan_id FROM scans WHERE outcome IS NULL AND load_plan IS NOT NULL")
         ]
 
     def scan(self, scan_id: str) -> IndexedScan | None:
@@ -222,13 +222,14 @@ class Index:
         row = self._db.execute("SELECT * FROM scans WHERE scan_id = ?", (scan_id,)).fetchone()
         return IndexedScan(*row) if row else None
 
-    def copies(self) -> Iterator[str]:
-        """Ids of loaded scans that are voxel for voxel another one, which is kept."""
-        return (scan_id for (scan_id,) in self._db.execute(COPIES))
+    def duplicates(self) -> set[str]:
+        """Ids of loaded scans that are voxel for voxel another one, which stays in the store."""
+        return {scan_id for (scan_id,) in self._db.execute(DUPLICATES)}
 
-    def rows_by_study(self, modality: str) -> Iterator[tuple[str, str]]:
-        """(study, row) of every scan of a modality that was planned to be loaded, study by study."""
-        return ((study, row) for study, row in self._db.execute(BY_STUDY, (modality,)))
+    def planned_by_study(self, modality: str) -> Iterator[tuple[str, PlannedScan]]:
+        """(study, scan) for every scan of a modality that is to be loaded or was, study by study."""
+        rows = self._db.execute(BY_STUDY, (modality,))
+        return ((study, PLANNED_SCANS.validate_json(planned)) for study, planned in rows)
 
     def mark(self, scan_ids: Iterable[str]) -> None:
         """Mark scans for as long as the index is open, on disk; marks of before are forgotten."""
@@ -241,44 +242,48 @@ class Index:
         """Whether a scan is among those that `mark` was told of last."""
         return self._db.execute("SELECT 1 FROM temp.marks WHERE scan_id = ?", (scan_id,)).fetchone() is not None
 
-    def put_outcome(self, scan_id: str, outcome: str) -> None:
-        """Write down what loading a scan came to."""
+    def put_outcome(self, scan_id: str, outcome: Outcome) -> None:
+        """Write down what loading a scan gave."""
+        text = OUTCOMES.dump_json(outcome).decode()
         with self._db:
-            self._db.execute("UPDATE scans SET outcome = ?, kept = NULL WHERE scan_id = ?", (outcome, scan_id))
+            self._db.execute("UPDATE scans SET outcome = ?, previous = NULL WHERE scan_id = ?", (text, scan_id))
 
     def load_again(self, scan_id: str) -> None:
         """Ask for a scan to be loaded again."""
         scan = self.scan(scan_id)
         if scan is not None:
+            previous = scan.stored.as_previous() if scan.stored else None
             with self._db:
-                self._db.execute(
-                    "UPDATE scans SET outcome = NULL, kept = ? WHERE scan_id = ?", (kept_text(scan.stored), scan_id)
-                )
+                self._put_scan(replace(scan, outcome_json=None, previous_json=previous))
 
     def put_back(self, scan_id: str) -> bool:
         """Let a scan be what it was when it was stored; False where it never was."""
         scan = self.scan(scan_id)
-        before = scan.stored if scan else None
-        if scan is None or before is None:
+        stored = scan.stored if scan else None
+        if scan is None or stored is None:
             return False
         with self._db:
-            self._db.execute(
-                "UPDATE scans SET source = ?, row = ?, detail = ?, outcome = ?, kept = NULL WHERE scan_id = ?",
-                (before.source, before.row, before.detail, before.outcome, scan_id),
-            )
+            self._put_scan(replace(stored, series=scan.series, previous_json=None))
         return True
 
-    # Facts
+    def _put_scan(self, scan: IndexedScan) -> None:
+        values = (
+            scan.scan_id, scan.series, scan.load_plan_json, scan.planned_json, scan.detail, scan.outcome_json,
+            scan.previous_json,
+        )  # fmt: skip
+        self._db.execute("INSERT OR REPLACE INTO scans VALUES (?,?,?,?,?,?,?)", values)
 
-    def fact(self, name: str) -> str | None:
-        """A value written down by `put_fact`."""
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    # Values that hold for the whole index
+
+    def metadata(self, name: str) -> str | None:
+        """A value written down by `put_metadata`."""
+        row = self._db.execute("SELECT value FROM metadata WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else None
 
-    def put_fact(self, name: str, value: str) -> None:
+    def put_metadata(self, name: str, value: str) -> None:
         """Write down one named value."""
         with self._db:
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+            self._db.execute("INSERT OR REPLACE INTO metadata VALUES (?, ?)", (name, value))
 
 
 @contextmanager
@@ -299,12 +304,12 @@ def open_index(folder: Path) -> Iterator[Index]:
             raise DataError(f"another ingest is writing {folder.parent}. Wait until it has ended.") from error
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         path.chmod(0o600)
-        try:
-            connection = _connect(path)
-        except sqlite3.DatabaseError as error:
-            raise _damaged(path, error) from error
-        with _used(connection, path) as index:
-            yield index
+        with _opened(path, path.resolve().as_uri()) as connection:
+            # The journal of WAL mode takes the mode of the database file, so nothing of it is readable by others.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            prepare_tables(connection, path)
+            yield Index(connection)
 
 
 @contextmanager
@@ -315,46 +320,27 @@ def read_index(folder: Path) -> Iterator[Index]:
         raise DataError(
             f"{folder} holds no private index. Run this where the cohort was ingested; the index never leaves."
         )
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        connection.execute("SELECT COUNT(*) FROM facts")
-    except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) from error
-    with _used(connection, path) as index:
-        yield index
+    with _opened(path, f"{path.resolve().as_uri()}?mode=ro") as connection:
+        check_format(connection, path)
+        yield Index(connection)
 
 
 @contextmanager
-def _used(connection: sqlite3.Connection, path: Path) -> Iterator[Index]:
-    """The index until it is closed. Damage that shows on a later page is told in the words of damage at its front."""
+def _opened(path: Path, uri: str) -> Iterator[sqlite3.Connection]:
+    """A connection until it is closed. Damage is explained in the same words wherever in the file it shows."""
+    connection = sqlite3.connect(uri, uri=True)
     try:
-        yield Index(connection)
+        yield connection
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorname", "")  # an error of the module itself has none
         if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            raise _damaged(path, error) from error
+            raise DataError(
+                f"{path} is damaged ({error}). Restore it from a copy, or ingest into a new folder."
+            ) from error
+        if code.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+            raise DataError(f"{path} cannot be opened ({error}). Check its permissions.") from error
         if code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")):
             raise DataError(f"{path} cannot be written ({error}). Check the disk and its space.") from error
         raise
     finally:
         connection.close()
-
-
-def _damaged(path: Path, error: sqlite3.DatabaseError) -> DataError:
-    return DataError(f"{path} is damaged ({error}). Restore it from a copy, or ingest into a new folder.")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # The journal of WAL mode takes the mode of the database file, so nothing of it is readable by others.
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.executescript(SCHEMA)
-    index = Index(connection)
-    found = index.fact("format")
-    if found is None:
-        index.put_fact("format", json.dumps(FORMAT))
-    elif json.loads(found) != FORMAT:
-        connection.close()
-        raise DataError(f"{path} has format {found}; this medssl reads {FORMAT}. Use the medssl that wrote it.")
-    return connection

@@ -1,12 +1,14 @@
-"""What must be read for one scan, as it lies in the private index."""
+"""What to read for one scan: files as they were when their headers were read, and where its slices lie in them."""
 
-import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
 
 from medssl.archive.dicom.pixels import PixelFormat
+from medssl.archive.index.path_text import PathText
 from medssl.archive.rejection import Rejected
 from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
@@ -16,7 +18,7 @@ from medssl.cohort.reasons import Reason
 class StampedFile:
     """A file as it was when its header was read."""
 
-    path: str
+    path: PathText
     size: int
     mtime_ns: int
 
@@ -28,25 +30,43 @@ class StampedFile:
     def check_unchanged(self) -> None:
         """Raise Rejected with IN_FLUX when the file is not as it was, with IO_ERROR when it is gone."""
         try:
-            facts = os.stat(self.path)
+            status = os.stat(self.path)
         except OSError as error:
             raise Rejected(Reason.IO_ERROR, f"it cannot be read any more ({error.strerror})") from error
-        if (facts.st_size, facts.st_mtime_ns) != (self.size, self.mtime_ns):
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
             raise Rejected(Reason.IN_FLUX, "the file has changed since its header was read")
 
 
 @dataclass(frozen=True)
 class NiftiLoadPlan:
-    """A NIfTI scan and its label, if it has one. voxels: of a .hdr the .img beside it."""
+    """A NIfTI scan.
+
+    Attributes:
+        image: the file of the scan.
+        label: the file of its label, if it has one.
+        voxels: the .img files beside those of image and label that are a .hdr.
+    """
 
     image: StampedFile
     label: StampedFile | None
     voxels: tuple[StampedFile, ...] = ()
+    kind: Literal["nifti"] = "nifti"
+
+    @property
+    def image_paths(self) -> set[str]:
+        """Files of the image."""
+        return {self.image.path}
 
 
 @dataclass(frozen=True)
 class DuplicateSlice:
-    """A copy of a slice, to be compared with it. same_instance: under the same instance UID."""
+    """A copy of a slice, to be compared with it.
+
+    Attributes:
+        file: index into the files of the plan.
+        frame: number of the frame in the file.
+        same_instance: whether it has the instance UID of the slice.
+    """
 
     file: int
     frame: int
@@ -55,7 +75,16 @@ class DuplicateSlice:
 
 @dataclass(frozen=True)
 class SliceLocation:
-    """Where the values of one slice lie: file (index into the source's files), frame, tile of a mosaic (else -1)."""
+    """Where the values of one slice lie.
+
+    Attributes:
+        file: index into the files of the plan.
+        frame: number of the frame in the file.
+        tile: number of the tile in a mosaic, else -1.
+        slope: factor from stored to physical values.
+        intercept: added to the product.
+        duplicates: copies of the slice.
+    """
 
     file: int
     frame: int
@@ -67,8 +96,15 @@ class SliceLocation:
 
 @dataclass(frozen=True)
 class DicomFile:
-    """A file with the layout of its pixels. pixel_at: where the pixel element begins, or -1. grid: tiles per row, or
-    0.
+    """A file with the layout of its pixels.
+
+    Attributes:
+        file: the file.
+        layout: how its pixels are stored.
+        pixel_at: where the pixel element begins, or -1 where the header scan did not meet it.
+        grid: tiles per row of a mosaic or grid, else 0.
+        padding: (lowest, highest) stored value that means 'no voxel'.
+        lut: whether it has a modality lookup table.
     """
 
     file: StampedFile
@@ -81,8 +117,12 @@ class DicomFile:
 
 @dataclass(frozen=True)
 class LabelObject:
-    """A segmentation or structure set that labels a scan. values: (number of a structure, number of its label), in the
-    order in which they are drawn.
+    """A segmentation or structure set that labels a scan.
+
+    Attributes:
+        file: the file.
+        structure_set: whether it holds contours; else it holds frames.
+        values: (number of a structure, class value of its label), in the order in which they are drawn.
     """
 
     file: StampedFile
@@ -92,8 +132,14 @@ class LabelObject:
 
 @dataclass(frozen=True)
 class DicomLoadPlan:
-    """A DICOM scan: slices in order along the third axis. modality: CT, MR or PT. affine_ras_mm: row by row. labels:
-    oldest first.
+    """A DICOM scan.
+
+    Attributes:
+        files: all files that are read.
+        slices: in order along the third axis.
+        affine_ras_mm: the 4x4 affine row by row.
+        modality: CT, MR or PT.
+        labels: label objects, oldest first.
     """
 
     files: tuple[DicomFile, ...]
@@ -101,64 +147,13 @@ class DicomLoadPlan:
     affine_ras_mm: tuple[float, ...]
     modality: str
     labels: tuple[LabelObject, ...] = ()
+    kind: Literal["dicom"] = "dicom"
+
+    @property
+    def image_paths(self) -> set[str]:
+        """Files of the image, with those that hold copies of its slices."""
+        return {file.file.path for file in self.files}
 
 
 LoadPlan = NiftiLoadPlan | DicomLoadPlan
-
-
-def source_json(source: LoadPlan) -> str:
-    """A source as text."""
-    kind = "nifti" if isinstance(source, NiftiLoadPlan) else "dicom"
-    facts = asdict(source)
-    if isinstance(source, NiftiLoadPlan) and not source.voxels:
-        del facts["voxels"]
-    return json.dumps({kind: facts}, sort_keys=True, separators=(",", ":"))
-
-
-def without_labels(text: str) -> str | None:
-    """The same source, as text, without its label objects; None where it has none."""
-    source = parse_source(text)
-    if not isinstance(source, DicomLoadPlan) or not source.labels:
-        return None
-    return source_json(replace(source, labels=()))
-
-
-def parse_source(text: str) -> LoadPlan:
-    """The source that `source_json` wrote."""
-    facts = json.loads(text)
-    if "dicom" in facts:
-        return _dicom(facts["dicom"])
-    label = facts["nifti"]["label"]
-    voxels = tuple(StampedFile(**one) for one in facts["nifti"].get("voxels", ()))
-    return NiftiLoadPlan(StampedFile(**facts["nifti"]["image"]), StampedFile(**label) if label else None, voxels)
-
-
-def _dicom(facts: dict[str, Any]) -> DicomLoadPlan:
-    files = tuple(
-        DicomFile(
-            file=StampedFile(**file["file"]),
-            layout=PixelFormat(**file["layout"]),
-            pixel_at=file["pixel_at"],
-            grid=file["grid"],
-            padding=tuple(file["padding"]) if file["padding"] else None,
-            lut=file["lut"],
-        )
-        for file in facts["files"]
-    )
-    slices = tuple(
-        SliceLocation(
-            **{**slice_, "duplicates": tuple(DuplicateSlice(**duplicate) for duplicate in slice_["duplicates"])}
-        )
-        for slice_ in facts["slices"]
-    )
-    labels = tuple(
-        LabelObject(StampedFile(**one["file"]), one["structure_set"], tuple((a, b) for a, b in one["values"]))
-        for one in facts.get("labels", ())
-    )
-    return DicomLoadPlan(files, slices, tuple(facts["affine_ras_mm"]), facts["modality"], labels)
-
-
-def image_paths(text: str) -> set[str]:
-    """The image files of the source that `source_json` wrote, copies included."""
-    source = parse_source(text)
-    return {source.image.path} if isinstance(source, NiftiLoadPlan) else {one.file.path for one in source.files}
+LOAD_PLANS: TypeAdapter[LoadPlan] = TypeAdapter(Annotated[LoadPlan, Field(discriminator="kind")])

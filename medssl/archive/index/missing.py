@@ -19,7 +19,7 @@ def forget_below(index: Index, root: Path, listed: Collection[Path]) -> None:
     """
     for folder in index.folders_under(root):
         if folder not in listed if is_remote(root) else not _is_there(folder):
-            index.mark_vanished(folder, list(index.known(folder)))
+            index.mark_vanished(folder, list(index.known_files(folder)))
 
 
 def forget_elsewhere(index: Index, roots: Sequence[Path]) -> None:
@@ -30,7 +30,7 @@ def forget_elsewhere(index: Index, roots: Sequence[Path]) -> None:
     for folder in index.folders_to_plan():
         if is_remote(folder) or not walked.isdisjoint((folder, *folder.parents)):
             continue
-        known = list(index.known(folder))
+        known = list(index.known_files(folder))
         gone = _missing(folder, known) if _is_there(folder) else known
         if gone:
             index.mark_vanished(folder, gone)

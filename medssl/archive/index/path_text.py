@@ -7,6 +7,9 @@ every encoder refuse; here they follow a mark from the end of the private use ar
 import os
 import re
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, PlainSerializer
 
 _MARK = "\U0010fffd"
 _UNUSUAL = re.compile(f"[\ud800-\udfff{_MARK}]")
@@ -15,9 +18,17 @@ _MARKED = re.compile(f"{_MARK}([0-9a-f]{{6}})")
 
 def path_text(path: str | os.PathLike[str]) -> str:
     """A path, or the name of a file, as text; most paths as they are."""
-    return _UNUSUAL.sub(lambda found: f"{_MARK}{ord(found[0]):06x}", os.fspath(path))
+    return _UNUSUAL.sub(lambda match: f"{_MARK}{ord(match[0]):06x}", os.fspath(path))
 
 
 def text_path(text: str) -> Path:
     """The path that `path_text` wrote."""
-    return Path(_MARKED.sub(lambda found: chr(int(found[1], 16)), text))
+    return Path(_unmarked(text))
+
+
+def _unmarked(text: str) -> str:
+    return _MARKED.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+# A field of text that may hold bytes of a path: in JSON it is as `path_text` writes it.
+PathText = Annotated[str, PlainSerializer(path_text), AfterValidator(_unmarked)]

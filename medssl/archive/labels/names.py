@@ -48,12 +48,12 @@ def read_names_file(path: Path) -> dict[str, str]:
 
 def name_table(index: Index, chosen: Mapping[str, str] | None) -> tuple[NameTable, bool]:
     """The table that holds for a cohort, and whether it has changed; `chosen` as given now, None: as before."""
-    before = index.fact(_NAMES)
+    before = index.metadata(_NAMES)
     if chosen is None:
         return NameTable(json.loads(before) if before else None), False
     text = json.dumps(dict(chosen))
     if text != before:
-        index.put_fact(_NAMES, text)
+        index.put_metadata(_NAMES, text)
     return NameTable(chosen), text != before
 
 
@@ -65,7 +65,7 @@ def numbered(
     dataset_names: what the numbers of NIfTI labels stand for; the same name has the same number. Raises DataError when
     a number would stand for two labels, or there are more than 255.
     """
-    before = json.loads(index.fact(_VALUES) or "{}")
+    before = json.loads(index.metadata(_VALUES) or "{}")
     values: dict[str, int] = dict(before)
     taken = {name.casefold(): value for value, name in dataset_names.items() if value}
     _check(values, dataset_names)
@@ -78,13 +78,13 @@ def numbered(
     if len(values) > MAX_LABELS:
         raise DataError(f"the label objects have {len(values)} labels, {MAX_LABELS} fit. Choose with --label-names.")
     if values != before:
-        index.put_fact(_VALUES, json.dumps(values))
+        index.put_metadata(_VALUES, json.dumps(values))
     return values
 
 
 def label_names(index: Index, dataset_names: Mapping[int, str]) -> dict[int, str]:
     """Number to name, for a cohort with NIfTI labels (`dataset_names`) and label objects. Raises DataError."""
-    values: dict[str, int] = json.loads(index.fact(_VALUES) or "{}")
+    values: dict[str, int] = json.loads(index.metadata(_VALUES) or "{}")
     _check(values, dataset_names)
     if not values:
         return dict(dataset_names)

@@ -14,7 +14,7 @@ from medssl.archive.privacy.pseudonyms import Pseudonyms
 
 # A name leaves the archive: a word, no path and no sentence.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
-_FACT = "datasets"
+_KEY = "datasets"
 _LETTERS = 8
 
 
@@ -33,10 +33,10 @@ def name_datasets(index: Index, pseudonyms: Pseudonyms, roots: Iterable[Path], n
     if name is not None:
         homes = (root.parent if root.is_file() else root for root in roots)
         named = {dataset_id(pseudonyms, home): name for home in homes}
-        index.put_fact(_FACT, json.dumps({**dataset_names(index), **named}, sort_keys=True))
+        index.put_metadata(_KEY, json.dumps({**dataset_names(index), **named}, sort_keys=True))
 
 
 def dataset_names(index: Index) -> Mapping[str, str]:
     """Pseudonym of a source to its name, where it has one."""
-    names: dict[str, str] = json.loads(index.fact(_FACT) or "{}")
+    names: dict[str, str] = json.loads(index.metadata(_KEY) or "{}")
     return names

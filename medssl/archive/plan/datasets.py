@@ -12,7 +12,7 @@ from medssl.archive.index.missing import is_deserted
 from medssl.archive.nifti.dataset_json import Dataset, read_dataset
 from medssl.archive.rejection import Rejected
 
-_FACT = "dataset_labels"
+_KEY = "dataset_labels"
 
 
 def datasets_here(index: Index, label_roots: Sequence[Path]) -> dict[Path, Dataset]:
@@ -21,7 +21,7 @@ def datasets_here(index: Index, label_roots: Sequence[Path]) -> dict[Path, Datas
     Raises DataError where that would take labels from scans: the folder is named as one of labels, or its dataset.json
     was in use before.
     """
-    used = {Path(folder) for folder in json.loads(index.fact(_FACT) or "{}")}
+    used = {Path(folder) for folder in json.loads(index.metadata(_KEY) or "{}")}
     datasets = {}
     for file in list(index.files(kind="dataset")):
         folder, problem = file.path.parent, None
@@ -41,7 +41,7 @@ def datasets_here(index: Index, label_roots: Sequence[Path]) -> dict[Path, Datas
 
 def datasets_out_of_reach(index: Index, here: Mapping[Path, Dataset]) -> list[Dataset]:
     """Datasets of earlier runs whose dataset.json is gone while scans of theirs are stored, for their label names."""
-    before: dict[str, dict[str, str]] = json.loads(index.fact(_FACT) or "{}")
+    before: dict[str, dict[str, str]] = json.loads(index.metadata(_KEY) or "{}")
     names = {os.fspath(folder): {str(k): v for k, v in one.label_names.items()} for folder, one in here.items()}
     away = {
         folder: labels
@@ -49,5 +49,5 @@ def datasets_out_of_reach(index: Index, here: Mapping[Path, Dataset]) -> list[Da
         if folder not in names and is_deserted(Path(folder)) and index.has_scans(f"{series_key(Path(folder))}/")
     }
     if before != names | away:
-        index.put_fact(_FACT, json.dumps(names | away, sort_keys=True))
+        index.put_metadata(_KEY, json.dumps(names | away, sort_keys=True))
     return [Dataset(Path(folder), {}, {int(k): v for k, v in one.items()}, False) for folder, one in away.items()]

@@ -12,32 +12,22 @@ from medssl.archive.dicom.record import Record, parse_record
 from medssl.archive.dicom.uids import modality_of_sop_class
 from medssl.archive.index.database import Index
 from medssl.archive.index.entries import IndexedFile, IndexedScan
-from medssl.archive.index.load_plan import (
-    DicomFile,
-    DicomLoadPlan,
-    DuplicateSlice,
-    SliceLocation,
-    StampedFile,
-    image_paths,
-    source_json,
-)
-from medssl.archive.index.outcome import parse_row, row_json
+from medssl.archive.index.load_plan import DicomFile, DicomLoadPlan, DuplicateSlice, SliceLocation, StampedFile
+from medssl.archive.index.planned_scan import PlannedScan
 from medssl.archive.plan.dataset_names import source_of_files
 from medssl.archive.plan.labels import IMAGE, LABEL, Attached, LabelObjects, files_of
 from medssl.archive.privacy.pseudonyms import Pseudonyms, is_placeholder
 from medssl.archive.series.assemble import Assembled, LeftOut, Patient, PatientOf, Rules, assemble
 from medssl.archive.series.volumes import Slice
-from medssl.cohort.manifest import ManifestRow
 from medssl.cohort.reasons import Flag
 from medssl.geometry import spacing_mm
 
 
 def plan_dicom(index: Index, pseudonyms: Pseudonyms, rules: Rules, labels: LabelObjects) -> list[str]:
-    """Plan every series with new or changed files, then the label objects of which none of them has use; returns ids of
-    scans that are no more.
-    """
+    """Plan every series with new or changed files; returns ids of scans that are stored no more."""
     removed: list[str] = []
     dirty = index.dirty_series()
+    # Images first: only when all of them are planned is it known which label objects label none of them.
     for series in dirty:
         if series.startswith(IMAGE):
             removed += index.plan(series, _planned(index, series, pseudonyms, rules, labels))
@@ -45,24 +35,26 @@ def plan_dicom(index: Index, pseudonyms: Pseudonyms, rules: Rules, labels: Label
         if series.startswith(LABEL):
             parts = labels.left_out(series)
             dataset = source_of_files(pseudonyms, files_of(index, series)) if parts else ""
-            removed += index.plan(series, [_left_out_scan(series, part, pseudonyms, dataset) for part in parts])
+            removed += index.plan(series, [_left_out(series, part, pseudonyms, dataset) for part in parts])
     return removed
 
 
 def _planned(
     index: Index, series: str, pseudonyms: Pseudonyms, rules: Rules, labels: LabelObjects
 ) -> list[IndexedScan]:
-    """Scans of a series from the files that are there; with those that are gone and stored, where it would lose a
-    stored scan or slices of one otherwise: they moved to tape, or their disk is not mounted.
+    """Scans of a series from the files that are there; also from files that are gone, where a stored scan or slices of
+    one would be lost otherwise: they moved to tape, or their disk is not mounted.
     """
     files = list(index.files(series=series))
     scans = plan_series(series, files, pseudonyms, rules, labels) if files else []
     gone = list(index.vanished_files(series=series))
-    stored = [one for scan in index.scans(series=series) if (one := scan.stored) is not None] if gone else []
+    stored = [before for scan in index.scans(series=series) if (before := scan.stored) is not None] if gone else []
     if _holds(scans, stored):
         return scans
+    # A file that is gone counts only where a stored scan was read from it, and no copy of it is there: what was
+    # renamed or unpacked is one file, not two with the same instance.
     copied = {parse_record(file.record or "").instance for file in files}
-    needed = {path for scan in stored if scan.source for path in image_paths(scan.source)}
+    needed = {path for scan in stored if scan.load_plan for path in scan.load_plan.image_paths}
     gone = [file for file in gone if os.fspath(file.path) in needed]
     gone = [file for file in gone if parse_record(file.record or "").instance not in copied]
     together = sorted([*files, *gone], key=lambda file: file.path)
@@ -71,8 +63,12 @@ def _planned(
 
 def _holds(scans: Sequence[IndexedScan], stored: Sequence[IndexedScan]) -> bool:
     """Whether every scan that is stored is planned again, with no slice less."""
-    depths = {scan.scan_id: (parse_row(scan.row).shape or (0,))[-1] for scan in scans if scan.source is not None}
-    return all(depths.get(scan.scan_id, 0) >= (parse_row(scan.row).shape or (0,))[-1] for scan in stored)
+    depths = {scan.scan_id: _depth(scan) for scan in scans if scan.load_plan_json is not None}
+    return all(depths.get(scan.scan_id, 0) >= _depth(scan) for scan in stored)
+
+
+def _depth(scan: IndexedScan) -> int:
+    return (scan.planned.shape or (0,))[-1]
 
 
 def plan_series(
@@ -89,100 +85,67 @@ def plan_series(
         return pseudonyms.one_id(record.issuer, record.patient)
 
     assembly = assemble(list(enumerate(records)), rules, patient_of=patient_of)
-    whose = patient_of if len({patient_of(record) for record in records}) > 1 else _of_one
+    whose = patient_of if len({patient_of(record) for record in records}) > 1 else _single_patient
     attached = labels.attach(series, assembly.scans, whose) if labels else [Attached() for _ in assembly.scans]
     scans, dataset = [], source_of_files(pseudonyms, files)
     numbers = Counter[Patient]()
     for scan, label in zip(assembly.scans, attached, strict=True):
-        series_id = _series_id(scan.record, pseudonyms, whose)
-        row = _row(scan, series_id, numbers[whose(scan.record)], pseudonyms)
+        planned = _identified(scan.record, pseudonyms, whose, dataset, number=str(numbers[whose(scan.record)]))
         numbers[whose(scan.record)] += 1
-        row = replace(row, flags=(*row.flags, *label.flags), dataset=dataset)
-        source = source_json(replace(_source(scan, files, records), labels=label.objects))
+        planned = replace(
+            planned,
+            modality=modality_of_sop_class(scan.record.sop_class),
+            flags=(*scan.flags, *planned.flags, *label.flags),
+            shape=scan.shape,
+            spacing_mm=spacing_mm(np.array(scan.affine_ras_mm).reshape(4, 4)),
+            affine_ras_mm=scan.affine_ras_mm,
+            n_files=len({slice_.file for slice_ in scan.slices}),
+            n_volumes=scan.n_volumes,
+        )
+        load_plan = replace(_load_plan(scan, files, records), labels=label.objects)
         detail = (
             f"{scan.shape[2]} slices, tilt {scan.tilt_deg:.2f} degrees, volume {scan.volume + 1} of {scan.n_volumes}"
         )
-        scans.append(IndexedScan(row.scan_id, series, source, row_json(row), detail, None))
-    return scans + [_left_out_scan(series, part, pseudonyms, dataset, whose) for part in assembly.left_out]
+        scans.append(IndexedScan.of(planned, series, load_plan, detail))
+    return scans + [_left_out(series, part, pseudonyms, dataset, whose) for part in assembly.left_out]
 
 
-def _of_one(record: Record) -> Patient:
-    """Whose a record is in a series of one patient: not told, so that ids do not depend on it."""
+def _single_patient(record: Record) -> Patient:
+    """Whose a record is in a series of one patient: nobody's, so that ids do not depend on how he is spelled."""
     return ()
 
 
-def _left_out_scan(
-    series: str, part: LeftOut, pseudonyms: Pseudonyms, dataset: str, whose: PatientOf = _of_one
+def _left_out(
+    series: str, part: LeftOut, pseudonyms: Pseudonyms, dataset: str, whose: PatientOf = _single_patient
 ) -> IndexedScan:
-    row = replace(_left_out_row(part, _series_id(part.record, pseudonyms, whose), pseudonyms), dataset=dataset)
-    return IndexedScan(row.scan_id, series, None, row_json(row), part.detail, None)
+    number = pseudonyms.name("left-out", part.reason, part.detail)[:8]
+    planned = _identified(part.record, pseudonyms, whose, dataset, number=number)
+    planned = replace(planned, modality=part.record.modality, reason=part.reason, n_files=len(part.files))
+    return IndexedScan.of(planned, series, None, part.detail)
 
 
-def _row(scan: Assembled, series_id: str, number: int, pseudonyms: Pseudonyms) -> ManifestRow:
-    record = scan.record
-    patient, flags = _patient(record, pseudonyms)
-    affine = np.array(scan.affine_ras_mm).reshape(4, 4)
-    return ManifestRow(
+def _identified(record: Record, pseudonyms: Pseudonyms, whose: PatientOf, dataset: str, *, number: str) -> PlannedScan:
+    """What a record says of its scan under pseudonyms. The split goes by study where it names no patient."""
+    suspect = is_placeholder(record.patient)
+    series_id = pseudonyms.name("series", record.study, record.series, *whose(record))
+    return PlannedScan(
         scan_id=f"{series_id}-{number}",
         series_id=series_id,
         study_id=pseudonyms.name("study", record.study),
-        patient_id=patient,
-        modality=modality_of_sop_class(record.sop_class),
+        patient_id=(
+            pseudonyms.name("patient", "study", record.study)
+            if suspect
+            else pseudonyms.patient(record.issuer, record.patient)
+        ),
+        dataset=dataset,
         body_part=record.body_part,
         manufacturer=record.manufacturer,
         model=record.model,
-        status="accepted",
-        reason=None,
-        flags=(*scan.flags, *flags),
-        shape=scan.shape,
-        spacing_mm=spacing_mm(affine),
-        affine_ras_mm=scan.affine_ras_mm,
-        n_files=len({one.file for one in scan.slices}),
-        n_volumes=scan.n_volumes,
-        split="train",
-        content_hash=None,
-        labels=(),
+        flags=(Flag.F_PATIENT_ID_SUSPECT,) if suspect else (),
     )
 
 
-def _left_out_row(part: LeftOut, series_id: str, pseudonyms: Pseudonyms) -> ManifestRow:
-    record = part.record
-    patient, flags = _patient(record, pseudonyms)
-    return ManifestRow(
-        scan_id=f"{series_id}-{pseudonyms.name('left-out', part.reason, part.detail)[:8]}",
-        series_id=series_id,
-        study_id=pseudonyms.name("study", record.study),
-        patient_id=patient,
-        modality=record.modality,
-        body_part=record.body_part,
-        manufacturer=record.manufacturer,
-        model=record.model,
-        status="rejected",
-        reason=part.reason,
-        flags=flags,
-        shape=None,
-        spacing_mm=None,
-        affine_ras_mm=None,
-        n_files=len(part.files),
-        n_volumes=0,
-        split="train",
-        content_hash=None,
-        labels=(),
-    )
-
-
-def _series_id(record: Record, pseudonyms: Pseudonyms, whose: PatientOf) -> str:
-    return pseudonyms.name("series", record.study, record.series, *whose(record))
-
-
-def _patient(record: Record, pseudonyms: Pseudonyms) -> tuple[str, tuple[str, ...]]:
-    """Pseudonym of the patient; of the study where the patient id is blank or a placeholder."""
-    if is_placeholder(record.patient):
-        return pseudonyms.name("patient", "study", record.study), (Flag.F_PATIENT_ID_SUSPECT,)
-    return pseudonyms.patient(record.issuer, record.patient), ()
-
-
-def _source(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomLoadPlan:
+def _load_plan(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomLoadPlan:
     keys = {copy.file for slice_ in scan.slices for copy in (slice_, *slice_.duplicates)}
     used = sorted(keys, key=lambda key: files[key].path)
     numbers = {key: number for number, key in enumerate(used)}

@@ -1,4 +1,4 @@
-"""The modality of NIfTI files, which do not tell it themselves: as somebody said it of the source they lie in."""
+"""The modality of NIfTI files, which have none in their headers: as somebody declared it for the source they lie in."""
 
 import json
 import os
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from medssl.archive.index.database import Index
 
-_FACT = "modalities"
+_KEY = "modalities"
 
 
-def tell_modality(index: Index, roots: Sequence[Path], modality: str | None) -> list[str]:
-    """Remember the modality of these sources, and of all below them; without one they keep what was said before.
-    Returns a sentence for each source of which something else was said.
+def declare_modality(index: Index, roots: Sequence[Path], modality: str | None) -> list[str]:
+    """Remember the modality of these sources, and of all below them; without one they keep what was declared before.
+    Returns a sentence for each source of which another one was declared.
     """
-    before = told_modalities(index)
+    before = declared_modalities(index)
     if modality is None:
         return []
-    kept = {place: word for place, word in before.items() if not {place, *place.parents} & set(roots)}
-    now = kept | dict.fromkeys(roots, modality)
-    index.put_fact(_FACT, json.dumps({os.fspath(place): word for place, word in now.items()}, sort_keys=True))
+    elsewhere = {folder: word for folder, word in before.items() if not {folder, *folder.parents} & set(roots)}
+    now = elsewhere | dict.fromkeys(roots, modality)
+    index.put_metadata(_KEY, json.dumps({os.fspath(folder): word for folder, word in now.items()}, sort_keys=True))
     return [
         f"NIfTI scans in {root} are {modality} from now on, not {before[root]}."
         for root in roots
@@ -27,11 +27,11 @@ def tell_modality(index: Index, roots: Sequence[Path], modality: str | None) -> 
     ]
 
 
-def told_modalities(index: Index) -> dict[Path, str]:
-    """Source to the modality of its NIfTI files, where it was told."""
-    return {Path(place): word for place, word in json.loads(index.fact(_FACT) or "{}").items()}
+def declared_modalities(index: Index) -> dict[Path, str]:
+    """Source to the modality that was declared for its NIfTI files."""
+    return {Path(folder): word for folder, word in json.loads(index.metadata(_KEY) or "{}").items()}
 
 
-def modality_told_of(path: Path, told: Mapping[Path, str]) -> str | None:
-    """What was said of the innermost source that a file lies in."""
-    return next((told[place] for place in (path, *path.parents) if place in told), None)
+def declared_modality_of(path: Path, declared: Mapping[Path, str]) -> str | None:
+    """What was declared for the innermost source that a file lies in."""
+    return next((declared[folder] for folder in (path, *path.parents) if folder in declared), None)

@@ -8,7 +8,7 @@ from medssl.archive.privacy.csv_table import read_table
 from medssl.archive.privacy.pseudonyms import Crosswalk, Pseudonyms, is_placeholder, normalised_patient_id
 from medssl.errors import UsageError
 
-_FACT = "patients"
+_KEY = "patients"
 
 Id = tuple[str, str]  # issuer, patient
 
@@ -42,14 +42,14 @@ def with_crosswalk(index: Index, pseudonyms: Pseudonyms, path: Path | None) -> P
 
     Where a line is new, every series is planned again; what is stored stays as it is. Raises UsageError.
     """
-    merged = {(known[0], known[1]): (other[0], other[1]) for known, other in json.loads(index.fact(_FACT) or "[]")}
+    merged = {(known[0], known[1]): (other[0], other[1]) for known, other in json.loads(index.metadata(_KEY) or "[]")}
     if path:
         merged |= read_patients_file(path).same_as
     crosswalk = _straight(Crosswalk(merged), path)
     text = json.dumps(sorted(merged.items()))
-    if merged and text != index.fact(_FACT):
+    if merged and text != index.metadata(_KEY):
         index.make_all_dirty()
-        index.put_fact(_FACT, text)
+        index.put_metadata(_KEY, text)
     return Pseudonyms(pseudonyms.key, crosswalk)
 
 

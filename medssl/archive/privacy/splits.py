@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import get_args
 
 from medssl.archive.index.database import Index
-from medssl.archive.index.load_plan import image_paths
-from medssl.archive.index.outcome import parse_row
 from medssl.archive.privacy.csv_table import read_table
 from medssl.cohort.manifest import Split
 from medssl.errors import DataError, UsageError
@@ -32,7 +30,7 @@ def overrides(index: Index, named: dict[str, Split], path: Path | None) -> dict[
 
     A patient goes as a whole. Raises UsageError for a name that is no file of the archive or a patient in two splits.
     """
-    kept: dict[str, Split] = json.loads(index.fact("splits") or "{}")
+    kept: dict[str, Split] = json.loads(index.metadata("splits") or "{}")
     fresh: dict[str, Split] = {}
     for name, split in named.items():
         patients = _patients(index, name)
@@ -48,7 +46,7 @@ def overrides(index: Index, named: dict[str, Split], path: Path | None) -> dict[
                 )
     merged = kept | fresh
     if merged != kept:
-        index.put_fact("splits", json.dumps(merged, sort_keys=True))
+        index.put_metadata("splits", json.dumps(merged, sort_keys=True))
     return merged
 
 
@@ -60,10 +58,10 @@ def _patients(index: Index, name: str) -> set[str]:
     try:
         for series in {file.series for file in files}:
             scans = list(index.scans(series=series))
-            patients = {parse_row(scan.row).patient_id for scan in scans}
+            patients = {scan.planned.patient_id for scan in scans}
             if len(patients) > 1:  # equal UIDs: those count of whose scans the file is part
-                scans = [scan for scan in scans if scan.source and paths & image_paths(scan.source)]
-                patients = {parse_row(scan.row).patient_id for scan in scans}
+                scans = [scan for scan in scans if scan.load_plan and paths & scan.load_plan.image_paths]
+                patients = {scan.planned.patient_id for scan in scans}
             found |= patients
         return found
     except (ValueError, KeyError) as error:

@@ -101,7 +101,7 @@ def names_to_read(folder: Folder, index: Index, *, complete: bool) -> list[str]:
 
     Files of earlier runs that are gone are marked in the index where the listing is `complete`.
     """
-    earlier = index.known(folder.path)
+    earlier = index.known_files(folder.path)
     if complete and not folder.incomplete:
         listed = (folder.files, folder.outside_links, folder.rejected)
         vanished = [name for name in earlier if not any(name in names for names in listed)]
@@ -119,7 +119,7 @@ def _outside_links(folder: Folder, index: Index, home: Path) -> list[IndexedFile
     """Links that lead out of their source, unless the index has them already."""
     if not folder.outside_links:
         return []
-    earlier = index.known(folder.path)
+    earlier = index.known_files(folder.path)
     problem = Rejected(Reason.SYMLINK_OUTSIDE_ROOT, "the link leads out of its source")
     return [
         replace(rejected_file(folder.path / name, home, _NO_STAMP, problem), kind="other")

@@ -99,7 +99,7 @@ def _batches(file: IndexedFile, listing: ContainerListing, index: Index, limits:
 def _mark_vanished(index: Index, container: Path, listed: Iterable[Path]) -> None:
     """Mark the members of folders that the container does not have any more."""
     for path in set(index.folders_under(members_root(container))) - set(listed):
-        index.mark_vanished(path, list(index.known(path)))
+        index.mark_vanished(path, list(index.known_files(path)))
 
 
 def _opened(file: IndexedFile, problem: Rejected | None) -> IndexedFile:

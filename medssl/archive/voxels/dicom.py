@@ -10,7 +10,7 @@ import numpy.typing as npt
 from medssl.archive.dicom.dataset import read_lut
 from medssl.archive.dicom.pixels import Values, read_frames
 from medssl.archive.index.load_plan import DicomFile, DicomLoadPlan, DuplicateSlice, SliceLocation
-from medssl.archive.index.outcome import DAMAGE, Trim
+from medssl.archive.index.planned_scan import DAMAGE, Trim
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.archive.voxels.sound_run import Losses, trim

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medssl.archive.checks import check_voxels, checked_label
 from medssl.archive.index.load_plan import DicomLoadPlan, LoadPlan, NiftiLoadPlan
-from medssl.archive.index.outcome import Trim
+from medssl.archive.index.planned_scan import Trim
 from medssl.archive.limits import Limits
 from medssl.archive.nifti.read import read_volume
 from medssl.archive.rejection import Rejected

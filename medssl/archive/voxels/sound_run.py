@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from medssl.archive.checks import check_geometry
 from medssl.archive.index.load_plan import DicomLoadPlan, SliceLocation
-from medssl.archive.index.outcome import DAMAGE, Trim
+from medssl.archive.index.planned_scan import DAMAGE, Trim
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Flag, Reason

@@ -116,7 +116,7 @@ def test_file_names_say_what_is_inside():
     assert not [name(path) for path in SOURCE if path.stem in EMPTY_NAMES or path.parent.name in EMPTY_NAMES]
 
 
-def test_shipped_code_has_no_bare_except_and_no_unfinished_place():
+def test_code_has_no_bare_except_and_no_todo():
     wrong = []
     for path in SHIPPED:
         for node in nodes(path):
@@ -128,7 +128,7 @@ def test_shipped_code_has_no_bare_except_and_no_unfinished_place():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_library_does_not_print():
+def test_library_does_not_print():
     wrong = [
         f"{name(path)}:{node.lineno}"
         for path in SHIPPED
@@ -150,20 +150,20 @@ def test_every_test_file_has_tests():
     assert not empty
 
 
-def test_every_setting_is_documented_as_it_is():
+def test_settings_tables_are_up_to_date():
     script = runpy.run_path(str(ROOT / "docs" / "update.py"))
     text = (ROOT / "docs" / "configuration.md").read_text()
     assert script["configuration"](text) == text, "settings have changed: run `python docs/update.py`"
     assert "`optim.lr`" in text
 
 
-def test_every_command_is_documented_by_name():
+def test_every_command_is_documented():
     text = "\n".join(path.read_text() for path in DOCUMENTS)
     missing = [words for words, _ in commands() if f"medssl {words}" not in text]
     assert not missing, f"no document shows `medssl {missing[0]}`"
 
 
-def test_every_hook_is_documented_with_its_signature():
+def test_every_hook_is_documented():
     text = (ROOT / "docs" / "plugins.md").read_text()
     hooks = [hook for hook in vars(hookspecs) if hook.startswith("medssl_")]
     assert hooks
@@ -177,7 +177,7 @@ def test_every_public_name_is_documented():
     assert not [public for public in medssl.__all__ if f"`{public}`" not in text and f"medssl.{public}" not in text]
 
 
-def test_every_command_line_in_the_documents_is_one_that_medssl_takes():
+def test_command_lines_in_documents_are_valid():
     known = dict(commands())
     wrong = []
     for path in DOCUMENTS:
@@ -197,13 +197,13 @@ def test_every_command_line_in_the_documents_is_one_that_medssl_takes():
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
-def test_python_in_the_documents_compiles(path):
+def test_python_in_documents_compiles(path):
     for block in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL):
         compile(block, name(path), "exec")
 
 
 @pytest.mark.parametrize("document", ["configuration.md", "plugins.md"])
-def test_python_in_the_documents_runs(document, tmp_path, monkeypatch):
+def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     """Blocks run in order, in one namespace; one that begins with `# FILE.py` is written to that file, too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -155,7 +155,7 @@ def found(content, words):
     return [word for word in words if word.lower().encode() in low or word.lower().encode("utf-16-le") in low]
 
 
-def test_no_byte_outside_the_private_folder_tells_who_a_patient_is(outcome):
+def test_identity_stays_in_private_folder(outcome):
     out, _ = outcome
     files = [
         path for path in sorted(out.rglob("*")) if path.is_file() and out / "cohort" / "private" not in path.parents
@@ -176,11 +176,11 @@ def test_no_byte_outside_the_private_folder_tells_who_a_patient_is(outcome):
     assert leaks == {}
 
 
-def test_nothing_that_is_printed_tells_who_a_patient_is(outcome):
+def test_output_names_no_patient(outcome):
     assert found(outcome[1].encode(), planted()) == []
 
 
-def test_the_private_folder_holds_what_the_search_looks_for(outcome):
+def test_search_finds_identity_in_private_folder(outcome):
     """Control: the search finds the strings where they may be, so that silence elsewhere means something."""
     private = outcome[0] / "cohort" / "private"
     words = {
@@ -193,11 +193,11 @@ def test_the_private_folder_holds_what_the_search_looks_for(outcome):
     assert {*NAMES, "HN7734421"} <= words
 
 
-def test_nobody_else_may_open_the_private_folder(outcome):
+def test_private_folder_is_readable_by_owner_only(outcome):
     private = outcome[0] / "cohort" / "private"
     assert private.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o077 for path in private.iterdir() if path.stat().st_size} == {0}
 
 
-def test_the_archive_is_not_written_to(archive):
+def test_archive_is_not_modified(archive):
     assert {path.stat().st_mtime for path in archive.rglob("*")} == {1_600_000_000.0}

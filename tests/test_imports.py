@@ -103,12 +103,12 @@ def tier(module: str) -> int | None:
     return next((number for number, areas in enumerate(TIERS) if area(module) in areas), None)
 
 
-def test_every_module_has_its_tier():
+def test_every_module_has_a_tier():
     lost = [name for name in MODULES if tier(name) is None and area(name) not in OUTSIDE]
     assert not lost, f"{lost} stand in no tier: say in docs/architecture.md and here where they belong"
 
 
-def test_nobody_imports_upwards():
+def test_imports_go_downwards():
     wrong = []
     for one in IMPORTS:
         if one.target.split(".")[0] not in OWN or tier(one.module) is None or tier(one.target) is None:
@@ -118,7 +118,7 @@ def test_nobody_imports_upwards():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_library_imports_neither_plugins_nor_the_command_line_nor_the_phantoms():
+def test_library_imports_no_plugins_cli_or_phantoms():
     wrong = [
         f"{one.place}: imports {one.target}"
         for one in IMPORTS
@@ -128,7 +128,7 @@ def test_the_library_imports_neither_plugins_nor_the_command_line_nor_the_phanto
     assert not wrong, "\n".join(wrong)
 
 
-def test_plugins_import_nothing_of_training_or_above():
+def test_plugins_import_nothing_above_pretext():
     allowed = (
         "medssl.diagnostics",
         "medssl.pretext",
@@ -187,15 +187,15 @@ def package(module: str) -> str:
     return module if path.name == "__init__.py" or module.count(".") == 1 else module.rpartition(".")[0]
 
 
-def test_files_import_each_other_in_no_circle():
+def test_files_form_no_import_circle():
     assert not circle_of(lambda module: module)
 
 
-def test_packages_import_each_other_in_no_circle():
+def test_packages_form_no_import_circle():
     assert not circle_of(package)
 
 
-def test_nobody_inside_imports_the_facade():
+def test_library_does_not_import_its_facade():
     inside = [one.place for one in IMPORTS if one.target == "medssl" and one.module.split(".")[0] == "medssl"]
     assert not inside
 
@@ -204,7 +204,7 @@ def test_nobody_inside_imports_the_facade():
     ("library", "home"),
     [("mlflow", "medssl.tracking"), ("typer", "medssl_cli"), ("rich", "medssl_cli"), ("pluggy", "medssl")],
 )
-def test_a_library_is_known_in_one_place_only(library, home):
+def test_library_is_imported_in_one_package_only(library, home):
     wrong = [one.place for one in IMPORTS if one.target.split(".")[0] == library and not one.module.startswith(home)]
     assert not wrong, f"{library} belongs to {home}: {wrong}"
 
@@ -223,7 +223,7 @@ def light_modules() -> list[str]:
     return [name for name in MODULES if name == "medssl" or area(name) in light]
 
 
-def test_archive_runs_settings_and_commands_load_no_torch():
+def test_light_packages_load_no_torch():
     """Hundreds of ingest workers start quickly, and `medssl --help` returns at once."""
     code = f"import importlib, sys\nfor name in {light_modules()!r}:\n    importlib.import_module(name)\n" + (
         "    loaded = {'torch', 'monai', 'mlflow'} & set(sys.modules)\n    assert not loaded, f'{name} loads {loaded}'"
@@ -232,7 +232,7 @@ def test_archive_runs_settings_and_commands_load_no_torch():
     assert result.returncode == 0, result.stderr
 
 
-def test_every_public_name_of_medssl_is_there_sorted_and_lazy():
+def test_public_names_are_complete_sorted_and_lazy():
     import medssl
 
     assert list(medssl.__all__) == sorted(medssl.__all__)

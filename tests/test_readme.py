@@ -33,25 +33,25 @@ def commands(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_link_leads_to_a_file(document):
+def test_links_lead_to_files(document):
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
     assert links
     assert [link for link in links if not link.startswith("http") and not (document.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_path_in_code_style_exists(document):
+def test_paths_in_code_style_exist(document):
     named = re.findall(r"`((?:medssl|plugins|cli|tests|docs|sample_data|benchmarks)/[\w/.-]*)`", document.read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_the_two_commands_of_the_readme_are_targets_of_the_makefile():
+def test_readme_make_targets_exist():
     targets = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     assert targets == ["demo", "test"]
     assert set(targets) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
 
-def test_the_quickstart_makes_every_folder_that_its_commands_are_given(tmp_path):
+def test_quickstart_script_makes_folders(tmp_path):
     lines = [
         line.strip() for line in DOCUMENTS[1].read_text().split("## 1.")[0].splitlines() if line.startswith("    ")
     ]
@@ -79,13 +79,13 @@ def scans(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_quickstart_takes_the_way_of_the_readme():
+def test_quickstart_commands_are_those_of_readme():
     readme, quickstart = ([line for line in commands(path) if "config show" not in line] for path in DOCUMENTS)
     assert [line for line in quickstart if line not in readme and line != "medssl ui runs"] == []
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_work_one_after_the_other_as_they_are_written(scans):
+def test_readme_commands_run_in_order(scans):
     lines = commands(DOCUMENTS[0])
     assert {"ingest", "pretrain", "finetune", "label-efficiency", "predict"} <= {line.split()[1] for line in lines}
     for line in lines:

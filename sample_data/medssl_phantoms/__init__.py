@@ -1,4 +1,7 @@
-"""Small, seeded scans of invented patients: as volumes, and as an archive of DICOM series and labelled NIfTI."""
+"""Small, seeded scans of synthetic patients: as volumes, and as an archive of DICOM series and labelled NIfTI.
+
+Of medssl this package imports `medssl.geometry` only.
+"""
 
 from medssl_phantoms.anatomy import LABELS
 from medssl_phantoms.archive import ArchiveSummary, labelled_case, make_archive, write_nifti

@@ -9,32 +9,33 @@ from medssl_phantoms.tiny import make_tiny_archive
 
 
 def main() -> int:
-    """Write the archive that the arguments ask for; the exit code."""
+    """Write the archive that the arguments describe and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m medssl_phantoms", description="Write a small archive of invented patients."
+        prog="python -m medssl_phantoms", description="Write a small archive of synthetic patients."
     )
     parser.add_argument("out", type=Path, help="folder to write; must not exist or be empty")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other patients (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="each seed gives other patients (default 0)")
     parser.add_argument(
         "--dicom-patients", type=int, default=4, help="patients with a CT and an MR study as DICOM (default 4)"
     )
-    parser.add_argument("--nifti-cases", type=int, default=12, help="scans with a label as NIfTI (default 12)")
-    parser.add_argument("--tiny", action="store_true", help="the example that lies in sample_data/tiny")
+    parser.add_argument("--nifti-cases", type=int, default=12, help="labelled scans as NIfTI (default 12)")
+    parser.add_argument("--tiny", action="store_true", help="write the example of sample_data/tiny")
     arguments = parser.parse_args()
     if arguments.out.exists() and any(arguments.out.iterdir()):
         print(f"{arguments.out} is not empty. Name a new folder.", file=sys.stderr)
         return 2
     if arguments.tiny:
-        made = make_tiny_archive(arguments.out)
+        summary = make_tiny_archive(arguments.out)
     else:
-        made = make_archive(
+        summary = make_archive(
             arguments.out,
             seed=arguments.seed,
             dicom_patients=arguments.dicom_patients,
             nifti_cases=arguments.nifti_cases,
         )
-    print(f"{made.accepted} scans of {made.patients} invented patients, {len(made.rejected)} series that hold no scan")
-    print(made.folder)
+    n_rejected = len(summary.rejected)
+    print(f"{summary.accepted} scans of {summary.patients} synthetic patients, {n_rejected} series without a scan")
+    print(summary.folder)
     return 0
 
 

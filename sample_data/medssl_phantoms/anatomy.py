@@ -1,7 +1,7 @@
-"""One invented patient: a trunk between lung bases and pelvis, as a list of parts painted one over the other.
+"""A synthetic patient: a trunk between lung bases and pelvis, as a list of parts painted one over the other.
 
-The segmentation target is the liver (1) and both kidneys (2). It cannot be had from intensities: spleen, bowel and
-vessels look alike, size, shape and place differ from patient to patient, and the kidneys hold two tissues and fat.
+The segmentation target is the liver (1) and both kidneys (2). Intensities do not suffice to segment it: spleen, bowel
+and vessels look alike, size, shape and position differ between patients, and the kidneys hold two tissues and fat.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ LIVER, KIDNEYS = 1, 2
 
 @dataclass(frozen=True)
 class Part:
-    """A shape filled with one tissue; label 0 hides what lies below it."""
+    """A shape filled with one tissue. Label 0 erases the labels below it."""
 
     tissue: str
     shape: Shape
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A patient: parts in painting order, in a space that `wobble` deforms, and half the trunk's width and depth."""
+    """A patient: parts in painting order, the deformation of their space, and half the trunk's width and depth."""
 
     parts: tuple[Part, ...]
     wobble: Wobble
@@ -35,7 +35,7 @@ class Anatomy:
 
 
 def stream(*numbers: int) -> np.random.Generator:
-    """Random generator that these numbers determine."""
+    """Random generator determined by these numbers."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(numbers)))
 
 

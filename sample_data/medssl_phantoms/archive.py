@@ -1,4 +1,4 @@
-"""A small hospital archive: DICOM series of several patients with the clutter of real ones, and labelled NIfTI."""
+"""A small hospital archive: DICOM series with the clutter of real archives, and labelled NIfTI."""
 
 import gzip
 import os
@@ -22,7 +22,7 @@ from medssl_phantoms.dicom_files import (
 )
 from medssl_phantoms.scanners import Grid, ct_phantom, mr_phantom
 
-FAMILIES = (
+FAMILY_NAMES = (
     "Quillfeather",
     "Drosselmeier",
     "Vandersteen",
@@ -32,9 +32,9 @@ FAMILIES = (
     "Zabriskie",
     "Thistlewood",
 )
-GIVEN = ("Ottoline", "Casimir", "Philippa", "Barnabas", "Wilhelmina", "Ignatius", "Seraphina", "Leopold")
+GIVEN_NAMES = ("Ottoline", "Casimir", "Philippa", "Barnabas", "Wilhelmina", "Ignatius", "Seraphina", "Leopold")
 FIELD_MM = (284.0, 222.0, 214.0)  # left-right, front-back, feet-head
-LABELLED = 10_000  # invented patients of the NIfTI part are numbered from here on, so that nobody is in both parts
+FIRST_NIFTI_PATIENT = 10_000  # DICOM patients count from 0, so that no patient is in both parts
 
 # Time stamp of every file, 29 February 2024: an ingest leaves files alone that changed seconds ago.
 WRITTEN_S = 1_709_193_600
@@ -46,9 +46,16 @@ T = TypeVar("T", int, float)
 class ArchiveSummary:
     """What `make_archive` wrote, and what an ingest of it must find.
 
-    dicom, images, labels: folders. patients: of both parts. dicom_scans, nifti_scans: to be accepted. rejected: one
-    entry per DICOM series that holds no scan: localizer, secondary capture or truncated. planted: strings that must
-    never leave the archive.
+    Attributes:
+        folder: the archive.
+        dicom: its folder with DICOM series.
+        images: its folder with NIfTI scans.
+        labels: its folder with label files.
+        patients: number of patients in both parts.
+        dicom_scans: number of DICOM scans that an ingest must accept.
+        nifti_scans: number of NIfTI scans that an ingest must accept.
+        rejected: an entry per DICOM series without a scan: localizer, secondary capture or truncated.
+        planted: strings that must never leave the archive.
     """
 
     folder: Path
@@ -76,17 +83,23 @@ def make_archive(
     shape: tuple[int, int, int] = (48, 40, 36),
     labels: bool = True,
 ) -> ArchiveSummary:
-    """Write the archive into `folder`: dicom/ by patient, study and series; images/ and labels/ with equal file names.
+    """Write dicom/ by patient, study and series, images/ and labels/ with equal file names. Deterministic to the byte.
 
-    shape: (X, Y, Z) of most scans; edges vary a little from scan to scan. The same arguments give the same bytes.
+    Args:
+        folder: where to write.
+        seed: each seed gives other patients.
+        dicom_patients: patients with a CT and an MR study as DICOM.
+        nifti_cases: MR scans as NIfTI.
+        shape: (X, Y, Z) of most scans in voxels; edges vary a little between scans.
+        labels: whether to write label files of the NIfTI scans.
     """
     dicom, images, label_folder = folder / "dicom", folder / "images", folder / "labels"
     scans, rejected, planted = 0, list[str](), list[str]()
     for number in range(dicom_patients):
         identity = identity_of(seed, number)
         planted += identity.strings()
-        found, left_out = _write_patient(dicom, seed, number, identity=identity, shape=shape)
-        scans, rejected = scans + found, rejected + left_out
+        n_scans, reasons = _write_patient(dicom, seed, number, identity=identity, shape=shape)
+        scans, rejected = scans + n_scans, rejected + reasons
     for number in range(nifti_cases):
         image, label = labelled_case(seed, number, shape=shape)
         write_nifti(images / f"case_{number:03d}.nii.gz", image)
@@ -100,9 +113,9 @@ def make_archive(
 
 
 def identity_of(seed: int, number: int) -> Identity:
-    """The invented person with this number."""
+    """The synthetic person with this number."""
     rng = stream(seed, 20, number)
-    name = f"{FAMILIES[number % len(FAMILIES)]}^{GIVEN[int(rng.integers(len(GIVEN)))]}"
+    name = f"{FAMILY_NAMES[number % len(FAMILY_NAMES)]}^{GIVEN_NAMES[int(rng.integers(len(GIVEN_NAMES)))]}"
     born = f"{rng.integers(1935, 2005)}{rng.integers(1, 13):02d}{rng.integers(1, 29):02d}"
     patient_id = f"MRN{rng.integers(10**6, 10**7)}{number:03d}"
     return Identity(name, patient_id, born, "Saint Elsewhere Infirmary", "Grimsditch^Aurelius")
@@ -111,7 +124,7 @@ def identity_of(seed: int, number: int) -> Identity:
 def labelled_case(seed: int, number: int, *, shape: tuple[int, int, int] = (48, 40, 36)) -> tuple[Volume, Volume]:
     """T1-like scan and label of one NIfTI case; every third one is oblique, and axes, spacing and edges differ."""
     rng = stream(seed, 21, number)
-    patient = _patient(seed, LABELLED + number)
+    patient = _patient(seed, FIRST_NIFTI_PATIENT + number)
     return mr_phantom(
         patient, grid=_grid(rng, shape, axes=str(rng.choice(["RAS", "LAS", "LPS"])), oblique=number % 3 == 2)
     )
@@ -134,10 +147,14 @@ def _patient(seed: int, number: int) -> int:
 
 
 def _grid(rng: Generator, shape: tuple[int, int, int], *, axes: str, oblique: bool, thickness: float = 1.0) -> Grid:
-    """A grid that covers about 280 x 220 x 215 mm (left-right, front-back, feet-head) with `axes` in that array order.
+    """A random grid that covers about 280 x 220 x 215 mm (left-right, front-back, feet-head), off the trunk's middle.
 
-    shape: voxels left-right, front-back and feet-head; each edge differs by up to two. thickness: of slices, that is
-    along the last array axis, relative to what `shape` asks for. The field lies a little off the trunk's middle.
+    Args:
+        rng: source of randomness.
+        shape: voxels left-right, front-back and feet-head; each edge varies by up to two.
+        axes: directions of the three array axes, as nibabel's axis codes.
+        oblique: whether to rotate the grid.
+        thickness: factor on the spacing along the last array axis.
     """
     across = ["LRAPSI".index(letter) // 2 for letter in axes]
     edges = [int(shape[a] + rng.integers(-2, 3)) for a in across]
@@ -163,7 +180,7 @@ def _three(values: Iterable[float], kind: type[T]) -> tuple[T, T, T]:
 def _write_patient(
     dicom: Path, seed: int, number: int, *, identity: Identity, shape: tuple[int, int, int]
 ) -> tuple[int, list[str]]:
-    """Scans and reasons of one patient: a CT study and an MR study, in folders named as archives export them."""
+    """Write a CT and an MR study of a patient; return the number of scans and a reason per series without one."""
     patient, rng = _patient(seed, number), stream(seed, 22, number)
     home = dicom / f"{identity.patient_id}_{identity.name.replace('^', '_')}"
     ct, _ = ct_phantom(patient, grid=_grid(rng, shape, axes="LPS", oblique=False))

@@ -1,4 +1,4 @@
-"""Volumes as DICOM series, the way scanners export them, and what lies beside them that is no scan."""
+"""Volumes as DICOM series, as scanners export them, and the other files of an archive."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from medssl.geometry import Volume
 
-# Written into every file, so that the bytes do not depend on pydicom's version.
+# Written into every file, so that the bytes do not depend on the version of pydicom.
 IMPLEMENTATION_UID = "2.25.211387464312187233404413412014203203137"
 IMPLEMENTATION_NAME = "MEDSSL_PHANTOMS"
 PRIVATE_GROUP = 0x0029
@@ -21,7 +21,7 @@ PRIVATE_GROUP = 0x0029
 
 @dataclass(frozen=True)
 class Identity:
-    """What names an invented patient; every string in it must stay in the archive."""
+    """Identity of a synthetic patient. None of its strings may leave the archive."""
 
     name: str
     patient_id: str
@@ -30,14 +30,14 @@ class Identity:
     physician: str
 
     def strings(self) -> tuple[str, ...]:
-        """The strings that would betray the patient, wherever they turned up."""
-        family, given = self.name.split("^")
-        return family, given, self.patient_id, self.institution, self.physician.split("^")[0]
+        """The strings that identify the patient."""
+        family_name, given_name = self.name.split("^")
+        return family_name, given_name, self.patient_id, self.institution, self.physician.split("^")[0]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One exported series: what its header says besides the pixels. `number`: SeriesNumber, unique within the study."""
+    """Header values of an exported series. `number` is SeriesNumber, unique within the study."""
 
     identity: Identity
     study: str
@@ -59,14 +59,14 @@ class Series:
 
 
 def uid(*names: str) -> str:
-    """UID that these names determine (DICOM PS3.5 B.2: 2.25. and a 128-bit number)."""
+    """UID determined by these names (DICOM PS3.5 B.2: 2.25. and a 128-bit number)."""
     return f"2.25.{int.from_bytes(hashlib.blake2b('/'.join(names).encode(), digest_size=15).digest(), 'big')}"
 
 
 def write_series(
     folder: Path, volume: Volume, series: Series, *, suffix: str = "", order: Sequence[int] | None = None
 ) -> list[Path]:
-    """Paths of one file per slice along the third axis of `volume`; `order`: the slice that file 1, 2, ... holds."""
+    """Write one file per slice along the third axis; return the paths. `order` lists the slices of file 1, 2, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     slices = range(volume.shape[2]) if order is None else order
@@ -81,7 +81,7 @@ def slice_of(volume: Volume, k: int, series: Series, *, number: int) -> FileData
     """Single-frame image of slice `k`; `number`: InstanceNumber."""
     sop_class = CTImageStorage if series.modality == "CT" else MRImageStorage
     image = _header(series, sop_class, number)
-    _place(image, volume, k)
+    _set_geometry(image, volume, k)
     stored = volume.voxels[:, :, k].astype(np.int32).T  # rows run along the second axis
     if series.modality == "CT":
         image.RescaleIntercept, image.RescaleSlope, image.RescaleType = "-1024", "1", "HU"
@@ -90,12 +90,12 @@ def slice_of(volume: Volume, k: int, series: Series, *, number: int) -> FileData
     else:
         image.RepetitionTime, image.EchoTime, image.ScanningSequence, image.SequenceVariant = "520", "12", "SE", "NONE"
         image.ScanOptions, image.MRAcquisitionType, image.MagneticFieldStrength = "", "2D", "1.5"
-    _pixels(image, stored.astype(np.uint16))
+    _set_pixels(image, stored.astype(np.uint16))
     return image
 
 
 def write_localizer(folder: Path, volume: Volume, series: Series) -> list[Path]:
-    """Three planes through the middle of `volume`, each with its own orientation: what planning leaves in a study."""
+    """Write three orthogonal planes through the middle of `volume`, as planning does; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, axes in enumerate([(0, 1, 2), (0, 2, 1), (1, 2, 0)], start=1):
@@ -107,7 +107,7 @@ def write_localizer(folder: Path, volume: Volume, series: Series) -> list[Path]:
 
 
 def write_secondary_capture(path: Path, volume: Volume, series: Series) -> Path:
-    """A colour screenshot of the middle slice, as workstations send back to the archive."""
+    """Write a colour screenshot of the middle slice, as workstations send to the archive."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = _header(series, SecondaryCaptureImageStorage, 1)
     image.ConversionType = "WSD"
@@ -124,7 +124,7 @@ def write_secondary_capture(path: Path, volume: Volume, series: Series) -> Path:
 
 
 def write_truncated(path: Path, volume: Volume, series: Series) -> Path:
-    """A slice whose file ends in the middle of the pixels, as a broken transfer leaves it."""
+    """Write a slice whose file ends in the middle of the pixels, as after a broken transfer."""
     path.parent.mkdir(parents=True, exist_ok=True)
     slice_of(volume, 0, series, number=1).save_as(path, enforce_file_format=True)
     content = path.read_bytes()
@@ -150,28 +150,27 @@ def _header(series: Series, sop_class: str, number: int) -> FileDataset:
     image.ImageType, image.SeriesDescription = list(series.image_type), series.description
     image.SeriesNumber, image.InstanceNumber, image.AcquisitionNumber = series.number, number, 1
     image.BodyPartExamined, image.PatientPosition = "ABDOMEN", "HFS"
-    _name(image, series)
+    _set_identity(image, series.identity, study=series.study)
     return image
 
 
-def _name(image: FileDataset, series: Series) -> None:
-    """Everything a hospital writes about a person: names, dates, free text, a private element."""
-    who = series.identity
+def _set_identity(image: FileDataset, identity: Identity, *, study: str) -> None:
+    """What a hospital writes about a person: names, dates, free text, a private element."""
     image.PatientName, image.PatientID, image.PatientBirthDate, image.PatientSex = (
-        who.name,
-        who.patient_id,
-        who.birth_date,
+        identity.name,
+        identity.patient_id,
+        identity.birth_date,
         "O",
     )
-    image.InstitutionName, image.ReferringPhysicianName = who.institution, who.physician
-    image.StudyDate, image.StudyTime, image.StudyID = "20240229", "081500", series.study
-    image.AccessionNumber = f"ACC{who.patient_id[-6:]}"
-    image.StudyDescription = f"Abdomen, {who.name.replace('^', ' ')}"
+    image.InstitutionName, image.ReferringPhysicianName = identity.institution, identity.physician
+    image.StudyDate, image.StudyTime, image.StudyID = "20240229", "081500", study
+    image.AccessionNumber = f"ACC{identity.patient_id[-6:]}"
+    image.StudyDescription = f"Abdomen, {identity.name.replace('^', ' ')}"
     block = image.private_block(PRIVATE_GROUP, "MEDSSL PHANTOMS", create=True)
-    block.add_new(0x01, "LO", f"{who.patient_id} {who.name}")
+    block.add_new(0x01, "LO", f"{identity.patient_id} {identity.name}")
 
 
-def _place(image: FileDataset, volume: Volume, k: int) -> None:
+def _set_geometry(image: FileDataset, volume: Volume, k: int) -> None:
     """Geometry of slice `k` (DICOM PS3.3 C.7.6.2): LPS, rows run along the second array axis."""
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine_ras_mm
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -185,7 +184,7 @@ def _numbers(values: npt.ArrayLike) -> list[str]:
     return [format_number_as_ds(float(value) + 0.0) for value in np.round(np.asarray(values, dtype=float), 9)]
 
 
-def _pixels(image: FileDataset, stored: npt.NDArray[np.uint16]) -> None:
+def _set_pixels(image: FileDataset, stored: npt.NDArray[np.uint16]) -> None:
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
     image.Rows, image.Columns = stored.shape
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 0

@@ -1,4 +1,4 @@
-"""CT-like and MR-like scans of an invented patient, on any grid, with the label on the same grid.
+"""CT-like and MR-like scans of a synthetic patient on any grid, with the label on the same grid.
 
 CT: HU, reconstruction circle, patient table, correlated noise. MR: arbitrary units, T1- or T2-like contrast, coil
 shading, a faint ghost along the phase direction, Rician noise. Both: partial volume at every edge and tissues whose
@@ -24,11 +24,14 @@ OUTSIDE_CIRCLE_HU = -1024.0
 
 @dataclass(frozen=True)
 class Grid:
-    """Where voxels lie: shape (X, Y, Z), their edges in mm, and what the three axes run towards.
+    """Geometry of a scan.
 
-    axes: letters of R or L, A or P, S or I, one per array axis, as nibabel's axis codes. rotation_deg: further turn
-    about the R, A and S axis, which makes the scan oblique. centre_ras_mm: of the middle of the grid; the trunk's
-    middle is 0, 0, 0.
+    Attributes:
+        shape: (X, Y, Z) in voxels.
+        spacing_mm: voxel edges along the array axes.
+        axes: direction of each array axis, R or L, A or P, S or I, as nibabel's axis codes.
+        rotation_deg: additional rotation about the R, A and S axis, which makes the scan oblique.
+        centre_ras_mm: middle of the grid; the middle of the trunk is 0, 0, 0.
     """
 
     shape: tuple[int, int, int] = (48, 40, 36)
@@ -48,7 +51,7 @@ class Grid:
         return affine
 
     def points_ras_mm(self) -> Points:
-        """(X, Y, Z, 3) place of every voxel's centre."""
+        """(X, Y, Z, 3) positions of the voxel centres."""
         indices = np.stack(np.meshgrid(*(np.arange(n) for n in self.shape), indexing="ij"), axis=-1)
         return np.asarray(indices @ self.affine_ras_mm[:3, :3].T + self.affine_ras_mm[:3, 3])
 
@@ -57,7 +60,9 @@ def ct_phantom(patient: int, *, scan: int = 0, grid: Grid | None = None) -> tupl
     """CT-like scan (int16, HU) of the patient with this number, and its label (uint8); each `scan` has new noise."""
     grid, rng = grid or Grid(), stream(patient, 2, scan)
     anatomy, points = draw_anatomy(patient), grid.points_ras_mm()
-    image, label, inside = _painted(anatomy, points, _drawn(stream(patient, 3), CT_HU), background=AIR_HU, grid=grid)
+    image, label, inside = _render(
+        anatomy, points, _intensities(stream(patient, 3), CT_HU), background=AIR_HU, grid=grid
+    )
     image += inside * 9 * _smooth_noise(rng, grid, 7.0)
     image = np.maximum(image, _table(anatomy, points, grid))
     image += rng.uniform(9, 20) * _smooth_noise(rng, grid, 3.0)
@@ -73,8 +78,8 @@ def mr_phantom(patient: int, *, scan: int = 0, grid: Grid | None = None, contras
     """MR-like scan (int16, arbitrary units) of a patient, and its label (uint8); contrast: "T1" or "T2"."""
     grid, rng = grid or Grid(), stream(patient, 4, scan, sorted(MR_SIGNAL).index(contrast))
     anatomy, points = draw_anatomy(patient), grid.points_ras_mm()
-    signal = _drawn(stream(patient, 5, sorted(MR_SIGNAL).index(contrast)), MR_SIGNAL[contrast])
-    image, label, inside = _painted(anatomy, points, signal, background=0.0, grid=grid)
+    signal = _intensities(stream(patient, 5, sorted(MR_SIGNAL).index(contrast)), MR_SIGNAL[contrast])
+    image, label, inside = _render(anatomy, points, signal, background=0.0, grid=grid)
     image *= 1 + inside * 0.06 * _smooth_noise(rng, grid, 8.0)
     image *= _shading(rng, points)
     image += 0.035 * np.roll(image, grid.shape[1] // 2, axis=1)
@@ -83,10 +88,10 @@ def mr_phantom(patient: int, *, scan: int = 0, grid: Grid | None = None, contras
     return _volumes(np.clip(image * rng.uniform(350, 1400), 0, 32000), label, grid)
 
 
-def _painted(
+def _render(
     anatomy: Anatomy, points: Points, value: Mapping[str, float], *, background: float, grid: Grid
 ) -> tuple[Array, npt.NDArray[np.uint8], Array]:
-    """Image, label and share of each voxel inside the patient; parts in order, with a ramp of one voxel at edges."""
+    """Image, label, and fraction of each voxel inside the patient. Edges are ramps of one voxel."""
     image, label, inside = np.full(grid.shape, background), np.zeros(grid.shape, np.uint8), np.zeros(grid.shape)
     ramp_mm, warped = float(np.mean(grid.spacing_mm)), anatomy.wobble(points)
     axes = [np.ascontiguousarray(warped[..., axis]) for axis in range(3)]
@@ -94,16 +99,16 @@ def _painted(
         near = np.ones(grid.shape, bool)
         for along, low, high in zip(axes, *part.shape.box_mm(), strict=True):  # faster than all three at once
             near &= (along > low - ramp_mm) & (along < high + ramp_mm)
-        share = np.clip(0.5 - part.shape.distance_mm(warped[near]) / ramp_mm, 0, 1)
+        fraction = np.clip(0.5 - part.shape.distance_mm(warped[near]) / ramp_mm, 0, 1)
         if part.tissue == "skin":
-            inside[near] = share
-        share = np.minimum(share, inside[near])
-        image[near] += share * (value[part.tissue] - image[near])
-        label[near] = np.where(share > 0.5, part.label, label[near])
+            inside[near] = fraction
+        fraction = np.minimum(fraction, inside[near])
+        image[near] += fraction * (value[part.tissue] - image[near])
+        label[near] = np.where(fraction > 0.5, part.label, label[near])
     return image, label, inside
 
 
-def _drawn(rng: np.random.Generator, table: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+def _intensities(rng: np.random.Generator, table: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     return {
         tissue: float(mean + spread * np.clip(rng.standard_normal(), -2, 2)) for tissue, (mean, spread) in table.items()
     }
@@ -131,8 +136,8 @@ def _table(anatomy: Anatomy, points: Points, grid: Grid) -> Array:
     ramp_mm = float(np.mean(grid.spacing_mm))
     bow = Ellipsoid((0, 190 - anatomy.half_depth_mm - 9, 0), (230, 190, 5000))
     shell = np.abs(bow.distance_mm(points)) - 2.0
-    share = np.clip(0.5 - shell / ramp_mm, 0, 1) * (points[..., 1] < -anatomy.half_depth_mm * 0.75)
-    return np.asarray(AIR_HU + share * 950)
+    fraction = np.clip(0.5 - shell / ramp_mm, 0, 1) * (points[..., 1] < -anatomy.half_depth_mm * 0.75)
+    return np.asarray(AIR_HU + fraction * 950)
 
 
 def _volumes(image: Array, label: npt.NDArray[np.uint8], grid: Grid) -> tuple[Volume, Volume]:

@@ -1,6 +1,6 @@
 """Solid shapes in RAS millimetres, each with the distance of any point to its surface.
 
-Everything here is continuous: the same patient can be scanned on any grid. Distances are negative inside. Those of
+Shapes are continuous, so that the same patient can be scanned on any grid. Distances are negative inside. Those of
 ellipsoids are first-order estimates (value over gradient of the implicit function), exact on the surface, which is
 where they are used.
 """
@@ -63,8 +63,8 @@ class Tube:
     def distance_mm(self, points_ras_mm: Points) -> Points:
         """(...,) distance of each of (..., 3) points to the surface, negative inside."""
         start, along = np.array(self.start_mm), np.array(self.stop_mm) - np.array(self.start_mm)
-        share = np.clip((points_ras_mm - start) @ along / (along @ along), 0, 1)
-        return np.asarray(np.linalg.norm(points_ras_mm - start - share[..., None] * along, axis=-1) - self.radius_mm)
+        fraction = np.clip((points_ras_mm - start) @ along / (along @ along), 0, 1)
+        return np.asarray(np.linalg.norm(points_ras_mm - start - fraction[..., None] * along, axis=-1) - self.radius_mm)
 
     def box_mm(self) -> tuple[Vector, Vector]:
         """Lowest and highest corner of a box around the shape."""
@@ -99,9 +99,12 @@ class Ribs:
 
 @dataclass(frozen=True)
 class Wobble:
-    """A smooth displacement of space, so that no organ is an ellipsoid: a sum of plane waves.
+    """A smooth displacement of space, a sum of N plane waves, so that no organ is an exact ellipsoid.
 
-    directions, amounts: (N, 3), the wave vector in 1/mm and the displacement in mm; phases: (N,).
+    Attributes:
+        directions: (N, 3) wave vectors in radians per mm.
+        amounts_mm: (N, 3) displacements.
+        phases: (N,) in radians.
     """
 
     directions: Points

@@ -1,4 +1,4 @@
-"""What each tissue looks like: mean, and standard deviation between patients."""
+"""Intensities of each tissue: mean, and standard deviation between patients."""
 
 # Mean HU and spread between patients, portal venous phase; liver, spleen, kidney, bowel and vessels overlap on purpose.
 CT_HU = {

@@ -73,13 +73,13 @@ def world(tmp_path_factory):
 # Ingest: paths
 
 
-def test_an_empty_folder_is_said_to_hold_no_file(world, tmp_path):
+def test_ingest_names_empty_folder(world, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(medssl("ingest", tmp_path / "empty", "--out", tmp_path / "cohort"), 1, "empty", "holds no file")
     assert is_untouched(tmp_path / "cohort")
 
 
-def test_a_folder_without_scans_leads_nowhere(world, tmp_path):
+def test_ingest_without_scans_fails(world, tmp_path):
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.txt").write_text("words")
     settle(tmp_path)
@@ -89,21 +89,21 @@ def test_a_folder_without_scans_leads_nowhere(world, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["source", "labels", "splits"])
-def test_a_missing_path_is_named(world, tmp_path, option):
+def test_ingest_names_missing_path(world, tmp_path, option):
     given = [world / "archive" / "images"] if option != "source" else [tmp_path / "nowhere"]
     given += [] if option == "source" else [f"--{option}", tmp_path / "nowhere"]
     refused(medssl("ingest", *given, "--out", tmp_path / "cohort"), 2, str(tmp_path / "nowhere"))
     assert is_untouched(tmp_path / "cohort")
 
 
-def test_a_folder_that_is_not_empty_and_no_cohort_is_not_written_to(world, tmp_path):
+def test_ingest_leaves_foreign_folder_alone(world, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("words")
     refused(medssl("ingest", world / "archive", "--out", tmp_path / "mine"), 2, str(tmp_path / "mine"), "--out")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_a_file_as_cohort_is_refused(world, tmp_path):
+def test_ingest_rejects_file_as_cohort(world, tmp_path):
     (tmp_path / "file").write_text("words")
     refused(medssl("ingest", world / "archive", "--out", tmp_path / "file"), 2, "is a file")
 
@@ -173,7 +173,7 @@ BAD_FILES = [
 
 
 @pytest.mark.parametrize(("spoil", "codes"), BAD_FILES, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_bad_file_costs_that_file_and_has_a_reason(world, tmp_path, spoil, codes):
+def test_ingest_rejects_only_the_bad_file(world, tmp_path, spoil, codes):
     spoil(with_bad_file(world, tmp_path, "bad.nii.gz"))
     report = ingested(tmp_path)
     assert report["n_scans"] == report["n_labelled"] == 5
@@ -182,7 +182,7 @@ def test_a_bad_file_costs_that_file_and_has_a_reason(world, tmp_path, spoil, cod
     assert len(list((tmp_path / "cohort" / "store").iterdir())) == 10
 
 
-def test_an_unreadable_file_costs_that_file(world, tmp_path):
+def test_ingest_rejects_only_the_unreadable_file(world, tmp_path):
     path = with_bad_file(world, tmp_path, "bad.nii.gz")
     write_nifti(path, case()[0])
     path.chmod(0)
@@ -193,7 +193,7 @@ def test_an_unreadable_file_costs_that_file(world, tmp_path):
     assert report["reasons"] == {"IO_ERROR": 1}
 
 
-def test_a_label_without_an_image_is_reported(world, tmp_path):
+def test_ingest_reports_label_without_image(world, tmp_path):
     with_bad_file(world, tmp_path, "")
     write_nifti(tmp_path / "archive" / "labels" / "lonely.nii.gz", case()[1])
     report = ingested(tmp_path)
@@ -201,7 +201,7 @@ def test_a_label_without_an_image_is_reported(world, tmp_path):
     assert report["reasons"] == {"LABEL_WITHOUT_IMAGE": 1}
 
 
-def test_a_label_on_another_grid_costs_the_label_and_is_reported(world, tmp_path):
+def test_ingest_drops_label_on_another_grid(world, tmp_path):
     image, label = case()
     write_nifti(with_bad_file(world, tmp_path, "shifted.nii.gz"), image)
     moved = label.affine_ras_mm + np.array([[0, 0, 0, 5.0], *[[0, 0, 0, 0]] * 3])
@@ -234,13 +234,13 @@ def test_a_label_on_another_grid_costs_the_label_and_is_reported(world, tmp_path
         ([], ["task", "required"]),
     ],
 )
-def test_a_setting_that_cannot_be_is_named_with_a_suggestion(world, tmp_path, options, words):
+def test_invalid_setting_is_named_with_suggestion(world, tmp_path, options, words):
     call = ["pretrain", "--cohort", world / "cohort", "--out", tmp_path / "run", *SHORT, *PATCH, *options]
     refused(medssl(*call), 2, *words)
     assert is_untouched(tmp_path / "run")
 
 
-def test_a_configuration_file_that_is_missing_or_no_yaml_is_named(world, tmp_path):
+def test_missing_or_invalid_config_file_is_named(world, tmp_path):
     call = ["pretrain", "--cohort", world / "cohort", "--out", tmp_path / "run", "--task", "simclr", "--config"]
     refused(medssl(*call, tmp_path / "none.yaml"), 2, "none.yaml")
     (tmp_path / "bad.yaml").write_text("loop: [steps: 3")
@@ -252,7 +252,7 @@ def test_a_configuration_file_that_is_missing_or_no_yaml_is_named(world, tmp_pat
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_a_cohort_that_does_not_exist_or_is_none_is_named(tmp_path, command):
+def test_training_names_missing_cohort(tmp_path, command):
     option = ["--task", "simclr"] if command == "pretrain" else ["--init", "scratch", "--num-labelled", "1"]
     call = [command, "--cohort", tmp_path / "nowhere", "--out", tmp_path / "run", *option, *SHORT]
     refused(medssl(*call), 2, "nowhere", "does not exist")
@@ -263,7 +263,7 @@ def test_a_cohort_that_does_not_exist_or_is_none_is_named(tmp_path, command):
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 @pytest.mark.parametrize("taken", ["file", "run"])
-def test_an_out_folder_that_is_not_empty_is_not_written_to(world, tmp_path, command, taken):
+def test_training_leaves_foreign_folder_alone(world, tmp_path, command, taken):
     out = world / "run" if taken == "run" else tmp_path
     (tmp_path / "mine.txt").write_text("words")
     before = sorted(path.name for path in out.rglob("*"))
@@ -273,28 +273,28 @@ def test_an_out_folder_that_is_not_empty_is_not_written_to(world, tmp_path, comm
     assert sorted(path.name for path in out.rglob("*")) == before
 
 
-def test_a_scan_smaller_than_the_patch_is_padded(world, tmp_path):
+def test_pretrain_pads_scan_smaller_than_patch(world, tmp_path):
     """Not refused: outside of a scan there is air, and the region says where the scan ends."""
     call = ["pretrain", "--cohort", world / "cohort", "--task", "masked-volume", "--out", tmp_path / "run", *SHORT]
     result = medssl(*call, "--set", "patch=[32,32,32]")
     assert result.exit_code == 0, result.output
 
 
-def test_more_labels_than_there_are_is_refused_with_their_number(world, tmp_path):
+def test_finetune_rejects_too_many_labels(world, tmp_path):
     call = ["finetune", "--cohort", world / "cohort", "--init", "scratch", "--out", tmp_path / "run", *SHORT, *PATCH]
     refused(medssl(*call, "--num-labelled", "9"), 2, "9", "4")
     refused(medssl(*call, "--num-labelled", "few"), 2, "few")
     assert is_untouched(tmp_path / "run")
 
 
-def test_a_start_that_does_not_exist_is_named(world, tmp_path):
+def test_finetune_names_missing_init(world, tmp_path):
     call = ["finetune", "--cohort", world / "cohort", "--num-labelled", "1", "--out", tmp_path / "run", *SHORT, *PATCH]
     refused(medssl(*call, "--init", tmp_path / "nowhere"), 2, "nowhere")
     assert is_untouched(tmp_path / "run")
 
 
 @pytest.mark.parametrize("asked", [["--encoder", "segresnet"], ["--set", "encoder.preset=small"]], ids="=".join)
-def test_an_encoder_that_is_not_the_one_of_the_start_is_refused(world, tmp_path, asked):
+def test_finetune_rejects_encoder_beside_init(world, tmp_path, asked):
     call = ["finetune", "--cohort", world / "cohort", "--num-labelled", "1", "--out", tmp_path / "run", *SHORT, *PATCH]
     refused(medssl(*call, "--init", world / "run", *asked), 2, " ".join(asked), str(world / "run"), "'dynunet'")
     assert is_untouched(tmp_path / "run")
@@ -304,7 +304,7 @@ def test_an_encoder_that_is_not_the_one_of_the_start_is_refused(world, tmp_path,
     assert same.exit_code == 0, same.output
 
 
-def test_weights_of_another_architecture_are_refused_before_anything_is_written(world, tmp_path):
+def test_finetune_rejects_weights_of_another_architecture(world, tmp_path):
     other = ["--set", "encoder.preset=small", "--out", tmp_path / "other"]
     made = medssl("pretrain", "--cohort", world / "cohort", "--task", "masked-volume", *SHORT, *PATCH, *other)
     assert made.exit_code == 0, made.output
@@ -315,7 +315,7 @@ def test_weights_of_another_architecture_are_refused_before_anything_is_written(
     assert is_untouched(tmp_path / "run")
 
 
-def test_a_damaged_file_of_weights_is_refused(world, tmp_path):
+def test_finetune_rejects_damaged_weights(world, tmp_path):
     shutil.copytree(world / "run", tmp_path / "start")
     weights = tmp_path / "start" / "encoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -324,14 +324,14 @@ def test_a_damaged_file_of_weights_is_refused(world, tmp_path):
     refused(medssl(*call, "--out", tmp_path / "run"), 1, "encoder.safetensors")
 
 
-def test_nothing_to_resume_is_said(world, tmp_path):
+def test_resume_without_run_is_an_error(world, tmp_path):
     call = ["pretrain", "--cohort", world / "cohort", "--task", "simclr", "--out", tmp_path / "run", "--resume"]
     refused(medssl(*call), 2, "--resume")
     assert is_untouched(tmp_path / "run")
 
 
 @pytest.mark.parametrize("place", ["def forward", "def after_step", "def crops", "def __init__", "def automatic"])
-def test_a_task_that_ends_the_process_is_a_failed_run_that_names_its_plugin(world, tmp_path, place):
+def test_task_that_exits_fails_the_run(world, tmp_path, place):
     task = MaskedVolume.__module__
     (tmp_path / "quits.py").write_text(
         f"import medssl\nfrom {task} import MaskedVolume\n\n\nclass Quits(MaskedVolume):\n"
@@ -356,7 +356,7 @@ def full_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-def test_a_full_disk_stops_ingest_with_advice(world, tmp_path, monkeypatch):
+def test_ingest_on_full_disk_gives_advice(world, tmp_path, monkeypatch):
     full_disk(monkeypatch)
     archive = world / "archive"
     result = medssl("ingest", archive / "images", "--out", tmp_path / "cohort", "--workers", "0")
@@ -364,7 +364,7 @@ def test_a_full_disk_stops_ingest_with_advice(world, tmp_path, monkeypatch):
     assert not (tmp_path / "cohort" / "manifest.parquet").exists()
 
 
-def test_a_full_disk_stops_a_training_with_advice(world, tmp_path, monkeypatch):
+def test_training_on_full_disk_gives_advice(world, tmp_path, monkeypatch):
     full_disk(monkeypatch)
     call = ["pretrain", "--cohort", world / "cohort", "--task", "masked-volume", *SHORT, *PATCH]
     refused(medssl(*call, "--out", tmp_path / "run"), 1, "is full", "Free some space")
@@ -375,14 +375,14 @@ def test_a_full_disk_stops_a_training_with_advice(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["model", "input"])
-def test_prediction_names_a_missing_path(world, tmp_path, missing):
+def test_predict_names_missing_path(world, tmp_path, missing):
     given = {"model": world / "model", "input": world / "archive" / "images", missing: tmp_path / "nowhere"}
     call = ["predict", "--model", given["model"], "--input", given["input"], "--out", tmp_path / "out"]
     refused(medssl(*call), 2, "nowhere")
     assert is_untouched(tmp_path / "out")
 
 
-def test_prediction_with_a_pretraining_says_that_it_needs_a_fine_tuned_model(world, tmp_path):
+def test_predict_rejects_pretraining_run(world, tmp_path):
     call = ["predict", "--model", world / "run", "--input", world / "archive" / "images", "--out", tmp_path / "out"]
     refused(medssl(*call), 1, "model.json")
     assert is_untouched(tmp_path / "out")
@@ -390,7 +390,7 @@ def test_prediction_with_a_pretraining_says_that_it_needs_a_fine_tuned_model(wor
 
 @pytest.mark.parametrize("below", ["", "x"])
 @pytest.mark.parametrize("command", ["predict", "label-efficiency", "demo", "ingest", "convert"])
-def test_a_file_where_the_out_folder_should_be_is_said(world, tmp_path, command, below):
+def test_file_in_place_of_out_folder_is_named(world, tmp_path, command, below):
     (tmp_path / "afile").write_text("words")
     scans, cohort = world / "archive" / "images", ["--cohort", world / "cohort", *SHORT, *PATCH]
     options = {
@@ -404,12 +404,12 @@ def test_a_file_where_the_out_folder_should_be_is_said(world, tmp_path, command,
     assert (tmp_path / "afile").read_text() == "words"
 
 
-def test_a_path_that_is_too_long_is_said(world, tmp_path):
+def test_too_long_path_is_named(world, tmp_path):
     call = ["predict", "--model", world / "model", "--input", world / "archive" / "images"]
     refused(medssl(*call, "--out", tmp_path / ("x" * 300)), 2, "File name too long", "Choose a shorter path.")
 
 
-def test_a_label_file_that_exists_is_not_overwritten_unless_asked(world, tmp_path):
+def test_predict_overwrites_only_on_request(world, tmp_path):
     (tmp_path / "out").mkdir()
     by_hand = tmp_path / "out" / "case_003_labels.nii.gz"
     by_hand.write_bytes(b"hours of work")
@@ -421,7 +421,7 @@ def test_a_label_file_that_exists_is_not_overwritten_unless_asked(world, tmp_pat
     assert nibabel.load(by_hand).shape == nibabel.load(world / "archive" / "images" / "case_003.nii.gz").shape
 
 
-def test_a_file_that_is_no_scan_is_no_failed_scan_and_is_said_once(world, tmp_path):
+def test_predict_skips_files_that_are_not_scans(world, tmp_path):
     scans = with_bad_file(world, tmp_path, "README.md").parent
     (scans / "README.md").write_text("words")
     result = medssl("predict", "--model", world / "model", "--input", scans, "--out", tmp_path / "out")
@@ -434,7 +434,7 @@ def test_a_file_that_is_no_scan_is_no_failed_scan_and_is_said_once(world, tmp_pa
     assert is_untouched(tmp_path / "none")
 
 
-def test_a_scan_that_cannot_be_read_costs_that_prediction_only(world, tmp_path):
+def test_predict_continues_after_unreadable_scan(world, tmp_path):
     path = with_bad_file(world, tmp_path, "bad.nii.gz")
     truncated(path)
     result = medssl("predict", "--model", world / "model", "--input", path.parent, "--out", tmp_path / "out")

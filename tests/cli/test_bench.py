@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from invoke import medssl
 
 from medssl.archive.limits import Limits
 from medssl.ingestion.archive_to_cohort import ingest
@@ -14,7 +14,6 @@ from medssl.ingestion.settings import IngestSettings
 from medssl.loading.pool import WorkerPool
 from medssl.training.timing import Stopwatch
 from medssl.training.trial import _advice
-from medssl_cli.main import app
 
 
 @pytest.fixture(scope="module")
@@ -36,35 +35,41 @@ def cohort(tmp_path_factory):
     return folder / "cohort"
 
 
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["bench", *arguments])
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def test_without_a_task_it_times_reading_and_cutting(cohort):
-    facts = json.loads(run("--cohort", str(cohort), "--steps", "2", "--batch-size", "2", "--workers", "0", "--json"))
+def test_bench_without_task_times_data_path(cohort):
+    facts = json.loads(
+        medssl("bench", "--cohort", str(cohort), "--steps", "2", "--batch-size", "2", "--workers", "0", "--json")
+    )
     assert set(facts["parts_ms"]) == {"wait", "copy", "views"}
     assert set(facts["in_workers_ms"]) == {"read", "decode"}
     assert facts["step_ms"] == pytest.approx(sum(facts["parts_ms"].values()))
     assert facts["samples_per_s"] == pytest.approx(2000 / facts["step_ms"])
 
 
-def test_with_a_task_it_times_the_whole_step_and_says_what_would_help(cohort):
-    text = run(
-        "--cohort", str(cohort), "--task", "masked-volume", "--steps", "1", "--batch-size", "2", "--workers", "0"
+def test_bench_with_task_times_every_part(cohort):
+    text = medssl(
+        "bench",
+        "--cohort",
+        str(cohort),
+        "--task",
+        "masked-volume",
+        "--steps",
+        "1",
+        "--batch-size",
+        "2",
+        "--workers",
+        "0",
     )
     for part in ("wait", "copy", "views", "forward", "backward", "optimizer", "samples per second", "read", "decode"):
         assert part in text
 
 
-def test_waiting_is_a_mean_since_workers_deliver_together():
+def test_stopwatch_averages_waiting():
     watch = Stopwatch(torch.device("cpu"))
     watch.seconds = {"wait": [9.0, 9.0, 0.4, 0.0, 0.0, 0.0, 0.4, 0.0, 0.0, 0.0], "views": [1.0, 1.0, *[0.002] * 7, 5.0]}
     assert watch.parts_ms(2) == pytest.approx({"wait": 100.0, "views": 2.0})
 
 
-def test_what_workers_had_read_ahead_is_not_timed(cohort):
+def test_bench_excludes_prefetched_batches(cohort):
     words = ["--cohort", str(cohort), "--steps", "3", "--batch-size", "2", "--workers", "2", "--json"]
     taken = []
     with pytest.MonkeyPatch.context() as patch:
@@ -73,11 +78,11 @@ def test_what_workers_had_read_ahead_is_not_timed(cohort):
             "result",
             lambda pool, step, result=WorkerPool.result: (taken.append(step), result(pool, step))[1],
         )
-        run(*words)
+        medssl("bench", *words)
     assert len(taken) >= 2 * 2 + 4  # all that were under way at the start, then two rounds
 
 
-def test_the_advice_fits_the_figures():
+def test_advice_matches_timings():
     parts = {"wait": 50.0, "copy": 1.0, "views": 1.0, "forward": 40.0}
     assert "loop.workers=2" in _advice(parts, {"read": 1.0, "decode": 9.0}, 0.5, 0)[0]
     assert "faster disk" in _advice(parts, {"read": 90.0, "decode": 10.0}, 0.5, 2)[0]

@@ -35,7 +35,7 @@ def first(tmp_path_factory):
     return folder, run_demo(folder, SMALL)
 
 
-def test_the_demo_ends_with_a_review_page_that_compares_the_two_starts(first):
+def test_demo_writes_review_page_of_both_inits(first):
     folder, page = first
     assert page == folder / "evidence" / "review.html"
     assert "scratch" in page.read_text()
@@ -44,7 +44,7 @@ def test_the_demo_ends_with_a_review_page_that_compares_the_two_starts(first):
     assert compared == {(n, start) for n in (1, 2) for start in ("scratch", "pretrained")}
 
 
-def test_the_demo_leaves_finished_runs_that_mlflow_knows(first):
+def test_demo_mirrors_finished_runs_to_mlflow(first):
     folder, _ = first
     runs = [Run.open(path.parent) for path in sorted(folder.rglob("run.json"))]
     assert len(runs) == 1 + 2 * 2 * 2
@@ -54,7 +54,7 @@ def test_the_demo_leaves_finished_runs_that_mlflow_knows(first):
     assert not list(folder.glob("*/mlflow.db"))
 
 
-def test_a_second_call_does_nothing_again_and_shows_the_same(first, capsys):
+def test_demo_repeats_no_finished_stage(first, capsys):
     folder, page = first
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix in {".b2nd", ".safetensors"}}
     assert run_demo(folder, SMALL) == page
@@ -65,7 +65,7 @@ def test_a_second_call_does_nothing_again_and_shows_the_same(first, capsys):
     assert printed.splitlines()[-2:] == [f"review: {page}", f"MLflow: medssl ui {folder}"]
 
 
-def test_a_demo_that_was_interrupted_is_completed(tmp_path, first):
+def test_demo_completes_interrupted_run(tmp_path, first):
     import shutil
 
     folder = tmp_path / "demo"
@@ -76,7 +76,7 @@ def test_a_demo_that_was_interrupted_is_completed(tmp_path, first):
     assert not (folder / ".archive.tmp").exists()
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
+def test_demo_leaves_foreign_folder_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("words")
     with pytest.raises(UsageError, match="is not empty and does not hold this demo"):
         run_demo(tmp_path, SMALL)

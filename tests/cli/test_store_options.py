@@ -37,7 +37,7 @@ def scans(cohort):
     return [open_volume(cohort / "store", row.scan_id) for row in Cohort.open(cohort).accepted()]
 
 
-def test_the_same_scans_give_the_same_batches_packed_or_not(ingest, tmp_path):
+def test_packing_does_not_change_batches(ingest, tmp_path):
     assert ingest("packed").exit_code == ingest("flat", "--packing", "none").exit_code == 0
     assert {scan.packing for scan in scans(tmp_path / "flat")} == {"none"}
     crop = Crop(size=(10, 12, 14), rotation_deg=(20.0,) * 3, zoom=(0.8, 1.2), flip=(0.0, 0.0, 0.5))
@@ -51,7 +51,7 @@ def test_the_same_scans_give_the_same_batches_packed_or_not(ingest, tmp_path):
     assert torch.equal(found[0][1], found[1][1])
 
 
-def test_a_flat_store_is_verified_continued_and_swept(ingest, tmp_path):
+def test_flat_store_is_verified_and_continued(ingest, tmp_path):
     assert ingest("flat", "--packing", "none").exit_code == 0
     first, *_ = sorted((tmp_path / "flat" / "store").glob("*.safetensors"))
     whole = first.read_bytes()
@@ -63,7 +63,7 @@ def test_a_flat_store_is_verified_continued_and_swept(ingest, tmp_path):
     assert first.read_bytes() == whole
 
 
-def test_scans_are_stored_at_the_spacing_that_is_asked_for(ingest, tmp_path):
+def test_spacing_option_sets_stored_spacing(ingest, tmp_path):
     assert ingest("coarse", "--spacing", "2,2,3", "--spacing", "CT=5,5,5").exit_code == 0
     for scan in scans(tmp_path / "coarse"):
         assert np.allclose(scan.spacing_mm, (3.0, 2.0, 2.0))
@@ -81,14 +81,14 @@ def test_scans_are_stored_at_the_spacing_that_is_asked_for(ingest, tmp_path):
         (["--spacing", "CT=wide"], ["--spacing CT=wide"]),
     ],
 )
-def test_a_wrong_option_is_one_sentence(ingest, tmp_path, options, words):
+def test_invalid_store_option_is_one_sentence(ingest, tmp_path, options, words):
     result = ingest("refused", *options)
     assert result.exit_code == 2, result.output
     assert [word for word in words if word not in " ".join(result.stderr.split())] == []
     assert not (tmp_path / "refused").exists()
 
 
-def test_a_cohort_keeps_its_spacing_and_packing(ingest):
+def test_cohort_keeps_spacing_and_packing(ingest):
     assert ingest("settled", "--spacing", "2,2,2").exit_code == 0
     for options, word in (
         (["--packing", "none"], "packing lz4, not none"),

@@ -33,7 +33,7 @@ def content(path):
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
-def test_the_committed_example_is_what_the_generator_writes(tmp_path):
+def test_tiny_archive_equals_generator_output(tmp_path):
     made = make_tiny_archive(tmp_path)
     fresh, committed = files_below(tmp_path), files_below(TINY)
     assert made.accepted == 6
@@ -44,7 +44,7 @@ def test_the_committed_example_is_what_the_generator_writes(tmp_path):
 
 @pytest.mark.parametrize("axes", ["LPS", "LIP"])
 @pytest.mark.parametrize("modality", ["CT", "MR"])
-def test_dcm2niix_reads_a_series_back_voxel_for_voxel(tmp_path, axes, modality):
+def test_dcm2niix_reads_series_exactly(tmp_path, axes, modality):
     grid = Grid((24, 19, 15), (11.0, 12.5, 14.0), axes, (5.0, -8.0, 3.0), (2.0, 4.0, -3.0))
     volume, _ = (ct_phantom if modality == "CT" else mr_phantom)(1, grid=grid)
     order = list(np.random.default_rng(0).permutation(15))
@@ -59,7 +59,7 @@ def test_dcm2niix_reads_a_series_back_voxel_for_voxel(tmp_path, axes, modality):
     assert theirs.affine == pytest.approx(ours.affine, abs=1e-3)
 
 
-def test_the_summary_counts_what_lies_on_disk(archive):
+def test_archive_summary_matches_disk(archive):
     series = {}
     for path in files_below(archive.dicom).values():
         image = pydicom.dcmread(path, stop_before_pixels=True)
@@ -76,7 +76,7 @@ def test_the_summary_counts_what_lies_on_disk(archive):
     assert archive.accepted == 6 + len(files_below(archive.images)) == 9
 
 
-def test_the_truncated_file_has_a_header_but_not_all_pixels(archive):
+def test_truncated_file_lacks_pixels(archive):
     (path,) = archive.dicom.rglob("SE9/*")
     image = pydicom.dcmread(path)
     assert len(image.PixelData) < image.Rows * image.Columns * 2
@@ -84,7 +84,7 @@ def test_the_truncated_file_has_a_header_but_not_all_pixels(archive):
         _ = image.pixel_array
 
 
-def test_the_planted_strings_are_in_every_series_and_in_folder_names(archive):
+def test_planted_strings_are_in_every_series(archive):
     for path in files_below(archive.dicom).values():
         raw, name = path.read_bytes(), str(path)
         here = [text for text in archive.planted if text.encode() in raw]
@@ -92,7 +92,7 @@ def test_the_planted_strings_are_in_every_series_and_in_folder_names(archive):
         assert any(text in name for text in here)
 
 
-def test_a_nifti_case_and_its_label_are_read_back_on_one_grid(archive):
+def test_nifti_case_and_label_share_grid(archive):
     volume, label = labelled_case(3, 2, shape=(22, 19, 17))
     for folder, expected in ((archive.images, volume), (archive.labels, label)):
         image = nibabel.load(folder / "case_002.nii.gz")
@@ -102,14 +102,14 @@ def test_a_nifti_case_and_its_label_are_read_back_on_one_grid(archive):
     assert np.abs(np.linalg.inv(volume.affine_ras_mm)[:3, :3]).min() > 1e-4  # case 2 is oblique
 
 
-def test_another_seed_gives_other_people(archive, tmp_path):
+def test_seed_changes_patients(archive, tmp_path):
     other = make_archive(tmp_path, seed=4, dicom_patients=2, nifti_cases=1, shape=(22, 19, 17))
     ids = {text for text in archive.planted if text.startswith("MRN")}
     assert ids.isdisjoint(other.planted)
     assert content(other.images / "case_000.nii.gz") != content(archive.images / "case_000.nii.gz")
 
 
-def test_the_command_writes_an_archive_and_refuses_a_folder_that_is_not_empty(tmp_path):
+def test_command_writes_archive_into_empty_folder_only(tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -122,7 +122,7 @@ def test_the_command_writes_an_archive_and_refuses_a_folder_that_is_not_empty(tm
     ]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     assert first.stdout.splitlines() == [
-        "1 scans of 1 invented patients, 0 series that hold no scan",
+        "1 scans of 1 synthetic patients, 0 series without a scan",
         str(tmp_path / "out"),
     ]
     second = subprocess.run(command, capture_output=True, text=True)
@@ -130,6 +130,6 @@ def test_the_command_writes_an_archive_and_refuses_a_folder_that_is_not_empty(tm
     assert second.stderr == f"{tmp_path / 'out'} is not empty. Name a new folder.\n"
 
 
-def test_files_look_long_settled(archive):
+def test_files_have_old_time_stamp(archive):
     stamps = {path.stat().st_mtime for path in files_below(archive.folder).values()}
     assert stamps == {1_709_193_600.0}

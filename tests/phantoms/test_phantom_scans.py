@@ -22,7 +22,7 @@ def best_threshold_dice(image, target):
 
 
 @pytest.mark.parametrize("make", [ct_phantom, mr_phantom])
-def test_every_patient_has_both_organs_and_no_two_are_alike(make):
+def test_patients_have_both_organs_and_differ(make):
     sizes = np.array([np.bincount(make(patient)[1].voxels.ravel(), minlength=3)[1:] for patient in range(8)])
     assert set(LABELS) == {0, 1, 2}
     assert (sizes > 250).all()
@@ -30,14 +30,14 @@ def test_every_patient_has_both_organs_and_no_two_are_alike(make):
 
 
 @pytest.mark.parametrize("make", [ct_phantom, mr_phantom])
-def test_no_window_of_intensities_finds_the_organs(make):
+def test_intensity_window_does_not_segment_organs(make):
     for patient in range(3):
         scan, label = make(patient)
         assert best_threshold_dice(scan.voxels, label.voxels == 1) < 0.75
         assert best_threshold_dice(scan.voxels, label.voxels == 2) < 0.5
 
 
-def test_ct_is_in_hounsfield_units_with_air_table_and_circle():
+def test_ct_has_hounsfield_units_table_and_circle():
     scan, label = ct_phantom(5)
     points, half_depth = Grid().points_ras_mm(), draw_anatomy(5).half_depth_mm
     assert scan.voxels.min() == -1024
@@ -48,7 +48,7 @@ def test_ct_is_in_hounsfield_units_with_air_table_and_circle():
     assert np.percentile(below, 90) > -800
 
 
-def test_the_contrasts_of_mr_differ_as_t1_and_t2_do():
+def test_mr_contrasts_differ_like_t1_and_t2():
     t1, label = mr_phantom(3, contrast="T1")
     t2, _ = mr_phantom(3, contrast="T2")
 
@@ -58,7 +58,7 @@ def test_the_contrasts_of_mr_differ_as_t1_and_t2_do():
     assert ratio(t1) < 1 < ratio(t2)
 
 
-def test_the_coil_shades_one_tissue_from_dim_to_bright():
+def test_mr_coil_shades_one_tissue():
     shares = []
     for patient in range(6):
         scan, label = mr_phantom(patient)
@@ -68,7 +68,7 @@ def test_the_coil_shades_one_tissue_from_dim_to_bright():
     assert max(shares) > 0.08
 
 
-def test_a_patient_has_the_same_organs_on_any_grid():
+def test_organs_are_independent_of_grid():
     _, plain = mr_phantom(11)
     _, oblique = ct_phantom(11, grid=OBLIQUE)
     for value in (1, 2):
@@ -81,7 +81,7 @@ def test_a_patient_has_the_same_organs_on_any_grid():
         assert np.linalg.norm(centres[0] - centres[1]) < 3.5
 
 
-def test_a_grid_has_the_axes_spacing_and_centre_that_it_was_given():
+def test_grid_affine_matches_parameters():
     affine = OBLIQUE.affine_ras_mm
     assert aff2axcodes(affine) == ("L", "A", "S")
     assert np.linalg.norm(affine[:3, :3], axis=0) == pytest.approx(OBLIQUE.spacing_mm)
@@ -91,7 +91,7 @@ def test_a_grid_has_the_axes_spacing_and_centre_that_it_was_given():
     assert OBLIQUE.points_ras_mm()[3, 7, 2] == pytest.approx((affine @ [3, 7, 2, 1])[:3])
 
 
-def test_the_liver_lies_on_the_right_and_the_kidneys_behind_it():
+def test_liver_and_kidneys_lie_correctly():
     points = Grid().points_ras_mm()
     for patient in range(5):
         _, label = ct_phantom(patient)
@@ -101,7 +101,7 @@ def test_the_liver_lies_on_the_right_and_the_kidneys_behind_it():
         assert kidneys[1] < liver[1] - 15
 
 
-def test_a_second_scan_of_a_patient_differs_by_noise_only():
+def test_second_scan_differs_by_noise():
     first, label = ct_phantom(2)
     second, same_label = ct_phantom(2, scan=1)
     again, _ = ct_phantom(2)

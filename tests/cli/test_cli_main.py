@@ -1,4 +1,4 @@
-"""The frame around every command: start-up, help, exit codes, and what a user sees when something goes wrong."""
+"""What surrounds every command: start-up, help, exit codes, and what a user sees when something goes wrong."""
 
 import errno
 import importlib
@@ -35,21 +35,21 @@ def medssl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def failing(error: BaseException) -> typer.Typer:
-    """A frame like medssl's around one command that raises."""
-    frame = typer.Typer(cls=GuardedGroup, pretty_exceptions_show_locals=False)
+    """A group of commands like medssl's with a command that raises."""
+    group = typer.Typer(cls=GuardedGroup, pretty_exceptions_show_locals=False)
 
-    @frame.callback()
+    @group.callback()
     def options() -> None:
         """Makes the commands a group, as medssl's are."""
 
-    @frame.command()
+    @group.command()
     def fail() -> None:
         raise error
 
-    return frame
+    return group
 
 
-def test_help_loads_nothing_heavy_and_takes_less_than_half_a_second():
+def test_help_is_light_and_fast():
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -77,7 +77,7 @@ def test_completion_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
-def test_every_command_that_exists_has_help_in_the_list_and_of_its_own(name):
+def test_every_command_has_help(name):
     if importlib.util.find_spec(f"medssl_cli.commands.{name.replace('-', '_')}") is None:
         pytest.skip(f"`medssl {name}` is not there yet")
     assert f" {name} " in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
@@ -86,7 +86,7 @@ def test_every_command_that_exists_has_help_in_the_list_and_of_its_own(name):
     assert len(result.output) > 100
 
 
-def test_a_misspelt_command_or_option_gets_a_suggestion_and_exit_code_2():
+def test_misspelt_command_or_option_gets_suggestion():
     result = CliRunner().invoke(app, ["plugns"])
     assert result.exit_code == 2
     assert "Did you mean 'plugins'" in result.output
@@ -106,14 +106,14 @@ def test_a_misspelt_command_or_option_gets_a_suggestion_and_exit_code_2():
         (CheckpointError("No match."), 1),
     ],
 )
-def test_an_error_a_user_can_act_on_is_one_line_on_stderr(error, code):
+def test_medssl_error_is_one_line_on_stderr(error, code):
     result = CliRunner().invoke(failing(error), ["fail"])
     assert result.exit_code == code
     assert result.stderr == f"Error: {error}\n"
     assert result.stdout == ""
 
 
-def test_a_full_disk_and_missing_permission_are_sentences():
+def test_disk_errors_are_sentences():
     result = CliRunner().invoke(failing(OSError(errno.ENOSPC, "No space left on device", "runs/a")), ["fail"])
     assert (result.exit_code, result.stderr) == (
         1,
@@ -124,7 +124,7 @@ def test_a_full_disk_and_missing_permission_are_sentences():
     assert "runs/a: Permission denied. Change its permissions" in result.stderr
 
 
-def test_a_full_gpu_is_a_sentence_and_another_runtime_error_a_bug():
+def test_full_gpu_is_a_sentence():
     result = CliRunner().invoke(failing(torch.OutOfMemoryError("CUDA out of memory.")), ["fail"])
     assert result.exit_code == 1
     assert "Lower loop.batch_size or patch" in result.stderr
@@ -132,18 +132,18 @@ def test_a_full_gpu_is_a_sentence_and_another_runtime_error_a_bug():
 
 
 @pytest.mark.parametrize("given", [".", "../masked", "below/..", "../latest"])
-def test_a_start_is_called_like_its_folder_however_that_is_written(tmp_path, monkeypatch, given):
+def test_named_runs_resolves_folder_names(tmp_path, monkeypatch, given):
     (tmp_path / "masked" / "below").mkdir(parents=True)
     (tmp_path / "latest").symlink_to(tmp_path / "masked")
     monkeypatch.chdir(tmp_path / "masked")
     assert named_runs([given]) == {"latest" if given == "../latest" else "masked": given}
 
 
-def test_an_interrupt_ends_with_130():
+def test_interrupt_exits_with_130():
     assert CliRunner().invoke(failing(KeyboardInterrupt()), ["fail"]).exit_code == 130
 
 
-def test_a_bug_keeps_its_traceback_without_locals_and_names_the_plugins_to_leave_out(install):
+def test_bug_keeps_traceback_without_locals(install):
     site = install("medssl-p1", {"jigsaw-x": "import medssl\n"})
     code = (
         "import typer\nfrom medssl_cli import main\n"
@@ -164,7 +164,7 @@ def test_a_bug_keeps_its_traceback_without_locals_and_names_the_plugins_to_leave
     assert "MEDSSL_PLUGINS=none" in result.stderr
 
 
-def test_plugins_are_left_out_by_an_option_before_the_command(install):
+def test_options_before_command_leave_plugins_out(install):
     site = str(install("medssl-p1", {"jigsaw-x": "import medssl\n"}))
     for options in (("--no-plugins",), ("--without-plugin", "medssl-p1"), ("--without-plugin", "jigsaw-x")):
         result = medssl(*options, "plugins", "list", PYTHONPATH=site)

@@ -38,7 +38,7 @@ def run(stream: io.StringIO, *, steps: int = 30, first: int = 1, seconds: float 
     return stream.getvalue()
 
 
-def test_plain_output_has_a_line_at_the_start_one_every_ten_seconds_and_one_at_the_end():
+def test_plain_progress_prints_every_ten_seconds():
     lines = run(io.StringIO()).splitlines()
     assert lines[0] == "masked-volume: 30 steps"
     assert [line.split(" · ")[0] for line in lines[1:-1]] == [f"masked-volume: step {n}/30" for n in (10, 20, 30)]
@@ -46,7 +46,7 @@ def test_plain_output_has_a_line_at_the_start_one_every_ten_seconds_and_one_at_t
     assert lines[-1] == "encoder: runs/a"
 
 
-def test_the_last_step_is_shown_when_training_was_quick():
+def test_plain_progress_shows_last_step():
     lines = run(io.StringIO(), seconds=0.01).splitlines()
     assert [line.split(" · ")[0] for line in lines] == [
         "masked-volume: 30 steps",
@@ -56,13 +56,13 @@ def test_the_last_step_is_shown_when_training_was_quick():
     assert lines[1].endswith("done")
 
 
-def test_the_time_left_of_a_continued_run_comes_from_its_own_steps():
+def test_time_left_counts_steps_of_this_process():
     lines = run(io.StringIO(), steps=1000, first=981).splitlines()
     assert "step 990/1000" in lines[1]
     assert lines[1].endswith("0:00:10 left")
 
 
-def test_a_terminal_gets_one_live_line_with_all_that_matters():
+def test_live_progress_shows_all_figures():
     text = run(Terminal(), steps=12)
     assert "\x1b[" in text
     for part in ("masked-volume", "12/12", "volumes/s", "data wait 3%", "encoder: runs/a"):
@@ -70,18 +70,18 @@ def test_a_terminal_gets_one_live_line_with_all_that_matters():
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_other_ranks_show_nothing(stream, monkeypatch):
+def test_progress_is_silent_on_other_ranks(stream, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     assert run(stream) == ""
 
 
-def test_a_run_that_fails_before_its_first_step_closes_quietly():
+def test_progress_closes_without_steps():
     stream = io.StringIO()
     TrainingProgress(stream=stream).close("")
     assert stream.getvalue() == ""
 
 
-def test_a_verdict_stays_above_the_live_line_and_between_plain_ones():
+def test_say_prints_lasting_line():
     for stream in (io.StringIO(), Terminal()):
         progress = TrainingProgress("simclr", stream=stream)
         progress.say("patch is auto: [16, 16, 16]: the median scan")  # before the first step
@@ -94,7 +94,7 @@ def test_a_verdict_stays_above_the_live_line_and_between_plain_ones():
         assert "simclr: alarm at step 1: complete collapse: all features [0.3] are becoming one." in shown
 
 
-def test_nothing_is_said_on_other_ranks():
+def test_say_is_silent_on_other_ranks():
     stream = io.StringIO()
     TrainingProgress(stream=stream, rank=1).say("alarm")
     assert not stream.getvalue()

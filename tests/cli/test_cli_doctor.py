@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from installed_plugins import task_source
-from typer.testing import CliRunner
+from invoke import medssl
 
 from medssl.errors import UsageError
 from medssl.runs.run import Run
@@ -21,7 +21,6 @@ from medssl.tracking.client import connect
 from medssl.tracking.workspace import TrackingStore
 from medssl_cli.checkup import contents, machine, tracking
 from medssl_cli.checkup.result import Targets
-from medssl_cli.main import app
 
 # MLflow's own.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -30,12 +29,10 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def doctor(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["doctor", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    return result.output
+    return medssl("doctor", *arguments, code=code)
 
 
-def test_on_this_machine_every_check_runs_and_says_so(tmp_path):
+def test_doctor_runs_every_check(tmp_path):
     findings = json.loads(doctor("--json", "--out", tmp_path / "runs"))
     assert {finding["check"] for finding in findings} >= {
         "versions",
@@ -49,11 +46,11 @@ def test_on_this_machine_every_check_runs_and_says_so(tmp_path):
     assert [finding for finding in findings if finding["status"] == "failed"] == []
 
 
-def test_the_checks_can_be_named_without_running_them():
+def test_doctor_list_runs_no_check():
     assert "codecs: Whether compressed DICOM frames can be decoded" in doctor("--list")
 
 
-def test_a_check_that_breaks_is_a_cross_and_the_others_still_run(tmp_path, monkeypatch):
+def test_doctor_continues_after_raising_check(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "codecs", lambda targets: 1 / 0)
     output = doctor("--out", tmp_path, code=1)
     assert "✗ codecs: could not be checked (ZeroDivisionError: division by zero)" in output
@@ -61,7 +58,7 @@ def test_a_check_that_breaks_is_a_cross_and_the_others_still_run(tmp_path, monke
     assert "need attention" in output
 
 
-def test_an_old_library_is_named_with_the_command_that_renews_it(monkeypatch):
+def test_versions_names_old_library_and_fix(monkeypatch):
     monkeypatch.setattr(machine, "version", lambda name: "1.0" if name == "monai" else "2026.9")
     monkeypatch.setattr(
         machine, "requires", lambda name: ["monai<1.7,>=1.6", "imagecodecs>=2026.1", "pytest>=99; extra == 'test'"]
@@ -72,7 +69,7 @@ def test_an_old_library_is_named_with_the_command_that_renews_it(monkeypatch):
     assert finding.fix.endswith("-m pip install 'monai<1.7,>=1.6'")
 
 
-def test_a_gpu_that_torch_cannot_use_is_a_cross_with_the_way_out(monkeypatch):
+def test_accelerators_reports_unusable_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine, "_driver_gpus", lambda: "NVIDIA H200, 570.1")
     monkeypatch.setattr(torch.version, "cuda", None)
@@ -83,14 +80,14 @@ def test_a_gpu_that_torch_cannot_use_is_a_cross_with_the_way_out(monkeypatch):
     assert "(CUDA 13.0) cannot use the GPU" in finding.text
 
 
-def test_a_full_disk_and_a_small_shared_memory_are_told(tmp_path, monkeypatch):
+def test_disks_reports_full_disk_and_small_shared_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda place: Usage(total=2**26, used=0, free=2**29))
     disk, memory = machine.disks(Targets(out=tmp_path / "not" / "yet"))
     assert (disk.status, memory.status) == ("failed", "note")
     assert "--shm-size" in memory.fix
 
 
-def test_the_file_system_of_the_deepest_mount_counts(tmp_path):
+def test_file_system_uses_deepest_mount(tmp_path):
     mounts = tmp_path / "mounts"
     mounts.write_text(
         f"disk / ext4 rw 0 0\nserver:/x {tmp_path}/a nfs4 rw 0 0\nserver:/y {tmp_path}/a\\040b cifs rw 0 0\n"
@@ -100,7 +97,7 @@ def test_the_file_system_of_the_deepest_mount_counts(tmp_path):
     assert machine.file_system(tmp_path / "ab", mounts) == "ext4"
 
 
-def test_a_plugin_that_fails_clashes_or_wants_another_medssl_is_told(install):
+def test_plugins_reports_failures_clashes_and_requirements(install):
     site = install("medssl-broken", {"other": "import does_not_exist\n"})
     install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")})
     install("medssl-p2", {"jigsaw-x": task_source("jigsaw-x")})
@@ -112,7 +109,7 @@ def test_a_plugin_that_fails_clashes_or_wants_another_medssl_is_told(install):
     assert any(text.startswith("medssl-broken needs medssl<8,>=7; 0.") for text in texts)
 
 
-def test_a_run_that_died_without_a_word_is_told_and_closed_on_request(tmp_path, monkeypatch):
+def test_doctor_fix_closes_dead_run(tmp_path, monkeypatch):
     Run.create(tmp_path / "a", kind="pretrain", config={}, metadata={})
     monkeypatch.setattr("medssl.runs.run.SILENT_AFTER_S", -1)
     assert "has been silent for" in doctor("--out", tmp_path)
@@ -135,7 +132,7 @@ sys.stdin.read()
 """
 
 
-def test_a_quiet_run_that_a_process_still_writes_is_left_alone(tmp_path):
+def test_doctor_fix_spares_run_in_progress(tmp_path):
     folder = tmp_path / "slow"
     writer = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -151,14 +148,14 @@ def test_a_quiet_run_that_a_process_still_writes_is_left_alone(tmp_path):
     assert "closed as killed" in doctor("--out", tmp_path, "--fix")
 
 
-def test_a_private_folder_that_others_may_read_is_a_cross(tmp_path):
+def test_cohort_check_reports_readable_private_folder(tmp_path):
     (tmp_path / "private").mkdir(mode=0o755)
     first, second = contents.cohort(Targets(out=tmp_path, cohort=tmp_path))
     assert first.fix == f"chmod 700 {tmp_path}/private"
     assert "no cohort" in second.text
 
 
-def test_every_volume_of_a_cohort_is_read_against_its_checksum(tmp_path, monkeypatch):
+def test_cohort_check_verifies_every_checksum(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDSSL_KEY_FILE", str(tmp_path / "key"))
     (tmp_path / "scans").mkdir()
     for seed in range(2):
@@ -166,9 +163,7 @@ def test_every_volume_of_a_cohort_is_read_against_its_checksum(tmp_path, monkeyp
         path = tmp_path / "scans" / f"scan-{seed}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2.0, 2.0, 1.0])), path)
         os.utime(path, (1e9, 1e9))  # ingest leaves alone what is still being written
-    ingest = ["ingest", str(tmp_path / "scans"), "--out", str(tmp_path / "cohort")]
-    result = CliRunner().invoke(app, ingest)
-    assert result.exit_code == 0, result.output
+    medssl("ingest", tmp_path / "scans", "--out", tmp_path / "cohort")
     assert "✓ cohort: 2 scans of 2 rows, every checksum correct" in doctor(
         "--out", tmp_path, "--cohort", tmp_path / "cohort"
     )
@@ -179,7 +174,7 @@ def test_every_volume_of_a_cohort_is_read_against_its_checksum(tmp_path, monkeyp
     assert "✗ cohort: " in doctor("--out", tmp_path, "--cohort", tmp_path / "cohort", code=1)
 
 
-def test_the_tracking_store_is_written_read_and_left_as_it_was(tmp_path, monkeypatch):
+def test_tracking_check_leaves_store_unchanged(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (finding,) = tracking.tracking(Targets(out=tmp_path / "runs"))
     assert finding.status == "ok", finding.text
@@ -199,7 +194,7 @@ def test_the_tracking_store_is_written_read_and_left_as_it_was(tmp_path, monkeyp
     assert "is not a tracking database" in finding.text
 
 
-def test_a_server_that_is_not_there_is_a_cross(tmp_path):
+def test_tracking_check_reports_unreachable_server(tmp_path):
     (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri="http://127.0.0.1:9"))
     assert finding.status == "failed"
     assert "http://127.0.0.1:9 cannot be written and read" in finding.text

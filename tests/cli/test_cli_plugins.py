@@ -7,17 +7,9 @@ import tomllib
 
 import pytest
 from installed_plugins import task_source
-from typer.testing import CliRunner
-
-from medssl_cli.main import app
+from invoke import medssl
 
 HOOK = "import medssl\n@medssl.hookimpl\ndef "
-
-
-def medssl(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "120"})
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 @pytest.fixture
@@ -31,7 +23,7 @@ def without_the_second_process(monkeypatch):
     )
 
 
-def test_a_new_task_has_at_most_thirty_lines_and_passes_every_check_in_seconds(tmp_path):
+def test_new_task_is_short_and_passes_checks(tmp_path):
     assert f"wrote {tmp_path}/masked_cubes.py" in medssl("plugins", "new", "masked-cubes", "--out", tmp_path)
     lines = [line for line in (tmp_path / "masked_cubes.py").read_text().splitlines() if line.strip()]
     assert len(lines) <= 30
@@ -42,7 +34,7 @@ def test_a_new_task_has_at_most_thirty_lines_and_passes_every_check_in_seconds(t
     assert "17 of 17 checks passed." in output
 
 
-def test_a_new_package_is_complete_and_states_the_medssl_it_was_written_for(tmp_path):
+def test_new_package_is_complete(tmp_path):
     medssl("plugins", "new", "masked-cubes", "--package", "--out", tmp_path)
     project = tmp_path / "medssl-masked-cubes"
     files = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
@@ -61,7 +53,7 @@ def test_a_new_package_is_complete_and_states_the_medssl_it_was_written_for(tmp_
     assert "${" not in "".join((project / file).read_text() for file in files)
 
 
-def test_a_name_that_is_none_or_taken_is_refused_and_nothing_is_overwritten(tmp_path):
+def test_new_rejects_invalid_and_taken_names(tmp_path):
     assert "is not a valid name for a task" in medssl("plugins", "new", "Masked Cubes", "--out", tmp_path, code=2)
     assert "There is a task 'simclr' already" in medssl("plugins", "new", "simclr", "--out", tmp_path, code=2)
     medssl("plugins", "new", "mine", "--out", tmp_path)
@@ -72,7 +64,7 @@ def test_a_name_that_is_none_or_taken_is_refused_and_nothing_is_overwritten(tmp_
 
 @pytest.mark.parametrize("name", ["none", "true", "false", "class"])
 @pytest.mark.parametrize("kind", [[], ["--package"], ["--encoder"]], ids=["file", "package", "encoder"])
-def test_a_name_that_python_keeps_for_itself_is_refused(tmp_path, name, kind):
+def test_new_rejects_python_keywords(tmp_path, name, kind):
     assert f"'{name}' is not a valid name for a" in medssl("plugins", "new", name, *kind, "--out", tmp_path, code=2)
     assert not list(tmp_path.iterdir())
 
@@ -88,7 +80,7 @@ def test_a_name_that_python_keeps_for_itself_is_refused(tmp_path, name, kind):
         (f"{HOOK}medssl_pretext_tasks(): return []\n", "returns no class"),
     ],
 )
-def test_a_file_that_does_not_load_is_a_cross_with_the_reason(tmp_path, text, sentence):
+def test_check_reports_file_that_does_not_load(tmp_path, text, sentence):
     path = tmp_path / "task.py"
     path.write_text(text)
     output = medssl("plugins", "check", path, code=1)
@@ -97,7 +89,7 @@ def test_a_file_that_does_not_load_is_a_cross_with_the_reason(tmp_path, text, se
 
 
 @pytest.mark.usefixtures("without_the_second_process")
-def test_a_fault_is_a_cross_with_what_to_change_and_the_other_checks_still_run(tmp_path):
+def test_check_continues_after_failed_check(tmp_path):
     medssl("plugins", "new", "mine", "--out", tmp_path)
     path = tmp_path / "mine.py"
     path.write_text(path.read_text().replace("masked_fill(", "masked_fill_("))
@@ -125,7 +117,7 @@ def test_a_fault_is_a_cross_with_what_to_change_and_the_other_checks_still_run(t
     ],
     ids=["in the hook", "in forward", "without cleaning up", "in a setting"],
 )
-def test_a_plugin_that_ends_the_process_is_a_cross_and_no_pass(tmp_path, place, end, sentence):
+def test_check_fails_plugin_that_exits(tmp_path, place, end, sentence):
     medssl("plugins", "new", "mine", "--out", tmp_path)
     path = tmp_path / "mine.py"
     path.write_text(path.read_text().replace(place, end.format(place)))
@@ -133,7 +125,7 @@ def test_a_plugin_that_ends_the_process_is_a_cross_and_no_pass(tmp_path, place, 
 
 
 @pytest.mark.usefixtures("without_the_second_process")
-def test_settings_of_the_task_can_be_given_and_are_checked(tmp_path):
+def test_check_takes_task_settings(tmp_path):
     medssl("plugins", "new", "mine", "--out", tmp_path)
     path = tmp_path / "mine.py"
     assert "did you mean 'task.ratio'" in medssl("plugins", "check", path, "--set", "raito=0.3", code=2)
@@ -141,7 +133,7 @@ def test_settings_of_the_task_can_be_given_and_are_checked(tmp_path):
 
 
 @pytest.mark.usefixtures("without_the_second_process")
-def test_an_installed_plugin_is_held_to_its_metadata_too(install):
+def test_check_covers_metadata_of_installed_plugin(install):
     site = install("medssl-p1", {"entry-name": task_source("entry-name")})
     metadata = site / "medssl_p1-0.1.dist-info" / "METADATA"
     metadata.write_text(f"{metadata.read_text()}Requires-Dist: medssl>=7\n")
@@ -151,11 +143,11 @@ def test_an_installed_plugin_is_held_to_its_metadata_too(install):
     assert "✓ The entry point has the name of its task." in output
 
 
-def test_a_name_that_does_not_exist_brings_the_nearest():
+def test_check_suggests_nearest_name():
     assert "Did you mean 'simclr'?" in medssl("plugins", "check", "simcr", code=2)
 
 
-def test_a_new_encoder_is_a_project_whose_encoder_passes_every_check(tmp_path):
+def test_new_encoder_passes_every_check(tmp_path):
     output = medssl("plugins", "new", "plain-cubes", "--encoder", "--out", tmp_path)
     project = tmp_path / "medssl-plain-cubes"
     assert f"wrote {project}" in output
@@ -171,7 +163,7 @@ def test_a_new_encoder_is_a_project_whose_encoder_passes_every_check(tmp_path):
     )
 
 
-def test_an_encoder_that_breaks_a_rule_is_a_cross_with_what_to_change(tmp_path):
+def test_check_reports_encoder_that_breaks_rule(tmp_path):
     medssl("plugins", "new", "mine", "--encoder", "--out", tmp_path)
     path = tmp_path / "medssl-mine" / "medssl_mine.py"
     path.write_text(path.read_text().replace("InstanceNorm3d(outputs, affine=True)", "BatchNorm3d(outputs)"))

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from invoke import medssl
+from command_line import medssl
 
 from medssl.archive.limits import Limits
 from medssl.ingestion.archive_to_cohort import ingest

@@ -2,7 +2,7 @@
 
 import json
 
-from invoke import medssl
+from command_line import medssl
 
 from medssl.config import PretrainConfig
 

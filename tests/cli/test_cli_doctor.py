@@ -12,8 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from command_line import medssl
 from installed_plugins import task_source
-from invoke import medssl
 
 from medssl.errors import UsageError
 from medssl.runs.run import Run

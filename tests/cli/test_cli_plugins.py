@@ -6,8 +6,8 @@ import time
 import tomllib
 
 import pytest
+from command_line import medssl
 from installed_plugins import task_source
-from invoke import medssl
 
 HOOK = "import medssl\n@medssl.hookimpl\ndef "
 

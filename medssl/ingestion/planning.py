@@ -25,7 +25,8 @@ from medssl.archive.scan.collect import collect
 from medssl.archive.scan.containers import index_containers
 from medssl.archive.series.assemble import Rules
 from medssl.archive.sources.walk import check_not_empty, resolve_sources
-from medssl.archive.workers.local import LocalWorkers, Workers
+from medssl.archive.workers.local import LocalWorkers
+from medssl.archive.workers.task import Workers
 from medssl.cohort.manifest import ManifestRow
 from medssl.cohort.reasons import Reason
 from medssl.errors import UsageError

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from medssl.archive.index.load_plan import LOAD_PLANS, DicomLoadPlan
 from medssl.archive.index.planned_scan import Outcome
 from medssl.archive.rejection import Rejected
-from medssl.archive.workers.local import TaskResult, Workers
+from medssl.archive.workers.task import TaskResult, Workers
 from medssl.cohort.reasons import Flag, Reason
 
 

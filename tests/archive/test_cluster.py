@@ -113,7 +113,7 @@ def test_a_worker_that_does_not_see_the_archive_stops_the_ingest(tmp_path, clust
 
 
 def test_a_scheduler_that_does_not_answer_is_one_sentence(tmp_path, archive, monkeypatch):
-    monkeypatch.setattr(cluster_module, "_PATIENCE_S", 1)
+    monkeypatch.setattr(cluster_module, "_CONNECT_TIMEOUT_S", 1)
     monkeypatch.setenv("MEDSSL_KEY_FILE", str(tmp_path / "key"))
     words = ["ingest", str(archive), "--out", str(tmp_path / "c"), "--scheduler", "tcp://127.0.0.1:9"]
     result = CliRunner().invoke(app, words)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from medssl.archive.index.load_plan import LOAD_PLANS, DicomLoadPlan, LabelObject, StampedFile
 from medssl.archive.index.planned_scan import Outcome
 from medssl.archive.rejection import Rejected
-from medssl.archive.workers.local import LocalWorkers, TaskResult
+from medssl.archive.workers.local import LocalWorkers
+from medssl.archive.workers.task import TaskResult
 from medssl.cohort.reasons import Reason
 from medssl.ingestion.retries import load_with_retries
 

@@ -13,7 +13,7 @@ from medssl.archive.scan.recognise import FileBatch, read_headers, rejected_file
 from medssl.archive.sources.location import is_remote
 from medssl.archive.sources.open import open_source
 from medssl.archive.sources.walk import FileStamp, Folder, walk
-from medssl.archive.workers.local import Workers
+from medssl.archive.workers.task import Workers
 from medssl.cohort.reasons import Reason
 
 BATCH_FILES = 64

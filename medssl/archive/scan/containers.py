@@ -14,7 +14,7 @@ from medssl.archive.scan.recognise import FileBatch
 from medssl.archive.sources.location import is_remote, members_root
 from medssl.archive.sources.open import open_source
 from medssl.archive.sources.walk import FileStamp, Folder
-from medssl.archive.workers.local import Workers
+from medssl.archive.workers.task import Workers
 from medssl.cohort.reasons import Reason
 
 # Containers whose members are read together; their listings are in memory.

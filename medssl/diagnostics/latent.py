@@ -1,7 +1,6 @@
-"""Health of codes and latents: teachers that give up, prototypes that win everything, latents that say nothing.
+"""Health of codes and latents: uniform teachers, prototypes that take all samples, latents that ignore the input.
 
-A task that has them logs the results in `Step.terms` under the names in `medssl.diagnostics.terms`, where the monitor
-finds them.
+A task that has them logs the results in `Step.terms` under the names of `observed.TERMS`, which the monitor reads.
 """
 
 import math
@@ -15,10 +14,11 @@ ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, "Importance weighted autoencoders",
 
 @dataclass(frozen=True)
 class TeacherEntropy:
-    """Entropies as shares of ln K.
+    """Entropies as fractions of ln K.
 
-    each: mean entropy of a sample's distribution; 1 is the uniform teacher. overall: entropy of the mean distribution;
-    0 is one prototype for all.
+    Attributes:
+        each: mean entropy of a sample's distribution; 1 is the uniform teacher.
+        overall: entropy of the mean distribution; 0 is one prototype for all samples.
     """
 
     each: float
@@ -26,7 +26,7 @@ class TeacherEntropy:
 
 
 def teacher_entropy(probabilities: Float[Tensor, "n k"]) -> TeacherEntropy:
-    """Of a teacher's distributions over K prototypes; rows sum to 1."""
+    """Entropies of a teacher's distributions over K prototypes; rows sum to 1."""
     values = probabilities.detach().double()
     largest = math.log(values.shape[1])
     each = _entropy(values).mean()
@@ -34,7 +34,7 @@ def teacher_entropy(probabilities: Float[Tensor, "n k"]) -> TeacherEntropy:
 
 
 def active_units(means: Float[Tensor, "n d"]) -> float:
-    """Share of latent dimensions whose posterior mean varies over samples by more than 0.01.
+    """Fraction of latent dimensions whose posterior mean has a variance over samples above 0.01.
 
     Near 0 is posterior collapse.
     """

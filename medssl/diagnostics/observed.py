@@ -1,4 +1,4 @@
-"""What the batches since the last evaluation said of one task."""
+"""Energies, embeddings and terms of the batches since the last evaluation."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ from medssl.diagnostics.measures import energy_gap, relative_std, uniformity
 from medssl.diagnostics.spectrum import rankme
 from medssl.pretext.task import Step
 
-MAX_KEPT = 1024  # energies and embeddings of the last steps
+WINDOW = 1024  # energies and embeddings of the last steps
 MIN_EMBEDDINGS, MIN_AT_START = 16, 4
 MAX_UNIFORMITY = 512  # pairs grow with the square
-# Names in `Step.terms` that tasks use for what only they can know, all of them shares between 0 and 1; what we call it;
-# and which is the worst where several parts of a combined task say it.
+# Names in `Step.terms` by which tasks report what only they can know, all fractions between 0 and 1; the metric they
+# become; and which value is the worst if several parts of a combined task report it.
 TERMS: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "teacher_entropy_fraction": ("teacher_entropy", max),
     "prototypes_used": ("prototypes_used", min),
@@ -27,54 +27,54 @@ TERMS: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
 
 
 class Observed:
-    """Energies, embeddings and terms of a task, or of one part of a combined one: a batch alone is too few to judge."""
+    """Energies, embeddings and terms of a task, or of one part of a combined task; one batch is too few to judge."""
 
     def __init__(self) -> None:
-        self._right: deque[float] = deque(maxlen=MAX_KEPT)
-        self._wrong: deque[float] = deque(maxlen=MAX_KEPT)
+        self._positive: deque[float] = deque(maxlen=WINDOW)
+        self._negative: deque[float] = deque(maxlen=WINDOW)
         self._embeddings: list[Tensor] = []
         self._steps: list[dict[str, float]] = []
-        # Of the first batch or two, before anything can have collapsed: what later ones are held against.
+        # Of the first batch or two, before anything can have collapsed: later ones are compared with it.
         self.start: dict[str, float] = {}
 
     def add(self, step: Step) -> None:
-        """Keep what a batch says."""
+        """Remember a batch."""
         self._steps.append(_step_numbers(step))
         if step.negative_energy is not None:
-            self._right.extend(_judged(step.energy, step.valid_fraction))
-            self._wrong.extend(_judged(step.negative_energy, step.valid_fraction))
+            self._positive.extend(_scored(step.energy, step.valid_fraction))
+            self._negative.extend(_scored(step.negative_energy, step.valid_fraction))
         if step.embeddings is not None and (
             not self._embeddings or self._embeddings[0].shape[1] == step.embeddings.shape[1]
         ):
             self._embeddings.append(step.embeddings.detach().float().cpu())
             if not self.start and sum(map(len, self._embeddings)) >= MIN_AT_START:
                 start = torch.cat(self._embeddings)
-                self.start = {"embedding_std": relative_std(start), "embedding_rank_share": rank_share(start)}
-            while sum(map(len, self._embeddings[1:])) >= MAX_KEPT:
+                self.start = {"embedding_std": relative_std(start), "embedding_rank_fraction": rank_fraction(start)}
+            while sum(map(len, self._embeddings[1:])) >= WINDOW:
                 self._embeddings.pop(0)
 
     def numbers(self) -> dict[str, float]:
-        """What was kept, in numbers."""
+        """Metrics of the remembered batches."""
         return self._embedding_numbers() | self._energy_numbers() | _means(self._steps)
 
     def clear(self) -> None:
-        """Start anew; the start stays."""
-        for kept in (self._right, self._wrong, self._embeddings, self._steps):
-            kept.clear()
+        """Forget the batches, but not the start."""
+        for buffer in (self._positive, self._negative, self._embeddings, self._steps):
+            buffer.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint."""
         return {
-            "right": list(self._right),
-            "wrong": list(self._wrong),
+            "right": list(self._positive),
+            "wrong": list(self._negative),
             "embeddings": torch.cat(self._embeddings) if self._embeddings else None,
             "steps": list(self._steps),
             "start": self.start,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` left off."""
-        self._right, self._wrong = deque(state["right"], MAX_KEPT), deque(state["wrong"], MAX_KEPT)
+        """Continue from `state_dict`."""
+        self._positive, self._negative = deque(state["right"], WINDOW), deque(state["wrong"], WINDOW)
         self._embeddings = [state["embeddings"]] if state["embeddings"] is not None else []
         self._steps = [dict(numbers) for numbers in state["steps"]]
         self.start = dict(state["start"])
@@ -82,67 +82,67 @@ class Observed:
     def _embedding_numbers(self) -> dict[str, float]:
         if sum(map(len, self._embeddings)) < MIN_EMBEDDINGS:
             return {}
-        embeddings = torch.cat(self._embeddings)[-MAX_KEPT:]
+        embeddings = torch.cat(self._embeddings)[-WINDOW:]
         return {
             "embedding_std": relative_std(embeddings),
             "embedding_rank": rankme(embeddings, centred=True),
-            "embedding_rank_share": rank_share(embeddings),
+            "embedding_rank_fraction": rank_fraction(embeddings),
             "embedding_uniformity": uniformity(embeddings[-MAX_UNIFORMITY:]),
         }
 
     def _energy_numbers(self) -> dict[str, float]:
-        if not self._right or not self._wrong:
+        if not self._positive or not self._negative:
             return {}
-        gap = energy_gap(torch.tensor(list(self._right)), torch.tensor(list(self._wrong)))
+        gap = energy_gap(torch.tensor(list(self._positive)), torch.tensor(list(self._negative)))
         return {"energy_gap": gap.mean, "energy_auc": gap.auc, "energy_pairs": float(gap.pairs)}
 
 
-def rank_share(features: Float[Tensor, "n f"]) -> float:
-    """Centred effective rank as a share of the largest that N features of F channels can have."""
+def rank_fraction(features: Float[Tensor, "n f"]) -> float:
+    """Centred effective rank over the largest that N features of F channels can have."""
     count, channels = features.shape
     return rankme(features, centred=True) / max(1, min(count - 1, channels))
 
 
 def worst_of_parts(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The energy numbers of the part that tells pairs apart worst, and the embedding numbers of the one whose
+    """The energy metrics of the part that tells pairs apart worst, and the embedding metrics of the part whose
     embeddings spread least.
     """
-    found: dict[str, float] = {}
+    worst_numbers: dict[str, float] = {}
     for kind, measure in (("energy_", "energy_auc"), ("embedding_", "embedding_std")):
-        having = [numbers for numbers in parts.values() if measure in numbers]
-        if having:
-            worst = min(having, key=lambda numbers: numbers[measure])
-            found |= {name: value for name, value in worst.items() if name.startswith(kind)}
-    return found
+        measured = [numbers for numbers in parts.values() if measure in numbers]
+        if measured:
+            worst = min(measured, key=lambda numbers: numbers[measure])
+            worst_numbers |= {name: value for name, value in worst.items() if name.startswith(kind)}
+    return worst_numbers
 
 
-def _judged(energy: Tensor, scored: Tensor | None) -> list[float]:
-    """Energies of the samples that had something to score; the 0 of the others tells no pair from another."""
+def _scored(energy: Tensor, valid_fraction: Tensor | None) -> list[float]:
+    """Energies of the samples that had valid voxels to score; those of the others are 0 and would blur the gap."""
     values = energy.detach().flatten()
-    if scored is not None and len(scored) == len(values):
-        values = values[scored > 0]
-    found: list[float] = values.tolist()
-    return found
+    if valid_fraction is not None and len(valid_fraction) == len(values):
+        values = values[valid_fraction > 0]
+    energies: list[float] = values.tolist()
+    return energies
 
 
 def _step_numbers(step: Step) -> dict[str, float]:
-    """Loss, also over that of the trivial solution, and the terms by which a task tells what only it can know."""
+    """Loss, loss over that of the trivial solution, and the task's own terms under the metrics of `TERMS`."""
     numbers = {"loss": float(step.loss.detach())}
     trivial = float(step.trivial_loss or step.terms.get("trivial_loss") or 0.0)
     if trivial > 0:
         numbers["loss_over_trivial"] = numbers["loss"] / trivial
-    said: dict[str, list[float]] = {}
+    reported: dict[str, list[float]] = {}
     for key, term in step.terms.items():
-        name = key.rpartition("/")[2]  # the parts of a combined task stand before a slash
+        name = key.rpartition("/")[2]  # terms of a combined task are PART/NAME
         if name in TERMS:
-            said.setdefault(name, []).append(float(term.detach()))
-    for name, values in said.items():
-        ours, worst = TERMS[name]
-        numbers[ours] = worst([*values, numbers[ours]] if ours in numbers else values)
+            reported.setdefault(name, []).append(float(term.detach()))
+    for name, values in reported.items():
+        metric, worst = TERMS[name]
+        numbers[metric] = worst([*values, numbers[metric]] if metric in numbers else values)
     return numbers
 
 
 def _means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = {name for numbers in steps for name in numbers}
     values = {name: [numbers[name] for numbers in steps if name in numbers] for name in sorted(names)}
-    return {name: sum(some) / len(some) for name, some in values.items()}
+    return {name: sum(series) / len(series) for name, series in values.items()}

@@ -1,6 +1,6 @@
-"""How much of a segmentation can be read off frozen features with one matrix: ridge regression in closed form.
+"""A linear probe: how well one matrix segments from frozen features, fitted by ridge regression in closed form.
 
-The probe sees detached features only, so it never touches the encoder's gradients.
+The probe reads detached features only, so it leaves the encoder's gradients alone.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,13 @@ from medssl.encoders.encoder import Encoder
 from medssl.pretext.projection import features_at
 
 RIDGE = 1e-3
-PLACES = 4096  # voxels of an image that are looked at
+MAX_VOXELS = 4096  # of an image that are used
 GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """On images that the probe was not fitted on.
-
-    Dice: per foreground class; classes that no image has are left out.
-    """
+    """Scores on images that the probe was not fitted on. dice: per foreground class that some image has."""
 
     dice: dict[int, float]
     accuracy: float
@@ -49,7 +46,7 @@ class LinearProbe:
     ) -> "LinearProbe":
         """Least squares onto one-hot labels, every class weighing the same, so that small structures count.
 
-        ridge: weight of the penalty, as a share of the features' variance. Solved exactly, in float64.
+        ridge: weight of the penalty, as a fraction of the features' variance. Solved exactly, in float64.
         """
         values = features.detach().double()
         mean, scale = values.mean(dim=0), values.std(dim=0, correction=0).clamp_min(1e-8)
@@ -80,10 +77,10 @@ def probe_segmentation(
 ) -> ProbeScore:
     """Fit a probe on the dense features of the first `fit_on` images and score it on the others.
 
-    Features of all levels, each brought to the image's resolution, stand side by side, at up to `PLACES` voxels of an
-    image. Draws no random numbers.
+    Features of all levels, each resampled to the image's resolution, are concatenated at up to `MAX_VOXELS` voxels of
+    an image. Draws no random numbers.
     """
-    features, truth = place_features(encoder, images), place_labels(labels)
+    features, truth = voxel_features(encoder, images), voxel_labels(labels)
     probe = LinearProbe.fit(features[:fit_on].flatten(0, 1), truth[:fit_on].flatten(), classes=classes, ridge=ridge)
     return score_labels(probe.predict(features[fit_on:].flatten(0, 1)), truth[fit_on:].flatten(), classes)
 
@@ -96,55 +93,54 @@ def probe_both_halves(
     classes: int,
     second: Bool[Tensor, " n"],
 ) -> ProbeScore:
-    """As `probe_segmentation`, fitted on each half of the images and scored on the other: every image counts once.
+    """As `probe_segmentation`, fitted on each half of the images and scored on the other, so every image counts once.
 
-    second: which images are of the second half. Images of one patient belong together.
+    second: which images are in the second half; all images of a patient must be in one half.
     """
-    features, truth = place_features(encoder, images), place_labels(labels)
-    guess = torch.empty_like(truth)
+    features, truth = voxel_features(encoder, images), voxel_labels(labels)
+    prediction = torch.empty_like(truth)
     for half in (second, ~second):
         probe = LinearProbe.fit(features[~half].flatten(0, 1), truth[~half].flatten(), classes=classes)
-        guess[half] = probe.predict(features[half].flatten(0, 1)).view(-1, truth.shape[1])
-    return score_labels(guess.flatten(), truth.flatten(), classes)
+        prediction[half] = probe.predict(features[half].flatten(0, 1)).view(-1, truth.shape[1])
+    return score_labels(prediction.flatten(), truth.flatten(), classes)
 
 
-def score_labels(guess: Int[Tensor, " n"], truth: Int[Tensor, " n"], classes: int) -> ProbeScore:
-    """Dice per foreground class over all voxels together, and the share of right ones."""
+def score_labels(prediction: Int[Tensor, " n"], truth: Int[Tensor, " n"], classes: int) -> ProbeScore:
+    """Dice per foreground class over all voxels together, and the fraction of correct voxels."""
     dice = {}
     for label in range(1, classes):
-        ours, theirs = guess == label, truth == label
-        if theirs.any():
-            dice[label] = float(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()))
-    return ProbeScore(dice, float((guess == truth).double().mean()))
+        predicted, reference = prediction == label, truth == label
+        if reference.any():
+            dice[label] = float(2 * (predicted & reference).sum() / (predicted.sum() + reference.sum()))
+    return ProbeScore(dice, float((prediction == truth).double().mean()))
 
 
-def place_features(encoder: Encoder, images: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n p f"]:
-    """Features of the same voxels of every image, all levels side by side, without gradient."""
+def voxel_features(encoder: Encoder, images: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n p f"]:
+    """Features at the same voxels of every image, all levels concatenated, without gradient."""
     depth, height, width = images.shape[2:]
     axes = torch.meshgrid(*(torch.arange(edge) for edge in (depth, height, width)), indexing="ij")
     grid = torch.stack([axis.flatten() for axis in axes], dim=1)  # (voxels, 3)
-    points = grid[_places(len(grid))].to(images.device, torch.float32)
+    points = grid[_voxels(len(grid))].to(images.device, torch.float32)
     rows = []
     with torch.no_grad(), evaluating(encoder):
         for start in range(0, len(images), CHUNK):
             chunk = images[start : start + CHUNK]
-            here = points.expand(len(chunk), -1, -1)
-            rows.append(features_at(encoder(chunk), here, (depth, height, width)).float())
+            chunk_points = points.expand(len(chunk), -1, -1)
+            rows.append(features_at(encoder(chunk), chunk_points, (depth, height, width)).float())
     return torch.cat(rows)
 
 
-def place_labels(labels: Int[Tensor, "n 1 d h w"]) -> Int[Tensor, "n p"]:
-    """Classes of the voxels that `place_features` describes."""
-    return labels.flatten(1)[:, _places(labels[0].numel()).to(labels.device)].long()
+def voxel_labels(labels: Int[Tensor, "n 1 d h w"]) -> Int[Tensor, "n p"]:
+    """Classes of the voxels that `voxel_features` describes."""
+    return labels.flatten(1)[:, _voxels(labels[0].numel()).to(labels.device)].long()
 
 
-def _places(voxels: int) -> Tensor:
-    """Up to `PLACES` voxels spread evenly, no random numbers: steps of the golden section, which meet no row's
-    length.
-    """
-    if voxels <= PLACES:
+def _voxels(voxels: int) -> Tensor:
+    """Up to `MAX_VOXELS` voxels spread evenly, without random numbers."""
+    # Steps of the golden ratio: regular steps could coincide with the length of a row and see one column only.
+    if voxels <= MAX_VOXELS:
         return torch.arange(voxels)
-    return (torch.arange(PLACES, dtype=torch.float64) * GOLDEN % 1 * voxels).long()
+    return (torch.arange(MAX_VOXELS, dtype=torch.float64) * GOLDEN % 1 * voxels).long()
 
 
 def _design(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

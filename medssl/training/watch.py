@@ -96,10 +96,8 @@ class CollapseWatch:
         return diagnosis
 
     def changed(self, verdict: Verdict) -> bool:
-        """Whether a verdict differs from the one that was passed here before; 'first look' counts as unchanged at the
-        start.
-        """
-        before, self._last_verdict = self._last_verdict or "first look", verdict.name
+        """Whether a verdict differs from the one of the call before; at the start, from 'first evaluation'."""
+        before, self._last_verdict = self._last_verdict or "first evaluation", verdict.name
         return verdict.name != before
 
     def state_dict(self) -> dict[str, Any]:

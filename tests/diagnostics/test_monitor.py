@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from medssl.diagnostics.features import evaluating, extract_features
-from medssl.diagnostics.monitor import CollapseMonitor, rank_share
+from medssl.diagnostics.monitor import CollapseMonitor, rank_fraction
 from medssl.encoders.encoder import Encoder, EncoderDescription
 from medssl.pretext.task import Step
 
@@ -90,7 +90,7 @@ def test_without_what_keeps_features_apart_the_collapse_is_named_within_the_firs
     # Features are drawn to one point other than zero, as a bias and weight decay do in long trainings.
     diagnoses = train(lambda z: (z - 1).square().sum(1).mean())
     names = [diagnosis.verdict.name for diagnosis in diagnoses]
-    assert names[0] == "first look"
+    assert names[0] == "first evaluation"
     assert "complete collapse" in names[1:4], names
 
 
@@ -168,7 +168,7 @@ def test_a_part_that_collapses_is_named_whatever_the_sum_says_also_after_a_resta
     after.load_state_dict(monitor.state_dict())
     for one in (monitor, after):
         diagnosis = one.evaluate(encoder, images)
-        assert str(diagnosis.verdict).startswith("complete collapse: in second, all features are becoming one")
+        assert str(diagnosis.verdict).startswith("complete collapse: in second, all features are becoming equal")
         assert diagnosis.verdict.evidence[0].metric == "second/embedding_std"
         assert diagnosis.metrics["diagnostics/embedding_std"] == diagnosis.metrics["diagnostics/second/embedding_std"]
     blind = part(tells_apart=False)
@@ -190,7 +190,7 @@ def test_evaluating_changes_neither_the_encoder_nor_the_random_state():
     assert encoder.training
     assert not encoder.bottleneck.training
     assert all(parameter.grad is None for parameter in encoder.parameters())
-    assert diagnosis.verdict.name == "first look"
+    assert diagnosis.verdict.name == "first evaluation"
 
 
 def test_the_same_encoder_gives_the_same_numbers_whatever_the_chunks(monkeypatch):
@@ -239,8 +239,8 @@ def test_views_of_one_scan_give_lidar_and_alignment():
 
 def test_rank_share_is_of_what_so_few_features_can_have():
     few = torch.randn(9, 64, generator=torch.Generator().manual_seed(0))
-    assert 0.9 < rank_share(few) <= 1.0
-    assert rank_share(torch.ones(1, 4)) == 0.0
+    assert 0.9 < rank_fraction(few) <= 1.0
+    assert rank_fraction(torch.ones(1, 4)) == 0.0
 
 
 def test_samples_with_nothing_to_score_are_no_pairs():

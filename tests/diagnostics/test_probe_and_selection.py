@@ -82,7 +82,7 @@ def test_the_first_quarter_and_alarms_do_not_compete():
 
 
 def test_an_unknown_rule_comes_with_a_suggestion():
-    with pytest.raises(ConfigError, match=r"no rule 'rankmee'.*; did you mean 'rankme'"):
+    with pytest.raises(ConfigError, match=r"unknown rule 'rankmee'.*; did you mean 'rankme'"):
         choose_checkpoint(candidates(dense_rankme=[1.0, 2.0, 3.0, 4.0]), select="rankmee")
     with pytest.raises(ValueError, match="no checkpoint"):
         choose_checkpoint([], select="last")

@@ -6,7 +6,13 @@ import pytest
 
 from medssl.diagnostics.verdict import judge
 
-START = {"loss": 2.0, "embedding_std": 0.8, "dense_std": 0.8, "embedding_rank_share": 0.9, "dense_rank_share": 0.95}
+START = {
+    "loss": 2.0,
+    "embedding_std": 0.8,
+    "dense_std": 0.8,
+    "embedding_rank_fraction": 0.9,
+    "dense_rank_fraction": 0.95,
+}
 START |= {"dense_rms": 0.7, "pooled_rms": 0.4}
 
 
@@ -30,15 +36,15 @@ def run(*changes):
         ),
         (run({"loss_over_trivial": 1e6}), "diverging loss"),
         (run({"used_atoms": 0.0}, {"used_atoms": 0.0}), "dead dictionary"),
-        (run({"embedding_rank_share": 0.05}), "dimensional collapse"),
-        (run({"dense_rank_share": 0.04}), "dimensional collapse"),
+        (run({"embedding_rank_fraction": 0.05}), "dimensional collapse"),
+        (run({"dense_rank_fraction": 0.04}), "dimensional collapse"),
         (
-            run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.5, 1.9), (0.4, 1.7), (0.3, 1.5), (0.19, 1.2))]),
+            run(*[{"dense_rank_fraction": s, "loss": v} for s, v in ((0.5, 1.9), (0.4, 1.7), (0.3, 1.5), (0.19, 1.2))]),
             "dimensional collapse",
         ),
         # Having fallen, it does not get healthy by falling no further.
         (
-            run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.2, 1.9), (0.15, 1.7), (0.16, 1.7))]),
+            run(*[{"dense_rank_fraction": s, "loss": v} for s, v in ((0.2, 1.9), (0.15, 1.7), (0.16, 1.7))]),
             "dimensional collapse",
         ),
         (run({"teacher_entropy": 0.999}), "uniform teacher"),
@@ -77,12 +83,12 @@ def test_each_failure_has_its_name_and_its_evidence(history, name):
         run(*[{"energy_auc": auc, "energy_pairs": 32.0} for auc in (0.62, 0.76, 0.52, 0.54)]),  # one look was lucky
         run({"used_atoms": 0.01}, {"used_atoms": 0.04}),
         # Rank falls from that of random features while the loss falls: how every good training begins.
-        run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.9, 1.9), (0.8, 1.7), (0.7, 1.5), (0.6, 1.2))]),
+        run(*[{"dense_rank_fraction": s, "loss": v} for s, v in ((0.9, 1.9), (0.8, 1.7), (0.7, 1.5), (0.6, 1.2))]),
         run({"active_units": 0.0}, {"active_units": 0.04}),  # still waking up
         # Low for a while, and recovered; low, and the loss has not even fallen; never much higher.
-        run(*[{"dense_rank_share": s, "loss": v} for s, v in ((0.4, 1.7), (0.15, 1.5), (0.4, 1.1))]),
-        run(*[{"dense_rank_share": 0.15, "loss": v} for v in (2.1, 2.2)]),
-        [START | {"embedding_rank_share": 0.4}, START | {"embedding_rank_share": 0.17, "loss": 1.0}],
+        run(*[{"dense_rank_fraction": s, "loss": v} for s, v in ((0.4, 1.7), (0.15, 1.5), (0.4, 1.1))]),
+        run(*[{"dense_rank_fraction": 0.15, "loss": v} for v in (2.1, 2.2)]),
+        [START | {"embedding_rank_fraction": 0.4}, START | {"embedding_rank_fraction": 0.17, "loss": 1.0}],
         run({"teacher_entropy": 0.5, "prototypes_used": 0.6}),
         run({"dense_rms": 3.0}),
     ],
@@ -94,19 +100,19 @@ def test_a_healthy_run_is_silent(history):
 
 
 def test_the_first_evaluation_is_only_looked_at():
-    verdict = judge([{"embedding_std": 0.0, "dense_rank_share": 0.0}])
-    assert (verdict.name, verdict.alarm) == ("first look", False)
+    verdict = judge([{"embedding_std": 0.0, "dense_rank_fraction": 0.0}])
+    assert (verdict.name, verdict.alarm) == ("first evaluation", False)
 
 
 def test_a_rising_loss_with_rising_rank_is_no_failure():
-    rising = [{"loss": 2.0 + 0.1 * i, "embedding_rank_share": 0.3 + 0.1 * i} for i in range(4)]
+    rising = [{"loss": 2.0 + 0.1 * i, "embedding_rank_fraction": 0.3 + 0.1 * i} for i in range(4)]
     verdict = judge(run(*rising))
     assert (verdict.name, verdict.alarm) == ("loss up, rank up", False)
-    assert "no failure" in verdict.sentence
+    assert "expected" in verdict.sentence
 
 
 def test_the_gravest_failure_is_the_verdict():
-    assert judge(run({"embedding_std": 0.01, "embedding_rank_share": 0.01})).name == "complete collapse"
+    assert judge(run({"embedding_std": 0.01, "embedding_rank_fraction": 0.01})).name == "complete collapse"
 
 
 def test_the_healthy_sentence_says_what_was_seen():

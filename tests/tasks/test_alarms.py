@@ -255,7 +255,7 @@ def test_without_it_the_failure_is_named(case, scans, monkeypatch):
     settings.breaks(task, monkeypatch)
     found = verdicts(task, scans, lr=settings.silly or settings.lr)
     names = [verdict.name for verdict in found]
-    assert names[0] == "first look"
+    assert names[0] == "first evaluation"
     assert any(verdict.name in settings.names for verdict in found if verdict.alarm), names
 
 

@@ -45,3 +45,12 @@ def print_table(report: "IngestReport") -> None:
     Console().print(table)
     for notice in report.notices:
         typer.echo(f"note: {notice}")
+
+
+def exit_without_scans(report: "IngestReport") -> None:
+    """Exit with 1 if no scan was accepted."""
+    if report.n_scans == 0:
+        typer.echo(
+            "Error: no scan was accepted. The reasons are counted above; docs/archive.md explains each.", err=True
+        )
+        raise typer.Exit(1)

@@ -19,7 +19,7 @@ from medssl.archive.workers import dask as cluster_module
 from medssl.cohort.cohort import Cohort
 from medssl.cohort.reasons import Reason
 from medssl.errors import ConfigError, DataError
-from medssl_cli.commands.ingest import ingest_settings
+from medssl_cli.archive_options import ingest_settings
 from medssl_cli.main import app
 
 pytest.importorskip("distributed", reason="needs Dask: pip install 'medssl[cluster]'")

@@ -7,7 +7,7 @@ from medssl.cohort.cohort import Cohort
 from medssl.config import SamplingConfig
 from medssl.errors import ConfigError
 from medssl.loading.scan_weights import scan_weights
-from medssl_cli.commands.ingest import ingest_settings
+from medssl_cli.archive_options import ingest_settings
 from medssl_phantoms import make_archive
 
 

@@ -1,4 +1,4 @@
-"""`medssl convert`: from an archive to NIfTI files under pseudonyms."""
+"""`medssl convert`: an archive as NIfTI files with pseudonyms."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from medssl_cli.archive_options import (
-    AsJson,
     DryRun,
     FollowSymlinks,
     IncludeDerived,
@@ -18,7 +17,9 @@ from medssl_cli.archive_options import (
     Scheduler,
     Sources,
     Workers,
+    ingest_settings,
 )
+from medssl_cli.options import AsJson, without_none
 
 
 def convert(
@@ -28,7 +29,9 @@ def convert(
     modality: Modality = None,
     min_slices: MinSlices = None,
     include_derived: IncludeDerived = None,
-    volumes_per_series: Annotated[int | None, typer.Option(min=1, help="Most volumes of one time series; all.")] = None,
+    volumes_per_series: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of volumes per time series; default: all.")
+    ] = None,
     follow_symlinks: FollowSymlinks = False,
     containers: ReadContainers = False,
     key_file: KeyFile = None,
@@ -37,32 +40,33 @@ def convert(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write every accepted scan as NIfTI on its own grid: rescaled, exact affine, one file per scan and time point.
+    """Write every accepted scan as NIfTI on its native grid: rescaled, exact affine, one file per scan and time point.
 
     Example: medssl convert /archive/2020 --out nifti --manifest nifti.parquet
     """
     from medssl.ingestion.archive_to_nifti import convert as run_convert
-    from medssl_cli.commands.ingest import finish, given_options, ingest_settings
-    from medssl_cli.ingest_display import print_table
+    from medssl_cli.ingest_display import exit_without_scans, print_table
     from medssl_cli.progress import LiveProgress
 
-    given = given_options(
-        modality=modality,
-        min_slices=min_slices,
-        volumes_per_series=volumes_per_series or 1_000_000,
-        key_file=key_file,
-        workers=workers,
-        scheduler=scheduler,
-        include_derived=include_derived,
-        follow_symlinks=follow_symlinks or None,
-        containers=containers or None,
-        dry_run=dry_run or None,
+    options = without_none(
+        {
+            "modality": modality,
+            "min_slices": min_slices,
+            "volumes_per_series": volumes_per_series or 1_000_000,
+            "key_file": key_file,
+            "workers": workers,
+            "scheduler": scheduler,
+            "include_derived": include_derived,
+            "follow_symlinks": follow_symlinks or None,
+            "containers": containers or None,
+            "dry_run": dry_run or None,
+        }
     )
     with LiveProgress() as progress:
-        report = run_convert(source, out, settings=ingest_settings(given), manifest=manifest, progress=progress)
+        report = run_convert(source, out, settings=ingest_settings(options), manifest=manifest, progress=progress)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:
         print_table(report)
         typer.echo("dry run: nothing was written" if dry_run else f"scans: {out}")
-    finish(report)
+    exit_without_scans(report)

@@ -23,6 +23,7 @@ _PLACES = {
     "IntensityChain": "medssl.views.intensity",
     "PerSample": "medssl.views.adapter",
     "PretextTask": "medssl.pretext.task",
+    "MonaiTarget": "medssl.encoders.encoder",
     "Queue": "medssl.pretext.queue",
     "Region": "medssl.views.region",
     "Step": "medssl.pretext.task",
@@ -39,7 +40,7 @@ _PLACES = {
 if TYPE_CHECKING:
     from pydantic import Field
 
-    from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
+    from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription, MonaiTarget
     from medssl.hookspecs import hookimpl
     from medssl.loading.crops import Crop
     from medssl.pretext.gather import gather
@@ -60,6 +61,7 @@ __all__ = [
     "EncoderDescription",
     "Field",
     "IntensityChain",
+    "MonaiTarget",
     "PerSample",
     "PretextTask",
     "Queue",

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from medssl.encoders.shipped import shipped_encoders
+
 ConfigFiles = Annotated[
     list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML file; later files win. Repeatable.")
 ]
@@ -15,7 +17,7 @@ Overrides = Annotated[
 PluginFiles = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with pretext tasks. Repeatable.")
 ]
-EncoderName = Annotated[str | None, typer.Option(help="dynunet, segresnet, swin-unetr or vit.")]
+EncoderName = Annotated[str | None, typer.Option(help=f"{', '.join(shipped_encoders())}, or an encoder of a plugin.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
 RunFolder = Annotated[Path, typer.Option(help="Run folder to write; with --resume, the run to continue.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]

@@ -109,9 +109,9 @@ def _task(loaded: "LoadedTask", settings: Sequence[str]) -> Iterator[Outcome]:
 
 
 def _encoder_names() -> tuple[str, ...]:
-    from medssl.encoders.build import ENCODERS
+    from medssl.encoders.shipped import shipped_encoders
 
-    return (*ENCODERS, *(entry.name for entry in list_encoders()))
+    return (*shipped_encoders(), *(entry.name for entry in list_encoders()))
 
 
 def _installed_encoder(name: str, settings: Sequence[str]) -> Iterator[Outcome]:

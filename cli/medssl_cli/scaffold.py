@@ -96,9 +96,9 @@ def _names(name: str, *, encoder: bool = False) -> Names:
         )
     taken = {entry.name: entry.origin for entry in (list_encoders() if encoder else list_tasks())}
     if encoder:
-        from medssl.encoders.build import ENCODERS
+        from medssl.encoders.shipped import shipped_encoders
 
-        taken |= dict.fromkeys(ENCODERS, "medssl")
+        taken |= dict.fromkeys(shipped_encoders(), "medssl")
     if name in taken:
         raise UsageError(
             f"There is {'an' if encoder else 'a'} {kind} '{name}' already, from {taken[name]}. Choose another name."

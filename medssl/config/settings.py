@@ -83,7 +83,7 @@ class EncoderConfig(Settings):
     """The backbone."""
 
     name: str = Field(
-        default="dynunet", min_length=1, description="dynunet, segresnet, swin-unetr, vit, or one from a plugin"
+        default="dynunet", min_length=1, description="name of an encoder that ships with medssl or comes from a plugin"
     )
     preset: str = Field(
         default="auto", min_length=1, description="size of the network; auto fits it to patch and spacing"

@@ -1,6 +1,5 @@
 """From a name and options to a description, and from a description to an encoder."""
 
-import importlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
@@ -10,18 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from medssl.config.problems import check_options
 from medssl.encoders.encoder import Encoder, EncoderDescription
+from medssl.encoders.shipped import shipped_class, shipped_encoders
 from medssl.encoders.sizing import PRESETS, Preset, device_memory_bytes, preset_for_device
 from medssl.errors import ConfigError, PluginError
 from medssl.shapes import Shape3D, Spacing3D
 from medssl.suggest import did_you_mean
-
-# Modules are imported when an encoder is built: each loads MONAI (about 5 s).
-ENCODERS: Mapping[str, tuple[str, str]] = {
-    "dynunet": ("medssl.encoders.dynunet", "DynUNetEncoder"),
-    "segresnet": ("medssl.encoders.segresnet", "SegResNetEncoder"),
-    "swin-unetr": ("medssl.encoders.swin_unetr", "SwinUNETREncoder"),
-    "vit": ("medssl.encoders.vit", "ViTEncoder"),
-}
 
 AUTO = "auto"
 MAX_CHANNELS = 1024
@@ -34,7 +26,8 @@ def encoder_names() -> tuple[str, ...]:
     """Names that `--encoder` takes, the default first, those of plugins last."""
     from medssl.plugins import list_encoders
 
-    return (*ENCODERS, *sorted({entry.name for entry in list_encoders() if entry.status != "off"} - set(ENCODERS)))
+    of_plugins = {entry.name for entry in list_encoders() if entry.status != "off"}
+    return (*shipped_encoders(), *sorted(of_plugins - set(shipped_encoders())))
 
 
 def describe(
@@ -117,14 +110,13 @@ def _checked(options: type[BaseModel], given: Mapping[str, Any]) -> dict[str, An
 
 
 def encoder_class(name: str) -> Any:
-    """The class behind a name: built in or from a plugin. Raises ConfigError, and PluginError where a plugin fails."""
-    if name in ENCODERS:
-        module, attribute = ENCODERS[name]
-        return getattr(importlib.import_module(module), attribute)
+    """The class behind a name, shipped or from a plugin. Raises ConfigError, and PluginError where a plugin fails."""
+    if name in shipped_encoders():
+        return shipped_class(name)
     from medssl.plugins import list_encoders, load_encoder
 
     try:
-        return load_encoder(name, known=tuple(ENCODERS)).cls
+        return load_encoder(name, known=shipped_encoders()).cls
     except PluginError as wrong:
         if any(entry.name == name for entry in list_encoders()):
             raise  # there is such a plugin, and it fails

@@ -84,20 +84,26 @@ def transfer(source_state: Mapping[str, Tensor], target: nn.Module, *, what: str
 
     A prefix that all of the source's names share with no name of the target is removed. A convolution over one input
     channel fills one over C channels by repeating it and dividing by C, so that C equal channels give the same
-    response. Raises CheckpointError where nothing matches.
+    response.
+
+    Args:
+        source_state: Tensors to copy, by name.
+        target: The module to fill.
+        what: What it is, for the report: 'encoder', 'decoder'.
+
+    Raises:
+        CheckpointError: No tensor fits.
     """
-    wanted = target.state_dict()
-    source, prefix = _without_prefix(source_state, wanted)
-    entries = [_fill(name, tensor, source.get(name)) for name, tensor in wanted.items()]
-    entries += [
-        Entry(name, "left over", source_shape=tuple(source[name].shape)) for name in source if name not in wanted
-    ]
+    target_state = target.state_dict()
+    source, prefix = _without_prefix(source_state, target_state)
+    entries = [_fill(name, tensor, source.get(name)) for name, tensor in target_state.items()]
+    unused = [name for name in source if name not in target_state]
+    entries += [Entry(name, "left over", source_shape=tuple(source[name].shape)) for name in unused]
     report = TransferReport(what, tuple(entries), prefix)
     if not report.names("matched") and not report.names("reshaped"):
         raise CheckpointError(
             f"no tensor of the source fits the {what}: the source has {_sample(source_state)}, the {what} has "
-            f"{_sample(wanted)}. "
-            "Take weights of the same architecture and size."
+            f"{_sample(target_state)}. Take weights of the same architecture and size."
         )
     return report
 
@@ -105,22 +111,29 @@ def transfer(source_state: Mapping[str, Tensor], target: nn.Module, *, what: str
 def check_forward_equality(source: nn.Module, target: nn.Module, image: Tensor, *, tolerance: float = 1e-4) -> float:
     """Largest difference between the outputs of two networks for one image, relative to the largest output.
 
-    image: (B, C, D, H, W) for `source`; where `target` takes more channels than a 1-channel image has, it gets the
-    image repeated. Both run in evaluation mode and float32, and return to the mode they were in. Raises CheckpointError
-    above `tolerance`.
+    Both run in evaluation mode and float32, and return to the mode they were in.
+
+    Args:
+        source: The network that weights came from.
+        target: The network that they were put into.
+        image: (B, C, D, H, W) for `source`. Where `target` takes more channels than a 1-channel image has, it gets the
+            image repeated.
+        tolerance: The largest difference that counts as rounding.
+
+    Raises:
+        CheckpointError: The outputs differ by more.
     """
-    wide = image.repeat(1, _in_channels(target, image), 1, 1, 1)
-    ours, theirs = _outputs(source, image), _outputs(target, wide)
-    if [one.shape for one in ours] != [other.shape for other in theirs]:
+    wide = image.repeat(1, _repeats(target, image), 1, 1, 1)
+    source_maps, target_maps = _outputs(source, image), _outputs(target, wide)
+    if [output.shape for output in source_maps] != [output.shape for output in target_maps]:
         raise CheckpointError(
             "the two networks give outputs of different shapes, so they are not the same. Compare their options."
         )
-    worst = max(_difference(one, other) for one, other in zip(ours, theirs, strict=True))
+    worst = max(_difference(*maps) for maps in zip(source_maps, target_maps, strict=True))
     if not worst <= tolerance:  # also true for NaN
         raise CheckpointError(
             f"after the transfer the outputs differ by {worst:.2g} of their size, and at most {tolerance:.2g} is "
-            "rounding. "
-            "Not every tensor arrived: see the transfer report."
+            "rounding. Not every tensor arrived: see the transfer report."
         )
     return worst
 
@@ -129,16 +142,17 @@ def _fill(name: str, target: Tensor, source: Tensor | None) -> Entry:
     shape = tuple(target.shape)
     if source is None:
         return Entry(name, "missing", target_shape=shape)
-    had = tuple(source.shape)
+    source_shape = tuple(source.shape)
     with torch.no_grad():
-        if had == shape:
+        if source_shape == shape:
             target.copy_(source)
-            return Entry(name, "matched", had, shape)
-        if _is_wider_stem(had, shape):
+            return Entry(name, "matched", source_shape, shape)
+        if _is_wider_stem(source_shape, shape):
             channels = shape[1]
             target.copy_(source.repeat(1, channels, 1, 1, 1) / channels)
-            return Entry(name, "reshaped", had, shape, f"1 channel repeated {channels} times and divided by {channels}")
-    return Entry(name, "mismatched", had, shape, "left as it was")
+            how = f"1 channel repeated {channels} times and divided by {channels}"
+            return Entry(name, "reshaped", source_shape, shape, how)
+    return Entry(name, "mismatched", source_shape, shape, "left as it was")
 
 
 def _is_wider_stem(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
@@ -147,27 +161,26 @@ def _is_wider_stem(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return source[1] == 1 < target[1] and source[0] == target[0] and source[2:] == target[2:]
 
 
-def _without_prefix(source: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def _without_prefix(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The source's tensors under the names they have without the prefix that matches most of the target's names."""
     prefixes = {""} | set(WRAPPERS)
     for name in source:
         parts = name.split(".")
         prefixes |= {".".join(parts[:count]) + "." for count in range(1, min(len(parts), 4))}
 
-    def hits(prefix: str) -> int:
-        return sum(name.startswith(prefix) and name[len(prefix) :] in wanted for name in source)
+    def matches(prefix: str) -> int:
+        return sum(name.startswith(prefix) and name[len(prefix) :] in target for name in source)
 
-    best = max(sorted(prefixes, key=len), key=hits)  # of equals the shortest
-    if not best:
-        return dict(source), ""
-    kept = {name[len(best) :] if name.startswith(best) else name: tensor for name, tensor in source.items()}
-    return kept, best
+    best = max(sorted(prefixes, key=len), key=matches)  # among equals the shortest
+    return {name.removeprefix(best): tensor for name, tensor in source.items()}, best
 
 
-def _in_channels(target: nn.Module, image: Tensor) -> int:
+def _repeats(target: nn.Module, image: Tensor) -> int:
+    """How often a 1-channel image is repeated to have the channels that a network takes."""
     description = getattr(target, "description", None) or getattr(getattr(target, "encoder", None), "description", None)
-    if description is None or image.shape[1] == description.in_channels:
+    if description is None or image.shape[1] != 1:
         return 1
-    return int(description.in_channels) if image.shape[1] == 1 else 1
+    return int(description.in_channels)
 
 
 def _outputs(network: nn.Module, image: Tensor) -> list[Tensor]:
@@ -179,9 +192,9 @@ def _outputs(network: nn.Module, image: Tensor) -> list[Tensor]:
     return [out] if isinstance(out, Tensor) else list(out)
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
-    scale = max(float(one.abs().max()), 1e-12)
-    return float((one - other).abs().max()) / scale
+def _difference(expected: Tensor, actual: Tensor) -> float:
+    scale = max(float(expected.abs().max()), 1e-12)
+    return float((expected - actual).abs().max()) / scale
 
 
 def _sample(state: Mapping[str, Tensor]) -> str:

@@ -11,20 +11,18 @@ from medssl.exchange.bundle_configs import inference_config, metadata, train_con
 from medssl.exchange.monai import monai_network
 from medssl.exchange.trained_model import TrainedModel
 
-LICENCE = (
-    "The files of this bundle were written by medssl (Apache-2.0). The weights belong to whoever owns the data that "
-    "they were\n"
-    "trained on: state your licence here before you hand the bundle on.\n"
-)
+LICENCE = """The files of this bundle were written by medssl (Apache-2.0). The weights belong to whoever owns the data
+that they were trained on: state your licence here before you hand the bundle on.
+"""
 
 
 def write_bundle(model: TrainedModel, folder: Path) -> list[str]:
     """Write the bundle and return notes for the user.
 
-    Model.pt is a bare state dict that `network_def` loads strictly. Raises ConfigError for a network
-    that MONAI has not.
+    models/model.pt is a bare state dict that `network_def` loads strictly. Raises ConfigError for a network that MONAI
+    does not have, and for a run that one bundle cannot describe.
     """
-    only = model.only_size
+    only = model.encoder.monai_size
     if model.network is not None and only is not None and model.network.patch != only:
         raise ConfigError(
             f"the model was fine-tuned on patches of {list(model.network.patch)} voxels, and MONAI's UNETR, built for "

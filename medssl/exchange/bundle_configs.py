@@ -9,10 +9,11 @@ import monai
 import numpy as np
 import torch
 
-from medssl.exchange.monai import monai_arguments, monai_target
+from medssl.exchange.monai import monai_target
 from medssl.exchange.trained_model import TrainedModel
 from medssl.store.normalisation import CT_LOW_HU, CT_MEAN_HU, CT_STD_HU
 
+MONAI_NETWORKS = "monai.networks.nets"
 VERSION = "1.0.0"
 AXIS_LABELS = [["L", "R"], ["P", "A"], ["I", "S"]]
 # What a bundle's workflow needs beyond MONAI itself: its command line, a reader of NIfTI, and the trainers.
@@ -22,8 +23,9 @@ REQUIRED = {"fire": "0.7.0", "nibabel": "5.3.0", "pytorch-ignite": "0.5.1"}
 def metadata(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
     """configs/metadata.json, with every key that the bundle specification requires."""
     encoder = model.encoder
-    steps = encoder.divisor
-    shape: list[Any] = [f"{step}*n" for step in steps] if model.only_size is None else list(model.only_size)
+    shape: list[Any] = [f"{step}*n" for step in encoder.divisor]
+    if encoder.monai_size is not None:
+        shape = list(encoder.monai_size)
     image: dict[str, Any] = {
         "type": "image",
         "format": "magnitude",
@@ -81,7 +83,7 @@ def inference_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any
         **_head(model, out_channels=out_channels),
         "output_dir": "$@bundle_root + '/eval'",
         "files": "$sorted(glob.glob(@dataset_dir + '/**/*.nii.gz', recursive=True))",
-        "encoder": monai_target(model.encoder.description).encoder,
+        "encoder": monai_target(model.encoder).features,
         "preprocessing": _compose([*_reading(model, keys), *_padding(model, segments)]),
         "dataset": {"_target_": "Dataset", "data": "$[{'image': f} for f in @files]", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
@@ -107,7 +109,7 @@ def train_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
     Fine-tune on images/*.nii.gz and labels/*.nii.gz of the same names, from the exported weights.
     """
     keys = ["image", "label"]
-    patch = list(model.only_size or model.patch or [2 * step for step in model.encoder.divisor])
+    patch = list(model.encoder.monai_size or model.patch or [2 * step for step in model.encoder.divisor])
     crop = {
         "_target_": "RandCropByPosNegLabeld",
         "keys": keys,
@@ -158,6 +160,8 @@ def train_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
 
 
 def _head(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
+    path = monai_target(model.encoder).path
+    package, _, name = path.rpartition(".")
     return {
         "imports": ["$import glob", "$import numpy", "$import torch", "$import monai"],
         "bundle_root": ".",
@@ -167,8 +171,8 @@ def _head(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
         # Of several none is assumed: the transform refuses until one is given.
         "modality": model.modalities[0] if len(model.modalities) == 1 else None,
         "network_def": {
-            "_target_": monai_target(model.encoder.description).path.rpartition(".")[2],
-            **monai_arguments(model.encoder.description, out_channels),
+            "_target_": name if package == MONAI_NETWORKS else path,  # MONAI finds its own classes by name
+            **model.encoder.monai_arguments(out_channels),
         },
         "network": "$@network_def.to(@device)",
     }
@@ -190,7 +194,7 @@ def _reading(model: TrainedModel, keys: list[str]) -> list[dict[str, Any]]:
 
 def _padding(model: TrainedModel, segments: bool) -> list[dict[str, Any]]:
     """Scans that are too small get the value of air around them, as in training: the low end of the window."""
-    smallest = model.patch if segments else model.only_size
+    smallest = model.patch if segments else model.encoder.monai_size
     pad: dict[str, Any] = (
         {"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(smallest)}
         if smallest is not None
@@ -208,9 +212,9 @@ def _padding(model: TrainedModel, segments: bool) -> list[dict[str, Any]]:
 
 def _window(model: TrainedModel) -> dict[str, Any]:
     metadata = model.network
-    if metadata is None and model.only_size is not None:
+    if metadata is None and model.encoder.monai_size is not None:
         # MONAI's UNETR knows places on one grid of tokens only: features come window by window.
-        window = {"roi_size": list(model.only_size), "sw_batch_size": 4, "overlap": 0.0}
+        window = {"roi_size": list(model.encoder.monai_size), "sw_batch_size": 4, "overlap": 0.0}
         return {"_target_": "SlidingWindowInferer", **window}
     if metadata is None:
         return {"_target_": "SimpleInferer"}

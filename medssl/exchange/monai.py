@@ -1,14 +1,11 @@
 """The same network under MONAI's own class: which class, with which arguments, holding the run's weights."""
 
 import importlib
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from medssl.encoders.build import encoder_class
-from medssl.encoders.encoder import EncoderDescription
+from medssl.encoders.encoder import Encoder, MonaiTarget
 from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, check_forward_equality, transfer
 from medssl.errors import ConfigError
@@ -17,69 +14,21 @@ from medssl.exchange.trained_model import TrainedModel
 SEED = 0
 
 
-@dataclass(frozen=True)
-class Target:
-    """A class of monai.networks.nets.
-
-    Encoder: expression over `@network_def` that gives the encoder's coarsest features.
-    """
-
-    path: str
-    module: str
-    encoder: str
-
-
-TARGETS = {
-    "dynunet": Target(
-        "monai.networks.nets.DynUNet",
-        "medssl.encoders.dynunet",
-        "$torch.nn.Sequential(@network_def.input_block, *@network_def.downsamples, @network_def.bottleneck)",
-    ),
-    "segresnet": Target(
-        "monai.networks.nets.SegResNet",
-        "medssl.encoders.segresnet",
-        "$torch.nn.Sequential(@network_def.convInit, *@network_def.down_layers)",
-    ),
-    "swin-unetr": Target(
-        "monai.networks.nets.SwinUNETR",
-        "medssl.encoders.swin_unetr",
-        "$lambda image: @network_def.swinViT(image)[-1]",
-    ),
-    "vit": Target(
-        "monai.networks.nets.UNETR",
-        "medssl.encoders.vit",
-        "$lambda image: @network_def.proj_feat(@network_def.vit(image)[0])",
-    ),
-}
-
-
-def monai_target(description: EncoderDescription) -> Target:
+def monai_target(encoder: Encoder) -> MonaiTarget:
     """The MONAI class of an encoder. Raises ConfigError for an encoder that MONAI does not have."""
-    reason = not_in_monai(description)
-    if reason is not None:
+    reason = not_in_monai(encoder)
+    if encoder.monai_target is None or reason is not None:
         raise ConfigError(
             f"{reason}, so it cannot be exported for MONAI or nnU-Net. Export it with --format safetensors."
         )
-    return TARGETS[description.name]
+    return encoder.monai_target
 
 
-def not_in_monai(description: EncoderDescription) -> str | None:
-    """Why MONAI has no such network, in words; None where it has."""
-    if description.name not in TARGETS:
-        return f"encoder '{description.name}' is no network of MONAI"
-    if description.name == "vit":
-        from medssl.encoders.vit import ViTOptions, unlike_monai
-
-        return unlike_monai(ViTOptions.model_validate(description.options))
-    return None
-
-
-def monai_arguments(description: EncoderDescription, out_channels: int) -> dict[str, Any]:
-    """Keyword arguments of the MONAI class, plain JSON values."""
-    module = importlib.import_module(monai_target(description).module)
-    options = encoder_class(description.name).Options.model_validate(description.options)
-    arguments: dict[str, Any] = module.monai_arguments(options, description.in_channels, out_channels)
-    return arguments
+def not_in_monai(encoder: Encoder) -> str | None:
+    """Why MONAI does not have this network, in words; None where it has."""
+    if encoder.monai_target is None:
+        return f"MONAI does not have the network of encoder '{encoder.description.name}'"
+    return encoder.unlike_monai
 
 
 def monai_network(model: TrainedModel) -> tuple[nn.Module, list[TransferReport]]:
@@ -87,14 +36,14 @@ def monai_network(model: TrainedModel) -> tuple[nn.Module, list[TransferReport]]
 
     Where the run has no decoder, the network's is freshly initialised (seed 0), with one output channel.
     """
-    target = monai_target(model.encoder.description)
+    target = monai_target(model.encoder)
     decoder = model.decoder
     out_channels = decoder.out_channels if decoder is not None else 1
     name = target.path.rpartition(".")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         cls = getattr(importlib.import_module(name[0]), name[2])
-        network: nn.Module = cls(**monai_arguments(model.encoder.description, out_channels))
+        network: nn.Module = cls(**model.encoder.monai_arguments(out_channels))
     reports = [transfer(model.encoder.state_dict(), network, what="encoder")]
     if decoder is not None:
         reports.append(transfer(decoder.state_dict(), network, what="decoder"))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medssl.encoders.dynunet import DynUNetEncoder, DynUNetOptions
+from medssl.encoders.architectures.dynunet import DynUNetEncoder, DynUNetOptions
 from medssl.encoders.encoder import Decoder
 from medssl.encoders.tensors import plain_state, write_json
 from medssl.errors import ConfigError
@@ -35,8 +35,7 @@ def write_nnunet(model: TrainedModel, folder: Path) -> list[str]:
     if not isinstance(model.encoder, DynUNetEncoder):
         raise ConfigError(
             f"encoder '{model.encoder.description.name}' has no counterpart in nnU-Net. Only 'dynunet' can be "
-            "exported with "
-            "--format nnunet; take --format safetensors or monai-bundle."
+            "exported with --format nnunet; take --format safetensors or monai-bundle."
         )
     options = model.encoder.options
     weights, notes = network_weights(model.encoder, model.decoder)

@@ -6,10 +6,11 @@ Weights under MONAI's own key names, and a description in JSON. The form to keep
 from pathlib import Path
 from typing import Any
 
+from medssl.encoders.shipped import shipped_encoders
 from medssl.encoders.tensors import plain_state, write_json, write_tensors
 from medssl.encoders.transfer import check_forward_equality
 from medssl.encoders.weights import load_encoder, save_encoder
-from medssl.exchange.monai import TARGETS, monai_arguments, monai_network, monai_target, not_in_monai
+from medssl.exchange.monai import monai_network, monai_target, not_in_monai
 from medssl.exchange.trained_model import TrainedModel
 
 
@@ -21,11 +22,9 @@ def write_plain(model: TrainedModel, folder: Path) -> list[str]:
     save_encoder(folder, model.encoder, model.decoder, metadata=model.public_metadata)
     again, _ = load_encoder(folder)
     check_forward_equality(model.encoder, again, model.test_image(), tolerance=0.0)
-    if model.encoder.description.name not in TARGETS:
-        return ["The encoder comes from a plugin: whoever loads the weights needs that plugin."]
-    reason = not_in_monai(model.encoder.description)
+    reason, is_shipped = not_in_monai(model.encoder), model.encoder.description.name in shipped_encoders()
     if reason is not None:
-        return [f"{reason}: whoever loads the weights needs medssl."]
+        return [f"{reason}: whoever loads the weights needs {'medssl' if is_shipped else 'the plugin of the encoder'}."]
     write_json(folder / "network.json", _network(model))
     notes = []
     if model.decoder is not None:
@@ -37,13 +36,12 @@ def write_plain(model: TrainedModel, folder: Path) -> list[str]:
 
 
 def _network(model: TrainedModel) -> dict[str, Any]:
-    description = model.encoder.description
     out_channels = model.decoder.out_channels if model.decoder is not None else 1
     import monai
 
     return {
-        "class": monai_target(description).path,
-        "arguments": monai_arguments(description, out_channels),
+        "class": monai_target(model.encoder).path,
+        "arguments": model.encoder.monai_arguments(out_channels),
         "monai_version": monai.__version__,
         "axes": "(B, C, D, H, W) = superior, anterior, right",
         "spacing_mm": list(model.spacing_mm) if model.spacing_mm is not None else None,
@@ -56,17 +54,18 @@ def _network(model: TrainedModel) -> dict[str, Any]:
 def _readme(model: TrainedModel) -> str:
     return f"""# An encoder from medssl
 
-`encoder.safetensors` has the key names of {monai_target(model.encoder.description).path}.
+`encoder.safetensors` has the key names of {monai_target(model.encoder).path}.
 With MONAI and safetensors alone:
 
 ```python
+import importlib
 import json
 from pathlib import Path
-from monai.networks import nets
 from safetensors.torch import load_file
 
-metadata = json.loads(Path("network.json").read_text())
-network = getattr(nets, metadata["class"].rpartition(".")[2])(**metadata["arguments"])
+description = json.loads(Path("network.json").read_text())
+package, _, name = description["class"].rpartition(".")
+network = getattr(importlib.import_module(package), name)(**description["arguments"])
 missing, unexpected = network.load_state_dict(load_file("encoder.safetensors"), strict=False)
 assert not unexpected  # `missing` names the decoder, and the aliases `skip_layers.*` of a DynUNet
 ```

@@ -11,6 +11,7 @@ from medssl.encoders.encoder import Decoder, Encoder
 from medssl.encoders.records import NetworkMetadata, stated_modalities, stated_patch
 from medssl.encoders.weights import encoder_record, load_encoder, load_network
 from medssl.errors import CheckpointError, UsageError
+from medssl.runs.paths import RunPaths
 from medssl.shapes import Shape3D, Spacing3D
 
 # Metadata of a run that may travel with its weights: none of them names a scan, not even by its pseudonym.
@@ -31,9 +32,13 @@ PUBLIC_METADATA = (
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A finished run.
+    """The weights of a finished run.
 
-    Decoder: as pretraining or fine-tuning left it, else None. network: metadata of a fine-tuned model, else None.
+    Attributes:
+        encoder: What pretraining or fine-tuning left.
+        decoder: The same, or None.
+        metadata: What the run says about its training.
+        network: Metadata of a fine-tuned model, else None.
     """
 
     encoder: Encoder
@@ -47,12 +52,6 @@ class TrainedModel:
         if self.network is not None:
             return self.network.patch
         return stated_patch(self.metadata)
-
-    @property
-    def only_size(self) -> Shape3D | None:
-        """(D, H, W) voxels of the one image that MONAI's own network takes (UNETR); None where it takes others too."""
-        fixed = self.encoder.description.options.get("img_size") if self.encoder.description.name == "vit" else None
-        return (fixed[0], fixed[1], fixed[2]) if fixed else None
 
     @property
     def spacing_mm(self) -> Spacing3D | None:
@@ -100,21 +99,22 @@ class TrainedModel:
         """(2, C, D, H, W) noise of the smallest size that every form of the network takes; for checks."""
         d, h, w = self.encoder.divisor
         generator = torch.Generator().manual_seed(0)
-        shape = (2, self.encoder.description.in_channels, *(self.only_size or (d, 2 * h, 2 * w)))
+        shape = (2, self.encoder.description.in_channels, *(self.encoder.monai_size or (d, 2 * h, 2 * w)))
         return torch.randn(shape, generator=generator)
 
 
 def open_trained_model(run: Path) -> TrainedModel:
-    """The weights in a run folder.
+    """The weights in a run folder: of the fine-tuned model where there is one, else of the pretrained encoder.
 
-    A fine-tuned model where there is one, else a pretrained encoder. Raises UsageError and CheckpointError.
+    Raises UsageError where there is no such folder, CheckpointError where the run has not finished.
     """
     if not run.is_dir():
-        raise UsageError(f"there is no run folder {run}. `medssl runs` lists them.")
-    if (run / "model.json").is_file():
+        raise UsageError(f"There is no run folder {run}. `medssl runs` lists them.")
+    paths = RunPaths(run)
+    if paths.model_record.is_file():
         network, metadata = load_network(run)
         return TrainedModel(network.encoder, network.decoder, dict(metadata.model_extra or {}), metadata)
-    if not (run / "encoder.json").is_file():
+    if not paths.encoder_record.is_file():
         raise CheckpointError(
             f"{run} holds neither encoder.json nor model.json, so its training has not finished. Continue it with "
             "--resume."

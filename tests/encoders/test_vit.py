@@ -8,9 +8,9 @@ from monai.networks.blocks.pos_embed_utils import build_sincos_position_embeddin
 from monai.networks.nets import UNETR, ViT
 from torch.utils.flop_counter import FlopCounterMode
 
+from medssl.encoders.architectures.vit import places_of_tokens
 from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.segmentation_network import SegmentationNetwork
-from medssl.encoders.vit import places_of_tokens
 from medssl.errors import ConfigError
 from medssl.pretext.sparse import DropsTokens
 

@@ -3,13 +3,17 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from safetensors.torch import load_file
 from small_networks import SIZES, encoder_of
 from typer.testing import CliRunner
 
+from medssl.encoders.architectures.segresnet import SegResNetEncoder
+from medssl.encoders.encoder import MonaiTarget
 from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.errors import CheckpointError, ConfigError, UsageError
 from medssl.exchange.export import FORMATS, export
@@ -109,7 +113,7 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(pretrained, 
         export(run, out, form="nnunet")
     with pytest.raises(ConfigError, match="no export format 'nnunett'; did you mean 'nnunet'"):
         export(run, out, form="nnunett")
-    with pytest.raises(UsageError, match="there is no run folder"):
+    with pytest.raises(UsageError, match="There is no run folder"):
         export(tmp_path / "nowhere", out, form="nnunet")
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -132,6 +136,32 @@ def test_a_vit_that_is_not_monais_unetr_leaves_as_safetensors_and_says_why(pretr
     model, _ = finetuned("vit", patch=[32, 32, 48])
     with pytest.raises(ConfigError, match=r"Fine-tune with --set patch=\[16, 32, 48\]"):
         export(model, tmp_path / "bundle", form="monai-bundle")
+
+
+class PluginEncoder(SegResNetEncoder):
+    """An encoder as a plugin brings it: another name, and the MONAI class that it is a part of."""
+
+    name = "plugin-net"
+    monai_target = MonaiTarget("monai.networks.nets.segresnet.SegResNet", "$@network_def.convInit")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "monai-bundle"])
+def test_export_takes_encoder_of_plugin(pretrained, tmp_path, monkeypatch, form):
+    monkeypatch.setattr("medssl.plugins.load_encoder", lambda name, *, known=(): SimpleNamespace(cls=PluginEncoder))
+    monkeypatch.setitem(SIZES, "plugin-net", SIZES["segresnet"])
+    run, encoder, decoder = pretrained("plugin-net")
+    export(run, tmp_path / "out", form=form)
+    if form == "safetensors":
+        network = json.loads((tmp_path / "out" / "network.json").read_text())
+        assert network["class"] == "monai.networks.nets.segresnet.SegResNet"
+        return
+    parser = ConfigParser(json.loads((tmp_path / "out" / "configs" / "inference.json").read_text()))
+    assert parser["encoder"] == "$@network_def.convInit"
+    monai_network = parser.get_parsed_content("network_def").eval()
+    monai_network.load_state_dict(torch.load(tmp_path / "out" / "models" / "model.pt", weights_only=True))
+    image = torch.randn(1, 1, 16, 24, 32)
+    with torch.no_grad():
+        assert torch.equal(monai_network(image), decoder.eval()(encoder.eval()(image), image))
 
 
 def test_a_taken_folder_is_left_alone(pretrained, tmp_path):

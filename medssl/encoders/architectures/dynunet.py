@@ -13,7 +13,7 @@ from monai.networks.nets import DynUNet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
+from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription, MonaiTarget
 from medssl.encoders.sizing import Preset
 from medssl.encoders.topology import MIN_LEVELS, plan_levels
 from medssl.errors import ConfigError
@@ -71,6 +71,10 @@ class DynUNetEncoder(Encoder):
 
     name = "dynunet"
     Options = DynUNetOptions
+    monai_target = MonaiTarget(
+        "monai.networks.nets.DynUNet",
+        "$torch.nn.Sequential(@network_def.input_block, *@network_def.downsamples, @network_def.bottleneck)",
+    )
 
     def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
@@ -102,14 +106,12 @@ class DynUNetEncoder(Encoder):
         if "filters" in given and levels < len(filters):
             raise ConfigError(
                 f"encoder.options.filters names {len(filters)} levels, but a patch of {list(patch)} voxels carries "
-                f"{levels}. "
-                f"Give {levels} filters, or a larger patch."
+                f"{levels}. Give {levels} filters, or a larger patch."
             )
         chosen = {"filters": filters[:levels], "kernel_size": topology.kernel_size, "strides": topology.strides}
         reason = (
             f"{levels} levels with filters {list(filters[:levels])}: preset '{preset}' on a patch of {list(patch)} "
-            "voxels, "
-            f"which leaves {list(topology.smallest_edges_voxels)} at the bottom"
+            f"voxels, which leaves {list(topology.smallest_edges_voxels)} at the bottom"
         )
         return {**chosen, **given}, [reason]
 
@@ -123,6 +125,10 @@ class DynUNetEncoder(Encoder):
     def make_decoder(self, out_channels: int) -> "DynUNetDecoder":
         """The expanding half, freshly initialised."""
         return DynUNetDecoder(self.options, out_channels)
+
+    def monai_arguments(self, out_channels: int) -> dict[str, Any]:
+        """Keyword arguments with which `monai.networks.nets.DynUNet` builds the same network; plain JSON types."""
+        return monai_arguments(self.options, self.description.in_channels, out_channels)
 
 
 class DynUNetDecoder(Decoder):
@@ -157,7 +163,7 @@ def monai_network(options: DynUNetOptions, in_channels: int, out_channels: int) 
 
 
 def monai_arguments(options: DynUNetOptions, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Keyword arguments with which `monai.networks.nets.DynUNet` builds the same network; plain JSON types."""
+    """Those of the method, before there is an encoder."""
     sizes = options.model_dump(mode="json")
     return {
         "spatial_dims": 3,

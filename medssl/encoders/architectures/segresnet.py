@@ -11,7 +11,7 @@ from monai.networks.nets import SegResNet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
+from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription, MonaiTarget
 from medssl.encoders.sizing import Preset
 from medssl.encoders.topology import SMALLEST_EDGE_VOXELS
 from medssl.errors import ConfigError
@@ -63,6 +63,10 @@ class SegResNetEncoder(Encoder):
 
     name = "segresnet"
     Options = SegResNetOptions
+    monai_target = MonaiTarget(
+        "monai.networks.nets.SegResNet",
+        "$torch.nn.Sequential(@network_def.convInit, *@network_def.down_layers)",
+    )
 
     def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
@@ -114,6 +118,10 @@ class SegResNetEncoder(Encoder):
         """The expanding half, freshly initialised."""
         return SegResNetDecoder(self.options, out_channels)
 
+    def monai_arguments(self, out_channels: int) -> dict[str, Any]:
+        """Keyword arguments with which `monai.networks.nets.SegResNet` builds the same network; plain JSON types."""
+        return monai_arguments(self.options, self.description.in_channels, out_channels)
+
 
 class SegResNetDecoder(Decoder):
     """The expanding half of a SegResNet.
@@ -142,7 +150,7 @@ def monai_network(options: SegResNetOptions, in_channels: int, out_channels: int
 
 
 def monai_arguments(options: SegResNetOptions, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Keyword arguments with which `monai.networks.nets.SegResNet` builds the same network; plain JSON types."""
+    """Those of the method, before there is an encoder."""
     return {
         "spatial_dims": 3,
         "in_channels": in_channels,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.encoders.encoder import Encoder, EncoderDescription
+from medssl.encoders.encoder import Encoder, EncoderDescription, MonaiTarget
 from medssl.encoders.sizing import Preset
 from medssl.encoders.unetr import UNETRDecoder
 from medssl.errors import ConfigError
@@ -70,6 +70,10 @@ class ViTEncoder(Encoder):
 
     name = "vit"
     Options = ViTOptions
+    monai_target = MonaiTarget(
+        "monai.networks.nets.UNETR",
+        "$lambda image: @network_def.proj_feat(@network_def.vit(image)[0])",
+    )
 
     def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
@@ -144,6 +148,26 @@ class ViTEncoder(Encoder):
             steps=len(self.channels),
         )
 
+    def monai_arguments(self, out_channels: int) -> dict[str, Any]:
+        """Keyword arguments with which `monai.networks.nets.UNETR` builds the same network; plain JSON types."""
+        return monai_arguments(self.options, self.description.in_channels, out_channels)
+
+    @property
+    def unlike_monai(self) -> str | None:
+        """What MONAI's UNETR does not have, in words; None where it is the same network."""
+        options = self.options
+        if options.patch_size == UNETR_TOKEN and options.num_layers == UNETR_LAYERS:
+            return None
+        return (
+            f"MONAI's UNETR has tokens of {UNETR_TOKEN} voxels and {UNETR_LAYERS} blocks, and this 'vit' has tokens of "
+            f"{options.patch_size} voxels and {options.num_layers} blocks"
+        )
+
+    @property
+    def monai_size(self) -> Shape3D:
+        """(D, H, W) voxels: UNETR has one grid of tokens."""
+        return self.options.img_size
+
     def _embedded(self, image: Tensor) -> tuple[Tensor, Shape3D]:
         """(B, N, F) tokens with their places, and the grid (d, h, w) of tokens."""
         embedding = self.vit.patch_embedding
@@ -168,18 +192,8 @@ class ViTEncoder(Encoder):
         return [*levels, self.vit.norm(tokens)]
 
 
-def unlike_monai(options: ViTOptions) -> str | None:
-    """What MONAI's UNETR has not, in words; None where it is the same network."""
-    if options.patch_size == UNETR_TOKEN and options.num_layers == UNETR_LAYERS:
-        return None
-    return (
-        f"MONAI's UNETR has tokens of {UNETR_TOKEN} voxels and {UNETR_LAYERS} blocks, and this 'vit' has tokens of "
-        f"{options.patch_size} voxels and {options.num_layers} blocks"
-    )
-
-
 def monai_arguments(options: ViTOptions, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Keyword arguments with which `monai.networks.nets.UNETR` builds the same network; plain JSON types."""
+    """Those of the method, before there is an encoder."""
     sizes = options.model_dump(mode="json", exclude={"patch_size", "num_layers"})
     return {"spatial_dims": 3, "in_channels": in_channels, "out_channels": out_channels, **sizes}
 

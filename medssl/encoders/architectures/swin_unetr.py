@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription
+from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription, MonaiTarget
 from medssl.encoders.sizing import Preset
 from medssl.errors import ConfigError
 from medssl.shapes import Shape3D, Spacing3D
@@ -67,6 +67,10 @@ class SwinUNETREncoder(Encoder):
 
     name = "swin-unetr"
     Options = SwinUNETROptions
+    monai_target = MonaiTarget(
+        "monai.networks.nets.SwinUNETR",
+        "$lambda image: @network_def.swinViT(image)[-1]",
+    )
 
     def __init__(self, description: EncoderDescription) -> None:
         super().__init__()
@@ -109,6 +113,10 @@ class SwinUNETREncoder(Encoder):
     def make_decoder(self, out_channels: int) -> "SwinUNETRDecoder":
         """The convolutional rest, freshly initialised."""
         return SwinUNETRDecoder(self.options, self.description.in_channels, out_channels)
+
+    def monai_arguments(self, out_channels: int) -> dict[str, Any]:
+        """Keyword arguments with which `monai.networks.nets.SwinUNETR` builds the same network; plain JSON types."""
+        return monai_arguments(self.options, self.description.in_channels, out_channels)
 
 
 class SwinUNETRDecoder(Decoder):
@@ -157,7 +165,7 @@ class _LinspaceOnCpu(TorchFunctionMode):
 
 
 def monai_arguments(options: SwinUNETROptions, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Keyword arguments with which `monai.networks.nets.SwinUNETR` builds the same network; plain JSON types."""
+    """Those of the method, before there is an encoder."""
     return {
         "spatial_dims": 3,
         "in_channels": in_channels,

@@ -1,7 +1,4 @@
-"""The whole surface on which plugins attach.
-
-Stands apart from everything heavy: importing it loads neither torch nor monai.
-"""
+"""The two hooks that plugins implement. Importing this module loads neither torch nor MONAI."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -6,8 +6,8 @@
     def test_masked_cubes(check):
         check()
 
-gives one pytest id per check, and `parametrize_with_encoder_checks` the same for encoders. `medssl plugins check` runs
-the same checks from the command line.
+gives one pytest id per check; `parametrize_with_encoder_checks` does so for encoders. `medssl plugins check` runs the
+same checks from the command line.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ def parametrize_with_checks(
 
     options: settings of the task that differ from its defaults.
     """
-    return _parametrised({cls.name: checks_of(cls, options=options) for cls in tasks})
+    return _parametrize({cls.name: checks_of(cls, options=options) for cls in tasks})
 
 
 def parametrize_with_encoder_checks(
@@ -48,17 +48,17 @@ def parametrize_with_encoder_checks(
 
     options: of the encoder, that differ from its defaults or its preset 'tiny'.
     """
-    return _parametrised({cls.__name__: encoder_checks_of(cls, options=options) for cls in encoders})
+    return _parametrize({cls.__name__: encoder_checks_of(cls, options=options) for cls in encoders})
 
 
-def _parametrised(
+def _parametrize(
     checks: Mapping[str, Mapping[str, Callable[[], None]]],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     import pytest
 
     cases = [
-        pytest.param(check, id=f"{whose}: {name.replace('_', ' ')}")
-        for whose, named in checks.items()
+        pytest.param(check, id=f"{cls_name}: {name.replace('_', ' ')}")
+        for cls_name, named in checks.items()
         for name, check in named.items()
     ]
     decorator: Callable[[Callable[..., None]], Callable[..., None]] = pytest.mark.parametrize("check", cases)

@@ -1,4 +1,4 @@
-"""The checks. Each takes a workbench and raises PluginError with a sentence that says what to change."""
+"""Checks of a pretext task. Each raises PluginError with a sentence that says what to change."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -67,19 +67,19 @@ def views_are_tensors(bench: Workbench) -> None:
         check_axes(f"view '{name}'", view, sizes)
 
 
-def the_same_numbers_give_the_same_views(bench: Workbench) -> None:
-    """Views depend on the region's draws and on torch's generator, on nothing else."""
+def views_are_deterministic(bench: Workbench) -> None:
+    """Views depend only on the region's random numbers and on torch's generator."""
     task = bench.task()
     first, second = bench.views(task), bench.views(task)
     for name, view in first.items():
         if not torch.equal(view, second[name]):
             raise PluginError(
                 f"view '{name}' differs between two calls with the same seed. Draw from region.random "
-                "(or from torch), not from numpy or random: else no run can be resumed or repeated."
+                "(or from torch), not from numpy or random: otherwise a run cannot be resumed or repeated."
             )
 
 
-def the_step_is_complete(bench: Workbench) -> None:
+def step_is_complete(bench: Workbench) -> None:
     """`forward` returns a Step: a finite scalar loss, an energy per sample, detached terms and pictures."""
     task = bench.task()
     sizes = [tuple(crop.size) for crop in task.crops(bench.patch).values()]
@@ -89,7 +89,7 @@ def the_step_is_complete(bench: Workbench) -> None:
 
 
 def any_batch_size_works(bench: Workbench) -> None:
-    """A batch of three is as good as one of two, in training and in evaluation."""
+    """Batches of two and three work, in training and in evaluation."""
     task = bench.task()
     views = bench.views(task, batch=3)
     check_batch(task(views), batch=3)
@@ -121,7 +121,7 @@ def every_parameter_learns(bench: Workbench) -> None:
     task = bench.task()
     step = task(bench.views(task))
     if not isinstance(step, Step) or not step.loss.requires_grad:
-        raise PluginError("the loss has no gradient. Something detaches it, or no parameter takes part.")
+        raise PluginError("the loss has no gradient. It is detached, or depends on no parameter.")
     step.loss.sum().backward()  # type: ignore[no-untyped-call]
     unused = [name for name, p in task.named_parameters() if p.requires_grad and p.grad is None]
     if any(name.startswith("encoder.") for name in unused) or not _encoder_moves(task):
@@ -132,14 +132,14 @@ def every_parameter_learns(bench: Workbench) -> None:
     if unused:
         raise PluginError(
             f"{len(unused)} parameters get no gradient ({', '.join(unused[:3])}, ...): several processes would wait "
-            "for them for ever. Remove them, or set requires_grad to False where they are no parameters."
+            "for them forever. Remove them, or set requires_grad to False where they are not trained."
         )
     for name, p in task.named_parameters():
         if p.grad is not None and not p.grad.isfinite().all():
             raise PluginError(f"the gradient of {name} is not finite. Guard divisions, roots and logarithms.")
 
 
-def a_few_steps_train(bench: Workbench) -> None:
+def few_steps_train(bench: Workbench) -> None:
     """Six steps leave everything finite, and what is exported has changed."""
     task = bench.task()
     before = deepcopy(task.exported_encoder().state_dict())
@@ -157,23 +157,23 @@ def a_few_steps_train(bench: Workbench) -> None:
         )
 
 
-def a_resumed_run_is_the_same_run(bench: Workbench) -> None:
+def resume_is_exact(bench: Workbench) -> None:
     """Two steps, save, load into a new task, two steps: the same bits as four steps."""
-    whole = bench.task()
-    bench.train(whole, optimizer_of(whole), range(4), total=4)
+    uninterrupted = bench.task()
+    bench.train(uninterrupted, optimizer_of(uninterrupted), range(4), total=4)
     first = bench.task()
-    first_optimiser = optimizer_of(first)
-    bench.train(first, first_optimiser, range(2), total=4)
+    first_optimizer = optimizer_of(first)
+    bench.train(first, first_optimizer, range(2), total=4)
     second = bench.task()
-    with torch.no_grad():  # nothing may survive but what the state holds
+    with torch.no_grad():  # only what the state holds may survive
         for p in second.parameters():
             p.add_(1.0)
-    second_optimiser = optimizer_of(second)
+    second_optimizer = optimizer_of(second)
     second.load_state_dict(first.state_dict())
-    second_optimiser.load_state_dict(deepcopy(first_optimiser.state_dict()))
-    bench.train(second, second_optimiser, range(2, 4), total=4)
-    expected, found = whole.state_dict(), second.state_dict()
-    differs = [name for name, value in expected.items() if not torch.equal(value, found[name])]
+    second_optimizer.load_state_dict(deepcopy(first_optimizer.state_dict()))
+    bench.train(second, second_optimizer, range(2, 4), total=4)
+    expected, resumed = uninterrupted.state_dict(), second.state_dict()
+    differs = [name for name, value in expected.items() if not torch.equal(value, resumed[name])]
     if differs:
         raise PluginError(
             f"resumed after two of four steps, {differs[0]} ends with other values. Keep queues, teachers, centres "
@@ -199,25 +199,25 @@ def half_precision_works(bench: Workbench) -> None:
         )
 
 
-def the_export_fits(bench: Workbench) -> None:
+def exports_fit(bench: Workbench) -> None:
     """`exported_encoder` is an encoder of the same architecture, `exported_decoder` a decoder that fits it, or None."""
     task = bench.task()
-    given, exported, decoder = task.encoder, task.exported_encoder(), task.exported_decoder()
-    if not isinstance(exported, Encoder) or exported.description != given.description:
+    encoder, exported, decoder = task.encoder, task.exported_encoder(), task.exported_decoder()
+    if not isinstance(exported, Encoder) or exported.description != encoder.description:
         raise PluginError(
-            f"exported_encoder returns {type(exported).__name__}. Return an encoder built like the given one."
+            f"exported_encoder returns {type(exported).__name__}. Return an encoder built like the task's own."
         )
     if {name: v.shape for name, v in exported.state_dict().items()} != {
-        n: v.shape for n, v in given.state_dict().items()
+        n: v.shape for n, v in encoder.state_dict().items()
     }:
         raise PluginError(
-            "the exported encoder has other parameters than the given one. Keep heads out of the encoder."
+            "the exported encoder has other parameters than the task's encoder. Keep heads out of the encoder."
         )
     if decoder is not None and not isinstance(decoder, Decoder):
         raise PluginError(
             f"exported_decoder returns {type(decoder).__name__}. Return a decoder of the encoder, or None."
         )
-    image = torch.zeros(2, given.description.in_channels, *bench.patch)
+    image = torch.zeros(2, encoder.description.in_channels, *bench.patch)
     with torch.no_grad():
         pyramid = exported.eval()(image)
         shape = None if decoder is None else decoder.eval()(pyramid, image).shape[2:]
@@ -231,15 +231,15 @@ CHECKS: tuple[Check, ...] = (
     describes_itself,
     crops_are_declared,
     views_are_tensors,
-    the_same_numbers_give_the_same_views,
-    the_step_is_complete,
+    views_are_deterministic,
+    step_is_complete,
     any_batch_size_works,
     forward_leaves_views_alone,
     every_parameter_learns,
-    a_few_steps_train,
-    a_resumed_run_is_the_same_run,
+    few_steps_train,
+    resume_is_exact,
     half_precision_works,
-    the_export_fits,
+    exports_fit,
 )
 
 
@@ -260,7 +260,7 @@ class TwoChannels(Region):
 
 
 def several_channels_work(bench: Workbench) -> None:
-    """Images of two channels are as good as images of one, and both are looked at."""
+    """Images with two channels work, and both channels reach the encoder."""
     task = bench.task(channels=CHANNELS)
     region = bench.region(task, kind=TwoChannels)
     advice = "Take the number of channels from encoder.description.in_channels, and reduce over all axes but the first."
@@ -275,14 +275,14 @@ def several_channels_work(bench: Workbench) -> None:
         raise PluginError(f"with images of two channels it fails: {error} {advice}") from error
     first = next(p for p in task.encoder.parameters() if p.ndim == 5)  # the weights that read the image
     if first.grad is None or (first.grad.abs().amax(dim=(0, 2, 3, 4)) == 0).any():
-        raise PluginError(f"of images with two channels only one reaches the encoder. {advice}")
+        raise PluginError(f"of two channels only one reaches the encoder. {advice}")
 
 
 AIR = -1.0
 
 
-class Air(Region):
-    """A region that holds nothing: every crop has one value throughout."""
+class ConstantRegion(Region):
+    """A region of air: every crop has one value throughout."""
 
     def crop(self, name: str) -> Tensor:
         """(B, C, D, H, W)."""
@@ -304,10 +304,10 @@ def evaluation_changes_no_state(bench: Workbench) -> None:
             )
 
 
-def air_is_survived(bench: Workbench) -> None:
-    """A batch of patches that hold one value throughout, such as air, has a finite loss and a finite gradient."""
+def constant_patches_work(bench: Workbench) -> None:
+    """Patches with one value throughout, such as air, have a finite loss and a finite gradient."""
     task = bench.task()
-    region = bench.region(task, kind=Air)
+    region = bench.region(task, kind=ConstantRegion)
     torch.manual_seed(bench.seed)
     with torch.no_grad():
         views = task.views(region)
@@ -316,11 +316,9 @@ def air_is_survived(bench: Workbench) -> None:
         "A patch of air has no variance: add a small number before dividing, and before taking roots or logarithms."
     )
     if not step.loss.isfinite().all() or not step.energy.isfinite().all():
-        raise PluginError(f"for patches that hold one value throughout, loss or energy is not finite. {advice}")
+        raise PluginError(f"for patches with one value throughout, loss or energy is not finite. {advice}")
     if step.loss.requires_grad:
         step.loss.sum().backward()
     for name, p in task.named_parameters():
         if p.grad is not None and not p.grad.isfinite().all():
-            raise PluginError(
-                f"for patches that hold one value throughout, the gradient of {name} is not finite. {advice}"
-            )
+            raise PluginError(f"for patches with one value throughout, the gradient of {name} is not finite. {advice}")

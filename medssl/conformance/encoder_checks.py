@@ -1,7 +1,7 @@
-"""What every encoder must keep. Each check takes a bench and raises PluginError that says what to change.
+"""Checks of an encoder. Each raises PluginError with a sentence that says what to change.
 
-The host builds encoders from their descriptions, copies them for teachers, averages them, hands them over, and lets
-tasks hang heads on any level.
+The host builds encoders from their descriptions, copies them for teachers, averages them, exports them, and lets
+tasks put heads on any level.
 """
 
 import json
@@ -31,20 +31,22 @@ def describes_itself(bench: EncoderBench) -> None:
     if not bench.cls.__doc__ or not getdoc(bench.cls):
         raise PluginError("the class has no docstring. Say in one line what network it is.")
     description, _ = bench.described()
-    kept = bench.encoder().description
+    stored = bench.encoder().description
     try:
-        again = EncoderDescription.model_validate(json.loads(json.dumps(kept.model_dump())))
+        again = EncoderDescription.model_validate(json.loads(json.dumps(stored.model_dump())))
     except (TypeError, ValueError) as error:
         raise PluginError(
             f"description does not survive JSON ({error}). Keep plain numbers and lists in it."
         ) from error
     if (again.name, again.in_channels) != (description.name, description.in_channels):
-        raise PluginError(f"the encoder keeps the description {kept!r}, but was built from {description!r}. Keep it.")
+        raise PluginError(
+            f"the encoder stores the description {stored!r}, but was built from {description!r}. Store it."
+        )
     if _shapes(bench.encoder(again)) != _shapes(bench.encoder()):
         raise PluginError("built again from its own description, it has other parameters. Keep every option in it.")
 
 
-def the_pyramid_is_as_stated(bench: EncoderBench) -> None:
+def pyramid_matches_its_description(bench: EncoderBench) -> None:
     """One finite map per level, finest first, with the channels and strides that it states, for unequal edges."""
     encoder, (_, patch) = bench.encoder(), bench.described()
     if not len(encoder.channels) == len(encoder.strides) > 0:
@@ -67,20 +69,20 @@ def every_parameter_learns(bench: EncoderBench) -> None:
     if unused:
         raise PluginError(
             f"{len(unused)} parameters get no gradient ({', '.join(unused[:3])}, ...): several processes would wait "
-            "for them for ever. Put what a decoder needs into make_decoder, or set requires_grad to False."
+            "for them forever. Put what a decoder needs into make_decoder, or set requires_grad to False."
         )
     broken = [name for name, gradient in wanting.items() if gradient is not None and not gradient.isfinite().all()]
     if broken:
         raise PluginError(f"the gradient of {broken[0]} is not finite. Guard divisions, roots and logarithms.")
 
 
-def samples_do_not_mix(bench: EncoderBench) -> None:
-    """What is computed of a volume depends on no other volume of the batch."""
+def samples_are_independent(bench: EncoderBench) -> None:
+    """The features of a volume do not depend on the other volumes of the batch."""
     encoder = bench.encoder().train()
     image = bench.image()
-    other = torch.cat([image[:1], bench.image(seed=1)[1:] * 3 + 1])
+    changed = torch.cat([image[:1], bench.image(seed=1)[1:] * 3 + 1])
     pyramids = []
-    for batch in (image, other):
+    for batch in (image, changed):
         torch.manual_seed(bench.seed)  # dropout, where there is any, drops the same
         pyramids.append(bench.encoder().train()(batch))
     if any(not torch.allclose(a[0], b[0], rtol=1e-4, atol=1e-4) for a, b in zip(*pyramids, strict=True)):
@@ -91,18 +93,18 @@ def samples_do_not_mix(bench: EncoderBench) -> None:
         )
 
 
-def nothing_is_left_behind(bench: EncoderBench) -> None:
+def global_state_is_unchanged(bench: EncoderBench) -> None:
     """Same seed, same weights; building and running it leaves torch's settings and the image as they were."""
     before = _settings()
     first, second = bench.encoder(), bench.encoder()
     if not _same_bits(first.state_dict(), second.state_dict()):
         raise PluginError("two encoders from the same seed differ. Draw weights from torch's generator alone.")
     image = bench.image()
-    kept = image.clone()
+    original = image.clone()
     first.eval()
     with torch.no_grad():
         once, twice = first(image), first(image)
-    if not torch.equal(image, kept):
+    if not torch.equal(image, original):
         raise PluginError("forward writes to the image. Work on a copy.")
     if any(not torch.equal(a, b) for a, b in zip(once, twice, strict=True)):
         raise PluginError("in evaluation two passes over one image differ. Switch randomness off in eval().")
@@ -110,7 +112,7 @@ def nothing_is_left_behind(bench: EncoderBench) -> None:
         raise PluginError(f"torch's settings changed from {before} to {_settings()}. Leave global state alone.")
 
 
-def precision_may_change(bench: EncoderBench) -> None:
+def all_precisions_work(bench: EncoderBench) -> None:
     """In float64 and under bfloat16 it gives the same features up to rounding."""
     encoder, image = bench.encoder().eval(), bench.image()
     with torch.no_grad():
@@ -123,12 +125,12 @@ def precision_may_change(bench: EncoderBench) -> None:
             rough = encoder(image)
     for level, (exact, wide, low) in enumerate(zip(plain, double, rough, strict=True)):
         if wide.dtype != torch.float64 or not torch.allclose(wide.float(), exact, rtol=1e-3, atol=1e-3):
-            raise PluginError(f"level {level} is another in float64. Keep the image's precision throughout.")
+            raise PluginError(f"level {level} differs in float64. Keep the image's precision throughout.")
         if not (low.float() - exact).abs().mean() <= 0.2 * exact.abs().mean() + 1e-3:
-            raise PluginError(f"level {level} is another under bfloat16. Compute norms and exponentials in float32.")
+            raise PluginError(f"level {level} differs under bfloat16. Compute norms and exponentials in float32.")
 
 
-def the_state_comes_back(bench: EncoderBench) -> None:
+def state_dict_restores_the_encoder(bench: EncoderBench) -> None:
     """Loaded into a new encoder its state gives the same bits; a copy is independent; building needs no memory."""
     encoder, image = bench.encoder(), bench.image()
     with torch.no_grad():
@@ -136,12 +138,12 @@ def the_state_comes_back(bench: EncoderBench) -> None:
             p.add_(0.01 * torch.randn_like(p))
         expected = encoder.eval()(image)
         copied = deepcopy(encoder)
-        again = bench.encoder(other=True)
+        again = bench.encoder(new_seed=True)
         again.load_state_dict(encoder.state_dict())
         for p in encoder.parameters():
             p.zero_()
-        for found, how in ((again.eval()(image), "loaded into a new encoder"), (copied(image), "copied")):
-            if any(not torch.equal(a, b) for a, b in zip(found, expected, strict=True)):
+        for features, how in ((again.eval()(image), "loaded into a new encoder"), (copied(image), "copied")):
+            if any(not torch.equal(a, b) for a, b in zip(features, expected, strict=True)):
                 raise PluginError(f"{how}, it gives other features. Keep all state in parameters and buffers.")
     description, _ = bench.described()
     try:
@@ -155,13 +157,13 @@ def the_state_comes_back(bench: EncoderBench) -> None:
         raise PluginError("on torch's meta device it has other parameters. Let options alone decide what is built.")
 
 
-def the_decoder_fits(bench: EncoderBench) -> None:
+def decoder_fits(bench: EncoderBench) -> None:
     """`make_decoder` gives a new decoder each time, which turns the pyramid into a map at the image's resolution."""
     encoder, image = bench.encoder(), bench.image()
-    decoder, other = encoder.make_decoder(3), encoder.make_decoder(3)
+    decoder, second = encoder.make_decoder(3), encoder.make_decoder(3)
     if not isinstance(decoder, Decoder) or decoder.out_channels != 3:
         raise PluginError(f"make_decoder returns {type(decoder).__name__}. Return a medssl.Decoder with out_channels.")
-    if {id(p) for p in decoder.parameters()} & {id(p) for p in (*other.parameters(), *encoder.parameters())}:
+    if {id(p) for p in decoder.parameters()} & {id(p) for p in (*second.parameters(), *encoder.parameters())}:
         raise PluginError("a decoder shares parameters with another, or with the encoder. Build them anew each time.")
     out = decoder(encoder(image), image)
     if tuple(out.shape) != (2, 3, *image.shape[2:]):
@@ -172,34 +174,34 @@ def the_decoder_fits(bench: EncoderBench) -> None:
         raise PluginError(f"{len(unused)} parameters of the decoder get no gradient ({unused[0]}, ...). Remove them.")
 
 
-def hidden_tokens_are_left_out(bench: EncoderBench) -> None:
+def hidden_tokens_are_ignored(bench: EncoderBench) -> None:
     """Where it offers `encode_visible`, nothing depends on hidden voxels, and with nothing hidden it is `forward`."""
     encoder, image = bench.encoder().eval(), bench.image()
     if not isinstance(encoder, DropsTokens):
         return
     hidden = torch.zeros_like(image[:, :1], dtype=torch.bool)
     with torch.no_grad():
-        plain, whole = encoder(image), encoder.encode_visible(image, hidden)
+        plain, all_visible = encoder(image), encoder.encode_visible(image, hidden)
         hidden[:, :, : encoder.divisor[0]] = True
-        seen = encoder.encode_visible(image, hidden)
+        masked = encoder.encode_visible(image, hidden)
         changed = encoder.encode_visible(torch.where(hidden, 7.0, image), hidden)
-    if any(not torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(plain, whole, strict=True)):
+    if any(not torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(plain, all_visible, strict=True)):
         raise PluginError("with nothing hidden encode_visible differs from forward. Keep every token in its place.")
     visible = slice(1, None)  # the first cells along D were hidden
-    if any(not torch.equal(a[:, :, visible], b[:, :, visible]) for a, b in zip(seen, changed, strict=True)):
+    if any(not torch.equal(a[:, :, visible], b[:, :, visible]) for a, b in zip(masked, changed, strict=True)):
         raise PluginError("features of visible cells depend on hidden voxels. Leave hidden tokens out of every block.")
 
 
 ENCODER_CHECKS: tuple[EncoderCheck, ...] = (
     describes_itself,
-    the_pyramid_is_as_stated,
+    pyramid_matches_its_description,
     every_parameter_learns,
-    samples_do_not_mix,
-    nothing_is_left_behind,
-    precision_may_change,
-    the_state_comes_back,
-    the_decoder_fits,
-    hidden_tokens_are_left_out,
+    samples_are_independent,
+    global_state_is_unchanged,
+    all_precisions_work,
+    state_dict_restores_the_encoder,
+    decoder_fits,
+    hidden_tokens_are_ignored,
 )
 
 
@@ -212,10 +214,10 @@ def _check_pyramid(pyramid: list[Tensor], encoder: Encoder, batch: int, edges: S
         (batch, count, *(edge // step for edge, step in zip(edges, stride, strict=True)))
         for count, stride in zip(encoder.channels, encoder.strides, strict=True)
     ]
-    found = [tuple(level.shape) for level in pyramid]
-    if found != stated:
+    shapes = [tuple(level.shape) for level in pyramid]
+    if shapes != stated:
         raise PluginError(
-            f"an image of {edges} voxels (D, H, W) gives {found}, but channels and strides state {stated}. State what "
+            f"an image of {edges} voxels (D, H, W) gives {shapes}, but channels and strides state {stated}. State what "
             "forward returns; strides are relative to the image."
         )
     for level, features in enumerate(pyramid):
@@ -232,8 +234,8 @@ def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
-def _same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+def _same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def _settings() -> dict[str, object]:

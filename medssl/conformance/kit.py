@@ -1,4 +1,4 @@
-"""Running the checks, one by one and all of them."""
+"""Run the conformance checks, alone or all of them."""
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -7,19 +7,36 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from medssl.conformance.checks import CHECKS, Check, air_is_survived, evaluation_changes_no_state, several_channels_work
+from medssl.conformance.checks import (
+    CHECKS,
+    Check,
+    constant_patches_work,
+    evaluation_changes_no_state,
+    several_channels_work,
+)
 from medssl.conformance.two_ranks import TwoRanks, two_ranks_equal_one
 from medssl.conformance.workbench import Workbench
 from medssl.errors import PluginError
 from medssl.pretext.task import PretextTask
 
-# What one process can check by itself.
-ALONE: tuple[Check, ...] = (*CHECKS, evaluation_changes_no_state, air_is_survived, several_channels_work)
+# Checks that need one process only.
+SINGLE_PROCESS_CHECKS: tuple[Check, ...] = (
+    *CHECKS,
+    evaluation_changes_no_state,
+    constant_patches_work,
+    several_channels_work,
+)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one check went. title: what was checked. problem: what to change, None where all is well."""
+    """The outcome of one check.
+
+    Attributes:
+        name: of the check.
+        title: what was checked, in a sentence.
+        problem: what to change; None where the check passed.
+    """
 
     name: str
     title: str
@@ -29,7 +46,7 @@ class Outcome:
 def checks_of(cls: type[PretextTask], *, options: Mapping[str, Any] | None = None) -> dict[str, Callable[[], None]]:
     """Every check of a task by name, each ready to be called; a failing one raises."""
     bench = Workbench(cls, options=options)
-    return {check.__name__: partial(check, bench) for check in (*ALONE, two_ranks_equal_one)}
+    return {check.__name__: partial(check, bench) for check in (*SINGLE_PROCESS_CHECKS, two_ranks_equal_one)}
 
 
 def run_checks(
@@ -37,18 +54,21 @@ def run_checks(
 ) -> Iterator[Outcome]:
     """The outcome of every check, each as soon as it is known.
 
-    two_ranks: whether the check that needs two processes is made; they run while the others are.
+    Args:
+        cls: The task.
+        options: Settings of the task that differ from its defaults.
+        two_ranks: Whether to run the check that needs two processes. They work while the other checks run.
     """
     bench = Workbench(cls, options=options)
     with TwoRanks(bench) if two_ranks else nullcontext() as ranks:
-        for check in ALONE:
+        for check in SINGLE_PROCESS_CHECKS:
             yield outcome(check, partial(check, bench))
         if ranks:
             yield outcome(two_ranks_equal_one, ranks.compare)
 
 
 def outcome(check: Callable[..., None], run: Callable[[], None]) -> Outcome:
-    """How `check` went when it was run; whatever it raised is in words."""
+    """Run a check. Whatever it raises becomes the problem."""
     title = (check.__doc__ or "").strip().splitlines()[0]
     try:
         run()
@@ -62,8 +82,8 @@ def outcome(check: Callable[..., None], run: Callable[[], None]) -> Outcome:
 def _where(error: BaseException) -> str:
     """An error inside the task, with the last line of it that is not a library's."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    own = [frame for frame in frames if "/medssl/" not in frame.filename] or frames
-    place = f" ({own[-1].filename}:{own[-1].lineno}: {own[-1].line})" if own else ""
+    in_task = [frame for frame in frames if "/medssl/" not in frame.filename] or frames
+    line = f" ({in_task[-1].filename}:{in_task[-1].lineno}: {in_task[-1].line})" if in_task else ""
     if isinstance(error, SystemExit):
-        return f"it ends the process (SystemExit: {error}){place}. Raise an exception where something is wrong."
-    return f"{type(error).__name__}: {error}{place}"
+        return f"it ends the process (SystemExit: {error}){line}. Raise an exception where something is wrong."
+    return f"{type(error).__name__}: {error}{line}"

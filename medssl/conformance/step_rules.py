@@ -1,4 +1,4 @@
-"""What the host asks of a step: each rule with the sentence that says what to change."""
+"""Rules for the `Step` that a task returns, each with a sentence that says what to change."""
 
 import math
 from numbers import Real
@@ -11,7 +11,7 @@ from medssl.pretext.task import Step
 
 
 def check_axes(what: str, volume: Tensor, sizes: list[tuple[int, ...]]) -> None:
-    """Refuse the edges of a crop in another order; other sizes are the task's own business."""
+    """Raise PluginError for a crop's edges in another order. Any other size is the task's choice."""
     edges = tuple(volume.shape[2:])
     if volume.ndim == 5 and edges not in sizes and sorted(edges) in [sorted(size) for size in sizes]:
         raise PluginError(
@@ -21,11 +21,11 @@ def check_axes(what: str, volume: Tensor, sizes: list[tuple[int, ...]]) -> None:
 
 
 def check_step(step: Any, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
-    """Raise PluginError where a step is not what the host can use. sizes: edges (D, H, W) of crops and views."""
+    """Raise PluginError where the host cannot use a step. sizes: edges (D, H, W) of crops and views."""
     check_batch(step, batch=batch)
     for name, value in step.terms.items():
         if not isinstance(value, Tensor) or value.ndim:
-            raise PluginError(f"term '{name}' is no scalar tensor. Reduce it (mean), and leave .item() to the host.")
+            raise PluginError(f"term '{name}' is not a scalar tensor. Reduce it (mean), and leave .item() to the host.")
         if value.requires_grad:
             raise PluginError(f"term '{name}' carries its graph, which keeps the batch in memory. Add .detach().")
     for name, picture in step.pictures.items():
@@ -36,7 +36,7 @@ def check_step(step: Any, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
             raise PluginError(f"picture '{name}' carries its graph, which keeps the batch in memory. Add .detach().")
         check_axes(f"picture '{name}'", picture, sizes)
     if step.embeddings is not None and (step.embeddings.ndim != 2 or step.embeddings.requires_grad):
-        raise PluginError("embeddings are no detached (N, F). Flatten and detach them.")
+        raise PluginError("embeddings are not a detached tensor (N, F). Flatten and detach them.")
     for name, part in step.parts.items():
         check_batch(part, batch=batch)
         if part.loss.requires_grad:
@@ -44,7 +44,7 @@ def check_step(step: Any, *, batch: int, sizes: list[tuple[int, ...]]) -> None:
 
 
 def check_batch(step: Any, *, batch: int) -> None:
-    """Raise PluginError where loss, energies or trivial value of a step are not what the host can use."""
+    """Raise PluginError where the host cannot use a step's loss, energies or trivial loss."""
     if not isinstance(step, Step):
         raise PluginError(f"forward returns {type(step).__name__}. Return medssl.Step(loss=..., energy=...).")
     if step.loss.ndim:
@@ -55,11 +55,11 @@ def check_batch(step: Any, *, batch: int) -> None:
         if energy is None and name == "negative_energy":
             continue
         if not isinstance(energy, Tensor) or energy.ndim != 1:
-            raise PluginError(f"{name} is no vector. It holds one number per sample: (B,).")
+            raise PluginError(f"{name} is not a vector. It holds one number per sample: (B,).")
         if name == "energy" and len(energy) != batch:
             raise PluginError(f"energy has {len(energy)} numbers for {batch} samples. It holds one per sample.")
         if not len(energy):
-            raise PluginError(f"{name} is empty. Give one number per pair, or None where there is no such pair.")
+            raise PluginError(f"{name} is empty. Give one number per pair, or None where no pair exists.")
         if energy.requires_grad:
             raise PluginError(f"{name} carries its graph, which keeps the batch in memory. Add .detach().")
         if not energy.isfinite().all():
@@ -67,8 +67,8 @@ def check_batch(step: Any, *, batch: int) -> None:
     if step.trivial_loss is not None and (
         not isinstance(step.trivial_loss, Real) or not math.isfinite(step.trivial_loss)
     ):
-        said = type(step.trivial_loss).__name__ if isinstance(step.trivial_loss, Tensor) else repr(step.trivial_loss)
+        shown = type(step.trivial_loss).__name__ if isinstance(step.trivial_loss, Tensor) else repr(step.trivial_loss)
         raise PluginError(
-            f"trivial_loss is {said}. It is a finite number (float), or None; one that depends on the batch is a "
+            f"trivial_loss is {shown}. It is a finite number (float), or None; one that depends on the batch is a "
             "detached scalar among the terms, terms={'trivial_loss': ...}."
         )

@@ -1,4 +1,4 @@
-"""Two processes with half a batch each against one process with all of it."""
+"""Two processes with half a batch each, compared with one process that has the whole batch."""
 
 import json
 import os
@@ -20,12 +20,12 @@ from medssl.plugins.load import import_file
 from medssl.pretext.task import PretextTask
 
 BATCH = 4
-WORLD = 2
-LIMIT_S = 120.0
+WORLD_SIZE = 2
+TIMEOUT_S = 120.0
 
 
 def two_ranks_equal_one(bench: Workbench) -> None:
-    """Two processes with half of a batch each have, on average, the gradient of one process with all of it."""
+    """Two processes with half a batch each have, on average, the gradient of one process with the whole batch."""
     with TwoRanks(bench) as ranks:
         ranks.compare()
 
@@ -39,10 +39,10 @@ class TwoRanks:
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "TwoRanks":
-        for rank in range(WORLD):
-            order = json.dumps(self._order(rank))
+        for rank in range(WORLD_SIZE):
+            job = json.dumps(self._job(rank))
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-            command = [sys.executable, "-c", "from medssl.conformance.two_ranks import one_rank; one_rank()", order]
+            command = [sys.executable, "-c", "from medssl.conformance.two_ranks import one_rank; one_rank()", job]
             self._processes.append(
                 subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             )
@@ -58,26 +58,27 @@ class TwoRanks:
 
     def compare(self) -> None:
         """Wait for both and compare. Raises PluginError where they do not equal one process, or each other."""
-        said = []
+        failures = []
         for process in self._processes:
             try:
-                _, errors = process.communicate(timeout=LIMIT_S)
+                _, errors = process.communicate(timeout=TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 raise PluginError(
-                    f"two processes do not finish a step within {LIMIT_S:.0f} s: one waits for the other. Call the "
+                    f"two processes do not finish a step within {TIMEOUT_S:.0f} s: one waits for the other. Call the "
                     "same gathers on every rank, and none where task.training is False."
                 ) from None
             if process.returncode:
-                said.append((errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
-        if said:
-            # The one that lost its partner complains about the connection; what the partner said is the cause.
+                failures.append((errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
+        if failures:
+            # The process that lost its partner reports the connection; the partner reports the cause.
             cause = next(
-                (line for line in said if "gloo" not in line.lower() and "connection" not in line.lower()), said[0]
+                (line for line in failures if "gloo" not in line.lower() and "connection" not in line.lower()),
+                failures[0],
             )
             raise PluginError(f"a step with two processes fails: {cause}")
-        if not all(self._result(rank).exists() for rank in range(WORLD)):
-            raise PluginError("one of two processes ended before its step did. Let no task end the process.")
-        first, second = (torch.load(self._result(rank), weights_only=True) for rank in range(WORLD))
+        if not all(self._result(rank).exists() for rank in range(WORLD_SIZE)):
+            raise PluginError("one of two processes ended before its step did. A task must not end the process.")
+        first, second = (torch.load(self._result(rank), weights_only=True) for rank in range(WORLD_SIZE))
         alone = one_step(self.bench, rank=0, world_size=1)
         if alone["loss"] != one_step(self.bench, rank=0, world_size=1, reseed=1)["loss"]:
             return  # forward draws from torch's generator, which ranks do not share: nothing to compare
@@ -89,7 +90,7 @@ class TwoRanks:
                 "the gathered batch (medssl.pretext.gather)."
             )
 
-    def _order(self, rank: int) -> dict[str, Any]:
+    def _job(self, rank: int) -> dict[str, Any]:
         cls = self.bench.cls
         file = getattr(sys.modules[cls.__module__], "__file__", None)
         return {
@@ -110,23 +111,23 @@ class TwoRanks:
 
 
 def one_rank() -> None:
-    """What each of the two processes runs."""
-    order = json.loads(sys.argv[1])
-    sys.path[:] = order["path"]
+    """Run one step in one of the two processes; the entry point of both."""
+    job = json.loads(sys.argv[1])
+    sys.path[:] = job["path"]
     torch.set_num_threads(1)
-    bench = Workbench(_class_of(order), options=order["options"], patch=tuple(order["patch"]), seed=order["seed"])
-    dist.init_process_group("gloo", init_method=f"file://{order['store']}", rank=order["rank"], world_size=WORLD)
-    torch.save(one_step(bench, rank=order["rank"], world_size=WORLD), order["result"])
+    bench = Workbench(_class_of(job), options=job["options"], patch=tuple(job["patch"]), seed=job["seed"])
+    dist.init_process_group("gloo", init_method=f"file://{job['store']}", rank=job["rank"], world_size=WORLD_SIZE)
+    torch.save(one_step(bench, rank=job["rank"], world_size=WORLD_SIZE), job["result"])
     dist.destroy_process_group()
 
 
-def _class_of(order: Mapping[str, Any]) -> type[PretextTask]:
+def _class_of(job: Mapping[str, Any]) -> type[PretextTask]:
     import importlib
 
-    found: Any = import_file(Path(order["file"])).carrier if order["file"] else importlib.import_module(order["module"])
-    for name in order["qualname"].split("."):
-        found = getattr(found, name)
-    cls: type[PretextTask] = found
+    attribute: Any = import_file(Path(job["file"])).carrier if job["file"] else importlib.import_module(job["module"])
+    for name in job["qualname"].split("."):
+        attribute = getattr(attribute, name)
+    cls: type[PretextTask] = attribute
     return cls
 
 
@@ -157,6 +158,6 @@ def _same_gradient(alone: Tensor, averaged: Tensor) -> None:
     ratio = float(averaged.double().norm() / alone.double().norm())
     if cosine < 0.999 or abs(ratio - 1) > 0.01:
         raise PluginError(
-            f"with two processes the gradient is another one (cosine {cosine:.3f}, norm ratio {ratio:.3f}). What looks "
+            f"with two processes the gradient differs (cosine {cosine:.3f}, norm ratio {ratio:.3f}). What looks "
             "across the batch must see all of it: medssl.pretext.gather, and no batch normalisation."
         )

@@ -1,4 +1,4 @@
-"""A task on a tiny encoder, and regions that come the way they come in training: from a store, a plan and a loader."""
+"""A task on a tiny encoder, with regions as in training: from a store, a batch plan and a loader."""
 
 import atexit
 import shutil
@@ -32,7 +32,7 @@ SCAN_SHAPE = (72, 60, 52)  # (X, Y, Z)
 
 
 class Workbench:
-    """One task class with its options, ready to be taken through steps as the host takes it."""
+    """One task class with its options, and the steps that the training takes with it."""
 
     def __init__(
         self,
@@ -108,12 +108,12 @@ def phantom_scans() -> tuple[StoredVolume, ...]:
 
 def _phantom(number: int) -> npt.NDArray[np.int16]:
     random = np.random.default_rng(number)
-    places = np.stack(np.meshgrid(*(np.linspace(-1, 1, edge) for edge in SCAN_SHAPE), indexing="ij"))
-    inside = np.square(places / np.array([0.95, 0.9, 0.98]).reshape(3, 1, 1, 1)).sum(axis=0) < 1
-    volume = 300 + 100 * places[number % 3]
+    positions = np.stack(np.meshgrid(*(np.linspace(-1, 1, edge) for edge in SCAN_SHAPE), indexing="ij"))
+    inside = np.square(positions / np.array([0.95, 0.9, 0.98]).reshape(3, 1, 1, 1)).sum(axis=0) < 1
+    volume = 300 + 100 * positions[number % 3]
     for _ in range(8):
         centre, width = random.uniform(-0.7, 0.7, (3, 1, 1, 1)), random.uniform(0.02, 0.1)
-        volume = volume + random.uniform(-200, 400) * np.exp(-np.square(places - centre).sum(axis=0) / width)
+        volume = volume + random.uniform(-200, 400) * np.exp(-np.square(positions - centre).sum(axis=0) / width)
     noisy = volume * inside + random.normal(0, 12, SCAN_SHAPE)
     voxels: npt.NDArray[np.int16] = np.clip(noisy, 0, 2000).astype(np.int16)
     return voxels
@@ -140,13 +140,13 @@ class EncoderBench:
 
         Raises PluginError where no patch is accepted.
         """
-        if self._described is None:  # an encoder is built to know, and every check asks
+        if self._described is None:  # finding it builds an encoder, and every check asks
             self._described = self._find_description()
         return self._described
 
-    def encoder(self, description: EncoderDescription | None = None, *, other: bool = False) -> Encoder:
-        """A new encoder; the same weights each time, or with `other` those of another seed."""
-        return self._built(description or self.described()[0], seed=self.seed + other)
+    def encoder(self, description: EncoderDescription | None = None, *, new_seed: bool = False) -> Encoder:
+        """A new encoder with the same weights each time; with `new_seed`, other ones."""
+        return self._built(description or self.described()[0], seed=self.seed + new_seed)
 
     def image(self, *, batch: int = 2, seed: int = 0, patch: Shape3D | None = None) -> Tensor:
         """(B, 2, D, H, W) noise."""
@@ -160,16 +160,16 @@ class EncoderBench:
             divisor = self._built(description).divisor
             d, h, w = (step * blocks for step, blocks in zip(divisor, (2, 3, 4), strict=True))
             return description, (d, h, w)
-        refused = ""
+        problem = ""
         for patch in PATCHES:
             try:
                 options, _ = resolve(self.preset, self.options, patch=patch, spacing_mm=None)
             except ConfigError as error:
-                refused = str(error)
+                problem = str(error)
                 continue
             checked = self.cls.Options.model_validate(options)  # type: ignore[attr-defined]
             return self._describe(checked.model_dump(mode="json")), patch
-        raise PluginError(f"resolve accepts no patch of {', '.join(map(str, PATCHES))}: {refused}")
+        raise PluginError(f"resolve accepts no patch of {', '.join(map(str, PATCHES))}: {problem}")
 
     def _describe(self, options: Mapping[str, Any]) -> EncoderDescription:
         return EncoderDescription(name=str(self.cls.name), in_channels=CHANNELS, options=dict(options))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Whether a class is what its hook promises, and whether options fit a task."""
+"""Checks of a plugin's class, and of the options for a task."""
 
 import re
 from collections.abc import Mapping
@@ -17,11 +17,12 @@ ENCODER_BASE = "medssl.encoders.encoder.Encoder"
 
 
 def check_class(cls: type, *, base: str, origin: str) -> None:
-    """Raise PluginError where `cls` is no subclass of `base`, or has no name that a command line can carry."""
+    """Raise PluginError where `cls` does not derive from `base`, or lacks a name that a command line can carry."""
     if base not in {f"{parent.__module__}.{parent.__qualname__}" for parent in cls.__mro__[1:]}:
-        wanted = base.rpartition(".")[2]
+        base_name = base.rpartition(".")[2]
         raise PluginError(
-            f"{cls.__qualname__} of {origin} is no medssl.{wanted}. Write `class {cls.__name__}(medssl.{wanted})`."
+            f"{cls.__qualname__} of {origin} does not derive from medssl.{base_name}. "
+            f"Write `class {cls.__name__}(medssl.{base_name})`."
         )
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not NAME_PATTERN.match(name):
@@ -34,23 +35,24 @@ def check_class(cls: type, *, base: str, origin: str) -> None:
 
 
 def _check_config(cls: Any, *, origin: str) -> None:
-    config, place = cls.Config, f"Config of {cls.__qualname__} of {origin}"
+    config, title = cls.Config, f"Config of {cls.__qualname__} of {origin}"
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
-        raise PluginError(f"{place} is no medssl.TaskConfig. Write `class Config(medssl.TaskConfig)`.")
+        raise PluginError(f"{title} does not derive from medssl.TaskConfig. Write `class Config(medssl.TaskConfig)`.")
     if config.model_config.get("extra") != "forbid" or not config.model_config.get("frozen"):
         raise PluginError(
-            f"{place} accepts unknown keys, or can be changed. "
+            f"{title} accepts unknown keys, or can be changed. "
             "Derive it from medssl.TaskConfig, and leave model_config as it is."
         )
     if "name" in config.model_fields:
-        raise PluginError(f"{place} has a setting 'name', which is the task's own key. Call it otherwise.")
+        raise PluginError(
+            f"{title} has a setting 'name', which names the task itself. Choose another name for the setting."
+        )
 
 
 def task_config(cls: Any, options: Mapping[str, Any], *, origins: Mapping[str, str] | None = None) -> Any:
-    """`cls.Config` built from the options of a configuration's `task:` group; the key `name` is the task's own and
-    left out.
+    """`cls.Config` built from a configuration's `task:` group, without its key `name`.
 
     Raises ConfigError that lists every problem, unknown keys with a suggestion, keys as in the file (`task.ratio`).
     """
-    own = {key: value for key, value in options.items() if key != "name"}
-    return check_options(cls.Config, own, prefix="task.", origins=origins)
+    settings = {key: value for key, value in options.items() if key != "name"}
+    return check_options(cls.Config, settings, prefix="task.", origins=origins)

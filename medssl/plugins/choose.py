@@ -1,4 +1,4 @@
-"""The one class that a name means, or the sentence that says why there is none."""
+"""The class behind the name of a task or an encoder, or an error that says why there is none."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class LoadedEncoder:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What tells tasks and encoders apart while they are looked for."""
+    """Where to look for classes of one kind, and what to call them in messages."""
 
     words: str
     option: str
@@ -56,7 +56,7 @@ _ENCODERS = _Kind("encoder", "--encoder", "medssl_encoders", ENCODER_BASE, list_
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Candidate:
     name: str
     cls: Any
     plugin: Plugin
@@ -66,13 +66,13 @@ def load_task(name: str, *, files: Sequence[Path] = ()) -> LoadedTask:
     """The pretext task called `name`, from an installed plugin or from one of `files`.
 
     Imports the plugins that announce the name, and others only where none does. A task made of others, which has a
-    class method `with_plugins`, is told the files too. Raises PluginError where there is none (with what was probably
-    meant), where two provide it, and where the plugin that should provide it fails.
+    class method `with_plugins`, is given the files too. Raises PluginError for an unknown name (with a suggestion), for
+    a name that two plugins provide, and for a plugin that fails.
     """
-    found, notes = _search(name, kind=_TASKS, files=files, known=())
-    told = getattr(found.cls, "with_plugins", None)
-    cls = told(tuple(files)) if told and files else found.cls
-    return LoadedTask(name, cls, found.plugin.origin, found.plugin.path, notes)
+    match, notes = _search(name, kind=_TASKS, files=files, known=())
+    with_plugins = getattr(match.cls, "with_plugins", None)
+    cls = with_plugins(tuple(files)) if with_plugins and files else match.cls
+    return LoadedTask(name, cls, match.plugin.origin, match.plugin.path, notes)
 
 
 def load_encoder(name: str, *, known: Sequence[str] = ()) -> LoadedEncoder:
@@ -80,74 +80,85 @@ def load_encoder(name: str, *, known: Sequence[str] = ()) -> LoadedEncoder:
 
     known: names that need no plugin, for the message. Raises PluginError.
     """
-    found, _ = _search(name, kind=_ENCODERS, files=(), known=known)
-    return LoadedEncoder(name, found.cls, found.plugin.origin)
+    match, _ = _search(name, kind=_ENCODERS, files=(), known=known)
+    return LoadedEncoder(name, match.cls, match.plugin.origin)
 
 
 def tasks_in(source: TaskEntry | Path) -> tuple[LoadedTask, ...]:
     """Every pretext task of one entry point or file, imported and checked. Raises PluginError."""
     plugin = import_file(source) if isinstance(source, Path) else import_entry(source)
-    return tuple(LoadedTask(found.name, found.cls, plugin.origin, plugin.path) for found in _classes(plugin, _TASKS))
+    return tuple(
+        LoadedTask(candidate.name, candidate.cls, plugin.origin, plugin.path)
+        for candidate in _candidates(plugin, _TASKS)
+    )
 
 
 def encoders_in(source: TaskEntry | Path) -> tuple[LoadedEncoder, ...]:
     """Every encoder of one entry point or file, imported and checked. Raises PluginError."""
     plugin = import_file(source) if isinstance(source, Path) else import_entry(source)
-    return tuple(LoadedEncoder(found.name, found.cls, plugin.origin) for found in _classes(plugin, _ENCODERS))
+    return tuple(
+        LoadedEncoder(candidate.name, candidate.cls, plugin.origin) for candidate in _candidates(plugin, _ENCODERS)
+    )
 
 
-def _search(name: str, *, kind: _Kind, files: Sequence[Path], known: Sequence[str]) -> tuple[_Found, tuple[str, ...]]:
+def _search(
+    name: str, *, kind: _Kind, files: Sequence[Path], known: Sequence[str]
+) -> tuple[_Candidate, tuple[str, ...]]:
     entries = kind.entries()
     announced = [entry for entry in entries if entry.name == name and entry.status != "off"]
     if len(announced) > 1:
         raise _clash(name, [entry.origin for entry in announced], kind)
-    found, notes = _from_files(files, kind)
+    candidates, notes = _from_files(files, kind)
     for entry in announced:
-        found += _classes(import_entry(entry), kind)  # it was asked for: its failure is the error
-    if not any(one.name == name for one in found):
-        others = [entry for entry in entries if not entry.built_in and entry.status != "off" and entry not in announced]
-        more, failures = _from_entries(others, kind)
-        found, notes = found + more, notes + failures
-    matching = [one for one in found if one.name == name]
+        candidates += _candidates(import_entry(entry), kind)  # its failure is the error: the name was asked for
+    if not any(candidate.name == name for candidate in candidates):
+        unannounced = [
+            entry for entry in entries if not entry.built_in and entry.status != "off" and entry not in announced
+        ]
+        further, failures = _from_entries(unannounced, kind)
+        candidates, notes = candidates + further, notes + failures
+    matching = [candidate for candidate in candidates if candidate.name == name]
     if len(matching) > 1:
-        raise _clash(name, [one.plugin.origin for one in matching], kind)
+        raise _clash(name, [candidate.plugin.origin for candidate in matching], kind)
     if not matching:
-        names = {*known, *(one.name for one in found), *(entry.name for entry in entries if entry.status != "off")} - {
-            name
-        }
+        names = {
+            *known,
+            *(candidate.name for candidate in candidates),
+            *(entry.name for entry in entries if entry.status != "off"),
+        } - {name}
         raise _unknown(name, kind, available=sorted(names), entries=entries, notes=notes)
     return matching[0], tuple(notes)
 
 
-def _from_files(files: Sequence[Path], kind: _Kind) -> tuple[list[_Found], list[str]]:
-    found: list[_Found] = []
+def _from_files(files: Sequence[Path], kind: _Kind) -> tuple[list[_Candidate], list[str]]:
+    candidates: list[_Candidate] = []
     notes: list[str] = []
     for path in dict.fromkeys(file.expanduser().resolve() for file in files):
         try:
-            found += _classes(import_file(path), kind)
+            candidates += _candidates(import_file(path), kind)
         except PluginError as error:
             notes.append(str(error))
-    return found, notes
+    return candidates, notes
 
 
-def _from_entries(entries: Sequence[TaskEntry], kind: _Kind) -> tuple[list[_Found], list[str]]:
-    found: list[_Found] = []
+def _from_entries(entries: Sequence[TaskEntry], kind: _Kind) -> tuple[list[_Candidate], list[str]]:
+    candidates: list[_Candidate] = []
     notes: list[str] = []
     for module in dict.fromkeys((entry.origin, entry.module) for entry in entries):
-        entry = next(one for one in entries if (one.origin, one.module) == module)
+        entry = next(entry for entry in entries if (entry.origin, entry.module) == module)
         try:
-            found += _classes(import_entry(entry), kind)
+            candidates += _candidates(import_entry(entry), kind)
         except PluginError as error:
             notes.append(str(error))
-    return found, notes
+    return candidates, notes
 
 
-def _classes(plugin: Plugin, kind: _Kind) -> list[_Found]:
-    found: list[_Found] = []
+def _candidates(plugin: Plugin, kind: _Kind) -> list[_Candidate]:
+    candidates: list[_Candidate] = []
     for cls in provided(plugin, kind.hook):
         check_class(cls, base=kind.base, origin=plugin.origin)
-        found.append(_Found(cls.name, cls, plugin))  # type: ignore[attr-defined]  # check_class saw the name
-    return found
+        candidates.append(_Candidate(cls.name, cls, plugin))  # type: ignore[attr-defined]  # check_class has checked the name
+    return candidates
 
 
 def _clash(name: str, origins: Sequence[str], kind: _Kind) -> PluginError:

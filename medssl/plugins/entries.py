@@ -1,4 +1,4 @@
-"""What the metadata of installed distributions says about plugins; nothing is imported."""
+"""Plugins that installed distributions announce in their metadata; nothing is imported."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ SWITCH = "MEDSSL_PLUGINS"
 
 @runtime_checkable
 class EntryPoint(Protocol):
-    """What is used of an entry point.
+    """The part of an entry point that is used here.
 
     Not the standard library's class: once the backport `importlib_metadata` is imported, which MLflow does, entry
     points are of its class.
@@ -39,8 +39,13 @@ class EntryPoint(Protocol):
 class TaskEntry:
     """One entry point: by convention its name is the task's name.
 
-    origin: distribution and version. status: "off" where MEDSSL_PLUGINS leaves it out,
-    "clash" where two that are on share the name.
+    Attributes:
+        name: of the task or encoder.
+        origin: distribution and version.
+        module: the entry point's value.
+        built_in: whether it ships with medssl.
+        status: "off" where MEDSSL_PLUGINS leaves it out, "clash" where two that are on share the name.
+        entry_point: imports the plugin.
     """
 
     name: str
@@ -64,20 +69,19 @@ def list_encoders() -> tuple[TaskEntry, ...]:
 def plugins_left_out() -> str:
     """The value of MEDSSL_PLUGINS; empty where all plugins are on.
 
-    `none` leaves only what ships with medssl. A comma list of distributions or names leaves only those on beside the
-    built-in ones; with a minus in
-    front a name is left out.
+    `none` leaves only what ships with medssl. A comma-separated list of distributions or names leaves only those on
+    beside the built-in ones. A minus in front of a name leaves it out.
     """
     return os.environ.get(SWITCH, "").strip()
 
 
 def _entries(group: str) -> tuple[TaskEntry, ...]:
-    found = sorted(entry_points(group=group), key=lambda point: (point.name, _distribution(point)))
+    points = sorted(entry_points(group=group), key=lambda point: (point.name, _distribution(point)))
     switch = plugins_left_out()
-    on = [_is_on(point, switch) for point in found]
-    names = Counter(point.name for point, is_on in zip(found, on, strict=True) if is_on)
+    on = [_is_on(point, switch) for point in points]
+    names = Counter(point.name for point, is_on in zip(points, on, strict=True) if is_on)
     return tuple(
-        _entry(point, is_on=is_on, shared=names[point.name] > 1) for point, is_on in zip(found, on, strict=True)
+        _entry(point, is_on=is_on, shared=names[point.name] > 1) for point, is_on in zip(points, on, strict=True)
     )
 
 
@@ -98,11 +102,11 @@ def _distribution(point: EntryPoint) -> str:
 
 def _is_on(point: EntryPoint, switch: str) -> bool:
     words = [_normal(word) for word in switch.split(",") if word.strip()]
-    own = {_normal(point.name), _normal(_distribution(point))}
-    if own & {word[1:] for word in words if word.startswith("-")}:
+    names = {_normal(point.name), _normal(_distribution(point))}
+    if names & {word[1:] for word in words if word.startswith("-")}:
         return False
-    wanted = {word for word in words if not word.startswith("-")}
-    return _distribution(point) == "medssl" or not wanted or bool(own & wanted)
+    selected = {word for word in words if not word.startswith("-")}
+    return _distribution(point) == "medssl" or not selected or bool(names & selected)
 
 
 def _normal(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a plugin that ends the process itself comes to: an error. Its exit code 0 would tell CI that all is well."""
+"""A plugin that ends the process raises an error instead: its exit code 0 would look like success in CI."""
 
 import os
 from collections.abc import Iterator
@@ -17,26 +17,26 @@ def exits_are_errors(origin: str) -> Iterator[None]:
         if type(end) is not SystemExit:  # the host's own, see medssl.runs.ending
             raise
         raise PluginError(
-            f"{origin} ends the process (SystemExit: {end}) instead of going on. Let it raise an exception where "
-            "something is wrong; see `medssl plugins check`."
+            f"{origin} ends the process (SystemExit: {end}) instead of returning. Let it raise an exception "
+            "where something is wrong; see `medssl plugins check`."
         ) from end
 
 
 @contextmanager
 def hard_exits_are_soft() -> Iterator[None]:
-    """`os._exit`, which nothing can catch, raises SystemExit inside the block: for checks, which must reach a verdict.
+    """`os._exit`, which nothing can catch, raises SystemExit inside the block: for checks, which must reach a result.
 
-    In this process only: what a plugin forks ends as it likes.
+    In this process only: processes that a plugin forks may end.
     """
-    really, own = os._exit, os.getpid()
+    original, host = os._exit, os.getpid()
 
     def refuse(status: int) -> NoReturn:
-        if os.getpid() != own:
-            really(status)
+        if os.getpid() != host:
+            original(status)
         raise SystemExit(f"os._exit({status})")
 
     os._exit = refuse
     try:
         yield
     finally:
-        os._exit = really
+        os._exit = original

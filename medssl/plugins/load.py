@@ -1,4 +1,4 @@
-"""From an entry point or a Python file to the classes that its hook returns."""
+"""Import an entry point or a Python file, and ask its hook for classes."""
 
 import hashlib
 import sys
@@ -20,9 +20,12 @@ HOOKS = ("medssl_pretext_tasks", "medssl_encoders")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that was imported: its origin in words, and the object that carries its hooks.
+    """An imported plugin.
 
-    path: of a single file.
+    Attributes:
+        origin: distribution and version, or file name and hash.
+        carrier: the module or object that carries the hooks.
+        path: of a single file.
     """
 
     origin: str
@@ -65,10 +68,10 @@ def import_file(path: Path) -> Plugin:
 
 
 def provided(plugin: Plugin, hook: str) -> tuple[type, ...]:
-    """The classes that a plugin's hook returns; none where it only has the other hook.
+    """The classes that a plugin's hook returns; empty where it only has the other hook.
 
-    Every plugin is asked through a manager of its own: what it returns or raises is its own, and stops nobody else.
-    Raises PluginError for misspelt hooks and for anything but classes.
+    Every plugin gets its own manager, so that one plugin's failure does not stop another. Raises PluginError for
+    misspelt hooks and for anything but classes.
     """
     manager = pluggy.PluginManager("medssl")
     manager.add_hookspecs(hookspecs)
@@ -81,7 +84,7 @@ def provided(plugin: Plugin, hook: str) -> tuple[type, ...]:
         raise PluginError(_no_hook(plugin))
     try:
         answers = getattr(manager.hook, hook)()
-        classes = [found for answer in answers for found in _as_classes(plugin, hook, answer)]
+        classes = [cls for answer in answers for cls in _as_classes(plugin, hook, answer)]
     except PluginError:
         raise
     except (Exception, SystemExit) as error:
@@ -98,40 +101,36 @@ def failed_to_load(origin: str, error: BaseException) -> PluginError:
 
 def _as_classes(plugin: Plugin, hook: str, answer: Any) -> list[type]:
     if not isinstance(answer, Iterable) or isinstance(answer, (str, bytes)):
-        raise PluginError(
-            f"{hook} of {plugin.origin} returns {answer!r}. It returns a list of classes, such as [MyTask]."
-        )
+        raise PluginError(f"{hook} of {plugin.origin} returns {answer!r}. Return a list of classes, such as [MyTask].")
     classes = list(answer)
-    for found in classes:
-        if not isinstance(found, type):
-            raise PluginError(
-                f"{hook} of {plugin.origin} returns {found!r}, no class. It returns classes, not instances: [MyTask]."
-            )
+    for cls in classes:
+        if not isinstance(cls, type):
+            raise PluginError(f"{hook} of {plugin.origin} returns {cls!r}. Return classes, not instances: [MyTask].")
     return classes
 
 
 def _misspelt(plugin: Plugin, error: pluggy.PluginValidationError) -> str:
-    unknown = [name for name in _own_names(plugin.carrier) if name.startswith("medssl_") and name not in HOOKS]
+    unknown = [name for name in _callable_names(plugin.carrier) if name.startswith("medssl_") and name not in HOOKS]
     for name in unknown:
-        return f"{plugin.origin} implements '{name}', which is no hook.{_meant(name)}"
+        return f"{plugin.origin} implements '{name}', which is not a hook.{_suggestion(name)}"
     return (
         f"{plugin.origin} implements a hook wrongly: {' '.join(str(error).split())}. See docs/plugins.md for the hooks."
     )
 
 
 def _no_hook(plugin: Plugin) -> str:
-    for name in _own_names(plugin.carrier):
+    for name in _callable_names(plugin.carrier):
         if name in HOOKS:
             return f"{plugin.origin} has {name}, but not as a hook. Write @medssl.hookimpl above it."
         if name.startswith("medssl_"):
-            return f"{plugin.origin} has '{name}', which is no hook.{_meant(name)}"
+            return f"{plugin.origin} has '{name}', which is not a hook.{_suggestion(name)}"
     return f"{plugin.origin} has no hook. Add `@medssl.hookimpl` and `def medssl_pretext_tasks(): return [MyTask]`."
 
 
-def _own_names(carrier: Any) -> list[str]:
+def _callable_names(carrier: Any) -> list[str]:
     return [name for name in dir(carrier) if callable(getattr(carrier, name, None))]
 
 
-def _meant(name: str) -> str:
+def _suggestion(name: str) -> str:
     match = closest(name, HOOKS)
     return f" Did you mean '{match}'?" if match else f" The hooks are {' and '.join(HOOKS)}."

@@ -11,7 +11,7 @@ import medssl
 from medssl.conformance import checks
 from medssl.conformance import checks as channels
 from medssl.conformance import checks as rare_cases
-from medssl.conformance.kit import ALONE
+from medssl.conformance.kit import SINGLE_PROCESS_CHECKS
 from medssl.conformance.two_ranks import two_ranks_equal_one
 from medssl.conformance.workbench import PATCH, Workbench
 from medssl.errors import PluginError
@@ -268,45 +268,49 @@ class KeepsTheGraphOfAPart(Good):
 FAULTS = [
     (
         CallsAnEnergyTrivial,
-        checks.the_step_is_complete,
+        checks.step_is_complete,
         "trivial_loss is Tensor. It is a finite number .* among the terms",
     ),
-    (HasNoWrongPairs, checks.the_step_is_complete, "negative_energy is empty. Give one number per pair, or None"),
-    (KeepsTheGraphOfAPart, checks.the_step_is_complete, "the loss of part 'one' carries its graph"),
+    (HasNoWrongPairs, checks.step_is_complete, "negative_energy is empty. Give one number per pair, or None"),
+    (KeepsTheGraphOfAPart, checks.step_is_complete, "the loss of part 'one' carries its graph"),
     (CountsInEvaluationToo, rare_cases.evaluation_changes_no_state, "forward changes seen: .* self.training is True"),
-    (TakesARootOfNothing, rare_cases.air_is_survived, "the gradient of .* is not finite. A patch of air"),
-    (DividesByTheVariance, rare_cases.air_is_survived, "loss or energy is not finite. A patch of air has no variance"),
+    (TakesARootOfNothing, rare_cases.constant_patches_work, "the gradient of .* is not finite. A patch of air"),
+    (
+        DividesByTheVariance,
+        rare_cases.constant_patches_work,
+        "loss or energy is not finite. A patch of air has no variance",
+    ),
     (KnowsOneChannelOnly, channels.several_channels_work, "two channels it fails: .* encoder.description.in_channels"),
     (LooksAtTheFirstChannelOnly, channels.several_channels_work, "only one reaches the encoder"),
     (WritesToItsViews, checks.forward_leaves_views_alone, "forward changes view 'scan' in place"),
-    (DrawsFromNumpy, checks.the_same_numbers_give_the_same_views, "view 'hidden' differs .* Draw from region.random"),
+    (DrawsFromNumpy, checks.views_are_deterministic, "view 'hidden' differs .* Draw from region.random"),
     (HasAnUnusedParameter, checks.every_parameter_learns, "2 parameters get no gradient .forgotten.weight"),
     (DetachesTheEncoder, checks.every_parameter_learns, "the loss does not reach the encoder"),
-    (LogsItsGraph, checks.the_step_is_complete, "term 'loss' carries its graph.* Add .detach"),
-    (ReturnsALossPerSample, checks.the_step_is_complete, r"the loss has shape \(2,\). Reduce it to a scalar"),
+    (LogsItsGraph, checks.step_is_complete, "term 'loss' carries its graph.* Add .detach"),
+    (ReturnsALossPerSample, checks.step_is_complete, r"the loss has shape \(2,\). Reduce it to a scalar"),
     (
         TransposesAxes,
         checks.views_are_tensors,
         r"view 'scan' has edges \(32, 24, 16\), a crop's edges in another order",
     ),
-    (TransposesAPicture, checks.the_step_is_complete, r"picture 'guess' has edges \(32, 24, 16\)"),
+    (TransposesAPicture, checks.step_is_complete, r"picture 'guess' has edges \(32, 24, 16\)"),
     (
         CountsInAnAttribute,
-        checks.a_resumed_run_is_the_same_run,
+        checks.resume_is_exact,
         "Keep queues, teachers, centres and counters in buffers",
     ),
     (LosesPrecision, checks.half_precision_works, "under bfloat16 the loss is"),
-    (HasOneEnergyForAll, checks.the_step_is_complete, "energy is no vector"),
+    (HasOneEnergyForAll, checks.step_is_complete, "energy is not a vector"),
     (TakesTwoSamplesOnly, checks.any_batch_size_works, "energy has 2 numbers for 3 samples"),
-    (ReturnsADict, checks.the_step_is_complete, "forward returns dict. Return medssl.Step"),
-    (ForgetsItsTeacher, checks.a_few_steps_train, "six steps leave the exported encoder as it was"),
-    (ExportsAHead, checks.the_export_fits, "Keep heads out of the encoder"),
+    (ReturnsADict, checks.step_is_complete, "forward returns dict. Return medssl.Step"),
+    (ForgetsItsTeacher, checks.few_steps_train, "six steps leave the exported encoder as it was"),
+    (ExportsAHead, checks.exports_fit, "Keep heads out of the encoder"),
     (ExplainsNothing, checks.describes_itself, "setting 'ratio' has no description"),
     (NeedsASetting, checks.describes_itself, "setting 'ratio' has no default"),
     (HasNoBounds, checks.describes_itself, "setting 'ratio' has no bounds"),
     (WritesToItsViews, checks.describes_itself, "the class has no docstring"),
     (DividesByZero, checks.views_are_tensors, "view 'share' has values that are not finite"),
-    (LooksAcrossOneRankOnly, two_ranks_equal_one, "with two processes the gradient is another one"),
+    (LooksAcrossOneRankOnly, two_ranks_equal_one, "with two processes the gradient differs"),
     (KeepsAQueueOfItsOwnRank, two_ranks_equal_one, "last differs between two processes"),
     (
         TalksToOneRankOnly,
@@ -330,7 +334,7 @@ def test_a_good_task_passes_each_check(check):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_task_that_ships_passes_every_check_that_needs_one_process(name):
     bench = Workbench(load_task(name).cls)
-    for check in ALONE:
+    for check in SINGLE_PROCESS_CHECKS:
         check(bench)
 
 
@@ -341,8 +345,8 @@ def test_an_error_inside_a_task_is_an_outcome_with_its_place_and_stops_no_other_
     monkeypatch.setattr(Good, "forward", crash)
     outcomes = {outcome.name: outcome.problem for outcome in run_checks(Good, two_ranks=False)}
     assert outcomes["views_are_tensors"] is None
-    assert outcomes["the_step_is_complete"].startswith("ZeroDivisionError: in forward (")
-    assert "test_conformance_kit.py" in outcomes["the_step_is_complete"]
+    assert outcomes["step_is_complete"].startswith("ZeroDivisionError: in forward (")
+    assert "test_conformance_kit.py" in outcomes["step_is_complete"]
 
 
 def test_the_workbench_hands_over_what_the_loader_would_with_edges_that_differ():

@@ -148,18 +148,18 @@ class ShowsHiddenTokens(Good):
 
 
 FAULTS = [
-    (StatesOtherStrides, checks.the_pyramid_is_as_stated, "but channels and strides state"),
-    (TransposesAxes, checks.the_pyramid_is_as_stated, "but channels and strides state"),
-    (GivesTheCoarsestFirst, checks.the_pyramid_is_as_stated, "from the finest to the coarsest"),
-    (LooksAcrossTheBatch, checks.samples_do_not_mix, r"depend on the rest of the batch \(BatchNorm3d\)"),
+    (StatesOtherStrides, checks.pyramid_matches_its_description, "but channels and strides state"),
+    (TransposesAxes, checks.pyramid_matches_its_description, "but channels and strides state"),
+    (GivesTheCoarsestFirst, checks.pyramid_matches_its_description, "from the finest to the coarsest"),
+    (LooksAcrossTheBatch, checks.samples_are_independent, r"depend on the rest of the batch \(BatchNorm3d\)"),
     (HasAnUnusedLayer, checks.every_parameter_learns, r"2 parameters get no gradient \(up.weight"),
-    (DrawsFromNumpy, checks.nothing_is_left_behind, "Draw weights from torch's generator alone"),
-    (SetsTheThreads, checks.nothing_is_left_behind, "Leave global state alone"),
-    (WritesToTheImage, checks.nothing_is_left_behind, "forward writes to the image"),
-    (WorksInSinglePrecision, checks.precision_may_change, "in float64"),
-    (KeepsStateInAnAttribute, checks.the_state_comes_back, "Keep all state in parameters and buffers"),
-    (SharesItsDecoder, checks.the_decoder_fits, "Build them anew each time"),
-    (ShowsHiddenTokens, checks.hidden_tokens_are_left_out, "depend on hidden voxels"),
+    (DrawsFromNumpy, checks.global_state_is_unchanged, "Draw weights from torch's generator alone"),
+    (SetsTheThreads, checks.global_state_is_unchanged, "Leave global state alone"),
+    (WritesToTheImage, checks.global_state_is_unchanged, "forward writes to the image"),
+    (WorksInSinglePrecision, checks.all_precisions_work, "in float64"),
+    (KeepsStateInAnAttribute, checks.state_dict_restores_the_encoder, "Keep all state in parameters and buffers"),
+    (SharesItsDecoder, checks.decoder_fits, "Build them anew each time"),
+    (ShowsHiddenTokens, checks.hidden_tokens_are_ignored, "depend on hidden voxels"),
 ]
 
 

@@ -156,13 +156,13 @@ def test_a_broken_file_is_a_note_and_a_missing_one_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (HOOK + "medssl_pretext_task(): return []\n", "which is no hook. Did you mean 'medssl_pretext_tasks'?"),
+        (HOOK + "medssl_pretext_task(): return []\n", "which is not a hook. Did you mean 'medssl_pretext_tasks'?"),
         ("def medssl_pretext_tasks(): return []\n", "but not as a hook. Write @medssl.hookimpl above it."),
         ("x = 1\n", "has no hook. Add `@medssl.hookimpl`"),
         (HOOK + "medssl_pretext_tasks(config): return []\n", "implements a hook wrongly"),
-        (HOOK + "medssl_pretext_tasks(): return 3\n", "returns 3. It returns a list of classes"),
-        (HOOK + "medssl_pretext_tasks(): return [3]\n", "returns 3, no class"),
-        (HOOK + "medssl_pretext_tasks(): return [dict]\n", "is no medssl.PretextTask"),
+        (HOOK + "medssl_pretext_tasks(): return 3\n", "returns 3. Return a list of classes"),
+        (HOOK + "medssl_pretext_tasks(): return [3]\n", "returns 3. Return classes, not instances"),
+        (HOOK + "medssl_pretext_tasks(): return [dict]\n", "does not derive from medssl.PretextTask"),
         (HOOK + "medssl_pretext_tasks(): 1 / 0\n", "failed (ZeroDivisionError: division by zero)"),
         (task_source("Bad Name"), "has the name 'Bad Name'"),
         (task_source("x").replace('    name = "x"\n', ""), "has the name None"),

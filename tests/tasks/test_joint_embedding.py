@@ -8,7 +8,7 @@ import pytest
 import torch
 from joint_world import CASES, PATCH, VARIANTS, adam, gradient, in_double, make, region, store_phantoms, take_step
 
-from medssl.conformance.kit import ALONE
+from medssl.conformance.kit import SINGLE_PROCESS_CHECKS
 from medssl.errors import ConfigError
 from medssl.pretext.gradient_cache import backward_in_chunks
 from medssl.testing import Workbench
@@ -84,7 +84,7 @@ def test_variant_passes_conformance_kit(case):
     """The kit checks every task with its defaults (tests/plugins); this is for the settings that change the code."""
     task, settings = CASES[case]
     bench = Workbench(task, options=settings)
-    for check in ALONE:
+    for check in SINGLE_PROCESS_CHECKS:
         check(bench)
 
 

@@ -23,7 +23,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAX_FILE_LINES = 400
 MAX_TEST_FILE_LINES = 500  # tables of cases
 MAX_FUNCTION_LINES = 60  # of code, without signature, docstring and comments
-MAX_FOLDER_FILES = 22  # Python files beside __init__.py
+MAX_FOLDER_FILES = 20  # Python files beside __init__.py
+MAX_TASK_FILES = 22  # in plugins/medssl_tasks: a file per task
 # Names that say nothing about what is inside.
 EMPTY_NAMES = ("utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "core")
 # Names that say that a thing exists, or came from somewhere, instead of what it is: `slice_`, `matches`, `declared`.
@@ -32,11 +33,11 @@ FILLER_NAMES = {
     "others", "given", "asked", "wanted", "met", "seen", "made", "left", "ready", "ours", "theirs", "here", "there",
     "both", "most", "least", "twin", "twins", "thing", "things", "way", "moment",
 }  # fmt: skip
-MAX_FILLER_FRACTION = 0.05
-MAX_SILENT_PACKAGES = 26  # without a docstring
+MAX_FILLER_FRACTION = 0.035
+MAX_SILENT_PACKAGES = 21  # without a docstring
 # "x is no y" is a calque: "x is not a y". "There is no y" and "no longer" are English.
 CALQUE = re.compile(r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b)[a-z]+")
-MAX_CALQUES = 100
+MAX_CALQUES = 66
 
 
 def name(path: Path) -> str:
@@ -58,7 +59,8 @@ def test_files_are_short():
 
 def test_folders_hold_few_files():
     counts = Counter(path.parent for path in SHIPPED if path.name != "__init__.py")
-    assert not {name(folder): count for folder, count in counts.items() if count > MAX_FOLDER_FILES}
+    limits = {ROOT / "plugins" / "medssl_tasks": MAX_TASK_FILES}
+    assert not {name(folder): count for folder, count in counts.items() if count > limits.get(folder, MAX_FOLDER_FILES)}
 
 
 def test_packages_say_what_lives_in_them():

@@ -73,8 +73,9 @@ def ingest(
 ) -> None:
     """Import all usable scans of an archive into a cohort and report why the others were rejected.
 
-    Run it again to continue or to add new scans; options that are left out keep their earlier values. Exit code 1 if no
-    scan was accepted.
+    Run it again to continue or to add new scans; options that are left out keep their earlier values.
+
+    Exit code 1 if no scan was accepted.
 
     Example: medssl ingest /archive/2019 /archive/2020 --out cohort
     """

@@ -22,7 +22,7 @@ def predict(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label files that exist.")] = False,
 ) -> None:
-    """Write a label file on the grid of each scan: OUT/P1/SE2_labels.nii.gz for the series INPUT/P1/SE2.
+    """Segment scans: the labels of the series INPUT/P1/SE2 go to OUT/P1/SE2_labels.nii.gz, on the grid of the scan.
 
     If a label file exists, the command stops before the first scan. Files in OUT are not used as input.
 

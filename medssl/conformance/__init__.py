@@ -1,1 +1,4 @@
-"""What every pretext task must keep, as checks that run in seconds on a CPU; `medssl.testing` is the way in."""
+"""Checks that every pretext task and every encoder must pass, in seconds on a CPU.
+
+Plugin authors reach them through `medssl.testing` and `medssl plugins check`. Imports everything up to `pretext`.
+"""

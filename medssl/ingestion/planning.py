@@ -20,7 +20,7 @@ from medssl.archive.plan.nifti_modality import declare_modality, declared_modali
 from medssl.archive.plan.rows import scan_rows, trimmed
 from medssl.archive.privacy.crosswalk import with_crosswalk
 from medssl.archive.privacy.pseudonyms import Pseudonyms, ephemeral_pseudonyms, key_file, open_key
-from medssl.archive.privacy.splits import overrides, read_splits_file
+from medssl.archive.privacy.splits import read_splits_file, split_overrides
 from medssl.archive.scan.collect import collect
 from medssl.archive.scan.containers import index_containers
 from medssl.archive.series.assemble import Rules
@@ -113,7 +113,7 @@ def planned_archive(
         # Headers, then plans.
         n_files = _read_headers(index, workers, roots, cohort, settings, progress)
         names, removed = _plan(index, pseudonyms, roots, settings, fixed)
-        assign_split = SplitAssigner(fixed, pseudonyms, overrides(index, named_splits, settings.splits))
+        assign_split = SplitAssigner(fixed, pseudonyms, split_overrides(index, named_splits, settings.splits))
         yield PlannedArchive(
             index, pseudonyms, workers, fixed, assign_split, names, removed, n_files, interrupted, tuple(notices)
         )

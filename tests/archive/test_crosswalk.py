@@ -80,9 +80,9 @@ def test_columns_for_issuers_are_read(tmp_path):
     [
         ("id\n1\n", "header line 'patient,same_as'"),
         ("patient,same_as\n", "header line"),
-        ("patient,same_as\nANON,P1\n", "line 2: patient is 'ANON', which stands for nobody"),
+        ("patient,same_as\nANON,P1\n", "line 2: patient is 'ANON', a placeholder of many patients"),
         ("patient,same_as\nP1,\n", "line 2: same_as is ''"),
-        ("patient,same_as\nP1,P2\nP1,P3\n", "line 3: an earlier line says otherwise"),
+        ("patient,same_as\nP1,P2\nP1,P3\n", "line 3: an earlier line contradicts it for this id"),
         ("patient,same_as\nP1,P2\nP2,P3\nP3,P1\n", "from an id back to itself"),
     ],
 )
@@ -95,5 +95,5 @@ def test_a_list_that_cannot_be_meant_is_refused_without_naming_anybody(tmp_path,
 def test_a_circle_over_two_ingests_is_refused(tmp_path, run_ingest):
     root = archive(tmp_path / "a", "P1", "P2")
     run_ingest(root, patients=table(tmp_path / "k.csv", "patient,same_as\nP1,P2\n"))
-    with pytest.raises(UsageError, match="with what earlier ingests were told"):
+    with pytest.raises(UsageError, match="together with the lines of earlier ingests"):
         run_ingest(root, patients=table(tmp_path / "k.csv", "patient,same_as\nP2,P1\n"))

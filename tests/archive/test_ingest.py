@@ -392,7 +392,7 @@ def test_a_key_that_others_may_read_or_that_is_damaged_is_refused(tmp_path, run_
         run_ingest(root)
     key_file.chmod(0o600)
     key_file.write_text("abc")
-    with pytest.raises(DataError, match="no pseudonym key"):
+    with pytest.raises(DataError, match="does not hold a pseudonym key"):
         run_ingest(root)
 
 

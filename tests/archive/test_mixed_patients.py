@@ -9,7 +9,7 @@ from written_labels import outline, put, structure_set, written
 
 from medssl.archive.index.database import read_index
 from medssl.archive.privacy.pseudonyms import Crosswalk, Pseudonyms, open_key
-from medssl.archive.privacy.splits import overrides
+from medssl.archive.privacy.splits import split_overrides
 from medssl.cohort.cohort import Cohort
 from medssl.cohort.manifest import ManifestRow
 
@@ -101,7 +101,7 @@ def test_a_list_of_patients_makes_one_scan_of_a_series_whose_id_was_corrected_ha
     run_ingest(tmp_path / "a", patients=tmp_path / "known.csv")
     (row,) = Cohort.open(tmp_path / "cohort").accepted()
     assert (row.shape, row.flags) == ((14, 11, 12), ())
-    assert Pseudonyms(bytes(32), Crosswalk({("", "A"): ("", "B")})).one_id("", "a ") == ("", "B")
+    assert Pseudonyms(bytes(32), Crosswalk({("", "A"): ("", "B")})).canonical_id("", "a ") == ("", "B")
 
 
 def test_scans_of_a_patient_keep_their_ids_when_further_patients_come(tmp_path, run_ingest):
@@ -122,7 +122,7 @@ def test_a_split_given_to_a_file_is_that_of_its_patient_alone(tmp_path, run_inge
     split.write_text(f"file,split\n{path},test\n")
     run_ingest(tmp_path / "a", splits=split)
     with read_index(tmp_path / "cohort" / "private") as index:
-        ((patient, word),) = overrides(index, {}, None).items()
+        ((patient, word),) = split_overrides(index, {}, None).items()
     row = next(row for row in Cohort.open(tmp_path / "cohort").accepted() if row.patient_id == patient)
     assert (row.split, word) == ("test", "test")
     assert patient == open_key(key_file).patient("", "HN2")

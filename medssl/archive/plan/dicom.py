@@ -82,7 +82,7 @@ def plan_series(
     records = [parse_record(file.record or "") for file in files]
 
     def patient_of(record: Record) -> Patient:
-        return pseudonyms.one_id(record.issuer, record.patient)
+        return pseudonyms.canonical_id(record.issuer, record.patient)
 
     assembly = assemble(list(enumerate(records)), rules, patient_of=patient_of)
     whose = patient_of if len({patient_of(record) for record in records}) > 1 else _single_patient

@@ -1,4 +1,4 @@
-"""Patients under several ids: a list that somebody wrote down, or the hospital's own list of merged records."""
+"""Patients with several ids: a list that a user wrote, or the hospital's own list of merged records."""
 
 import json
 from pathlib import Path
@@ -21,31 +21,32 @@ def read_patients_file(path: Path) -> Crosswalk:
     """
     pairs: dict[Id, Id] = {}
     for number, row in read_table(path, "patient", "same_as", option="--patients", of="patients"):
-        known = (row.get("issuer", ""), _patient(row, "patient", path, number))
-        other = (row.get("same_as_issuer", ""), _patient(row, "same_as", path, number))
-        if pairs.setdefault(known, other) != other:
-            raise UsageError(f"{path}, line {number}: an earlier line says otherwise of this id. Keep one of them.")
-    return _straight(Crosswalk(pairs), path)
+        patient = (row.get("issuer", ""), _patient(row, "patient", path, number))
+        same_as = (row.get("same_as_issuer", ""), _patient(row, "same_as", path, number))
+        if pairs.setdefault(patient, same_as) != same_as:
+            raise UsageError(f"{path}, line {number}: an earlier line contradicts it for this id. Keep one of them.")
+    return _without_cycle(Crosswalk(pairs), path)
 
 
 def _patient(row: dict[str, str], column: str, path: Path, line: int) -> str:
-    word = normalised_patient_id(row[column])
-    if is_placeholder(word):
+    patient_id = normalised_patient_id(row[column])
+    if is_placeholder(patient_id):
         raise UsageError(
-            f"{path}, line {line}: {column} is {word!r}, which stands for nobody in particular. Leave the line out."
+            f"{path}, line {line}: {column} is {patient_id!r}, a placeholder of many patients. Leave the line out."
         )
-    return word
+    return patient_id
 
 
 def with_crosswalk(index: Index, pseudonyms: Pseudonyms, path: Path | None) -> Pseudonyms:
-    """Pseudonyms that give one name to patients under several ids: as earlier ingests were told, and now by `path`.
+    """Pseudonyms that give one name to patients with several ids: those of earlier ingests, and those in `path`.
 
-    Where a line is new, every series is planned again; what is stored stays as it is. Raises UsageError.
+    A new line causes every series to be planned again; stored voxels stay. Raises UsageError.
     """
-    merged = {(known[0], known[1]): (other[0], other[1]) for known, other in json.loads(index.metadata(_KEY) or "[]")}
+    stored = json.loads(index.metadata(_KEY) or "[]")
+    merged = {(patient[0], patient[1]): (same_as[0], same_as[1]) for patient, same_as in stored}
     if path:
         merged |= read_patients_file(path).same_as
-    crosswalk = _straight(Crosswalk(merged), path)
+    crosswalk = _without_cycle(Crosswalk(merged), path)
     text = json.dumps(sorted(merged.items()))
     if merged and text != index.metadata(_KEY):
         index.make_all_dirty()
@@ -53,11 +54,11 @@ def with_crosswalk(index: Index, pseudonyms: Pseudonyms, path: Path | None) -> P
     return Pseudonyms(pseudonyms.key, crosswalk)
 
 
-def _straight(crosswalk: Crosswalk, path: Path | None) -> Crosswalk:
-    """The crosswalk, if every id leads to one that stays. The message names nobody."""
-    if any(crosswalk.leads_in_a_circle(*known) for known in crosswalk.same_as):
+def _without_cycle(crosswalk: Crosswalk, path: Path | None) -> Crosswalk:
+    """The crosswalk, if every chain of ids ends. The message shows no id."""
+    if any(crosswalk.has_cycle(*patient) for patient in crosswalk.same_as):
         raise UsageError(
-            f"{path}, with what earlier ingests were told, leads from an id back to itself. "
-            "Let every line lead to the id that stays."
+            f"{path}, together with the lines of earlier ingests, leads from an id back to itself. "
+            "Let every line lead to the id that remains."
         )
     return crosswalk

@@ -1,8 +1,8 @@
 """Keyed pseudonyms, and the split that follows from them.
 
-Everything is HMAC-SHA256 under one secret key, with a word for what is named, so that the same number as a patient id
-and as an accession number gives unrelated pseudonyms. A plain hash would not do: hospital numbers have 7 or 8 digits
-and are guessed in seconds.
+Everything is HMAC-SHA256 under one secret key. A domain word in each message makes the pseudonyms of one number as a
+patient id and as a study id unrelated. A plain hash would not protect anybody: hospital numbers have 7 or 8 digits, and
+all of them are tried in seconds.
 """
 
 import base64
@@ -46,32 +46,33 @@ _PLACEHOLDERS = frozenset(
 
 @dataclass(frozen=True, repr=False)
 class Crosswalk:
-    """Ids that stand for the same patient as another one.
+    """Several ids of one patient.
 
-    same_as: (issuer, id) to (issuer, id), ids normalised. Without an issuer an id is meant whoever issued it, and the
-    other one is of the same issuer.
+    Attributes:
+        same_as: (issuer, id) to the (issuer, id) that replaces it, ids normalised. An empty issuer stands for every
+            issuer; its replacement then has the same issuer.
     """
 
     same_as: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def __call__(self, issuer: str, patient: str) -> tuple[str, str]:
-        """The (issuer, id) that stays for a patient."""
-        met = {(issuer, patient)}
-        while (further := self._next(issuer, patient)) not in met:
-            met.add(further)
-            issuer, patient = further
+        """The (issuer, id) at the end of a patient's chain of replacements."""
+        visited = {(issuer, patient)}
+        while (replacement := self._next(issuer, patient)) not in visited:
+            visited.add(replacement)
+            issuer, patient = replacement
         return issuer, patient
 
-    def leads_in_a_circle(self, issuer: str, patient: str) -> bool:
-        """Whether an id leads back to an earlier one."""
+    def has_cycle(self, issuer: str, patient: str) -> bool:
+        """Whether the chain of an id returns to an earlier id."""
         last = self(issuer, patient)
         return self._next(*last) != last
 
     def _next(self, issuer: str, patient: str) -> tuple[str, str]:
         if issuer and (issuer, patient) in self.same_as:
             return self.same_as[issuer, patient]
-        other, stays = self.same_as.get(("", patient), (issuer, patient))
-        return other or issuer, stays
+        new_issuer, new_patient = self.same_as.get(("", patient), (issuer, patient))
+        return new_issuer or issuer, new_patient
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,43 +84,43 @@ class Pseudonyms:
 
     @property
     def key_id(self) -> str:
-        """Eight hex digits that tell two keys apart and give neither away."""
+        """Eight hex digits that distinguish keys without revealing them."""
         return hashlib.sha256(self.key).hexdigest()[:8]
 
-    def name(self, what: str, *parts: str) -> str:
-        """26 lower-case letters and digits that stand for `parts` in the domain `what`."""
-        digest = self._digest(what, *parts)
+    def name(self, domain: str, *parts: str) -> str:
+        """A pseudonym of 26 lower-case letters and digits for `parts`."""
+        digest = self._digest(domain, *parts)
         return base64.b32encode(digest).decode().lower()[:_ID_LENGTH]
 
     def patient(self, issuer: str, patient_id: str) -> str:
         """Pseudonym of a patient, the same under all ids that the crosswalk knows."""
-        return self.name("patient", *self.one_id(issuer, patient_id))
+        return self.name("patient", *self.canonical_id(issuer, patient_id))
 
-    def one_id(self, issuer: str, patient_id: str) -> tuple[str, str]:
-        """The (issuer, id) that a patient has under all spellings, and all ids that the crosswalk knows."""
+    def canonical_id(self, issuer: str, patient_id: str) -> tuple[str, str]:
+        """The one (issuer, id) for all spellings and all ids of a patient that the crosswalk knows."""
         return self.crosswalk(issuer, normalised_patient_id(patient_id))
 
-    def share(self, what: str, *parts: str) -> float:
-        """A number in [0, 1) that follows from the key and `parts` alone."""
-        return int.from_bytes(self._digest(what, *parts)[:8], "big") / 2**64
+    def uniform(self, domain: str, *parts: str) -> float:
+        """A number in [0, 1) that depends on the key and `parts` alone."""
+        return int.from_bytes(self._digest(domain, *parts)[:8], "big") / 2**64
 
     def split(self, patient_id: str, *, seed: int, fractions: tuple[float, float, float]) -> Split:
-        """Split of a patient (a pseudonym): the same for all scans, whoever else is in the cohort.
+        """Split of a patient (a pseudonym), independent of the other patients of the cohort.
 
         fractions: (train, val, test), adding up to 1.
         """
-        share = self.share("split", str(seed), patient_id)
-        if share < fractions[0]:
+        position = self.uniform("split", str(seed), patient_id)
+        if position < fractions[0]:
             return "train"
-        return "val" if share < fractions[0] + fractions[1] else "test"
+        return "val" if position < fractions[0] + fractions[1] else "test"
 
-    def _digest(self, what: str, *parts: str) -> bytes:
-        message = "\0".join((what, *parts)).encode("utf-8", "surrogatepass")
+    def _digest(self, domain: str, *parts: str) -> bytes:
+        message = "\0".join((domain, *parts)).encode("utf-8", "surrogatepass")
         return hmac.new(self.key, message, hashlib.sha256).digest()
 
 
 def normalised_patient_id(text: str) -> str:
-    """The id as one hospital writes it in several ways: without padding, in upper case."""
+    """The common form of an id that one hospital writes in several ways: without padding, in upper case."""
     return " ".join(text.split()).upper()
 
 
@@ -129,18 +130,18 @@ def is_placeholder(patient_id: str) -> bool:
     return len(set(text)) <= 1 or text in _PLACEHOLDERS
 
 
-def key_file(named: Path | None = None) -> Path:
-    """Where the key lies: as named, else in $MEDSSL_KEY_FILE, else ~/.medssl/pseudonym.key."""
-    if named is not None:
-        return named
+def key_file(path: Path | None = None) -> Path:
+    """Path of the key: `path`, else $MEDSSL_KEY_FILE, else ~/.medssl/pseudonym.key."""
+    if path is not None:
+        return path
     from_environment = os.environ.get("MEDSSL_KEY_FILE")
     return Path(from_environment) if from_environment else Path.home() / ".medssl" / "pseudonym.key"
 
 
 def open_key(path: Path) -> Pseudonyms:
-    """Pseudonyms under the key in `path`, which is made (mode 0600) when it does not exist.
+    """Pseudonyms under the key in `path`, which is created (mode 0600) when it does not exist.
 
-    Raises DataError when the file is no key, UsageError when others may read it.
+    Raises DataError when the file holds no key, UsageError when others may read it.
     """
     if not path.exists():
         _make_key(path)
@@ -156,19 +157,19 @@ def open_key(path: Path) -> Pseudonyms:
         key = b""
     if len(key) != KEY_BYTES:
         raise DataError(
-            f"{path} holds no pseudonym key ({KEY_BYTES} bytes as hex). Restore it from a copy, or "
+            f"{path} does not hold a pseudonym key ({KEY_BYTES} bytes as hex). Restore it from a copy, or "
             "name another with --key-file."
         )
     return Pseudonyms(key)
 
 
 def ephemeral_pseudonyms() -> Pseudonyms:
-    """Pseudonyms under a key that is never written: for runs that leave nothing behind."""
+    """Pseudonyms under a random key that is never written: for runs that leave nothing behind."""
     return Pseudonyms(secrets.token_bytes(KEY_BYTES))
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key so that no reader ever sees half of it and no one else may read it."""
+    """Write a new key, readable by its owner only, so that other processes see all of it or nothing."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -176,12 +177,12 @@ def _make_key(path: Path) -> None:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(KEY_BYTES) + "\n")
         try:
-            os.link(partial, path)  # fails when another process was first; its key is then used
+            os.link(partial, path)  # fails where another process was first, whose key is then used
         except FileExistsError:
             pass
         finally:
             partial.unlink()
     except OSError as error:
         raise UsageError(
-            f"the pseudonym key cannot be made at {path} ({error.strerror}). Name another place with --key-file."
+            f"the pseudonym key cannot be created at {path} ({error.strerror}). Name another path with --key-file."
         ) from error

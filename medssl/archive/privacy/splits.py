@@ -1,4 +1,4 @@
-"""A split that somebody wrote down: a CSV with the columns `file` and `split`, which wins over the keyed one."""
+"""A split that a user wrote: a CSV with the columns `file` and `split`, which overrides the keyed split."""
 
 import json
 import os
@@ -15,37 +15,37 @@ _SPLITS: tuple[Split, ...] = get_args(Split)
 
 def read_splits_file(path: Path) -> dict[str, Split]:
     """File name to split. Raises UsageError when the file cannot be read or a row is wrong."""
-    chosen: dict[str, Split] = {}
+    splits: dict[str, Split] = {}
     for line, row in read_table(path, "file", "split", option="--splits", of="splits"):
-        name, word = row["file"], row["split"]
-        if word not in _SPLITS:
-            raise UsageError(f"{path}, line {line}: the split is {word!r}. Write train, val or test.")
-        if chosen.setdefault(name, word) != word:
+        name, split = row["file"], row["split"]
+        if split not in _SPLITS:
+            raise UsageError(f"{path}, line {line}: the split is {split!r}. Write train, val or test.")
+        if splits.setdefault(name, split) != split:
             raise UsageError(f"{path}, line {line}: {name} is in two splits. Keep one of the lines.")
-    return chosen
+    return splits
 
 
-def overrides(index: Index, named: dict[str, Split], path: Path | None) -> dict[str, Split]:
-    """Pseudonym of a patient to split: what an earlier ingest wrote down, and now `named` (by file name).
+def split_overrides(index: Index, named: dict[str, Split], path: Path | None) -> dict[str, Split]:
+    """Pseudonym of a patient to split: from earlier ingests, and from `named` (by file name).
 
-    A patient goes as a whole. Raises UsageError for a name that is no file of the archive or a patient in two splits.
+    Raises UsageError for a name that is not a file of the sources, or a patient in two splits.
     """
-    kept: dict[str, Split] = json.loads(index.metadata("splits") or "{}")
-    fresh: dict[str, Split] = {}
+    earlier: dict[str, Split] = json.loads(index.metadata("splits") or "{}")
+    new: dict[str, Split] = {}
     for name, split in named.items():
         patients = _patients(index, name)
         if not patients:
             raise UsageError(
-                f"{path} names {name}, which is no scan of the sources. Correct the name or leave the line out."
+                f"{path} names {name}, which is not a scan of the sources. Correct the name or leave the line out."
             )
         for patient in patients:
-            if fresh.setdefault(patient, split) != split:
+            if new.setdefault(patient, split) != split:
                 raise UsageError(
                     f"{path} puts two scans of one patient into different splits ({name} into "
-                    f"{split}). Keep a patient together."
+                    f"{split}). Put all scans of a patient into one split."
                 )
-    merged = kept | fresh
-    if merged != kept:
+    merged = earlier | new
+    if merged != earlier:
         index.put_metadata("splits", json.dumps(merged, sort_keys=True))
     return merged
 
@@ -54,15 +54,15 @@ def _patients(index: Index, name: str) -> set[str]:
     """Pseudonyms of the patients whose scans a file belongs to."""
     files = [file for file in index.find_files(name) if file.series is not None]
     paths = {os.fspath(file.path) for file in files}
-    found: set[str] = set()
+    pseudonyms: set[str] = set()
     try:
         for series in {file.series for file in files}:
             scans = list(index.scans(series=series))
             patients = {scan.planned.patient_id for scan in scans}
-            if len(patients) > 1:  # equal UIDs: those count of whose scans the file is part
+            if len(patients) > 1:  # equal UIDs: only the patient whose scan holds the file counts
                 scans = [scan for scan in scans if scan.load_plan and paths & scan.load_plan.image_paths]
                 patients = {scan.planned.patient_id for scan in scans}
-            found |= patients
-        return found
+            pseudonyms |= patients
+        return pseudonyms
     except (ValueError, KeyError) as error:
         raise DataError("the private index is damaged. Restore it from a copy, or ingest into a new folder.") from error

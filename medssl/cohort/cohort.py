@@ -5,11 +5,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from medssl.cohort.manifest import ManifestRow, read_manifest
 from medssl.errors import DataError
+from medssl.files import write_bytes
 from medssl.randomness import generator
 
 FORMAT = 1
@@ -18,10 +22,41 @@ COHORT = "cohort.json"
 
 
 @dataclass(frozen=True)
+class CohortDescription:
+    """What cohort.json says: settings that hold for the whole cohort.
+
+    Attributes:
+        key_id: names the pseudonym key without giving it away.
+        seed, fractions: of the split.
+        policy: how scans are stored, as `StorePolicy` has it.
+        rules: by which series were judged.
+        label_names: class value to name.
+        format: version of the file.
+        medssl: version that wrote it.
+    """
+
+    key_id: str
+    seed: int
+    fractions: tuple[float, float, float]
+    policy: dict[str, Any]
+    rules: dict[str, Any]
+    label_names: dict[int, str]
+    format: int = FORMAT
+    medssl: str = field(default_factory=lambda: version("medssl"))
+
+
+_DESCRIPTIONS = TypeAdapter(CohortDescription)
+
+
+@dataclass(frozen=True)
 class Cohort:
     """A folder with a manifest and a store.
 
-    label_names: class value to name, 0 being the background. policy: how scans were resampled, as `StorePolicy` has it.
+    Attributes:
+        folder: where it lies.
+        rows: the manifest.
+        label_names: class value to name, 0 being the background.
+        policy: how scans were resampled, as `StorePolicy` has it.
     """
 
     folder: Path
@@ -31,10 +66,9 @@ class Cohort:
 
     @classmethod
     def open(cls, folder: Path) -> "Cohort":
-        """Read a cohort. Raises DataError when `folder` holds none, or one of another format."""
-        facts = read_facts(folder)
-        names = {int(value): str(name) for value, name in facts["label_names"].items()}
-        return cls(folder, read_manifest(folder / MANIFEST), names, facts["policy"])
+        """Read a cohort. Raises DataError when `folder` has none, or one of another format."""
+        description = read_description(folder)
+        return cls(folder, read_manifest(folder / MANIFEST), description.label_names, description.policy)
 
     @property
     def store(self) -> Path:
@@ -47,9 +81,9 @@ class Cohort:
         chosen = (row for row in rows if split in (None, row.split) and labelled in (None, row.labelled))
         return tuple(sorted(chosen, key=lambda row: row.scan_id))
 
-    def drawn_labelled(self, count: int, *, seed: int) -> tuple[ManifestRow, ...]:
-        """`count` labelled scans of the training split, or all where there are fewer, drawn by the seed: the scans that
-        fine-tuning learns from. More with one seed contain fewer.
+    def sample_labelled(self, count: int, *, seed: int) -> tuple[ManifestRow, ...]:
+        """`count` labelled scans of the training split, drawn by the seed, or all where there are fewer: the scans that
+        fine-tuning learns from. A larger sample with the same seed contains a smaller one.
         """
         rows = self.accepted(split="train", labelled=True)
         order = generator(seed, 0, "labelled scans").permutation(len(rows))
@@ -64,18 +98,30 @@ class Cohort:
         return digest.hexdigest()
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What cohort.json says. Raises DataError when there is none or it is of another format."""
+def write_description(folder: Path, description: CohortDescription) -> None:
+    """Write cohort.json, replacing the file only when it is complete."""
+    write_bytes(folder / COHORT, _DESCRIPTIONS.dump_json(description, indent=2) + b"\n")
+
+
+def read_description(folder: Path) -> CohortDescription:
+    """What cohort.json says.
+
+    Raises:
+        DataError: when there is none, it is damaged, or it is of another format.
+    """
     path = folder / COHORT
     try:
-        facts = json.loads(path.read_text())
-        found = facts["format"]
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            writer = content.get("medssl", "of an unknown version")
+            raise DataError(
+                f"{path} has format {content['format']}, written by medssl {writer}; medssl {version('medssl')} reads "
+                f"{FORMAT}. Install the medssl that wrote it, or ingest into a new folder."
+            )
+        return _DESCRIPTIONS.validate_python(content)
     except FileNotFoundError as error:
         raise DataError(
-            f"{folder} is no cohort: it has no {COHORT}. Make one with: medssl ingest SOURCE --out {folder}"
+            f"{folder} is not a cohort: it has no {COHORT}. Make one with: medssl ingest SOURCE --out {folder}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise DataError(f"{path} cannot be read. Restore it from a copy, or ingest into a new folder.") from error
-    if found != FORMAT:
-        raise DataError(f"{path} has format {found}; this medssl reads {FORMAT}. Use the medssl that wrote it.")
-    return facts  # type: ignore[no-any-return]

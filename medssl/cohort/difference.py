@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medssl.cohort.cohort import MANIFEST, read_facts
+from medssl.cohort.cohort import MANIFEST, read_description
 from medssl.cohort.manifest import ManifestRow, read_manifest
 from medssl.errors import UsageError
 
@@ -22,13 +22,17 @@ _ASPECTS: dict[str, Callable[[ManifestRow], object]] = {
 
 
 @dataclass(frozen=True)
-class Difference:
+class ManifestDifference:
     """From one manifest to another, about accepted scans by their id.
 
-    accepted: scans in each. added: scans of the second only. lost: scans of the first only, with the reason for which
-    the second rejects them, or 'absent'. changed: per aspect (voxels, geometry, labels, patient, split, flags) scans of
-    both in which it differs. reasons: rejected rows of each, where the numbers differ. patients: in each, and in both.
-    crossing: patients of both that are in different splits, so that what one trains on the other may test on.
+    Attributes:
+        accepted: scans in each.
+        added: scans of the second only.
+        lost: scans of the first only, with the reason for which the second rejects them, or 'absent'.
+        changed: per aspect (voxels, geometry, labels, patient, split, flags) scans of both in which it differs.
+        reasons: rejected rows of each by reason, where the numbers differ.
+        patients: in each, and in both.
+        crossing: patients of both that are in different splits, so that what one trains on the other may test on.
     """
 
     accepted: tuple[int, int]
@@ -49,37 +53,44 @@ class Difference:
         return asdict(self)
 
 
-def difference(before: Sequence[ManifestRow], after: Sequence[ManifestRow]) -> Difference:
+def compare_manifests(before: Sequence[ManifestRow], after: Sequence[ManifestRow]) -> ManifestDifference:
     """What changed from one manifest to another. Rejected parts are counted only: their ids name the verdict."""
     old = {row.scan_id: row for row in before if row.accepted}
     new = {row.scan_id: row for row in after if row.accepted}
     rejected = {row.scan_id: str(row.reason) for row in after if not row.accepted}
-    both = sorted(old.keys() & new.keys())
+    common = sorted(old.keys() & new.keys())
     changed = {
-        aspect: found
-        for aspect, look in _ASPECTS.items()
-        if (found := tuple(scan for scan in both if look(old[scan]) != look(new[scan])))
+        aspect: scans
+        for aspect, value in _ASPECTS.items()
+        if (scans := tuple(scan for scan in common if value(old[scan]) != value(new[scan])))
     }
-    was, now = (Counter(str(row.reason) for row in rows if not row.accepted) for rows in (before, after))
-    splits, splits_now = ({row.patient_id: row.split for row in rows.values()} for rows in (old, new))
-    shared = splits.keys() & splits_now.keys()
-    return Difference(
+    old_reasons, new_reasons = (
+        Counter(str(row.reason) for row in rows if not row.accepted) for rows in (before, after)
+    )
+    old_splits, new_splits = ({row.patient_id: row.split for row in rows.values()} for rows in (old, new))
+    patients = old_splits.keys() & new_splits.keys()
+    return ManifestDifference(
         accepted=(len(old), len(new)),
         added=tuple(sorted(new.keys() - old.keys())),
         lost={scan: rejected.get(scan, "absent") for scan in sorted(old.keys() - new.keys())},
         changed=changed,
-        reasons={code: (was[code], now[code]) for code in sorted(was | now) if was[code] != now[code]},
-        patients=(len(splits), len(splits_now), len(shared)),
-        crossing=tuple(sorted(patient for patient in shared if splits[patient] != splits_now[patient])),
+        reasons={
+            code: (old_reasons[code], new_reasons[code])
+            for code in sorted(old_reasons | new_reasons)
+            if old_reasons[code] != new_reasons[code]
+        },
+        patients=(len(old_splits), len(new_splits), len(patients)),
+        crossing=tuple(sorted(patient for patient in patients if old_splits[patient] != new_splits[patient])),
     )
 
 
 def read_pair(before: Path, after: Path) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
     """Rows of two cohorts or manifest files.
 
-    Raises UsageError where two cohorts have pseudonyms under different keys, which say nothing about each other.
+    Raises:
+        UsageError: where two cohorts have pseudonyms under different keys, which cannot be compared.
     """
-    keys = [read_facts(path)["key_id"] for path in (before, after) if path.is_dir()]
+    keys = [read_description(path).key_id for path in (before, after) if path.is_dir()]
     if len(set(keys)) > 1:
         raise UsageError(
             f"{before} was made with the pseudonym key {keys[0]}, {after} with {keys[1]}: ids cannot be compared. "

@@ -1,18 +1,22 @@
 """The manifest: one row per scan or rejected series, as Parquet, with pseudonyms only."""
 
+import itertools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from medssl.cohort.reasons import Flag, Reason
+from medssl.cohort.reasons import RENAMED_CODES, Flag, Reason
 from medssl.errors import DataError
 from medssl.files import atomic_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = "2"
+_READABLE = ("1", SCHEMA_VERSION)  # 1 has other names for some codes
 _ROWS_PER_GROUP = 2_000
 
 Split = Literal["train", "val", "test"]
@@ -22,11 +26,25 @@ Split = Literal["train", "val", "test"]
 class ManifestRow:
     """What may be known outside the archive about one scan or rejected series.
 
-    All ids are pseudonyms of lower-case letters, digits and '-', safe as file names. shape: (X, Y, Z) in voxels.
-    affine_ras_mm: the 4x4 affine row by row. n_volumes: volumes at the same place in its series (time points,
-    b-values). labels: the class values in its label, 0 included; empty means unlabelled. content_hash:
-    BLAKE2b of the voxels, None before they were read. dataset: what its source was called by whoever ingested it,
-    else empty.
+    All ids are pseudonyms of lower-case letters, digits and '-', safe as file names.
+
+    Attributes:
+        scan_id: names the scan in the store too.
+        series_id, study_id, patient_id: what it belongs to.
+        modality: CT, MR, PT, or as the header of a rejected series has it.
+        body_part, manufacturer, model: words of fixed lists, else 'other' or 'unknown'.
+        status: whether it is in the store.
+        reason: why it is not.
+        flags: what was noticed, repaired or split.
+        shape: (X, Y, Z) in voxels, on its native grid.
+        spacing_mm: voxel edges along X, Y, Z.
+        affine_ras_mm: the 4x4 affine row by row.
+        n_files: files that it is read from.
+        n_volumes: volumes at the same place in its series (time points, b-values).
+        split: of its patient.
+        content_hash: BLAKE2b of the voxels, None before they were read.
+        labels: the class values in its label, 0 included; empty means unlabelled.
+        dataset: what its source was called by whoever ingested it, else empty.
     """
 
     scan_id: str
@@ -62,30 +80,32 @@ class ManifestRow:
 
     def __post_init__(self) -> None:
         if self.reason is not None and self.reason not in Reason.__members__:
-            raise ValueError(f"{self.reason!r} is no reason code")
+            raise ValueError(f"{self.reason!r} is not a reason code")
         unknown = [flag for flag in self.flags if flag not in Flag.__members__]
         if unknown:
-            raise ValueError(f"{unknown} are no flags")
+            raise ValueError(f"{unknown} are not flags")
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     """Write rows to `path` as Parquet, in parts of constant memory, replacing the file only when it is complete."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with atomic_write(path) as draft, pq.ParquetWriter(draft, _schema(), compression="zstd") as writer:
-        batch: list[ManifestRow] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == _ROWS_PER_GROUP:
-                writer.write_table(_table(batch))
-                batch = []
-        writer.write_table(_table(batch))
+    schema = _schema()
+    with atomic_write(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        remaining = iter(rows)
+        while True:
+            batch = [vars(row) for row in itertools.islice(remaining, _ROWS_PER_GROUP)]
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            if len(batch) < _ROWS_PER_GROUP:
+                return
 
 
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
-    """Rows of a manifest in the order they were written.
+    """Rows of a manifest in the order they were written; codes of an older manifest get the names that they have today.
 
-    Raises DataError when the file is missing, damaged, or written by a newer medssl.
+    Raises:
+        DataError: when the file is missing, damaged, or written by a newer medssl.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -94,45 +114,44 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
-            f"{path} is no manifest that can be read. Run medssl ingest again; it rewrites the file."
+            f"{path} cannot be read as a manifest. Run medssl ingest again, which rewrites the file."
         ) from error
-    version = (table.schema.metadata or {}).get(b"medssl_schema", b"0").decode()
-    if version != str(SCHEMA_VERSION):
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    schema_version = metadata.get("medssl_schema", "0")
+    if schema_version not in _READABLE:
+        writer = metadata.get("medssl", "0.1 or earlier")
         raise DataError(
-            f"{path} has manifest schema {version}; this medssl reads {SCHEMA_VERSION}. Use the "
-            "medssl that wrote it, or ingest again."
+            f"{path} has manifest schema {schema_version}, written by medssl {writer}; medssl {version('medssl')} "
+            f"reads {' and '.join(_READABLE)}. Install the medssl that wrote it, or ingest again."
         )
     return tuple(_row(values) for values in table.to_pylist())
 
 
 def _row(values: dict[str, Any]) -> ManifestRow:
-    for name in ("flags", "shape", "spacing_mm", "affine_ras_mm", "labels"):
-        values[name] = None if values[name] is None else tuple(values[name])
-    return ManifestRow(**values)
-
-
-def _table(rows: list[ManifestRow]) -> "pa.Table":
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema())
+    columns: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    columns["reason"] = RENAMED_CODES.get(columns["reason"], columns["reason"])
+    columns["flags"] = tuple(RENAMED_CODES.get(flag, flag) for flag in columns["flags"])
+    return ManifestRow(**columns)
 
 
 def _schema() -> "pa.Schema":
+    """One column for each field of a row, by its type."""
     import pyarrow as pa
 
-    text, number = pa.string(), pa.int32()
-    fields = {
-        **dict.fromkeys(("scan_id", "series_id", "study_id", "patient_id"), text),
-        **dict.fromkeys(("modality", "body_part", "manufacturer", "model", "status", "reason"), text),
-        "flags": pa.list_(text),
-        "shape": pa.list_(number),
-        "spacing_mm": pa.list_(pa.float64()),
-        "affine_ras_mm": pa.list_(pa.float64()),
-        "n_files": number,
-        "n_volumes": number,
-        "split": text,
-        "content_hash": text,
-        "labels": pa.list_(number),
-        "dataset": text,
-    }
-    return pa.schema(list(fields.items()), metadata={"medssl_schema": str(SCHEMA_VERSION)})
+    columns = [(name, _column_type(hint)) for name, hint in get_type_hints(ManifestRow).items()]
+    return pa.schema(columns, metadata={"medssl_schema": SCHEMA_VERSION, "medssl": version("medssl")})
+
+
+def _column_type(hint: Any) -> "pa.DataType":
+    import pyarrow as pa
+
+    arguments = get_args(hint)
+    if get_origin(hint) is UnionType:  # X | None
+        return _column_type(arguments[0])
+    if get_origin(hint) is tuple:
+        return pa.list_(_column_type(arguments[0]))
+    if get_origin(hint) is Literal:
+        return pa.string()
+    return {str: pa.string(), int: pa.int32(), float: pa.float64()}[hint]

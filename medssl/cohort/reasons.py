@@ -1,4 +1,4 @@
-"""Every verdict ingest can reach: why a scan was left out, and what was noticed about one that was kept.
+"""Every verdict of ingest: why a scan was left out, and what was noticed about one that is stored.
 
 This is the only list. The manifest, the report, the JSON and docs/archive.md are written from it.
 """
@@ -6,23 +6,24 @@ This is the only list. The manifest, the report, the JSON and docs/archive.md ar
 from enum import StrEnum
 
 
-class _Code(StrEnum):
-    """A code with one sentence on what it means and one on what to do."""
+class Reason(StrEnum):
+    """Why a file, a series or a scan is not in the store.
+
+    Attributes:
+        meaning: one sentence on what it means.
+        action: one sentence on what to do.
+    """
 
     meaning: str
     action: str
 
     # The defaults are for type checkers alone: Reason("LOCALIZER") looks a member up by its code.
-    def __new__(cls, code: str, meaning: str = "", action: str = "") -> "_Code":
+    def __new__(cls, code: str, meaning: str = "", action: str = "") -> "Reason":
+        """A code with what it means and what to do."""
         member = str.__new__(cls, code)
         member._value_ = code
-        member.meaning = meaning
-        member.action = action
+        member.meaning, member.action = meaning, action
         return member
-
-
-class Reason(_Code):
-    """Why a file, a series or a scan is not in the store."""
 
     # Files
     EMPTY_FILE = "EMPTY_FILE", "The file has no bytes.", "Export it again from the archive."
@@ -311,61 +312,70 @@ class Reason(_Code):
     )
 
 
-class Flag(_Code):
-    """What was noticed, repaired or split on a scan that is kept."""
+class Flag(StrEnum):
+    """What was noticed, repaired or split on a scan that is stored.
 
-    F_NO_PREAMBLE = "F_NO_PREAMBLE", "Preamble or file meta information was missing; the dataset was read anyway.", "-"
-    F_TOLERANT_PARSE = "F_TOLERANT_PARSE", "The header breaks the standard; the tolerant parser read it.", "-"
-    F_DUP_INSTANCE = "F_DUP_INSTANCE", "The same instance lies in several files; one is used.", "-"
-    F_DUP_POSITION = "F_DUP_POSITION", "Slices with the same content share a position; one is used.", "-"
-    F_DUPLICATES_DIFFER = "F_DUPLICATES_DIFFER", "Copies of a slice differ in their pixels; none of them is used.", "-"
+    Attributes:
+        meaning: one sentence on what it means.
+    """
+
+    meaning: str
+
+    def __new__(cls, code: str, meaning: str = "") -> "Flag":
+        """A code with what it means."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    F_NO_PREAMBLE = "F_NO_PREAMBLE", "Preamble or file meta information was missing; the dataset was read anyway."
+    F_TOLERANT_PARSE = "F_TOLERANT_PARSE", "The header breaks the standard; the tolerant parser read it."
+    F_DUP_INSTANCE = "F_DUP_INSTANCE", "The same instance lies in several files; one is used."
+    F_DUP_POSITION = "F_DUP_POSITION", "Slices with the same content share a position; one is used."
+    F_DUPLICATES_DIFFER = "F_DUPLICATES_DIFFER", "Copies of a slice differ in their pixels; none of them is used."
     F_FILE_DAMAGED = (
         "F_FILE_DAMAGED",
         "The pixels of some of its files cannot be decoded; copies take their place, or the slices are left out.",
-        "-",
     )
-    F_SPLIT_PATIENT = "F_SPLIT_PATIENT", "The series was split by patient: its slices carry several patient ids.", "-"
-    F_SPLIT_ORIENT = "F_SPLIT_ORIENT", "The series was split by orientation.", "-"
-    F_SPLIT_DIM = "F_SPLIT_DIM", "The series was split by matrix or pixel size.", "-"
-    F_SPLIT_TYPE = "F_SPLIT_TYPE", "The series was split by image type (magnitude, phase, original, derived).", "-"
-    F_SPLIT_ECHO = "F_SPLIT_ECHO", "The series was split by echo.", "-"
-    F_SPLIT_ACQ = "F_SPLIT_ACQ", "The series was split by repetition, inversion, flip angle, coil or kernel.", "-"
-    F_SPLIT_SPACING = "F_SPLIT_SPACING", "The series was split into runs of even spacing.", "-"
-    F_4D = "F_4D", "One of several volumes at the same place (time, b-value, phase).", "-"
-    F_RAGGED_4D = "F_RAGGED_4D", "Slices of incomplete volumes lie beside the complete ones, and are left out.", "-"
-    F_TRIMMED = "F_TRIMMED", "Slices are missing; the longest gap-free run is used.", "-"
-    F_JITTER = "F_JITTER", "Slice positions are rounded; the mean spacing is used.", "-"
-    F_TILT = "F_TILT", "The gantry was tilted; the affine is sheared and exact.", "-"
-    F_SINGLE_SLICE = "F_SINGLE_SLICE", "One slice; its thickness is the header's word, not proven by positions.", "-"
-    F_MOSAIC = "F_MOSAIC", "Cut out of a Siemens mosaic.", "-"
-    F_UIH_GRID = "F_UIH_GRID", "Cut out of a UIH grid.", "-"
-    F_PER_SLICE_SCALE = "F_PER_SLICE_SCALE", "Slope or intercept differ from slice to slice.", "-"
-    F_MODALITY_LUT = "F_MODALITY_LUT", "Intensities come through a modality lookup table.", "-"
-    F_PADDING = "F_PADDING", "Padding outside the field of view was set to the modality's floor.", "-"
-    F_MONOCHROME1 = "F_MONOCHROME1", "Stored for inverted display; stored values were kept.", "-"
-    F_SIGNFIX = "F_SIGNFIX", "Bits above the stored ones were masked, or the sign was extended.", "-"
-    F_LOSSY = "F_LOSSY", "The pixels went through lossy compression.", "-"
-    F_RECON_SIBLING = "F_RECON_SIBLING", "Another reconstruction of the same acquisition is in the cohort.", "-"
-    F_QFORM_SFORM_DIFF = "F_QFORM_SFORM_DIFF", "qform and sform disagree; the sform is used.", "-"
-    F_DEFACED = "F_DEFACED", "The header says that facial features were removed.", "-"
-    F_LABEL_LEFT_OUT = "F_LABEL_LEFT_OUT", "Its label cannot be used; the scan is kept without one.", "-"
+    F_SPLIT_PATIENT = "F_SPLIT_PATIENT", "The series was split by patient: its slices carry several patient ids."
+    F_SPLIT_ORIENT = "F_SPLIT_ORIENT", "The series was split by orientation."
+    F_SPLIT_DIM = "F_SPLIT_DIM", "The series was split by matrix or pixel size."
+    F_SPLIT_TYPE = "F_SPLIT_TYPE", "The series was split by image type (magnitude, phase, original, derived)."
+    F_SPLIT_ECHO = "F_SPLIT_ECHO", "The series was split by echo."
+    F_SPLIT_ACQ = "F_SPLIT_ACQ", "The series was split by repetition, inversion, flip angle, coil or kernel."
+    F_SPLIT_SPACING = "F_SPLIT_SPACING", "The series was split into runs of even spacing."
+    F_4D = "F_4D", "One of several volumes at the same place (time, b-value, phase)."
+    F_RAGGED_4D = "F_RAGGED_4D", "Slices of incomplete volumes lie beside the complete ones, and are left out."
+    F_TRIMMED = "F_TRIMMED", "Slices are missing; the longest gap-free run is used."
+    F_JITTER = "F_JITTER", "Slice positions are rounded; the mean spacing is used."
+    F_TILT = "F_TILT", "The gantry was tilted; the affine is sheared and exact."
+    F_SINGLE_SLICE = "F_SINGLE_SLICE", "One slice; its thickness is the header's word, not proven by positions."
+    F_MOSAIC = "F_MOSAIC", "Cut out of a Siemens mosaic."
+    F_UIH_GRID = "F_UIH_GRID", "Cut out of a UIH grid."
+    F_PER_SLICE_SCALE = "F_PER_SLICE_SCALE", "Slope or intercept differ from slice to slice."
+    F_MODALITY_LUT = "F_MODALITY_LUT", "Intensities come through a modality lookup table."
+    F_PADDING = "F_PADDING", "Padding outside the field of view was set to the modality's floor."
+    F_MONOCHROME1 = "F_MONOCHROME1", "Stored for inverted display; stored values were kept."
+    F_SIGNFIX = "F_SIGNFIX", "Bits above the stored ones were masked, or the sign was extended."
+    F_LOSSY = "F_LOSSY", "The pixels went through lossy compression."
+    F_RECON_SIBLING = "F_RECON_SIBLING", "Another reconstruction of the same acquisition is in the cohort."
+    F_QFORM_SFORM_DIFF = "F_QFORM_SFORM_DIFF", "qform and sform disagree; the sform is used."
+    F_DEFACED = "F_DEFACED", "The header says that facial features were removed."
+    F_LABEL_LEFT_OUT = "F_LABEL_LEFT_OUT", "Its label cannot be used; the scan is kept without one."
     F_LABEL_PART = (
         "F_LABEL_PART",
         "Some structures of its label objects are left out: an unknown name, or a structure that cannot be drawn.",
-        "-",
     )
-    F_LABEL_OVERLAP = "F_LABEL_OVERLAP", "Structures of its label overlap; the later one is on top.", "-"
-    F_LABEL_FRACTIONAL = "F_LABEL_FRACTIONAL", "Its label was fractional; voxels count from one half on.", "-"
+    F_LABEL_OVERLAP = "F_LABEL_OVERLAP", "Structures of its label overlap; the later one is on top."
+    F_LABEL_FRACTIONAL = "F_LABEL_FRACTIONAL", "Its label was fractional; voxels count from one half on."
     F_LABELS_MERGED = (
         "F_LABELS_MERGED",
         "Several label objects refer to it; each label comes from the newest that holds it.",
-        "-",
     )
-    F_CT_NOT_HU = "F_CT_NOT_HU", "A CT without negative values and without intercept; it is likely not in HU.", "-"
+    F_CT_NOT_HU = "F_CT_NOT_HU", "A CT without negative values and without intercept; it is likely not in HU."
     F_PATIENT_ID_SUSPECT = (
         "F_PATIENT_ID_SUSPECT",
-        "The patient id is blank or a placeholder; the split goes by study instead.",
-        "Check that no patient of this source is in two splits.",
+        "The patient id is blank or a placeholder; the split goes by study instead. Check that no patient is in two.",
     )
 
 

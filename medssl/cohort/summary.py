@@ -23,21 +23,28 @@ _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Least, middle and largest of a number."""
+class Range:
+    """Smallest value, median and largest value."""
 
-    least: float
-    middle: float
-    most: float
+    min: float
+    median: float
+    max: float
 
 
 @dataclass(frozen=True)
 class CohortSummary:
-    """Counts over a manifest. examples: per reason a few scan ids. gains: per option the rejected rows it would bring
-    back.
+    """Counts over a manifest, the commonest first.
 
-    spacing_mm: per modality the spread of in-plane and of slice spacing; slices: per modality that of the shortest
-    edge in voxels.
+    Attributes:
+        accepted, rejected: rows.
+        labelled: accepted scans with a label.
+        patients: with an accepted scan.
+        reasons: rejected rows by reason.
+        examples: a few scan ids by reason.
+        gains: per option the rejected rows that it could bring back.
+        flags, splits, modalities, manufacturers, body_parts: accepted scans by each.
+        finest_mm, coarsest_mm: smallest and largest voxel edge of a scan, by modality.
+        shortest_voxels: shortest side of a scan, by modality.
     """
 
     accepted: int
@@ -52,9 +59,9 @@ class CohortSummary:
     modalities: dict[str, int]
     manufacturers: dict[str, int]
     body_parts: dict[str, int]
-    finest_mm: dict[str, Spread]
-    coarsest_mm: dict[str, Spread]
-    shortest_voxels: dict[str, Spread]
+    finest_mm: dict[str, Range]
+    coarsest_mm: dict[str, Range]
+    shortest_voxels: dict[str, Range]
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
@@ -69,9 +76,9 @@ def summarise(rows: Iterable[ManifestRow]) -> CohortSummary:
     reasons = Counter(str(row.reason) for row in rejected)
     examples: dict[str, list[str]] = {}
     for row in rejected:
-        shown = examples.setdefault(str(row.reason), [])
-        if len(shown) < _EXAMPLES:
-            shown.append(row.scan_id)
+        scan_ids = examples.setdefault(str(row.reason), [])
+        if len(scan_ids) < _EXAMPLES:
+            scan_ids.append(row.scan_id)
     gains: Counter[str] = Counter()
     for reason, count in reasons.items():
         if reason in GAINED_BY:
@@ -89,14 +96,17 @@ def summarise(rows: Iterable[ManifestRow]) -> CohortSummary:
         modalities=dict(Counter(row.modality for row in accepted).most_common()),
         manufacturers=dict(Counter(row.manufacturer for row in accepted).most_common()),
         body_parts=dict(Counter(row.body_part for row in accepted).most_common()),
-        finest_mm=_spreads((row.modality, min(row.spacing_mm)) for row in accepted if row.spacing_mm),
-        coarsest_mm=_spreads((row.modality, max(row.spacing_mm)) for row in accepted if row.spacing_mm),
-        shortest_voxels=_spreads((row.modality, float(min(row.shape))) for row in accepted if row.shape),
+        finest_mm=_ranges((row.modality, min(row.spacing_mm)) for row in accepted if row.spacing_mm),
+        coarsest_mm=_ranges((row.modality, max(row.spacing_mm)) for row in accepted if row.spacing_mm),
+        shortest_voxels=_ranges((row.modality, float(min(row.shape))) for row in accepted if row.shape),
     )
 
 
-def _spreads(values: Iterable[tuple[str, float]]) -> dict[str, Spread]:
+def _ranges(values: Iterable[tuple[str, float]]) -> dict[str, Range]:
     by_modality: dict[str, list[float]] = {}
     for modality, value in values:
         by_modality.setdefault(modality, []).append(value)
-    return {modality: Spread(min(found), median(found), max(found)) for modality, found in sorted(by_modality.items())}
+    return {
+        modality: Range(min(numbers), median(numbers), max(numbers))
+        for modality, numbers in sorted(by_modality.items())
+    }

@@ -12,7 +12,7 @@ def training_scans(cohort: Cohort, *, num_labelled: int | str, seed: int) -> lis
     Raises DataError without labelled scans, ConfigError when there are fewer than asked for.
     """
     rows = check_count(cohort, num_labelled=num_labelled)
-    chosen = rows if num_labelled == "all" else cohort.drawn_labelled(int(num_labelled), seed=seed)
+    chosen = rows if num_labelled == "all" else cohort.sample_labelled(int(num_labelled), seed=seed)
     return [open_volume(cohort.store, row.scan_id) for row in chosen]
 
 

@@ -4,18 +4,16 @@ Each step leaves its result in the private index, so that a run that was killed 
 run over an unchanged archive does nothing.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from medssl.archive.index.database import TRANSIENT_REASONS, Index
 from medssl.archive.index.planned_scan import Outcome
-from medssl.cohort.cohort import COHORT, FORMAT, MANIFEST
+from medssl.cohort.cohort import MANIFEST, CohortDescription, write_description
 from medssl.cohort.manifest import ManifestRow, write_manifest
-from medssl.files import remove_drafts, write_bytes
+from medssl.files import remove_drafts
 from medssl.ingestion.planning import PlannedArchive, planned_archive
 from medssl.ingestion.report import IngestReport, Tally
 from medssl.ingestion.retries import load_with_retries
@@ -129,18 +127,10 @@ def _record(index: Index, task: StoreTask, outcome: Outcome) -> str:
 
 def _write(cohort: Path, rows: Iterator[ManifestRow], archive: PlannedArchive) -> None:
     """The manifest, then cohort.json, each replaced only when it is complete."""
-    from importlib.metadata import version
-
     (cohort / "store").mkdir(exist_ok=True)
     remove_drafts(cohort)
     write_manifest(cohort / MANIFEST, rows)
-    description = {
-        "format": FORMAT,
-        "medssl": version("medssl"),
-        **asdict(archive.settings),
-        "label_names": archive.label_names,
-    }
-    write_bytes(cohort / COHORT, f"{json.dumps(description, indent=2)}\n".encode())
+    write_description(cohort, CohortDescription(**vars(archive.settings), label_names=archive.label_names))
 
 
 def _sweep(cohort: Path, index: Index) -> None:

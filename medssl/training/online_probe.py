@@ -96,5 +96,5 @@ def online_probe(
     if not classes:
         raise DataError("The labels of the training split hold background only. Set probe.num_labelled=0.")
     names = {label: cohort.label_names.get(label, str(label)) for label in classes}
-    scans = [open_volume(cohort.store, row.scan_id) for row in cohort.drawn_labelled(settings.num_labelled, seed=seed)]
+    scans = [open_volume(cohort.store, row.scan_id) for row in cohort.sample_labelled(settings.num_labelled, seed=seed)]
     return OnlineProbe(task, scans, names=names, patch=patch, seed=seed, every=settings.every)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 from written_dicom import Series, random_voxels
 
-from medssl.cohort.difference import difference
+from medssl.cohort.difference import compare_manifests
 from medssl.cohort.manifest import ManifestRow
 from medssl_cli.main import app
 
@@ -30,7 +30,7 @@ def rejected(scan: str, reason: str) -> ManifestRow:
 
 def test_equal_manifests_do_not_differ_whatever_their_order():
     rows = [row("a"), row("b"), rejected("c", "DERIVED")]
-    found = difference(rows, rows[::-1])
+    found = compare_manifests(rows, rows[::-1])
     assert found.same
     assert (found.accepted, found.patients, found.crossing) == ((2, 2), (2, 2, 2), ())
 
@@ -45,7 +45,7 @@ def test_what_came_went_and_changed_is_named():
         row("f"),
         row("x"),
     ]
-    found = difference(before, after)
+    found = compare_manifests(before, after)
     assert not found.same
     assert found.accepted == (5, 5)
     assert found.added == ("f", "x")
@@ -57,13 +57,13 @@ def test_what_came_went_and_changed_is_named():
 
 
 def test_a_patient_who_trains_in_one_cohort_and_tests_in_another_is_found_without_a_common_scan():
-    found = difference([row("a", patient_id="p")], [row("b", patient_id="p", split="test")])
+    found = compare_manifests([row("a", patient_id="p")], [row("b", patient_id="p", split="test")])
     assert found.crossing == ("p",)
 
 
 def test_a_rejected_part_under_another_id_changes_nothing_but_counts():
     before, after = [rejected("x", "DERIVED")], [replace(rejected("x", "DERIVED"), scan_id="y")]
-    assert difference(before, after).same
+    assert compare_manifests(before, after).same
 
 
 @pytest.fixture
@@ -93,4 +93,4 @@ def test_two_states_of_a_cohort_are_compared_from_the_command_line(tmp_path, med
     medssl("archive", "diff", tmp_path / "earlier.parquet", cohort, "--exit-code", code=1)
     medssl("ingest", root, "--out", tmp_path / "other", "--workers", 0, "--key-file", tmp_path / "key2")
     assert "ids cannot be compared" in medssl("archive", "diff", cohort, tmp_path / "other", code=2).output
-    assert "no manifest" in medssl("archive", "diff", cohort, root / "1" / "IM0000", code=1).output
+    assert "cannot be read as a manifest" in medssl("archive", "diff", cohort, root / "1" / "IM0000", code=1).output

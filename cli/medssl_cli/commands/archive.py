@@ -10,7 +10,7 @@ import typer
 from medssl_cli.options import AsJson
 
 if TYPE_CHECKING:
-    from medssl.cohort.difference import Difference
+    from medssl.cohort.difference import ManifestDifference
     from medssl.cohort.summary import CohortSummary
 
 app = typer.Typer(help="Inspect the result of an ingest.", no_args_is_help=True)
@@ -61,10 +61,10 @@ def explain(
     from dataclasses import asdict
 
     from medssl.archive.index.database import read_index
-    from medssl.cohort.cohort import read_facts
+    from medssl.cohort.cohort import read_description
     from medssl.ingestion.explanation import explain as explain_entry
 
-    read_facts(cohort)
+    read_description(cohort)
     with read_index(cohort / "private") as index:
         explanations = explain_entry(index, file_or_series, show_paths=show_paths)
     if as_json:
@@ -90,9 +90,9 @@ def label_names(cohort: CohortFolder) -> None:
 
     from medssl.archive.index.database import read_index
     from medssl.archive.plan.labels import names_met
-    from medssl.cohort.cohort import read_facts
+    from medssl.cohort.cohort import read_description
 
-    read_facts(cohort)
+    read_description(cohort)
     with read_index(cohort / "private") as index:
         rows = names_met(index)
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -111,9 +111,9 @@ def diff(
 
     Example: medssl archive diff cohort-2019 cohort-2020
     """
-    from medssl.cohort.difference import difference, read_pair
+    from medssl.cohort.difference import compare_manifests, read_pair
 
-    changes = difference(*read_pair(before, after))
+    changes = compare_manifests(*read_pair(before, after))
     if as_json:
         typer.echo(json.dumps(changes.as_json(), indent=2))
     else:
@@ -163,7 +163,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _print_difference(changes: "Difference") -> None:
+def _print_difference(changes: "ManifestDifference") -> None:
     patients = "{} and {} patients, {} in both".format(*changes.patients)
     typer.echo("{} and {} accepted scans; ".format(*changes.accepted) + patients)
     if changes.same:
@@ -207,10 +207,10 @@ def _print_summary(summary: "CohortSummary") -> None:
     for modality, finest in summary.finest_mm.items():
         coarsest, shortest = summary.coarsest_mm[modality], summary.shortest_voxels[modality]
         console.print(
-            f"{modality}: finest edge {finest.least:.3g} to {finest.most:.3g} mm (median "
-            f"{finest.middle:.3g}), coarsest {coarsest.least:.3g} to "
-            f"{coarsest.most:.3g} mm (median {coarsest.middle:.3g}), shortest side "
-            f"{shortest.least:.0f} to {shortest.most:.0f} voxels",
+            f"{modality}: finest edge {finest.min:.3g} to {finest.max:.3g} mm (median "
+            f"{finest.median:.3g}), coarsest {coarsest.min:.3g} to "
+            f"{coarsest.max:.3g} mm (median {coarsest.median:.3g}), shortest side "
+            f"{shortest.min:.0f} to {shortest.max:.0f} voxels",
             soft_wrap=True,
         )
     if summary.reasons:

@@ -111,6 +111,12 @@ def _from_2(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO scans VALUES (?,?,?,?,?,?,?)", values)
     connection.execute("DROP TABLE scans_2")
     connection.execute("UPDATE files SET kind = 'container' WHERE kind = 'archive'")
+    labels = connection.execute("SELECT id, record FROM files WHERE series LIKE 'label:%' AND record IS NOT NULL")
+    for number, text in labels.fetchall():
+        record, *references = json.loads(text)  # the header record was JSON within JSON
+        connection.execute(
+            "UPDATE files SET record = ? WHERE id = ?", (json.dumps([json.loads(record), *references]), number)
+        )
     connection.executemany("UPDATE files SET reason = ?2 WHERE reason = ?1", RENAMED_CODES.items())
     connection.execute("UPDATE metadata SET name = 'cohort_settings' WHERE name = 'settled'")
     rules = _value(connection, "metadata", "rules") or ""

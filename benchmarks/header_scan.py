@@ -124,7 +124,7 @@ def slices(root: Path, files: list[tuple[Path, FileStamp]]) -> dict[str, object]
     native = []
     for path, stamp in files:
         record = parse_record(scan_file(path, root, stamp, limits=Limits()).record or "")
-        if record.syntax == "1.2.840.10008.1.2.1" and record.n_frames == 1 and record.verdict is None:
+        if record.syntax == "1.2.840.10008.1.2.1" and record.n_frames == 1 and record.reason is None:
             layout = PixelFormat(
                 record.syntax,
                 record.rows,

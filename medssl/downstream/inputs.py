@@ -125,7 +125,7 @@ def _kind_of_folder(files: Sequence[Path]) -> _Kind:
 
 
 def _kind(file: IndexedFile) -> _Kind:
-    if file.kind == "dicom" and parse_record(file.record or "").verdict is None:
+    if file.kind == "dicom" and parse_record(file.record or "").reason is None:
         return _Kind.IMAGE
     if file.kind in ("dicom", "label"):
         return _Kind.DICOM

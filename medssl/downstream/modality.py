@@ -21,7 +21,7 @@ def stated_modality(item: Path) -> str | None:
     folder = next(walk(item))
     files = [scan_file(folder.path / name, item, stamp, limits=Limits()) for name, stamp in folder.files.items()]
     records = [parse_record(file.record or "") for file in files if file.kind == "dicom"]
-    found = sorted({modality_of_sop_class(record.sop_class) for record in records if record.verdict is None})
+    found = sorted({modality_of_sop_class(record.sop_class) for record in records if record.reason is None})
     if len(found) > 1:
         raise DataError(f"{item} holds images of {_listed(found)}. Put each series into a folder of its own.")
     return found[0] if found else None

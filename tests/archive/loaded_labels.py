@@ -6,14 +6,14 @@ from pathlib import Path
 from medssl.archive.index.database import read_index
 from medssl.archive.index.planned_scan import manifest_row
 from medssl.archive.limits import Limits
-from medssl.archive.voxels.scan import Loaded, load_planned_scan
+from medssl.archive.voxels.scan import LoadedScan, load_planned_scan
 from medssl.cohort.cohort import Cohort
 from medssl.cohort.manifest import ManifestRow
 
 LIMITS = Limits(field_of_view_mm=5.0)
 
 
-def loaded(cohort: Path) -> list[tuple[ManifestRow, Loaded]]:
+def loaded(cohort: Path) -> list[tuple[ManifestRow, LoadedScan]]:
     """Every planned scan of a cohort, loaded again, by the number of its slices and its place."""
     with read_index(cohort / "private") as index:
         scans = [
@@ -25,7 +25,7 @@ def loaded(cohort: Path) -> list[tuple[ManifestRow, Loaded]]:
     return sorted(read, key=lambda pair: (pair[0].shape, pair[0].affine_ras_mm))
 
 
-def only(cohort: Path) -> Loaded:
+def only(cohort: Path) -> LoadedScan:
     """The one scan of a cohort."""
     ((_, scan),) = loaded(cohort)
     return scan

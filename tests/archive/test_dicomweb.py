@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from written_dicom import Series, random_voxels
 
-from medssl.archive.dicom.json_header import NotTold, header_bytes
+from medssl.archive.dicom.json_header import IncompleteHeader, header_bytes
 from medssl.archive.index.database import read_index
 from medssl.archive.sources import network
 from medssl.archive.sources.dicomweb import first_part
@@ -247,7 +247,7 @@ def test_a_header_made_of_json_reads_like_the_file(exported):
     for element in made:
         assert element.value == ds[element.tag].value
     assert {"ImagePositionPatient", "PixelSpacing", "Rows", "PatientID"} <= {element.keyword for element in made}
-    with pytest.raises(NotTold, match="00280010"):
+    with pytest.raises(IncompleteHeader, match="00280010"):
         header_bytes({"00280010": {"vr": "US", "Value": ["many"]}})
 
 

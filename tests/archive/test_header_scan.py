@@ -11,7 +11,7 @@ from written_dicom import Series, random_voxels, save
 
 from medssl.archive.dicom import mosaic
 from medssl.archive.dicom.dataset import read_dataset
-from medssl.archive.dicom.elements import Walker, _known_heads
+from medssl.archive.dicom.elements import Walker, _header_cache
 from medssl.archive.dicom.header import record_of
 from medssl.archive.rejection import Rejected
 
@@ -35,13 +35,13 @@ def test_what_a_header_says_does_not_depend_on_the_headers_before_it(tmp_path):
     draw = np.random.default_rng(5)
     sound = header(tmp_path)
     files = [sound, *(mutated(sound, draw) for _ in range(300))]
-    _known_heads.cache_clear()
+    _header_cache.cache_clear()
     forwards = [scanned(data) for data in files]
-    _known_heads.cache_clear()
+    _header_cache.cache_clear()
     backwards = [scanned(data) for data in reversed(files)][::-1]
     alone = []
     for data in files:
-        _known_heads.cache_clear()
+        _header_cache.cache_clear()
         alone.append(scanned(data))
     assert forwards == alone
     assert backwards == alone
@@ -66,11 +66,11 @@ def test_values_are_found_between_unwanted_elements_in_every_syntax(explicit, li
     rows += [(0x00100020, b"LO", b"P1"), (0x00110012, b"UN", b"q" * 6), (0x00180050, b"DS", b"2.50")]
     rows += [(0x00200032, b"UT", b"long"), (0x00300001, b"LO", b"behind")]
     data = b"".join(element(*row) for row in rows)
-    wanted = frozenset({0x00100020, 0x00180050, 0x00200032})
+    selected = frozenset({0x00100020, 0x00180050, 0x00200032})
     for _ in range(2):  # the second walk meets heads that the first has left behind
-        walker = Walker(data, 0, explicit=explicit, little=little, values=wanted)
+        walker = Walker(data, 0, explicit=explicit, little=little, value_tags=selected)
         walker.walk(0x0028FFFF, complete=True)
-        assert walker.found == {0x00100020: b"P1", 0x00180050: b"2.50", 0x00200032: b"long"}
+        assert walker.elements == {0x00100020: b"P1", 0x00180050: b"2.50", 0x00200032: b"long"}
         assert data[walker.position :] == element(*rows[-1])
 
 

@@ -13,7 +13,7 @@ from written_labels import outline, put, structure_set, written
 
 from medssl.archive.dicom.label_record import Structure
 from medssl.archive.labels.names import read_names_file
-from medssl.archive.labels.terms import word_of_codes, word_of_name
+from medssl.archive.labels.terms import term_of_codes, term_of_name
 from medssl.cohort.cohort import Cohort
 from medssl.errors import DataError, UsageError
 
@@ -61,28 +61,28 @@ def names_file(path: Path, *lines: str) -> Path:
     ],
 )  # fmt: skip
 def test_only_known_spellings_stand_for_a_word(name, word):
-    assert word_of_name(name) == word
+    assert term_of_name(name) == word
 
 
 def test_codes_stand_for_the_words_that_pydicom_gives_them():
     from pydicom.sr.codedict import codes
 
-    assert word_of_codes(("SCT:" + codes.SCT.Pancreas.value,)) == "pancreas"
-    assert word_of_codes(("SCT:" + codes.SCT.Kidney.value, "SCT:" + codes.SCT.Left.value)) == "kidney-left"
-    assert word_of_codes(("SRT:T-28000", "SRT:G-A100")) == "lung-right"
-    assert word_of_codes(("99SDM:T-62000",)) == "liver"
-    assert word_of_codes(("SCT:0",)) is None
-    assert word_of_codes(()) is None
+    assert term_of_codes(("SCT:" + codes.SCT.Pancreas.value,)) == "pancreas"
+    assert term_of_codes(("SCT:" + codes.SCT.Kidney.value, "SCT:" + codes.SCT.Left.value)) == "kidney-left"
+    assert term_of_codes(("SRT:T-28000", "SRT:G-A100")) == "lung-right"
+    assert term_of_codes(("99SDM:T-62000",)) == "liver"
+    assert term_of_codes(("SCT:0",)) is None
+    assert term_of_codes(()) is None
 
 
 def test_every_code_of_the_vocabulary_is_in_pydicoms_dictionary():
     from pydicom.sr._concepts_dict import concepts
     from pydicom.sr._snomed_dict import mapping
 
-    from medssl.archive.labels import terms as structure_words
+    from medssl.archive.labels import terms
 
     known = {code for entries in concepts["SCT"].values() for code in entries}
-    for table in (structure_words._SINGLE, structure_words._PAIRED):
+    for table in (terms._SINGLE, terms._PAIRED):
         for line in filter(None, table.split("\n")):
             sct, srt = (part.strip() for part in line.split(";")[1:])
             assert not sct or (sct in known and mapping["SCT"].get(sct) == srt), line
@@ -166,7 +166,7 @@ def test_nifti_labels_and_label_objects_share_numbers_by_name(tmp_path, run_inge
     assert {row.labels for row in accepted(tmp_path / "cohort")} == {(0, 3), (0, 1, 2, 3)}
     facts["labels"] = {"0": "background", "1": "Pancreas"}
     (root / "dataset.json").write_text(json.dumps(facts))
-    with pytest.raises(DataError, match="cohorts of their own"):
+    with pytest.raises(DataError, match="separate cohorts"):
         run_ingest(root)
 
 

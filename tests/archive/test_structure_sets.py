@@ -8,7 +8,7 @@ from loaded_labels import accepted, only, rejected
 from written_dicom import Series, random_voxels
 from written_labels import outline, put, structure_set, written
 
-from medssl.archive.labels.structure_set import Effort, inside
+from medssl.archive.labels.structure_set import CrossingBudget, inside
 from medssl.archive.rejection import Rejected
 from medssl.cohort.cohort import Cohort
 
@@ -197,7 +197,7 @@ def test_a_structure_set_larger_than_any_header_is_read(tmp_path, run_ingest, ct
 def placed(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """(X, Y) of `inside`, in the whole plane."""
     mask = np.zeros(shape, bool)
-    box, filled = inside(points, shape, Effort())
+    box, filled = inside(points, shape, CrossingBudget())
     mask[box] = filled
     return mask
 
@@ -238,4 +238,4 @@ def test_squares_side_by_side_share_no_pixel_and_miss_none():
 def test_a_zigzag_of_few_bytes_cannot_cost_hours():
     zigzag = np.array([[i % 7, (i % 2) * 5000.0] for i in range(2000)])
     with pytest.raises(Rejected, match="TOO_LARGE"):
-        inside(zigzag, (8, 5000), Effort(1_000_000))
+        inside(zigzag, (8, 5000), CrossingBudget(1_000_000))

@@ -1,10 +1,10 @@
-"""Walking the elements of a DICOM dataset in memory: values of the wanted tags, everything else stepped over.
+"""Parser of the elements of a DICOM dataset in memory: keeps the values of selected tags and skips all others.
 
-DICOM PS3.5 section 7. Bounded in depth, and in length by the bytes at hand; nothing is decoded. A dataset that breaks
-the standard raises `Malformed`, one that goes on behind the bytes at hand raises `Short`.
+DICOM PS3.5 section 7. The parser limits the nesting of sequences, reads only the bytes it is given and decodes nothing.
+It raises `Malformed` when a dataset breaks the standard and `Short` when the dataset continues past the given bytes.
 
-A header scan is little else than this walk, and the heads of elements (tag, VR, length) repeat from file to file. What
-a head says by its eight bytes alone is therefore looked up instead of worked out again.
+A header scan spends most of its time here, and element headers (tag, VR, length) repeat from file to file. The parser
+therefore caches what the first eight bytes of an element header mean.
 """
 
 import mmap
@@ -29,10 +29,10 @@ _SHORT_VR_WORDS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL 
 _LONG_VR_WORDS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV"
 
 Reader = Callable[[Buffer, int], tuple[int, ...]]
-# Eight bytes of an element's head to (tag of which the value is kept, else 0; bytes of head and value together, 0
-# where the length is in the four bytes behind them).
-Heads: TypeAlias = dict[bytes, tuple[int, int]]
-_MAX_HEADS = 8192  # a hostile archive has a new one in every file
+# The first eight bytes of an element header to (tag if its value is kept, else 0; bytes of header and value together,
+# or 0 if the length follows in the next four bytes).
+HeaderCache: TypeAlias = dict[bytes, tuple[int, int]]
+_MAX_CACHED_HEADERS = 8192  # a hostile archive could bring new ones with every file
 
 
 def _numbers(words: bytes, endian: Literal["little", "big"]) -> frozenset[int]:
@@ -42,11 +42,9 @@ def _numbers(words: bytes, endian: Literal["little", "big"]) -> frozenset[int]:
 def _readers(
     sign: str, endian: Literal["little", "big"]
 ) -> tuple[Reader, Reader, Reader, frozenset[int], frozenset[int]]:
-    """(head of an explicit element, head of an implicit one or of an item, a length, short VRs, long VRs) in one byte
-    order.
-    """
-    head, pair, long = (struct.Struct(sign + form).unpack_from for form in ("HHHH", "HHI", "I"))
-    return head, pair, long, _numbers(_SHORT_VR_WORDS, endian), _numbers(_LONG_VR_WORDS, endian)
+    """Readers for one byte order: explicit header, implicit or item header, length; then the short and long VRs."""
+    explicit_header, tag_and_length, length = (struct.Struct(sign + form).unpack_from for form in ("HHHH", "HHI", "I"))
+    return explicit_header, tag_and_length, length, _numbers(_SHORT_VR_WORDS, endian), _numbers(_LONG_VR_WORDS, endian)
 
 
 _READERS = {True: _readers("<", "little"), False: _readers(">", "big")}
@@ -54,21 +52,23 @@ _UNKNOWN = {True: int.from_bytes(b"UN", "little"), False: int.from_bytes(b"UN", 
 
 
 @cache
-def _known_heads(explicit: bool, little: bool, stop: int, values: frozenset[int], sequences: frozenset[int]) -> Heads:
-    """Heads that were met so far in walks of one kind; what a head means depends on nothing but these arguments."""
+def _header_cache(
+    explicit: bool, little: bool, last_tag: int, value_tags: frozenset[int], sequence_tags: frozenset[int]
+) -> HeaderCache:
+    """The cache for one combination of arguments: the meaning of an element header depends on nothing else."""
     return {}
 
 
 class Malformed(Exception):  # noqa: N818 - never leaves the scan layer
-    """The bytes are no dataset of the declared syntax. `too_deep`: because of nesting or sheer number."""
+    """The bytes break the declared transfer syntax. `too_deep`: its sequences exceed `MAX_DEPTH`."""
 
-    def __init__(self, what: str, *, too_deep: bool = False) -> None:
-        super().__init__(what)
+    def __init__(self, problem: str, *, too_deep: bool = False) -> None:
+        super().__init__(problem)
         self.too_deep = too_deep
 
 
 class Short(Exception):  # noqa: N818 - never leaves the scan layer
-    """The dataset goes on behind the bytes at hand; `needed` bytes from the start at least."""
+    """The dataset continues past the given bytes; the parser needs at least `needed` bytes from the file's start."""
 
     def __init__(self, needed: int) -> None:
         super().__init__(needed)
@@ -76,11 +76,19 @@ class Short(Exception):  # noqa: N818 - never leaves the scan layer
 
 
 class Walker:
-    """Reads a dataset from front to back; can be asked to go further after it has stopped.
+    """Parses a dataset from front to back, in one or several calls of `walk`.
 
-    data: the file from its first byte. position: where the next element begins. explicit, little: the transfer syntax.
-    values: tags of which the value is kept. sequences: tags of which the items are kept, as dictionaries; all other
-    sequences are stepped over.
+    Args:
+        data: The file from its first byte.
+        position: Byte offset of the next element.
+        explicit: Whether elements carry a VR.
+        little: Whether numbers are little endian.
+        value_tags: Tags whose value is kept.
+        sequence_tags: Tags whose items are kept, as dictionaries. All other sequences are skipped.
+
+    Attributes:
+        elements: What was kept so far, by tag.
+        pixel_tag: Tag of the pixel element at which the walk stopped, else 0.
     """
 
     def __init__(
@@ -90,137 +98,149 @@ class Walker:
         *,
         explicit: bool,
         little: bool,
-        values: frozenset[int] = frozenset(),
-        sequences: frozenset[int] = frozenset(),
+        value_tags: frozenset[int] = frozenset(),
+        sequence_tags: frozenset[int] = frozenset(),
     ) -> None:
         self.data, self.position = data, position
         self.explicit, self.little = explicit, little
-        self.values, self.sequences = values, sequences
-        self.found: Elements = {}
+        self.value_tags, self.sequence_tags = value_tags, sequence_tags
+        self.elements: Elements = {}
         self.pixel_tag = 0
-        self._heads_kept = _known_heads(explicit, little, _LAST_IN_ITEM, values, sequences)
-        self._heads_skipped = _known_heads(explicit, little, _LAST_IN_ITEM, _NOTHING, _NOTHING)
-        # The VR is read as a number in either byte order's own set: comparing bytes costs more.
-        self._explicit_head, self._pair, self._long, self._short_vrs, self._long_vrs = _READERS[little]
+        self._item_cache = _header_cache(explicit, little, _LAST_IN_ITEM, value_tags, sequence_tags)
+        self._skipped_item_cache = _header_cache(explicit, little, _LAST_IN_ITEM, _NOTHING, _NOTHING)
+        # The VR is compared as a number, in a set for each byte order: comparing bytes costs more.
+        self._explicit_header, self._tag_and_length, self._length, self._short_vrs, self._long_vrs = _READERS[little]
 
-    def walk(self, stop: int, *, complete: bool) -> None:
-        """Read top-level elements up to the first tag above `stop`, or pixel data, before which `position` stays.
+    def walk(self, last_tag: int, *, complete: bool) -> None:
+        """Read top-level elements and stop before the first tag above `last_tag` or before pixel data.
 
-        complete: whether `data` ends where the file ends. Raises Malformed and Short.
+        Args:
+            last_tag: Highest tag to read.
+            complete: Whether `data` ends where the file ends.
+
+        Raises:
+            Malformed: The dataset breaks the standard.
+            Short: The dataset continues past `data`.
         """
         end = len(self.data)
-        position = self._elements(self.position, end, self.found, stop, 0)
+        position = self._walk_elements(self.position, end, self.elements, last_tag, 0)
         if position > end or (position + 8 > end and not complete):
             raise Short(max(end + 1, position + 8))
 
     def pixel_value(self) -> tuple[int, int]:
-        """(first byte, length) of the value of the pixel element before which the walk has stopped."""
+        """(first byte, length) of the value of the pixel element at which the walk stopped."""
         if not self.explicit:
-            return self.position + 8, int(self._long(self.data, self.position + 4)[0])
-        return self.position + 12, int(self._long(self.data, self.position + 8)[0])
+            return self.position + 8, int(self._length(self.data, self.position + 4)[0])
+        return self.position + 12, int(self._length(self.data, self.position + 8)[0])
 
-    def _elements(self, position: int, end: int, into: Elements | None, stop: int, depth: int) -> int:
-        """Read elements from `position`; returns where it stopped: at `end` or behind it, or at an end of item.
+    def _walk_elements(self, position: int, end: int, target: Elements | None, last_tag: int, depth: int) -> int:
+        """Read elements from `position` and return where reading stopped: at `end`, past it, or at an item delimiter.
 
-        One loop for all levels. Heads that were met before take the short way through it, all others are looked into.
+        target: where elements are kept; None skips all of them.
         """
-        data, long, last = self.data, self._long, end - 8
-        values, sequences = (self.values, self.sequences) if into is not None else (_NOTHING, _NOTHING)
+        # One loop serves all levels, and its first branch is the hot one: a header in the cache costs a lookup and no
+        # parsing. Only headers that say everything in eight bytes, or whose value is skipped, are cached (`_remember`),
+        # so the first branch never has to handle sequences, pixel data or the tag at which the walk stops.
+        data, read_length, last = self.data, self._length, end - 8
+        value_tags, sequence_tags = (
+            (self.value_tags, self.sequence_tags) if target is not None else (_NOTHING, _NOTHING)
+        )
         if depth:
-            heads = self._heads_skipped if into is None else self._heads_kept
+            cache = self._skipped_item_cache if target is None else self._item_cache
         else:
-            heads = _known_heads(self.explicit, self.little, stop, values, sequences)
+            cache = _header_cache(self.explicit, self.little, last_tag, value_tags, sequence_tags)
         while position <= last:
-            known = heads.get(data[position : position + 8])
-            if known is not None:
-                kept, length = known
-                if not length and position + 12 <= end and (count := long(data, position + 8)[0]) != _UNDEFINED:
+            cached = cache.get(data[position : position + 8])
+            if cached is not None:
+                kept_tag, length = cached
+                if not length and position + 12 <= end and (count := read_length(data, position + 8)[0]) != _UNDEFINED:
                     length = 12 + count
                 if length:
-                    if kept and into is not None:
+                    if kept_tag and target is not None:
                         if position + length > end:
                             raise Short(position + length)
-                        into[kept] = data[position + 8 : position + length]
+                        target[kept_tag] = data[position + 8 : position + length]
                     position += length
                     continue
-            tag, vr, value, length = self._head(position, end)
-            if tag > stop or (not depth and tag in PIXEL_DATA):
+            tag, vr, value, length = self._header(position, end)
+            if tag > last_tag or (not depth and tag in PIXEL_DATA):
                 if depth and tag == _ITEM_END:
                     return value
                 if not depth:
                     self.position, self.pixel_tag = position, tag if tag in PIXEL_DATA else 0
                     return position
-            if length == _UNDEFINED or tag in sequences:
-                keep = into if tag in sequences else None
-                position = self._sequence(tag, vr, value, length, end, keep, depth + 1)
+            if length == _UNDEFINED or tag in sequence_tags:
+                sequence_target = target if tag in sequence_tags else None
+                position = self._sequence(tag, vr, value, length, end, sequence_target, depth + 1)
                 continue
-            if tag <= stop and tag not in PIXEL_DATA:
-                self._remember(heads, position, value, length, tag if tag in values else 0)
+            if tag <= last_tag and tag not in PIXEL_DATA:
+                self._remember(cache, position, value, length, tag if tag in value_tags else 0)
             position = value + length
-            if tag in values and into is not None:
+            if tag in value_tags and target is not None:
                 if position > end:
                     raise Short(position)
-                into[tag] = data[value:position]
+                target[tag] = data[value:position]
         if not depth:
             self.position = position
         return position
 
-    def _remember(self, heads: Heads, position: int, value: int, length: int, kept: int) -> None:
-        """Note what the head at `position` says, where its eight bytes say all or the value is not kept."""
-        if len(heads) >= _MAX_HEADS:
-            heads.clear()
+    def _remember(self, cache: HeaderCache, position: int, value: int, length: int, kept_tag: int) -> None:
+        """Cache the header at `position` if its eight bytes say everything or its value is not kept."""
+        if len(cache) >= _MAX_CACHED_HEADERS:
+            cache.clear()
         if value == position + 8 and length < _LONG:
-            heads[self.data[position:value]] = (kept, 8 + length)
-        elif value == position + 12 and not kept:
-            heads[self.data[position : position + 8]] = (0, 0)
+            cache[self.data[position:value]] = (kept_tag, 8 + length)
+        elif value == position + 12 and not kept_tag:
+            cache[self.data[position : position + 8]] = (0, 0)
 
-    def _head(self, position: int, end: int) -> tuple[int, int, int, int]:
+    def _header(self, position: int, end: int) -> tuple[int, int, int, int]:
         """(tag, VR as a number, offset of the value, its length) of the element at `position`."""
         if not self.explicit:
-            group, element, length = self._pair(self.data, position)
+            group, element, length = self._tag_and_length(self.data, position)
             return group << 16 | element, 0, position + 8, length
-        group, element, vr, length = self._explicit_head(self.data, position)
+        group, element, vr, length = self._explicit_header(self.data, position)
         value = position + 8
         if vr not in self._short_vrs:
             value, length = self._long_form(position, group, vr, end)
         return group << 16 | element, vr, value, length
 
     def _long_form(self, position: int, group: int, vr: int, end: int) -> tuple[int, int]:
-        """(offset of the value, its length) of an element whose VR takes the long form, or of an item's delimiter."""
+        """(offset of the value, its length) of an element with a long-form VR, or of an item delimiter."""
         if group == 0xFFFE:
-            return position + 8, int(self._pair(self.data, position)[2])
+            return position + 8, int(self._tag_and_length(self.data, position)[2])
         if vr not in self._long_vrs:
             self.position = position
             raise Malformed(f"an unknown value representation at byte {position}")
         if position + 12 > end:
             raise Short(position + 12)
-        return position + 12, int(self._long(self.data, position + 8)[0])
+        return position + 12, int(self._length(self.data, position + 8)[0])
 
     def _sequence(
-        self, tag: int, vr: int, position: int, length: int, end: int, into: Elements | None, depth: int
+        self, tag: int, vr: int, position: int, length: int, end: int, target: Elements | None, depth: int
     ) -> int:
-        """Step through the items of a sequence, keeping them where `into` is given; returns where it ends."""
+        """Read the items of a sequence, keep them in `target` unless it is None, and return where the sequence ends."""
         if depth > MAX_DEPTH:
-            raise Malformed(f"sequences nested deeper than {MAX_DEPTH}", too_deep=True)
+            raise Malformed(f"sequences nested more than {MAX_DEPTH} deep", too_deep=True)
         if vr == _UNKNOWN[self.little] and self.explicit:
-            # PS3.5 6.2.2: an unknown sequence of undefined length is written in implicit syntax, whatever surrounds it.
+            # PS3.5 6.2.2: a UN element of undefined length is a sequence in implicit VR little endian, whatever the
+            # transfer syntax of the dataset.
             inner = Walker(self.data, position, explicit=False, little=True)
             return inner._sequence(tag, 0, position, length, end, None, depth)
         stop = end if length == _UNDEFINED else position + length
         if stop > end:
             raise Short(stop)
         items: list[Elements] = []
-        if into is not None:
-            into[tag] = items
+        if target is not None:
+            target[tag] = items
         while position + 8 <= stop:
-            group, element, size = self._pair(self.data, position)
-            head = group << 16 | element
+            group, element, size = self._tag_and_length(self.data, position)
+            item_tag = group << 16 | element
             position += 8
-            if head == _SEQUENCE_END:
+            if item_tag == _SEQUENCE_END:
                 return position
-            if head != _ITEM:
-                raise Malformed(f"no item where one must be, at byte {position - 8}")
-            item: Elements | None = {} if into is not None else None
+            if item_tag != _ITEM:
+                raise Malformed(f"a sequence without an item at byte {position - 8}")
+            item: Elements | None = {} if target is not None else None
             position = self._item(position, size, stop, item, depth)
             if item is not None:
                 items.append(item)
@@ -228,16 +248,19 @@ class Walker:
             raise Short(stop + 1)
         return stop
 
-    def _item(self, position: int, size: int, end: int, into: Elements | None, depth: int) -> int:
-        """Elements of one item; returns where it ends. An unwanted item of known size is jumped over."""
+    def _item(self, position: int, size: int, end: int, target: Elements | None, depth: int) -> int:
+        """Read the elements of one item and return where it ends. A skipped item of known size is not parsed."""
         if size == _UNDEFINED:
-            position = self._elements(position, end, into, _LAST_IN_ITEM, depth)
+            position = self._walk_elements(position, end, target, _LAST_IN_ITEM, depth)
             if position + 8 > end and self.data[position - 8 : position - 4] not in _ITEM_ENDS:
                 raise Short(end + 1)
             return position
         end_of_item = position + size
         if end_of_item > end:
             raise Short(end_of_item)
-        if into is not None and self._elements(position, end_of_item, into, _LAST_IN_ITEM, depth) > end_of_item:
-            raise Malformed(f"an element that is longer than its item, at byte {position}")
+        if (
+            target is not None
+            and self._walk_elements(position, end_of_item, target, _LAST_IN_ITEM, depth) > end_of_item
+        ):
+            raise Malformed(f"an element longer than its item at byte {position}")
         return end_of_item

@@ -1,4 +1,4 @@
-"""The slices of a DICOM file: one of a classic file, many of an enhanced object, a mosaic or a grid."""
+"""The slices of a DICOM file: one in a classic file, many in an enhanced object, a mosaic or a grid."""
 
 import math
 
@@ -14,11 +14,11 @@ MAX_FRAMES = 100_000
 
 
 def frames_of(values: Values, record: Record) -> tuple[tuple[Frame, ...], tuple[Flag, ...], int]:
-    """(frames, flags, tiles per row of a mosaic or grid). Raises Rejected where a frame's numbers are wrong."""
+    """(frames, flags, tiles per row of a mosaic or grid, else 0). Raises Rejected if a frame's numbers are invalid."""
     if record.sop_class in ENHANCED:
         return _enhanced(values, record), (), 0
     if record.n_frames > 1:
-        raise Rejected(Reason.MULTIFRAME_NO_GEOMETRY, f"{record.n_frames} frames without a position each")
+        raise Rejected(Reason.MULTIFRAME_NO_GEOMETRY, f"{record.n_frames} frames, and no position for each of them")
     frame = _classic(values)
     if record.manufacturer == "uih" and values.raw(tags.UIH_NUMBER_OF_TILES):
         frames, grid = uih_frames(values, record, frame)
@@ -38,7 +38,7 @@ def _classic(values: Values) -> Frame:
         pixel_spacing_mm=_spacing(values),
         slope=slope,
         intercept=intercept,
-        image_type=(*values.words(tags.IMAGE_TYPE), *_ge_signal(values)),
+        image_type=(*values.words(tags.IMAGE_TYPE), *_ge_image_type(values)),
         echo_ms=values.decimal(tags.ECHO_TIME),
         echo_number=values.integer(tags.ECHO_NUMBERS),
         repetition_ms=values.decimal(tags.REPETITION_TIME),
@@ -58,7 +58,7 @@ def _classic(values: Values) -> Frame:
 
 
 def _enhanced(values: Values, record: Record) -> tuple[Frame, ...]:
-    """Frames of an enhanced object: what is shared, overridden by what is said per frame (PS3.3 C.7.6.16)."""
+    """Frames of an enhanced object: per-frame functional groups override the shared ones (PS3.3 C.7.6.16)."""
     per_frame = values.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
     if record.n_frames > MAX_FRAMES:
         raise Rejected(Reason.TOO_LARGE, f"{record.n_frames} frames in one file")
@@ -67,9 +67,11 @@ def _enhanced(values: Values, record: Record) -> tuple[Frame, ...]:
             Reason.MULTIFRAME_NO_GEOMETRY, f"{len(per_frame)} per-frame descriptions for {record.n_frames} frames"
         )
     shared = values.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
-    common = {tag: shared.item(tag) for tag in _GROUPS}
-    kind = values.words(tags.IMAGE_TYPE)
-    return tuple(_enhanced_frame(number, item, common, kind, values) for number, item in enumerate(per_frame))
+    shared_groups = {tag: shared.item(tag) for tag in _GROUPS}
+    image_type = values.words(tags.IMAGE_TYPE)
+    return tuple(
+        _enhanced_frame(number, frame, shared_groups, image_type, values) for number, frame in enumerate(per_frame)
+    )
 
 
 _GROUPS = (
@@ -83,11 +85,11 @@ _GROUPS = (
 
 
 def _enhanced_frame(
-    number: int, own: Values, common: dict[int, Values], image_type: tuple[str, ...], whole: Values
+    number: int, frame: Values, shared: dict[int, Values], image_type: tuple[str, ...], header: Values
 ) -> Frame:
     def group(tag: int) -> Values:
-        items = own.items(tag)
-        return items[0] if items else common[tag]
+        items = frame.items(tag)
+        return items[0] if items else shared[tag]
 
     content, diffusion, timing = (
         group(tags.FRAME_CONTENT_SEQUENCE),
@@ -112,7 +114,7 @@ def _enhanced_frame(
         kernel=group(tags.CT_RECONSTRUCTION_SEQUENCE).text(tags.CONVOLUTION_KERNEL),
         coil=group(tags.MR_RECEIVE_COIL_SEQUENCE).text(tags.RECEIVE_COIL_NAME),
         acquisition=content.short(tags.FRAME_ACQUISITION_NUMBER) or None,
-        instance=(whole.integer(tags.INSTANCE_NUMBER) or 0) * MAX_FRAMES + number,
+        instance=(header.integer(tags.INSTANCE_NUMBER) or 0) * MAX_FRAMES + number,
         temporal=content.long(tags.TEMPORAL_POSITION_INDEX),
         b_value=_first(diffusion.doubles(tags.DIFFUSION_B_VALUE)),
         gradient=diffusion.item(tags.DIFFUSION_GRADIENT_DIRECTION_SEQUENCE).doubles(tags.DIFFUSION_GRADIENT_ORIENTATION)
@@ -120,7 +122,7 @@ def _enhanced_frame(
         trigger_ms=_first(
             group(tags.CARDIAC_SYNCHRONIZATION_SEQUENCE).doubles(tags.NOMINAL_CARDIAC_TRIGGER_DELAY_TIME)
         ),
-        time=content.text(tags.FRAME_ACQUISITION_DATE_TIME) or whole.text(tags.CONTENT_TIME),
+        time=content.text(tags.FRAME_ACQUISITION_DATE_TIME) or header.text(tags.CONTENT_TIME),
         thickness_mm=group(tags.PIXEL_MEASURES_SEQUENCE).decimal(tags.SPACING_BETWEEN_SLICES)
         or group(tags.PIXEL_MEASURES_SEQUENCE).decimal(tags.SLICE_THICKNESS),
     )
@@ -130,7 +132,7 @@ _FRAME_TYPES = (tags.MR_IMAGE_FRAME_TYPE_SEQUENCE, tags.CT_IMAGE_FRAME_TYPE_SEQU
 
 
 def vector(values: Values, tag: int) -> Vector | None:
-    """Three numbers; None where they are absent. Raises Rejected with BAD_NUMBER."""
+    """Three numbers; None if they are absent. Raises Rejected with BAD_NUMBER."""
     numbers = values.decimals(tag)
     return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
 
@@ -146,35 +148,36 @@ def _spacing(values: Values) -> tuple[float, float] | None:
 
 
 def _rescale(values: Values) -> tuple[float, float]:
-    """(slope, intercept); (1, 0) where none is given. A slope of 0 would wipe the image out."""
+    """(slope, intercept), (1, 0) by default. Raises Rejected for a slope of 0, which would erase the image."""
     slope, intercept = values.decimals(tags.RESCALE_SLOPE), values.decimals(tags.RESCALE_INTERCEPT)
     if slope and slope[0] == 0:
-        raise Rejected(Reason.BAD_NUMBER, "the rescale slope is 0")
+        raise Rejected(Reason.BAD_NUMBER, "RescaleSlope is 0")
     return (slope[0] if slope else 1.0), (intercept[0] if intercept else 0.0)
 
 
 def _b_value(values: Values) -> float | None:
-    """Diffusion weighting: standard, else as UIH (FD), Siemens (IS) or GE (IS) write it privately."""
+    """Diffusion b-value: the standard element, else the private one of UIH (FD), Siemens (IS) or GE (IS)."""
     for tag in (tags.DIFFUSION_B_VALUE, tags.UIH_B_VALUE):
-        found = _first(values.doubles(tag))
-        if found is not None:
-            return found
+        b_value = _first(values.doubles(tag))
+        if b_value is not None:
+            return b_value
     if _is_ge(values):
         # The first of four numbers; GE adds 1e9 to those of multi-shell protocols (dcm2niix, GE/README).
-        found = values.decimal(tags.GE_B_VALUE)
-        return None if found is None else found % 100_000
+        b_value = values.decimal(tags.GE_B_VALUE)
+        return None if b_value is None else b_value % 100_000
     return values.decimal(tags.SIEMENS_B_VALUE)
 
 
-def _ge_signal(values: Values) -> tuple[str, ...]:
-    """The part of the signal that a slice of GE shows, in the word of ImageType, where it is not the magnitude: GE says
-    it in a private element alone (0: magnitude, 1: phase, 2: real, 3: imaginary).
+def _ge_image_type(values: Values) -> tuple[str, ...]:
+    """The ImageType word for a GE slice that does not show the magnitude; empty for all other slices.
+
+    GE writes the part of the signal only in a private element (0: magnitude, 1: phase, 2: real, 3: imaginary).
     """
-    word = _GE_SIGNALS.get(values.short(tags.GE_IMAGE_TYPE)) if _is_ge(values) else None
+    word = _GE_IMAGE_TYPES.get(values.short(tags.GE_IMAGE_TYPE)) if _is_ge(values) else None
     return (word,) if word else ()
 
 
-_GE_SIGNALS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+_GE_IMAGE_TYPES = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 
 
 def _is_ge(values: Values) -> bool:

@@ -1,4 +1,4 @@
-"""Elements of a DICOM file to its header record, with the verdict on what the file can be."""
+"""The header record of a DICOM file, and why a file cannot be part of a scan."""
 
 from medssl.archive.dicom import tags
 from medssl.archive.dicom.dataset import Dataset
@@ -28,26 +28,25 @@ _FACE_CODE = "113102"  # PS3.16 CID 7050: clean recognizable visual features
 def record_of(dataset: Dataset, size: int) -> Record:
     """Header record of a DICOM file of `size` bytes.
 
-    What can be no part of a scan is told in the record's verdict. Raises Rejected where there is not even a series to
-    report it under.
+    A file that cannot be part of a scan gets a record with a `reason`. Raises Rejected if the file does not even name a
+    series under which it could be reported.
     """
     values = dataset.values
     if DICOMDIR in (values.text(tags.SOP_CLASS_UID), dataset.meta.text(tags.MEDIA_STORAGE_SOP_CLASS_UID)):
-        raise Rejected(Reason.DICOMDIR, "it is a DICOMDIR")
+        raise Rejected(Reason.DICOMDIR, "the file is a DICOMDIR")
     if not values.text(tags.SERIES_INSTANCE_UID) and not values.raw(tags.ROWS):
-        raise Rejected(Reason.BAD_HEADER, "it has neither a series UID nor an image")
-    record = _plain(dataset)
+        raise Rejected(Reason.BAD_HEADER, "the file has neither a SeriesInstanceUID nor an image")
+    record = _record_without_frames(dataset)
     try:
-        _judge(values, record)
+        _check_object(values, record)
         frames, flags, grid = frames_of(values, record)
         n_bytes = _pixel_bytes(record, size)
         return record._replace(frames=frames, flags=(*record.flags, *flags), grid=grid, pixel_bytes=n_bytes)
     except Rejected as rejected:
-        return record._replace(verdict=rejected.reason, detail=rejected.detail)
+        return record._replace(reason=rejected.reason, detail=rejected.detail)
 
 
-def _plain(dataset: Dataset) -> Record:
-    """The record without frames and verdict."""
+def _record_without_frames(dataset: Dataset) -> Record:
     values = dataset.values
     flags = list(dataset.flags)
     if dataset.syntax in LOSSY or values.text(tags.LOSSY_IMAGE_COMPRESSION) == "01":
@@ -89,56 +88,56 @@ def _plain(dataset: Dataset) -> Record:
     )
 
 
-def _judge(values: Values, record: Record) -> None:
-    """Raise Rejected for what can be no part of a scan, by object class and pixel description."""
+def _check_object(values: Values, record: Record) -> None:
+    """Raise Rejected if the object's class or pixel description rules out a scan."""
     sop_class = record.sop_class
     if sop_class in LABELS:
-        raise Rejected(Reason.LABEL_OBJECT, "a segmentation or structure set")
+        raise Rejected(Reason.LABEL_OBJECT, "the object is a segmentation or a structure set")
     if sop_class in SECONDARY_CAPTURE:
-        raise Rejected(Reason.SECONDARY_CAPTURE, "a secondary capture")
+        raise Rejected(Reason.SECONDARY_CAPTURE, "the object is a secondary capture")
     if sop_class in PARAMETRIC_MAP:
-        raise Rejected(Reason.PARAMETRIC_MAP, "a parametric map")
+        raise Rejected(Reason.PARAMETRIC_MAP, "the object is a parametric map")
     if sop_class in NO_VOLUME:
-        raise Rejected(Reason.UNSUPPORTED_MODALITY, f"an object of modality {record.modality}")
+        raise Rejected(Reason.UNSUPPORTED_MODALITY, f"the object has modality {record.modality}")
     if sop_class not in _WITH_VOLUME or not record.rows or not record.columns:
-        raise Rejected(Reason.NOT_IMAGE_SOP, "an object without a volume")
+        raise Rejected(Reason.NOT_IMAGE_SOP, "the object holds no volume")
     if values.short(tags.SAMPLES_PER_PIXEL, 1) != 1 or record.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Rejected(Reason.COLOR, f"{values.short(tags.SAMPLES_PER_PIXEL, 1)} samples per pixel")
     if values.text(tags.BURNED_IN_ANNOTATION).upper() == "YES" or any(
         values.raw(tag) for tag in tags.SECONDARY_CAPTURE_DEVICE
     ):
-        raise Rejected(Reason.BURNED_IN_RISK, "annotation is declared burned in, or a capture device is named")
+        raise Rejected(Reason.BURNED_IN_RISK, "BurnedInAnnotation is YES, or the header names a capture device")
     if not sop_class:
-        raise Rejected(Reason.NOT_IMAGE_SOP, "no SOP class is named")
-    _judge_pixels(record)
+        raise Rejected(Reason.NOT_IMAGE_SOP, "the header names no SOP class")
+    _check_pixel_description(record)
 
 
-def _judge_pixels(record: Record) -> None:
+def _check_pixel_description(record: Record) -> None:
     if record.syntax not in CODECS:
-        raise Rejected(Reason.UNSUPPORTED_SYNTAX, "its transfer syntax is not among those that are decoded")
+        raise Rejected(Reason.UNSUPPORTED_SYNTAX, "no decoder for its transfer syntax")
     if record.bits_allocated not in (8, 16, 32) or not 1 <= record.bits_stored <= record.bits_allocated:
         raise Rejected(
-            Reason.BAD_HEADER, f"{record.bits_stored} bits stored in {record.bits_allocated} allocated are not possible"
+            Reason.BAD_HEADER, f"{record.bits_stored} bits stored do not fit {record.bits_allocated} bits allocated"
         )
     if not record.bits_stored - 1 <= record.high_bit < record.bits_allocated:
         raise Rejected(Reason.BAD_HEADER, f"high bit {record.high_bit} does not fit {record.bits_stored} bits")
 
 
 def _pixel_bytes(record: Record, size: int) -> int:
-    """Bytes of native pixels, which must be there; 0 where they are compressed."""
+    """Bytes of native pixels; 0 if they are compressed. Raises Rejected if the file is too short to hold them."""
     if CODECS[record.syntax] != "native":
         return 0
     expected = record.rows * record.columns * record.n_frames * record.bits_allocated // 8
     available = size - max(record.pixel_at, 0)
     if expected > available:
         raise Rejected(
-            Reason.TRUNCATED, f"{expected} bytes of pixels cannot lie in the {available} bytes behind the header"
+            Reason.TRUNCATED, f"{expected} bytes of pixels do not fit the {available} bytes after the header"
         )
     return expected
 
 
 def _padding(values: Values) -> tuple[int, int] | None:
-    """Lowest and highest stored value that stand for 'no voxel', both included."""
+    """(lowest, highest) stored value that means 'no voxel', both inclusive; None if the header names none."""
     if len(values.raw(tags.PIXEL_PADDING_VALUE)) < 2:
         return None
     read = values.signed_short if values.short(tags.PIXEL_REPRESENTATION) == 1 else values.short

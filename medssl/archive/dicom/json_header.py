@@ -1,4 +1,4 @@
-"""DICOM JSON (PS3.18 annex F) to the bytes of a header, so that one parser judges files and servers alike."""
+"""Converts DICOM JSON (PS3.18 annex F) to the bytes of a header, so that one parser serves files and servers."""
 
 import base64
 import struct
@@ -11,28 +11,37 @@ from medssl.archive.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _MAX_DEPTH = 16
-# Ends the header for the parser; what lies behind it is on the server.
-_PIXELS = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, 0)
+# An empty pixel element ends the header for the parser; the pixels stay on the server.
+_PIXEL_ELEMENT = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, 0)
 
 
-class NotTold(Exception):  # noqa: N818 - it reads as what is the matter
-    """The JSON leaves out, or writes in a way of its own, what the header scan needs."""
+class IncompleteHeader(Exception):  # noqa: N818 - it reads as the condition it reports
+    """The JSON omits an element that the header scan needs, or encodes it against the standard."""
 
 
-def header_bytes(told: Mapping[str, Any]) -> bytes:
-    """A DICOM file of the elements that the header scan wants, without pixels. Raises NotTold."""
-    wanted = tags.VALUES | tags.SEQUENCES
-    chosen = {name: element for name, element in told.items() if int(name, 16) in wanted}
-    if any("BulkDataURI" in element for element in chosen.values()):
-        raise NotTold("an element that is needed is left out")
+def header_bytes(metadata: Mapping[str, Any]) -> bytes:
+    """A DICOM file without pixels, made of the elements that the header scan reads.
+
+    Args:
+        metadata: An instance in DICOM JSON: tag as eight hexadecimal digits to element.
+
+    Raises:
+        IncompleteHeader: An element is omitted or not encoded as PS3.18 says.
+    """
+    read_tags = tags.VALUES | tags.SEQUENCES
+    selected = {name: element for name, element in metadata.items() if int(name, 16) in read_tags}
+    if any("BulkDataURI" in element for element in selected.values()):
+        raise IncompleteHeader("the server returned a reference instead of an element's value")
     syntax = _element("00020010", {"vr": "UI", "Value": [EXPLICIT_VR_LITTLE_ENDIAN]}, 0)
-    return b"\0" * 128 + b"DICM" + syntax + _dataset(chosen, 0) + _PIXELS
+    return b"\0" * 128 + b"DICM" + syntax + _dataset(selected, 0) + _PIXEL_ELEMENT
 
 
-def _dataset(told: Mapping[str, Any], depth: int) -> bytes:
+def _dataset(elements: Mapping[str, Any], depth: int) -> bytes:
     if depth > _MAX_DEPTH:
-        raise NotTold("sequences are nested too deep")
-    return b"".join(_element(name, told[name], depth) for name in sorted(told) if "BulkDataURI" not in told[name])
+        raise IncompleteHeader(f"sequences are nested more than {_MAX_DEPTH} deep")
+    return b"".join(
+        _element(name, element, depth) for name, element in sorted(elements.items()) if "BulkDataURI" not in element
+    )
 
 
 def _element(name: str, element: Mapping[str, Any], depth: int) -> bytes:
@@ -43,7 +52,7 @@ def _element(name: str, element: Mapping[str, Any], depth: int) -> bytes:
         head = struct.pack("<HH2s", int(name[:4], 16), int(name[4:8], 16), vr.encode("ascii"))
         return head + (struct.pack("<HI", 0, len(value)) if vr in _LONG else struct.pack("<H", len(value))) + value
     except (KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
-        raise NotTold(f"element {name} is written in a way of its own") from error
+        raise IncompleteHeader(f"element {name} is not encoded as PS3.18 says") from error
 
 
 def _value(vr: str, element: Mapping[str, Any], depth: int) -> bytes:

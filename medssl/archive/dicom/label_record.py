@@ -1,15 +1,16 @@
-"""What the header of a segmentation or structure set says: which images it labels, and what its structures are called.
+"""Label records: which images a segmentation or structure set labels, and what its structures are called.
 
-Names and codes stay in the private index; `label_names.py` decides what leaves it.
+Names and codes stay in the private index; `labels/names.py` decides what leaves it.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from pydantic import ConfigDict, TypeAdapter
+
 from medssl.archive.dicom import label_tags, tags
-from medssl.archive.dicom.dataset import FIRST_BYTES, Dataset, Wanted, read_dataset
-from medssl.archive.dicom.record import Record, parse_record, record_json
+from medssl.archive.dicom.dataset import FIRST_BYTES, Dataset, ElementSelection, read_dataset
+from medssl.archive.dicom.record import Record
 from medssl.archive.dicom.uids import RT_STRUCTURE
 from medssl.archive.dicom.values import Values
 from medssl.archive.limits import Limits
@@ -20,9 +21,13 @@ MAX_STRUCTURES, MAX_INSTANCES = 10_000, 100_000
 
 
 class Structure(NamedTuple):
-    """A segment or region of interest. codes: 'SCHEME:VALUE' of what it is, then of what narrows it down (left, right).
+    """A segment or region of interest.
 
-    frame_of_reference: its own, where a structure set names one.
+    Attributes:
+        number: SegmentNumber or ROINumber.
+        name: SegmentLabel or ROIName.
+        codes: 'SCHEME:VALUE' of the property type, then of its modifiers (left, right).
+        frame_of_reference: UID that a structure set names for the structure, else ''.
     """
 
     number: int
@@ -32,7 +37,15 @@ class Structure(NamedTuple):
 
 
 class LabelRecord(NamedTuple):
-    """One label object. created: YYYYMMDDhhmmss..., '' where it is not told. series, instances: UIDs it refers to."""
+    """One label object.
+
+    Attributes:
+        record: Its header record.
+        created: When it was made, as YYYYMMDDhhmmss...; '' if the header does not say.
+        series: UIDs of the series it refers to.
+        instances: UIDs of the images it refers to.
+        structures: Its segments or regions of interest.
+    """
 
     record: Record
     created: str
@@ -42,33 +55,41 @@ class LabelRecord(NamedTuple):
 
     @property
     def is_structure_set(self) -> bool:
-        """Whether it holds contours; else it holds frames."""
+        """Whether it holds contours instead of frames."""
         return self.record.sop_class == RT_STRUCTURE
 
 
+_ADAPTER = TypeAdapter(LabelRecord, config=ConfigDict(ser_json_inf_nan="constants"))
+
+
 def label_record_json(label: LabelRecord) -> str:
-    """As it lies in the index."""
-    return json.dumps([record_json(label.record), *label[1:]], separators=(",", ":"))
+    """The label record as the index stores it."""
+    return _ADAPTER.dump_json(label).decode()
 
 
 def parse_label_record(text: str) -> LabelRecord:
     """The label record that `label_record_json` wrote."""
-    record, created, series, instances, structures = json.loads(text)
-    found = tuple(Structure(number, name, tuple(codes), frame) for number, name, codes, frame in structures)
-    return LabelRecord(parse_record(record), created, tuple(series), tuple(instances), found)
+    return _ADAPTER.validate_json(text)
 
 
 def read_label_record(
     read: Callable[[int], bytes], start: bytes, size: int, *, record: Record, limits: Limits
 ) -> LabelRecord:
-    """The label record of a file of which `record` is the header record; `read`, `start`, `size` as for `read_dataset`.
+    """The label record of a file.
 
-    Raises Rejected.
+    Args:
+        read: `read(n)` returns the first n bytes of the file.
+        start: First bytes of the file, already read.
+        size: Bytes of the file.
+        record: Header record of the file.
+        limits: How much of the file may be read.
+
+    Raises:
+        Rejected: The header cannot be read, has no instance UID, or lists too much.
     """
-    roomy = limits.model_copy(update={"header_bytes": limits.frames_header_bytes})
-    values = read_dataset(read, start, size, roomy, _WANTED).values
+    values = read_dataset(read, start, size, _label_limits(limits), _SELECTION).values
     if not record.instance:
-        raise Rejected(Reason.BAD_HEADER, "a label object without an instance UID")
+        raise Rejected(Reason.BAD_HEADER, "the label object has no SOPInstanceUID")
     structures = tuple(_rois(values) if record.sop_class == RT_STRUCTURE else _segments(values))
     instances = tuple(sorted(set(_instances(values))))
     if len(structures) > MAX_STRUCTURES or len(instances) > MAX_INSTANCES:
@@ -77,9 +98,8 @@ def read_label_record(
     return LabelRecord(record, _created(values), series, instances, structures)
 
 
-def read_label_object(path: str, wanted: Wanted, *, limits: Limits) -> Dataset:
-    """Wanted elements of a label object on disk. Raises Rejected."""
-    roomy = limits.model_copy(update={"header_bytes": limits.frames_header_bytes})
+def read_label_object(path: str, selection: ElementSelection, *, limits: Limits) -> Dataset:
+    """Selected elements of a label object on disk. Raises Rejected."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
@@ -88,13 +108,18 @@ def read_label_object(path: str, wanted: Wanted, *, limits: Limits) -> Dataset:
                 file.seek(0)
                 return file.read(count)
 
-            return read_dataset(read, read(FIRST_BYTES), size, roomy, wanted)
+            return read_dataset(read, read(FIRST_BYTES), size, _label_limits(limits), selection)
     except OSError as error:
-        raise Rejected(Reason.IO_ERROR, f"it cannot be read ({error.strerror})") from error
+        raise Rejected(Reason.IO_ERROR, f"the file cannot be read ({error.strerror})") from error
 
 
-def _last(values: Values) -> int:
-    """Frames are walked only where the object does not list the images it was made on."""
+def _label_limits(limits: Limits) -> Limits:
+    """The limits with the header bytes of a multi-frame file: label objects list many images and structures."""
+    return limits.model_copy(update={"header_bytes": limits.frames_header_bytes})
+
+
+def _last_tag(values: Values) -> int:
+    """The last tag to read. Frames are read only if the object does not list the images it was drawn on."""
     if values.text(tags.SOP_CLASS_UID) == RT_STRUCTURE:
         return label_tags.LAST_BEFORE_CONTOURS
     listed = values.items(label_tags.REFERENCED_SERIES_SEQUENCE) or values.items(
@@ -115,11 +140,11 @@ _SEQUENCES = (
     | label_tags.STRUCTURES
     | {tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE, tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE}
 )
-_WANTED = Wanted(_VALUES, _SEQUENCES, _last)
+_SELECTION = ElementSelection(_VALUES, _SEQUENCES, _last_tag)
 
 
 def _series(values: Values) -> Iterator[Values]:
-    """Items that stand for a referenced series: of this study, of others, of a structure set."""
+    """Items of the referenced series: of this study, of other studies, of a structure set."""
     yield from values.items(label_tags.REFERENCED_SERIES_SEQUENCE)
     for study in values.items(label_tags.STUDIES_CONTAINING_OTHER_REFERENCED_INSTANCES_SEQUENCE):
         yield from study.items(label_tags.REFERENCED_SERIES_SEQUENCE)
@@ -129,7 +154,7 @@ def _series(values: Values) -> Iterator[Values]:
 
 
 def _instances(values: Values) -> Iterator[str]:
-    """SOP Instance UIDs of the images, listed by series or, where no series is named, frame by frame."""
+    """SOPInstanceUIDs of the referenced images, listed by series or by frame."""
     lists = [
         items
         for item in _series(values)
@@ -152,12 +177,15 @@ def _instances(values: Values) -> Iterator[str]:
 
 def _segments(values: Values) -> Iterator[Structure]:
     for item in values.items(label_tags.SEGMENT_SEQUENCE):
-        kind = item.item(label_tags.SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE)
+        property_type = item.item(label_tags.SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE)
         codes = (
-            _code(kind),
-            *(_code(one) for one in kind.items(label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)),
+            _code(property_type),
+            *(_code(code) for code in property_type.items(label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)),
         )
-        codes = (*codes, *(_code(one) for one in item.items(label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)))
+        codes = (
+            *codes,
+            *(_code(code) for code in item.items(label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)),
+        )
         number = item.short(label_tags.SEGMENT_NUMBER)
         if number:  # 0 is the background of a label map
             yield Structure(number, _name(item, label_tags.SEGMENT_LABEL), tuple(filter(None, codes)))
@@ -178,7 +206,7 @@ def _code(item: Values) -> str:
 
 
 def _name(item: Values, tag: int) -> str:
-    """Text as UTF-8 where it is that, else as Latin-1: a name need only be the same each time it is met."""
+    """Text decoded as UTF-8 if valid, else as Latin-1: a name only has to decode alike each time."""
     raw = item.raw(tag).strip(b" \0")
     try:
         return raw.decode("utf-8")
@@ -187,7 +215,7 @@ def _name(item: Values, tag: int) -> str:
 
 
 def _created(values: Values) -> str:
-    """When the object was made, digits that can be compared."""
+    """When the object was made, as digits that sort by time."""
     for date, time in (
         (label_tags.STRUCTURE_SET_DATE, label_tags.STRUCTURE_SET_TIME),
         (label_tags.CONTENT_DATE, tags.CONTENT_TIME),

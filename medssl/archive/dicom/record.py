@@ -1,26 +1,29 @@
-"""Header records: all that assembling and loading need to know of a DICOM file, and nothing that names a patient but
-the ids.
+"""Header records: all that assembling and loading need to know of a DICOM file.
 
-Named tuples, because an archive has millions of them and they travel as JSON. Positions and directions are in DICOM's
-frame (LPS, mm); only `geometry` of an assembled scan is RAS.
+Records are named tuples because an archive has millions of them, which cross process boundaries and lie in the index as
+JSON. Positions and directions are in DICOM's frame (LPS, mm); only the affine of an assembled scan is RAS.
 """
 
-import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pydantic import ConfigDict, TypeAdapter
 
 from medssl.archive.dicom.uids import EXPLICIT_VR_BIG_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN
-
-# Made once: json.dumps makes an encoder for every call that asks for other separators.
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 Vector = tuple[float, float, float]
 
 
 class Frame(NamedTuple):
-    """One slice: of a classic file the only one; of a multi-frame file or a mosaic one of many.
+    """One slice: the only one of a classic file, or one of many in a multi-frame file or a mosaic.
 
-    number: index of the frame in its file. tile: index in a mosaic or grid, else -1. position_mm: centre of the first
-    voxel. orientation: direction of a row, then of a column. pixel_spacing_mm: (between rows, between columns).
+    Attributes:
+        number: Index of the frame in its file.
+        tile: Index of the tile in a mosaic or grid, else -1.
+        position_mm: Centre of the first voxel (ImagePositionPatient).
+        orientation: Direction of a row, then of a column (ImageOrientationPatient).
+        pixel_spacing_mm: Distance between rows, then between columns.
+        trigger_ms: Cardiac trigger time, or frame reference time of PET.
+        thickness_mm: SpacingBetweenSlices, else SliceThickness.
     """
 
     number: int
@@ -49,11 +52,18 @@ class Frame(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One DICOM file. verdict, detail: why it can be no part of a scan, where it cannot.
+    """Header of one DICOM file.
 
-    patient, study, series, instance: real identifiers, for the private index only. grid: tiles per row of a mosaic or
-    grid, else 0. padding: (lowest, highest) stored value that means 'no voxel'. pixel_at: first byte of native pixels
-    where the header scan met it, else -1. flags: codes of `reasons.Flag`.
+    Attributes:
+        patient, issuer, study, series, instance: Real identifiers, for the private index only.
+        padding: (lowest, highest) stored value that means 'no voxel'; None if the header names none.
+        grid: Tiles per row of a mosaic or grid, else 0.
+        lut: Whether the file has a modality lookup table.
+        pixel_at: Byte offset of the pixel element if the header scan reached it, else -1.
+        pixel_bytes: Bytes of native pixels; 0 if they are compressed.
+        flags: Codes of `reasons.Flag`.
+        reason: Code of `reasons.Reason` if the file cannot be part of a scan, else None.
+        detail: The values that led to `reason`.
     """
 
     patient: str
@@ -83,7 +93,7 @@ class Record(NamedTuple):
     pixel_bytes: int
     frames: tuple[Frame, ...]
     flags: tuple[str, ...] = ()
-    verdict: str | None = None
+    reason: str | None = None
     detail: str = ""
 
     @property
@@ -97,17 +107,15 @@ class Record(NamedTuple):
         return self.syntax in (EXPLICIT_VR_BIG_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN)
 
 
+# NaN and infinity, which private elements can hold, survive the round trip.
+_ADAPTER = TypeAdapter(Record, config=ConfigDict(ser_json_inf_nan="constants"))
+
+
 def record_json(record: Record) -> str:
-    """A record as it lies in the index."""
-    return _ENCODE(record)
+    """The record as the index stores it."""
+    return _ADAPTER.dump_json(record).decode()
 
 
 def parse_record(text: str) -> Record:
     """The record that `record_json` wrote."""
-    values: list[Any] = [_frozen(value) for value in json.loads(text)]
-    record = Record(*values)
-    return record._replace(frames=tuple(Frame(*frame) for frame in record.frames))
-
-
-def _frozen(value: object) -> object:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+    return _ADAPTER.validate_json(text)

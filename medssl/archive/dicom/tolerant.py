@@ -1,8 +1,8 @@
-"""The second reader of headers: pydicom, for files that break the standard in ways our own parser refuses.
+"""The fallback reader of headers: pydicom, for files that break the standard in ways our own parser rejects.
 
-It runs where headers are scanned, in a worker with limits that may die, and sees no more bytes than our own parser may.
-It is believed only where it arrives exactly at the pixel element with all elements in order: a reader that has lost its
-way in a damaged header gets there by no accident. What it read is then judged and proven like any other file.
+It runs in the workers that scan headers, under their limits, and reads no more bytes than our own parser may. Its
+result counts only if it stops exactly at the pixel element with all elements in ascending order: a reader that lost its
+place in a damaged header does not end there by chance. Afterwards the file passes the same checks as any other.
 """
 
 import logging
@@ -13,7 +13,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from medssl.archive.dicom import tags
-from medssl.archive.dicom.dataset import FIRST_BYTES, Dataset, most_header_bytes
+from medssl.archive.dicom.dataset import FIRST_BYTES, Dataset, max_header_bytes
 from medssl.archive.dicom.elements import PIXEL_DATA, Elements
 from medssl.archive.dicom.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -30,62 +30,66 @@ if TYPE_CHECKING:
     import pydicom
 
 
-def read_tolerantly(read: Callable[[int], bytes], size: int, limits: Limits, refused: Rejected) -> Dataset:
-    """Wanted elements of a file of `size` bytes; `read(n)` gives its first n bytes.
+def read_tolerantly(read: Callable[[int], bytes], size: int, limits: Limits, rejected: Rejected) -> Dataset:
+    """Selected elements of a file that our own parser rejected.
 
-    Raises `refused`, why our own parser did not read it, where pydicom is not to be believed either.
+    Args:
+        read: `read(n)` returns the first n bytes of the file.
+        size: Bytes of the file.
+        limits: How much of the file may be read for its header.
+        rejected: Why our own parser rejected the file; raised again if pydicom cannot read it reliably.
     """
     import pydicom
 
     start = read(FIRST_BYTES)
-    # pydicom inflates without limit; the bounded way was tried before.
+    # pydicom inflates without a limit; our own parser has tried within its limit.
     if DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() in start:
-        raise refused
-    data = read(min(size, most_header_bytes(start, limits)))
+        raise rejected
+    data = read(min(size, max_header_bytes(start, limits)))
     stream = BytesIO(data)
     try:
-        with _without_words():
-            found = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
-            pixel_at, order = stream.tell(), [int(tag) for tag in found.keys()]  # noqa: SIM118 - no values are asked for
-            elements, meta, syntax = _elements(found), _meta(found), _syntax(found)
-    except Exception as error:  # pydicom raises two dozen types for what is wrong in a file
-        raise refused from error
-    little = found.original_encoding[1] is not False
+        with _silenced_pydicom():
+            dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+            pixel_at, order = stream.tell(), [int(tag) for tag in dataset.keys()]  # noqa: SIM118 - iterating would convert values
+            elements, meta, syntax = _elements(dataset), _meta(dataset), _syntax(dataset)
+    except Exception as error:  # pydicom raises two dozen exception types for damaged files
+        raise rejected from error
+    little = dataset.original_encoding[1] is not False
     if order != sorted(order) or not _pixel_element_at(data, pixel_at, little):
-        raise refused
+        raise rejected
     flags = (Flag.F_TOLERANT_PARSE,) if data[128:132] == b"DICM" else (Flag.F_NO_PREAMBLE, Flag.F_TOLERANT_PARSE)
     return Dataset(Values(elements, little), meta, syntax, pixel_at, flags)
 
 
-def _elements(found: "pydicom.Dataset") -> Elements:
-    """Raw values of the wanted elements; nothing is converted."""
+def _elements(dataset: "pydicom.Dataset") -> Elements:
+    """Raw values of the selected elements, without conversion."""
     elements: Elements = {}
-    for tag in found.keys():  # noqa: SIM118 - as above
+    for tag in dataset.keys():  # noqa: SIM118 - as above
         if tag in tags.SEQUENCES:
-            elements[int(tag)] = [_elements(item) for item in found[tag].value]
+            elements[int(tag)] = [_elements(item) for item in dataset[tag].value]
         elif tag in tags.VALUES:
-            elements[int(tag)] = _raw(found.get_item(tag))
+            elements[int(tag)] = _raw(dataset.get_item(tag))
     return elements
 
 
 def _raw(element: Any) -> bytes:
-    """Bytes of a value. Raises TypeError where pydicom has made something else of it."""
+    """Bytes of a value. Raises TypeError if pydicom has converted it."""
     value = element.value or b""
     if not isinstance(value, bytes):
-        raise TypeError("a value that is not raw")
+        raise TypeError("pydicom has converted a value")
     return value
 
 
-def _meta(found: "pydicom.Dataset") -> Values:
-    meta = getattr(found, "file_meta", {})
+def _meta(dataset: "pydicom.Dataset") -> Values:
+    meta = getattr(dataset, "file_meta", {})
     return Values({tag: str(meta[tag].value).encode() for tag in tags.META_ELEMENTS if tag in meta})
 
 
-def _syntax(found: "pydicom.Dataset") -> str:
-    """As the file says, else by how pydicom could read it."""
-    said = _meta(found).text(tags.TRANSFER_SYNTAX_UID)
-    implicit, little = found.original_encoding
-    return said or (
+def _syntax(dataset: "pydicom.Dataset") -> str:
+    """The transfer syntax that the file declares, else the one in which pydicom could read it."""
+    declared = _meta(dataset).text(tags.TRANSFER_SYNTAX_UID)
+    implicit, little = dataset.original_encoding
+    return declared or (
         IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN if little else EXPLICIT_VR_BIG_ENDIAN
     )
 
@@ -97,13 +101,13 @@ def _pixel_element_at(data: bytes, position: int, little: bool) -> bool:
 
 
 @contextmanager
-def _without_words() -> Iterator[None]:
-    """Keep to itself what pydicom warns of: it quotes values, and values name patients."""
+def _silenced_pydicom() -> Iterator[None]:
+    """Suppress pydicom's warnings: they quote values, and values can name patients."""
     logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
+    was_disabled, logger.disabled = logger.disabled, True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = before
+        logger.disabled = was_disabled

@@ -1,4 +1,4 @@
-"""Transfer syntaxes and SOP classes by UID: which are read, and how. PS3.5 section 10 and annex A, PS3.4 annex B."""
+"""UIDs of transfer syntaxes and SOP classes, and how each is read. PS3.5 section 10 and annex A, PS3.4 annex B."""
 
 from typing import Literal
 
@@ -30,7 +30,7 @@ CODECS: dict[str, Codec] = {
     "1.2.840.10008.1.2.4.202": "htj2k",
     "1.2.840.10008.1.2.4.203": "htj2k",
 }
-# 203 is HTJ2K lossy or lossless; it counts as lossy only by its header (0028,2110).
+# 203 is HTJ2K, lossy or lossless: only its header (0028,2110) says which.
 LOSSY = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91))
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -43,7 +43,7 @@ SECONDARY_CAPTURE = frozenset(_STORAGE + tail for tail in ("7", "7.1", "7.2", "7
 PARAMETRIC_MAP = frozenset({_STORAGE + "30"})
 COLOR_MR = _STORAGE + "4.3"
 DICOMDIR = "1.2.840.10008.1.3.10"
-# Image classes whose objects can show an anatomy without a volume that can be proven.
+# Image classes without a geometry from which a volume could be proven.
 NO_VOLUME = frozenset(
     _STORAGE + tail
     for tail in (
@@ -55,6 +55,6 @@ NO_VOLUME = frozenset(
 
 
 def modality_of_sop_class(sop_class: str) -> str:
-    """CT, MR or PT for classic and enhanced classes alike."""
+    """CT, MR or PT, for classic and enhanced classes alike; 'other' for any other class."""
     tail = sop_class.removeprefix(_STORAGE)
     return {"2": "CT", "4": "MR", "1": "PT"}.get(tail[:1], "other")

@@ -1,6 +1,6 @@
-"""Values of raw DICOM elements: text that is only compared, numbers that must be numbers.
+"""Typed access to the raw elements of a DICOM dataset or item.
 
-The slices of a series repeat nearly all their values, so the last few thousand texts and numbers are remembered.
+The slices of a series repeat nearly all their values, so recently decoded texts and numbers are cached.
 """
 
 import math
@@ -13,24 +13,24 @@ from medssl.archive.dicom.elements import Elements
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Reason
 
-_REMEMBERED = 4096
+_CACHE_SIZE = 4096
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _text(raw: bytes) -> str:
-    """Latin-1 keeps every byte, so that equal bytes stay equal whatever their character set."""
+    """Decode as Latin-1: text is only compared, and this keeps equal bytes equal whatever their character set."""
     return raw.decode("latin-1").strip(" \0")
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _words(raw: bytes) -> tuple[str, ...]:
     text = _text(raw)
     return tuple(part.strip() for part in text.split("\\")) if text else ()
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _numbers(raw: bytes) -> tuple[float, ...] | None:
-    """The numbers of a decimal or integer string; None where one of them is no finite number."""
+    """The numbers of a decimal or integer string; None if one of them is not a finite number."""
     text = raw.decode("latin-1").strip(" \0")
     if not text:
         return ()
@@ -43,18 +43,18 @@ def _numbers(raw: bytes) -> tuple[float, ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Elements of one dataset or item, with the byte order in which its binary numbers are written."""
+    """Elements of one dataset or item; `little`: whether its binary numbers are little endian."""
 
     elements: Mapping[int, "bytes | list[Elements]"]
     little: bool = True
 
     def raw(self, tag: int) -> bytes:
-        """Bytes of a value; none where it is absent."""
+        """Bytes of a value; empty if it is absent."""
         value = self.elements.get(tag, b"")
         return value if isinstance(value, bytes) else b""
 
     def text(self, tag: int) -> str:
-        """Text without padding."""
+        """Text without padding; '' if it is absent."""
         raw = self.elements.get(tag)
         return _text(raw) if raw and isinstance(raw, bytes) else ""
 
@@ -64,20 +64,20 @@ class Values:
         return _words(raw) if raw and isinstance(raw, bytes) else ()
 
     def decimals(self, tag: int) -> tuple[float, ...]:
-        """Numbers of a decimal or integer string. Raises Rejected with BAD_NUMBER for what is no finite number."""
+        """Numbers of a decimal or integer string. Raises Rejected with BAD_NUMBER if one is not a finite number."""
         numbers = _numbers(self.raw(tag))
         if numbers is None:
-            raise Rejected(Reason.BAD_NUMBER, f"element {name(tag)} is no finite number")
+            raise Rejected(Reason.BAD_NUMBER, f"element {name(tag)} holds a value that is not a finite number")
         return numbers
 
     def decimal(self, tag: int) -> float | None:
-        """The first number of a decimal string; None where it is absent or no number: for values nothing rests on."""
+        """The first number of a decimal string, for values that no geometry depends on; None if absent or invalid."""
         raw = self.elements.get(tag)
         numbers = _numbers(raw) if raw and isinstance(raw, bytes) else None
         return numbers[0] if numbers else None
 
     def integer(self, tag: int) -> int | None:
-        """An integer string, tolerating '1.0'; None where it is absent or no number."""
+        """The first number of an integer string, '1.0' included; None if it is absent or invalid."""
         number = self.decimal(tag)
         return None if number is None else int(number)
 
@@ -94,11 +94,6 @@ class Values:
         """The first unsigned 32-bit number."""
         raw = self.raw(tag)
         return int(struct.unpack_from(self._endian + "I", raw)[0]) if len(raw) >= 4 else None
-
-    def longs(self, tag: int) -> tuple[int, ...]:
-        """All unsigned 32-bit numbers."""
-        raw = self.raw(tag)
-        return struct.unpack_from(f"{self._endian}{len(raw) // 4}I", raw)
 
     def shorts(self, tag: int) -> tuple[int, ...]:
         """All unsigned 16-bit numbers."""
@@ -118,7 +113,7 @@ class Values:
         return [Values(item, self.little) for item in value] if isinstance(value, list) else []
 
     def item(self, tag: int) -> "Values":
-        """First item of a sequence; an empty one where it is absent."""
+        """First item of a sequence; an empty item if the sequence is absent."""
         items = self.items(tag)
         return items[0] if items else Values({}, self.little)
 

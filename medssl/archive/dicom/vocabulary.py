@@ -1,17 +1,15 @@
-"""The words that may leave the archive. Everything else in a header's text becomes 'other': unknown text may name a
-patient.
-"""
+"""The words that may leave the archive. All other text in a header becomes 'other', because it may name a patient."""
 
 import re
 from functools import lru_cache
 
-# DICOM PS3.3 C.7.3.1.1.1, those that can hold volumes or are common companions.
+# DICOM PS3.3 C.7.3.1.1.1: modalities that can hold volumes, and those that often accompany them.
 _MODALITY_WORDS = """
 CT MR PT NM US CR DX MG XA RF SC OT SEG RTSTRUCT RTDOSE RTPLAN REG SR PR KO AU ECG DOC OP OPT ES SM IO PX BDUS
 """
 _MODALITIES = frozenset(_MODALITY_WORDS.split())
 
-# PS3.16 annex L (body part examined), the coarse ones, with spellings met in archives.
+# PS3.16 annex L (body part examined), the coarse ones, with spellings seen in archives.
 _BODY_PART_WORDS = """
 abdomen: abdomen abd
 abdomen-pelvis: abdomenpelvis abdpelvis
@@ -91,21 +89,21 @@ def modality_word(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def body_part_word(text: str) -> str:
-    """A coarse body part, 'unknown' where none is given, 'other' for unlisted text."""
+    """A coarse body part; 'unknown' for blank text, 'other' for unlisted text."""
     word = re.sub(r"[^a-z]", "", text.lower())
     return _BODY_PARTS.get(word, "other") if word else "unknown"
 
 
 @lru_cache(maxsize=1024)
 def manufacturer_word(text: str) -> str:
-    """A known manufacturer, 'unknown' where none is given, 'other' for unlisted text."""
+    """A listed manufacturer; 'unknown' for blank text, 'other' for unlisted text."""
     lower = text.lower()
-    known = next((word for part, word in _MANUFACTURERS if part in lower), None)
-    return known or ("other" if lower.strip() else "unknown")
+    listed = next((word for part, word in _MANUFACTURERS if part in lower), None)
+    return listed or ("other" if lower.strip() else "unknown")
 
 
 @lru_cache(maxsize=1024)
 def model_word(text: str) -> str:
-    """A known model, 'unknown' where none is given, 'other' for unlisted text."""
+    """A listed model; 'unknown' for blank text, 'other' for unlisted text."""
     word = re.sub(r"\s+", "_", text.strip().lower())
     return word if word in _MODELS else ("other" if word else "unknown")

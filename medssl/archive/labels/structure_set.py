@@ -1,50 +1,73 @@
-"""Contours of a structure set (RTSTRUCT) to the voxels inside them. PS3.3 C.8.8.6.
+"""Fills the contours of a structure set (RTSTRUCT) on the grid of a scan. PS3.3 C.8.8.6.
 
-Contours lie on the slices of their images. They are taken into voxel indices by the scan's own affine, shear included,
-and filled there: even-odd over all contours of one structure on one slice, so that a contour within a contour is a
-hole, and a keyhole outline leaves its hole out. Nothing is drawn between slices.
+Contours lie on the slices of their images. The affine of the scan, shear included, maps them to voxel indices, where
+the even-odd rule over all contours of one structure on one slice fills them: a contour within a contour is a hole, and
+a keyhole outline leaves its hole out. Nothing is drawn between slices.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from medssl.archive.dicom import label_tags
-from medssl.archive.dicom.dataset import Wanted
+from medssl.archive.dicom.dataset import ElementSelection
 from medssl.archive.dicom.label_record import read_label_object
 from medssl.archive.dicom.values import Values
-from medssl.archive.labels.label_map import Canvas, stride
-from medssl.archive.labels.polygons import Effort, inside
+from medssl.archive.labels.label_map import LabelMap, stride
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Reason
 
-# Positions of contours and slices are rounded apart from each other; half a slice would be between two.
-_OFF_SLICE = 0.25
+# Farthest distance of a contour from a slice, in slices: both positions are rounded, half a slice would be ambiguous.
+_MAX_OFF_SLICE = 0.25
 _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
-_FARTHEST_VOXELS = 1e6
+_MAX_INDEX = 1e6  # voxels; no patient is that large
+_CROSSINGS_AT_ONCE = 1 << 20
 _VALUES = frozenset({
     label_tags.CONTOUR_GEOMETRIC_TYPE, label_tags.NUMBER_OF_CONTOUR_POINTS, label_tags.CONTOUR_DATA,
     label_tags.REFERENCED_ROI_NUMBER,
 })  # fmt: skip
 _SEQUENCES = frozenset({label_tags.ROI_CONTOUR_SEQUENCE, label_tags.CONTOUR_SEQUENCE})
-_WANTED = Wanted(_VALUES, _SEQUENCES, lambda _: label_tags.LAST_OF_CONTOURS)
+_SELECTION = ElementSelection(_VALUES, _SEQUENCES, lambda _: label_tags.LAST_OF_CONTOURS)
 Points = npt.NDArray[np.float64]
 
 
-def draw_structures(path: str, values: Mapping[int, int], canvas: Canvas, *, limits: Limits) -> Rejected | None:
-    """Draw structures (by number, in the order of `values`) and say why the first of those that cannot be is left out.
+class CrossingBudget:
+    """Limit for the crossings of contour edges and pixel lines in one label object.
 
-    Raises Rejected where none can be drawn: LABEL_CONTOURS, LABEL_OFF_SLICE, and what reading the file raises.
+    A polygon of few bytes can have very many crossings, so the size of the file does not bound the work.
+    """
+
+    def __init__(self, crossings: int = 1 << 27) -> None:
+        self._limit = self._remaining = crossings
+
+    def spend(self, crossings: int) -> None:
+        """Subtract crossings. Raises Rejected with TOO_LARGE when the budget is spent."""
+        self._remaining -= crossings
+        if self._remaining < 0:
+            raise Rejected(Reason.TOO_LARGE, f"its contours cross more than {self._limit} lines of pixels")
+
+
+def draw_structures(path: str, values: Mapping[int, int], label_map: LabelMap, *, limits: Limits) -> Rejected | None:
+    """Draw structures onto the grid of a scan and return why the first of those left out cannot be drawn.
+
+    Args:
+        path: The structure set.
+        values: Structure number to label value, in the order of drawing. Other structures are skipped.
+        label_map: Where to draw.
+        limits: How much of the file may be read.
+
+    Raises:
+        Rejected: No structure can be drawn (LABEL_CONTOURS, LABEL_OFF_SLICE), or why the file cannot be read.
     """
     contours = _contours(path, limits)
-    effort = Effort()
+    budget = CrossingBudget()
     drawn, problem = 0, None
     for number, value in values.items():
         try:
-            drawn += _draw(contours.get(number, []), value, canvas, effort)
+            drawn += _draw(contours.get(number, []), value, label_map, budget)
         except Rejected as rejected:
             if rejected.reason not in (Reason.LABEL_CONTOURS, Reason.LABEL_OFF_SLICE):
                 raise
@@ -55,58 +78,60 @@ def draw_structures(path: str, values: Mapping[int, int], canvas: Canvas, *, lim
 
 
 def _contours(path: str, limits: Limits) -> dict[int, list[Values]]:
-    """Contours by the number of their structure. Raises Rejected."""
-    values = read_label_object(path, _WANTED, limits=limits).values
-    found: dict[int, list[Values]] = {}
+    """Contours by structure number. Raises Rejected."""
+    values = read_label_object(path, _SELECTION, limits=limits).values
+    contours: dict[int, list[Values]] = {}
     for item in values.items(label_tags.ROI_CONTOUR_SEQUENCE):
         number = item.integer(label_tags.REFERENCED_ROI_NUMBER)
         if number is not None:
-            found.setdefault(number, []).extend(item.items(label_tags.CONTOUR_SEQUENCE))
-    return found
+            contours.setdefault(number, []).extend(item.items(label_tags.CONTOUR_SEQUENCE))
+    return contours
 
 
-def _draw(contours: list[Values], value: int, canvas: Canvas, effort: Effort) -> int:
-    """Draw one structure; returns on how many slices. Raises Rejected, having drawn nothing of it."""
-    outlines = {outline for one in contours if (outline := _outline(one))}  # twice the same would undo itself
+def _draw(contours: list[Values], value: int, label_map: LabelMap, budget: CrossingBudget) -> int:
+    """Draw one structure and return on how many slices; draws nothing of it if it raises Rejected."""
+    # A set: by the even-odd rule a contour that is listed twice would erase itself.
+    outlines = {outline for contour in contours if (outline := _outline(contour))}
     if not outlines:
         raise Rejected(Reason.LABEL_CONTOURS, "a structure has no closed contour of three points or more")
     by_slice: dict[int, list[Points]] = defaultdict(list)
     for outline in sorted(outlines):
-        index = canvas.to_index(_points(outline))
+        index = label_map.to_index(_points(outline))
         by_slice[_slice_of(index)].append(index[:, :2])
-    if (apart := stride(by_slice)) > 1:
-        raise Rejected(Reason.LABEL_OFF_SLICE, f"a structure has contours on every {apart}th slice only")
-    here = {place: parts for place, parts in by_slice.items() if 0 <= place < canvas.shape[2]}
-    masks = {place: _filled(parts, canvas.shape[:2], effort) for place, parts in here.items()}
-    for place, (box, mask) in masks.items():
-        canvas.paint((*box, place), mask, value)
+    if (step := stride(by_slice)) > 1:
+        raise Rejected(Reason.LABEL_OFF_SLICE, f"a structure has contours on every {step}th slice only")
+    masks = {
+        k: _filled(polygons, label_map.shape[:2], budget)
+        for k, polygons in by_slice.items()
+        if 0 <= k < label_map.shape[2]
+    }
+    for k, (box, mask) in masks.items():
+        label_map.draw((*box, k), mask, value)
     return len(masks)
 
 
 def _filled(
-    parts: list[Points], shape: tuple[int, int], effort: Effort
+    polygons: list[Points], shape: tuple[int, int], budget: CrossingBudget
 ) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
-    """The box of voxels that the contours of one slice can reach, and which of them are inside an odd number."""
-    low = np.clip(np.floor(np.min([part.min(axis=0) for part in parts], axis=0)), 0, shape).astype(int)
-    high = np.clip(np.floor(np.max([part.max(axis=0) for part in parts], axis=0)) + 1, low, shape).astype(int)
+    """The bounding box of the polygons of one slice, and which of its voxels lie inside an odd number of them."""
+    low = np.clip(np.floor(np.min([polygon.min(axis=0) for polygon in polygons], axis=0)), 0, shape).astype(int)
+    high = np.clip(np.floor(np.max([polygon.max(axis=0) for polygon in polygons], axis=0)) + 1, low, shape).astype(int)
     mask = np.zeros(high - low, bool)
-    for part in parts:
-        box, filled = inside(part - low, (mask.shape[0], mask.shape[1]), effort)
+    for polygon in polygons:
+        box, filled = inside(polygon - low, (mask.shape[0], mask.shape[1]), budget)
         mask[box] ^= filled
     return (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))), mask
 
 
 def _outline(contour: Values) -> bytes | None:
-    """The numbers of a contour as they are written; None where it encloses nothing.
-
-    A point, a line, and a closed contour of one or two points enclose nothing.
-    """
+    """The coordinates of a contour as written; None if it is not closed or has fewer than three points."""
     if contour.text(label_tags.CONTOUR_GEOMETRIC_TYPE) not in _CLOSED:
         return None
     raw = contour.raw(label_tags.CONTOUR_DATA).strip(b" \0")
-    told, count = contour.integer(label_tags.NUMBER_OF_CONTOUR_POINTS), raw.count(b"\\") + 1 if raw else 0
-    if count % 3 or (told is not None and told * 3 != count):
-        raise Rejected(Reason.LABEL_CONTOURS, f"a contour of {told} points has {count} coordinates")
+    declared = contour.integer(label_tags.NUMBER_OF_CONTOUR_POINTS)
+    count = raw.count(b"\\") + 1 if raw else 0
+    if count % 3 or (declared is not None and declared * 3 != count):
+        raise Rejected(Reason.LABEL_CONTOURS, f"a contour of {declared} points has {count} coordinates")
     return raw if count >= 9 else None
 
 
@@ -115,18 +140,64 @@ def _points(outline: bytes) -> Points:
     try:
         points = np.array(outline.split(b"\\"), dtype=np.float64).reshape(-1, 3)
     except ValueError as error:
-        raise Rejected(Reason.LABEL_CONTOURS, "a contour holds text where a number must be") from error
+        raise Rejected(Reason.LABEL_CONTOURS, "a contour holds text instead of a number") from error
     if not np.isfinite(points).all():
         raise Rejected(Reason.LABEL_CONTOURS, "a contour holds a number that is not finite")
     return points
 
 
 def _slice_of(index: Points) -> int:
-    """The slice on which a contour lies, which need not be one of the scan. Raises Rejected where it lies on none."""
-    if np.abs(index).max() > _FARTHEST_VOXELS:
-        raise Rejected(Reason.LABEL_CONTOURS, "a contour lies farther away than any patient reaches")
-    place = round(float(index[:, 2].mean()))
-    off = float(np.abs(index[:, 2] - place).max())
-    if off > _OFF_SLICE:
-        raise Rejected(Reason.LABEL_OFF_SLICE, f"a contour lies {off:.2f} slices away from the nearest slice")
-    return place
+    """Index of the slice on which a contour lies, possibly outside the scan. Raises Rejected between slices."""
+    if np.abs(index).max() > _MAX_INDEX:
+        raise Rejected(Reason.LABEL_CONTOURS, f"a contour lies more than {_MAX_INDEX:.0f} voxels outside the scan")
+    k = round(float(index[:, 2].mean()))
+    offset = float(np.abs(index[:, 2] - k).max())
+    if offset > _MAX_OFF_SLICE:
+        raise Rejected(Reason.LABEL_OFF_SLICE, f"a contour lies {offset:.2f} slices away from the nearest slice")
+    return k
+
+
+def inside(
+    points: Points, shape: tuple[int, int], budget: CrossingBudget
+) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
+    """The bounding box of a closed polygon, and which of its pixels have their centre inside, by the even-odd rule.
+
+    A centre on the left or lower edge is inside, one on the right or upper edge is not, so adjacent polygons never
+    overlap.
+
+    Args:
+        points: (n, 2), finite, in pixels; pixel (i, j) has its centre at (i, j).
+        shape: (X, Y) of the plane.
+        budget: Limit for the work.
+    """
+    # A scanline fill. Each crossing of an edge with a line of pixel centres toggles all pixels to its right. An odd
+    # number of crossings at one pixel is one toggle, and the running exclusive-or along the line gives the fill.
+    low = np.clip(np.floor(points.min(axis=0)), 0, shape).astype(np.intp)
+    high = np.clip(np.floor(points.max(axis=0)) + 1, low, shape).astype(np.intp)
+    width, height = (int(edge) for edge in high - low)
+    toggles = np.zeros((height, width + 1), bool)
+    for row, column in _crossings(points - low, height, budget):
+        right_of = np.ceil(np.clip(column, 0, width)).astype(np.intp)
+        times = np.bincount(row * (width + 1) + right_of, minlength=toggles.size)
+        toggles ^= times.reshape(toggles.shape) % 2 == 1
+    box = (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1])))
+    return box, np.logical_xor.accumulate(toggles, axis=1)[:, :width].T
+
+
+def _crossings(points: Points, height: int, budget: CrossingBudget) -> Iterator[tuple[npt.NDArray[np.intp], Points]]:
+    """(line j, position on it) of each crossing of an edge with a line of pixel centres, in batches."""
+    ends = np.roll(points, -1, axis=0)
+    low, high = np.minimum(points[:, 1], ends[:, 1]), np.maximum(points[:, 1], ends[:, 1])
+    first = np.ceil(np.clip(low, 0, height)).astype(np.intp)
+    count = np.ceil(np.clip(high, 0, height)).astype(np.intp) - first  # lines with low <= j < high
+    budget.spend(int(count.sum()) + len(points))
+    batch = np.cumsum(count) // _CROSSINGS_AT_ONCE
+    for number in range(int(batch[-1]) + 1):
+        edges = np.flatnonzero((batch == number) & (count > 0))
+        if not len(edges):
+            continue
+        edge = np.repeat(edges, count[edges])
+        before = np.repeat(np.cumsum(count[edges]) - count[edges], count[edges])
+        row = first[edge] + np.arange(len(edge)) - before
+        (x0, y0), (x1, y1) = points[edge].T, ends[edge].T
+        yield row, x0 + (row - y0) * (x1 - x0) / (y1 - y0)

@@ -1,15 +1,15 @@
-"""The words for structures that may leave the archive, and how archives spell them.
+"""The terms for structures that may leave the archive, and how archives spell them.
 
-A name of a segment or region is free text and may name a patient, so only a word of this list stands for it, or one
-that the user chose. Spellings are those of TG-263, TotalSegmentator, Slicer and common contouring software; codes are
-SNOMED CT ('SCT') with their older SNOMED RT form ('SRT'), as in PS3.16 annex O and pydicom's dictionary.
+The name of a segment or region is free text and may name a patient, so only a term of this list replaces it, or one
+that the user has chosen. Spellings follow TG-263, TotalSegmentator, Slicer and common contouring software; codes are
+SNOMED CT ('SCT') and the older SNOMED RT ('SRT'), as in PS3.16 annex O and pydicom's dictionary.
 """
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-# word: spellings in lower case without blanks and signs; SNOMED CT code; SNOMED RT code
+# term: spellings in lower case without blanks and punctuation; SNOMED CT code; SNOMED RT code
 _SINGLE = """
 aorta: aorta aaorta; 15825003; T-42000
 bladder: bladder urinarybladder; 89837001; T-74000
@@ -53,7 +53,7 @@ trachea: trachea; 44567001; T-25000
 tumour: tumor tumour gtv gtvp neoplasm mass cancer carcinoma; 108369006; M-8FFFF
 uterus: uterus; 35039007; T-83000
 """
-# These come as one, or as left and right.
+# Terms with or without a side.
 _PAIRED = """
 adrenal-gland: adrenal adrenalgland glndadrenal; 23451007; T-B3000
 amygdala: amygdala; 4958002; T-A3230
@@ -81,18 +81,18 @@ thalamus: thalamus; 42695009; T-A4000
 _MORE_CODES = {"SCT:372087000": "tumour", "SCT:86049000": "tumour", "SCT:4147007": "tumour", "SRT:M-03000": "tumour"}
 _SIDES = {"l": "left", "lt": "left", "left": "left", "r": "right", "rt": "right", "right": "right"}
 _SIDE_CODES = {"SCT:7771000": "left", "SRT:G-A101": "left", "SCT:24028007": "right", "SRT:G-A100": "right"}
-# Several of one kind are told apart by number; a numbered organ is something else (vertebrae, segments of the liver).
+# A number only counts these. A numbered organ is another structure (a vertebra, a segment of the liver).
 _COUNTED = frozenset({"lesion", "lymph-node", "nodule", "tumour"})
 
 
 def _tables(text: str) -> tuple[dict[str, str], dict[str, str]]:
-    """(spelling to word, code to word)."""
+    """(spelling to term, code to term)."""
     names, codes = {}, {}
     for line in filter(None, text.split("\n")):
-        word, rest = line.split(":", 1)
-        spellings, sct, srt = (part.strip() for part in rest.split(";"))
-        names.update(dict.fromkeys(spellings.split(), word))
-        codes.update({f"{scheme}:{value}": word for scheme, value in (("SCT", sct), ("SRT", srt)) if value})
+        term, columns = line.split(":", 1)
+        spellings, sct, srt = (column.strip() for column in columns.split(";"))
+        names.update(dict.fromkeys(spellings.split(), term))
+        codes.update({f"{scheme}:{value}": term for scheme, value in (("SCT", sct), ("SRT", srt)) if value})
     return names, codes
 
 
@@ -101,30 +101,31 @@ _PAIRED_NAMES, _PAIRED_CODES = _tables(_PAIRED)
 
 
 @lru_cache(maxsize=4096)
-def word_of_name(name: str) -> str | None:
-    """The word for a structure's name, 'lung-left' and the like where a side is told; None for unlisted text."""
+def term_of_name(name: str) -> str | None:
+    """The term for a structure's name, with its side ('lung-left') if it names one; None for unlisted text."""
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
     parts = re.findall(r"[a-z]+|[0-9]+", spaced.lower())
-    whole = "".join(parts)
-    if whole in _SINGLE_NAMES:
-        return _SINGLE_NAMES[whole]
+    joined = "".join(parts)
+    if joined in _SINGLE_NAMES:
+        return _SINGLE_NAMES[joined]
     bare = "".join(part for part in parts if not part.isdigit())
     if _SINGLE_NAMES.get(bare) in _COUNTED:
         return _SINGLE_NAMES[bare]
     sides = {_SIDES[part] for part in parts if part in _SIDES}
-    word = _PAIRED_NAMES.get("".join(part for part in parts if part not in _SIDES))
-    if word is None or len(sides) > 1:
+    term = _PAIRED_NAMES.get("".join(part for part in parts if part not in _SIDES))
+    if term is None or len(sides) > 1:
         return None
-    return "-".join((word, *sides))
+    return "-".join((term, *sides))
 
 
-def word_of_codes(codes: Sequence[str]) -> str | None:
-    """The word for the codes of a segment: what it is, then left or right; None where they are not listed."""
-    found = [code.replace("99SDM:", "SRT:").replace("SNM3:", "SRT:") for code in codes]
-    if not found:
+def term_of_codes(codes: Sequence[str]) -> str | None:
+    """The term for a segment's codes (property type, then modifiers such as a side); None if they are not listed."""
+    if not codes:
         return None
-    if single := _SINGLE_CODES.get(found[0]) or _MORE_CODES.get(found[0]):
+    # 99SDM and SNM3 are older designators of SNOMED RT.
+    property_type, *modifiers = (code.replace("99SDM:", "SRT:").replace("SNM3:", "SRT:") for code in codes)
+    if single := _SINGLE_CODES.get(property_type) or _MORE_CODES.get(property_type):
         return single
-    word = _PAIRED_CODES.get(found[0])
-    sides = {_SIDE_CODES[code] for code in found[1:] if code in _SIDE_CODES}
-    return "-".join((word, *sides)) if word and len(sides) <= 1 else None
+    term = _PAIRED_CODES.get(property_type)
+    sides = {_SIDE_CODES[code] for code in modifiers if code in _SIDE_CODES}
+    return "-".join((term, *sides)) if term and len(sides) <= 1 else None

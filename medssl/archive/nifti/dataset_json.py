@@ -54,7 +54,7 @@ def merged_label_names(datasets: Iterable[Dataset]) -> dict[int, str]:
             if names.setdefault(value, name) != name:
                 raise DataError(
                     f"label {value} is {names[value]!r} in one dataset.json and {name!r} in another. "
-                    "Ingest the two into cohorts of their own."
+                    "Ingest them into separate cohorts."
                 )
     return names
 

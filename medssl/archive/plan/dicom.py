@@ -17,7 +17,7 @@ from medssl.archive.index.planned_scan import PlannedScan
 from medssl.archive.plan.dataset_names import source_of_files
 from medssl.archive.plan.labels import IMAGE, LABEL, Attached, LabelObjects, files_of
 from medssl.archive.privacy.pseudonyms import Pseudonyms, is_placeholder
-from medssl.archive.series.assemble import Assembled, LeftOut, Patient, PatientOf, Rules, assemble
+from medssl.archive.series.assemble import AssembledScan, LeftOut, Patient, PatientOf, Rules, assemble
 from medssl.archive.series.volumes import Slice
 from medssl.cohort.reasons import Flag
 from medssl.geometry import spacing_mm
@@ -145,7 +145,7 @@ def _identified(record: Record, pseudonyms: Pseudonyms, whose: PatientOf, datase
     )
 
 
-def _load_plan(scan: Assembled, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomLoadPlan:
+def _load_plan(scan: AssembledScan, files: Sequence[IndexedFile], records: Sequence[Record]) -> DicomLoadPlan:
     keys = {copy.file for slice_ in scan.slices for copy in (slice_, *slice_.duplicates)}
     used = sorted(keys, key=lambda key: files[key].path)
     numbers = {key: number for number, key in enumerate(used)}

@@ -11,7 +11,7 @@ from medssl.archive.index.entries import IndexedFile
 from medssl.archive.index.load_plan import LabelObject, StampedFile
 from medssl.archive.labels.names import NameTable, name_table, numbered
 from medssl.archive.rejection import Rejected
-from medssl.archive.series.assemble import Assembled, LeftOut, PatientOf
+from medssl.archive.series.assemble import AssembledScan, LeftOut, PatientOf
 from medssl.cohort.reasons import Flag, Reason
 
 LABEL, IMAGE = "label:", "dicom:"
@@ -38,7 +38,7 @@ class LabelObjects:
     values: Mapping[str, int]
     verdicts: dict[str, Rejected | None] = field(default_factory=dict)
 
-    def attach(self, series: str, scans: Sequence[Assembled], whose: PatientOf) -> list[Attached]:
+    def attach(self, series: str, scans: Sequence[AssembledScan], whose: PatientOf) -> list[Attached]:
         """What labels each scan of a series of images. whose: what a scan and its labels must agree in, besides."""
         found = [file for key in self.links.get(series, ()) for file in files_of(self.index, key)]
         candidates: list[list[_Candidate]] = [[] for _ in scans]
@@ -66,7 +66,7 @@ class LabelObjects:
                 parts[why.reason, why.detail] = replace(before, files=(*before.files, number))
         return [parts[key] for key in sorted(parts)]
 
-    def _candidate(self, file: IndexedFile, label: LabelRecord, scan: Assembled) -> "_Candidate":
+    def _candidate(self, file: IndexedFile, label: LabelRecord, scan: AssembledScan) -> "_Candidate":
         """The labels of an object that may lie on a scan. Raises Rejected where there are none."""
         frame = scan.record.frame_of_reference
         fitting = [one for one in label.structures if _agree(one.frame_of_reference, frame)]
@@ -224,7 +224,7 @@ def _in_order(files: Sequence[IndexedFile]) -> list[tuple[IndexedFile, LabelReco
     return [next(group) for _, group in groupby(read, key=lambda pair: pair[1].record.instance)]
 
 
-def _refers(label: LabelRecord, scan: Assembled) -> bool:
+def _refers(label: LabelRecord, scan: AssembledScan) -> bool:
     """Whether the object was made on slices of this scan; where it lists none, on its whole series."""
     if label.instances:
         listed = set(label.instances)

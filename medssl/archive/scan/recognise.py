@@ -161,7 +161,7 @@ def _dicom(read_head: HeadReader, head: bytes, size: int, limits: Limits) -> tup
             raise
         dataset = read_tolerantly(read_head, size, limits, rejected)
     record = record_of(dataset, size)
-    if record.verdict == Reason.LABEL_OBJECT:
+    if record.reason == Reason.LABEL_OBJECT:
         label = read_label_record(read_head, head, size, record=record, limits=limits)
         return "label", f"label:{record.study}/{record.series}", label_record_json(label)
     return "dicom", f"dicom:{record.study}/{record.series}", record_json(record)

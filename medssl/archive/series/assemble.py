@@ -34,7 +34,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Assembled:
+class AssembledScan:
     """One scan. slices: in order along the third axis. shape: (X, Y, Z). volume, n_volumes: which of how many at this
     place.
     """
@@ -67,7 +67,7 @@ class LeftOut:
 class Assembly:
     """All scans of one series, and all that is left out of it."""
 
-    scans: tuple[Assembled, ...]
+    scans: tuple[AssembledScan, ...]
     left_out: tuple[LeftOut, ...]
 
 
@@ -78,7 +78,7 @@ def assemble(records: Sequence[tuple[int, Record]], rules: Rules, *, patient_of:
     """
     left_out: list[LeftOut] = []
     usable = _usable(records, rules, patient_of, left_out)
-    scans: list[Assembled] = []
+    scans: list[AssembledScan] = []
     for group, flags in partition(usable):
         try:
             found = _scans_of(group, flags, rules, left_out)
@@ -97,8 +97,8 @@ def _usable(
     refused: dict[tuple[Reason, str, Patient], list[Slice]] = defaultdict(list)
     slices: list[Slice] = []
     for key, record in records:
-        if record.verdict is not None:
-            left_out.append(LeftOut(Reason(record.verdict), record.detail, (key,), record))
+        if record.reason is not None:
+            left_out.append(LeftOut(Reason(record.reason), record.detail, (key,), record))
             continue
         patient = patient_of(record)
         for frame in record.frames:
@@ -156,7 +156,9 @@ def _header(one: Slice) -> tuple[object, ...]:
     return (one.frame, record.rows, record.columns, record.bits_stored, record.signed, record.photometric)
 
 
-def _scans_of(group: list[Slice], flags: tuple[Flag, ...], rules: Rules, left_out: list[LeftOut]) -> list[Assembled]:
+def _scans_of(
+    group: list[Slice], flags: tuple[Flag, ...], rules: Rules, left_out: list[LeftOut]
+) -> list[AssembledScan]:
     """Scans of slices that agree in everything but position and time."""
     placed, depths = _placed(group)
     if len(depths) < len(placed):
@@ -176,7 +178,7 @@ def _scans_of(group: list[Slice], flags: tuple[Flag, ...], rules: Rules, left_ou
     outside = [one for one in placed if one.place not in inside]
     if why is not None and outside:
         left_out.append(_left_out(why, outside))
-    scans: list[Assembled] = []
+    scans: list[AssembledScan] = []
     for run in runs:
         members = [replace(one, place=one.place - run.start) for one in placed if run.start <= one.place < run.stop]
         scans += _run_scans(members, run, (*flags, *((flag,) if flag else ())), rules, left_out)
@@ -185,7 +187,7 @@ def _scans_of(group: list[Slice], flags: tuple[Flag, ...], rules: Rules, left_ou
 
 def _run_scans(
     members: list[Slice], run: Run, flags: tuple[Flag, ...], rules: Rules, left_out: list[LeftOut]
-) -> list[Assembled]:
+) -> list[AssembledScan]:
     """The volumes of an even run of positions."""
     volumes = volumes_of(members, run.length)
     if volumes.rest:
@@ -205,7 +207,9 @@ def _run_scans(
     return scans
 
 
-def _scan(slices: tuple[Slice, ...], flags: tuple[Flag, ...], number: int, volumes: Volumes, rules: Rules) -> Assembled:
+def _scan(
+    slices: tuple[Slice, ...], flags: tuple[Flag, ...], number: int, volumes: Volumes, rules: Rules
+) -> AssembledScan:
     frame, record = slices[0].frame, slices[0].record
     if frame.orientation is None or frame.pixel_spacing_mm is None:
         raise ValueError("slices without geometry were left out before")
@@ -218,7 +222,7 @@ def _scan(slices: tuple[Slice, ...], flags: tuple[Flag, ...], number: int, volum
     if n_voxels > rules.limits.voxels or n_voxels * record.bits_allocated // 8 > rules.limits.scan_bytes:
         raise Rejected(Reason.TOO_LARGE, f"{columns} x {rows} x {len(slices)} voxels")
     found = (*flags, *grid.flags, *_stored_flags(slices))
-    return Assembled(
+    return AssembledScan(
         slices=slices,
         shape=shape,
         affine_ras_mm=tuple(grid.affine_ras_mm.ravel().tolist()),
@@ -275,9 +279,9 @@ def _without_same_headers(placed: list[Slice]) -> list[Slice]:
     return sorted((_with_twins(copies) for copies in kinds.values()), key=lambda one: (one.place, sort_key(one)))
 
 
-def _without_excess(scans: list[Assembled], rules: Rules, left_out: list[LeftOut]) -> list[Assembled]:
+def _without_excess(scans: list[AssembledScan], rules: Rules, left_out: list[LeftOut]) -> list[AssembledScan]:
     """At most `volumes_per_series` volumes of one time series, evenly over its course."""
-    kept: list[Assembled] = []
+    kept: list[AssembledScan] = []
     for scan in scans:
         most = rules.volumes_per_series
         chosen = {round(index * (scan.n_volumes - 1) / max(most - 1, 1)) for index in range(most)}
@@ -307,7 +311,7 @@ def _merged(left_out: list[LeftOut], patient_of: PatientOf) -> list[LeftOut]:
     return [merged[key] for key in sorted(merged)]
 
 
-def _order(scan: Assembled) -> tuple[object, ...]:
+def _order(scan: AssembledScan) -> tuple[object, ...]:
     """One order of the scans of a series, by what they are and not by the files they came from."""
     frame, record = scan.slices[0].frame, scan.record
     place = tuple(round(value, 3) for value in scan.affine_ras_mm)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from medssl.archive.dicom.json_header import NotTold, header_bytes
+from medssl.archive.dicom.json_header import IncompleteHeader, header_bytes
 from medssl.archive.dicom.uids import LABELS
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
@@ -137,7 +137,7 @@ class DicomWeb:
             return b""
         try:
             return header_bytes(metadata)
-        except NotTold:
+        except IncompleteHeader:
             return b""
 
     def _retrieve(self, path: Path, file: TempFile, max_bytes: int, *, truncate: bool = False) -> None:

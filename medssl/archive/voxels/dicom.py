@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.archive.dicom.dataset import read_lut
-from medssl.archive.dicom.pixels import Values, read_frames
+from medssl.archive.dicom.pixels import Pixels, read_frames
 from medssl.archive.index.load_plan import DicomFile, DicomLoadPlan, DuplicateSlice, SliceLocation
 from medssl.archive.index.planned_scan import DAMAGE, Trim
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
-from medssl.archive.voxels.sound_run import Losses, trim
+from medssl.archive.voxels.sound_run import Defects, longest_sound_run
 from medssl.cohort.reasons import Flag, Reason
 from medssl.geometry import Volume
 
@@ -39,7 +39,7 @@ def read_dicom(
     rows, columns = _tile_shape(source.files[source.slices[0].file])
     voxels = np.zeros((len(source.slices), rows, columns), _result_type(source))
     reader = _Reader(source, limits)
-    losses = Losses(damaged=reader.damaged)
+    losses = Defects(damaged=reader.damaged)
     padded, used = 0, list(source.slices)
     by_file: dict[int, list[int]] = defaultdict(list)
     for depth, one in enumerate(source.slices):
@@ -63,7 +63,7 @@ def read_dicom(
     volume = Volume(voxels.transpose(2, 1, 0), np.array(source.affine_ras_mm).reshape(4, 4))
     if not losses:
         return volume, (*flags, *_intensity_flags(source, volume)), None
-    volume, lost = trim(source, used, volume, losses, limits=limits, min_slices=min_slices)
+    volume, lost = longest_sound_run(source, used, volume, losses, limits=limits, min_slices=min_slices)
     return volume, (*flags, *lost.flags, *_intensity_flags(source, volume)), lost
 
 
@@ -76,7 +76,7 @@ class _Reader:
     damaged: dict[int, Rejected] = field(default_factory=dict)
     tables: dict[int, Table | None] = field(default_factory=dict)
 
-    def frames(self, file: int, numbers: Iterable[int]) -> dict[int, Values] | None:
+    def frames(self, file: int, numbers: Iterable[int]) -> dict[int, Pixels] | None:
         """Frames of a file by their number; None where it is damaged. Raises Rejected for what is no damage."""
         if file in self.damaged:
             return None
@@ -91,12 +91,12 @@ class _Reader:
             self.damaged[file] = rejected
             return None
 
-    def copy(self, twin: DuplicateSlice, tile: int) -> Values | None:
+    def copy(self, twin: DuplicateSlice, tile: int) -> Pixels | None:
         """Stored values of a copy of a slice; None where it is damaged."""
         frames = self.frames(twin.file, [twin.frame])
         return _tile(frames[twin.frame], self.source.files[twin.file], tile) if frames else None
 
-    def physical(self, one: SliceLocation, stored: Values, dtype: npt.DTypeLike) -> tuple[Values, int]:
+    def physical(self, one: SliceLocation, stored: Pixels, dtype: npt.DTypeLike) -> tuple[Pixels, int]:
         """A slice in physical units, and how many of its voxels are padding."""
         values = _physical(stored, one, self.tables[one.file], dtype)
         outside = _padding(stored, self.source.files[one.file], self.source.modality)
@@ -107,8 +107,8 @@ class _Reader:
 
 
 def _agreed(
-    reader: _Reader, one: SliceLocation, stored: Values | None, shape: tuple[int, int]
-) -> tuple[SliceLocation, Values] | Reason:
+    reader: _Reader, one: SliceLocation, stored: Pixels | None, shape: tuple[int, int]
+) -> tuple[SliceLocation, Pixels] | Reason:
     """The slice as it is read, from its first sound copy, with its stored values; the reason where it cannot be used.
 
     stored: its own values, None where they are damaged. Sound copies that differ are used by nobody, because nobody
@@ -131,7 +131,7 @@ def _tile_shape(file: DicomFile) -> tuple[int, int]:
     return (layout.rows // file.grid, layout.columns // file.grid) if file.grid else (layout.rows, layout.columns)
 
 
-def _tile(frame: Values, file: DicomFile, tile: int) -> Values:
+def _tile(frame: Pixels, file: DicomFile, tile: int) -> Pixels:
     """One tile of a mosaic or grid, or the frame itself."""
     if tile < 0:
         return frame
@@ -158,7 +158,7 @@ def _result_type(source: DicomLoadPlan) -> npt.DTypeLike:
     return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
 
 
-def _physical(stored: Values, one: SliceLocation, table: Table | None, dtype: npt.DTypeLike) -> Values:
+def _physical(stored: Pixels, one: SliceLocation, table: Table | None, dtype: npt.DTypeLike) -> Pixels:
     """Stored values in physical units: through the lookup table where there is one, else slope and intercept."""
     if table is not None:
         first, entries = table
@@ -166,11 +166,11 @@ def _physical(stored: Values, one: SliceLocation, table: Table | None, dtype: np
     if np.issubdtype(dtype, np.integer):
         return np.add(stored, int(one.intercept), dtype=dtype, casting="unsafe")
     with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is rejected as NAN_VOXELS
-        scaled: Values = (stored * np.float64(one.slope) + one.intercept).astype(dtype)
+        scaled: Pixels = (stored * np.float64(one.slope) + one.intercept).astype(dtype)
     return scaled
 
 
-def _padding(stored: Values, file: DicomFile, modality: str) -> npt.NDArray[np.bool_] | None:
+def _padding(stored: Pixels, file: DicomFile, modality: str) -> npt.NDArray[np.bool_] | None:
     """Where a CT has no voxel. In MR and PET the padding value is a dark intensity like any other and stays."""
     if file.padding is None or modality != "CT":
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from medssl.archive.index.load_plan import LabelObject
-from medssl.archive.labels.label_map import Canvas
+from medssl.archive.labels.label_map import LabelMap
 from medssl.archive.labels.segmentation import draw_segments
 from medssl.archive.labels.structure_set import draw_structures
 from medssl.archive.limits import Limits
@@ -23,15 +23,15 @@ def read_label_objects(
     The newer object is drawn over the older one, and the later structure of an object over the earlier one. What is
     wrong with an object costs that object, never the scan.
     """
-    whole = Canvas(volume.shape, volume.affine_ras_mm)
+    whole = LabelMap(volume.shape, volume.affine_ras_mm)
     problems: list[Rejected] = []
     flags: list[Flag] = []
     drawn = 0
     for one in objects:
         try:
-            canvas = Canvas(volume.shape, volume.affine_ras_mm)
+            canvas = LabelMap(volume.shape, volume.affine_ras_mm)
             flags += _draw(one, canvas, problems, limits)
-            whole.paint_over(canvas)
+            whole.draw_over(canvas)
             drawn += 1
         except Rejected as rejected:
             problems.append(rejected if rejected.reason in _OWN else _unreadable(rejected))
@@ -43,7 +43,7 @@ def read_label_objects(
     return label, problems[0] if problems else None, tuple(dict.fromkeys(flags))
 
 
-def _draw(one: LabelObject, canvas: Canvas, problems: list[Rejected], limits: Limits) -> tuple[Flag, ...]:
+def _draw(one: LabelObject, canvas: LabelMap, problems: list[Rejected], limits: Limits) -> tuple[Flag, ...]:
     with local_copies(one, limits=limits) as near:
         near.file.check_unchanged()
         flags: tuple[Flag, ...] = ()

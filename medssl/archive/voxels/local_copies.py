@@ -79,8 +79,8 @@ def _as_it_is(file: DicomFile, copy: StampedFile, limits: Limits) -> DicomFile:
     if found.kind != "dicom":
         raise Rejected(found.reason or Reason.BAD_HEADER, found.detail or "the instance is no image")
     record = parse_record(found.record or "")
-    if record.verdict:
-        raise Rejected(Reason(record.verdict), record.detail)
+    if record.reason:
+        raise Rejected(Reason(record.reason), record.detail)
     before = file.layout
     layout = replace(before, **{field.name: getattr(record, field.name) for field in fields(before)})
     same_grid = (layout.rows, layout.columns, layout.n_frames) == (before.rows, before.columns, before.n_frames)

@@ -17,7 +17,7 @@ from medssl.geometry import Volume
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedScan:
     """A checked scan. label_problem: why its label, or a part of it, is not used, where it is not. trim: what it lost
     on the way, if it did.
     """
@@ -29,7 +29,7 @@ class Loaded:
     trim: Trim | None = None
 
 
-def load_planned_scan(source: LoadPlan, *, limits: Limits, min_slices: int = 1) -> Loaded:
+def load_planned_scan(source: LoadPlan, *, limits: Limits, min_slices: int = 1) -> LoadedScan:
     """The scan of a source, its voxels and label checked. Raises Rejected.
 
     min_slices: fewest that may be left where slices have to be left out.
@@ -40,15 +40,15 @@ def load_planned_scan(source: LoadPlan, *, limits: Limits, min_slices: int = 1) 
         return _load_nifti(near, limits)
 
 
-def _load_dicom(source: DicomLoadPlan, limits: Limits, min_slices: int) -> Loaded:
+def _load_dicom(source: DicomLoadPlan, limits: Limits, min_slices: int) -> LoadedScan:
     with local_copies(replace(source, labels=()), limits=limits) as near:
         volume, flags, trim = read_dicom(near, limits=limits, min_slices=min_slices)
     check_voxels(volume)
     label, problem, noticed = read_label_objects(source.labels, volume, limits=limits)
-    return Loaded(volume, label, problem, (*flags, *noticed), trim)
+    return LoadedScan(volume, label, problem, (*flags, *noticed), trim)
 
 
-def _load_nifti(source: NiftiLoadPlan, limits: Limits) -> Loaded:
+def _load_nifti(source: NiftiLoadPlan, limits: Limits) -> LoadedScan:
     for file in (source.image, *source.voxels):
         file.check_unchanged()
     volume = read_volume(Path(source.image.path), limits=limits)
@@ -56,7 +56,7 @@ def _load_nifti(source: NiftiLoadPlan, limits: Limits) -> Loaded:
         file.check_unchanged()
     check_voxels(volume)
     label, problem = _label(source, volume, limits)
-    return Loaded(volume, label, problem, (Flag.F_LABEL_LEFT_OUT,) if problem else ())
+    return LoadedScan(volume, label, problem, (Flag.F_LABEL_LEFT_OUT,) if problem else ())
 
 
 def _label(source: NiftiLoadPlan, volume: Volume, limits: Limits) -> tuple[Volume | None, Rejected | None]:

@@ -21,7 +21,7 @@ from medssl.geometry import Volume
 
 
 @dataclass
-class Losses:
+class Defects:
     """What loading found. doubtful: why a slice cannot be used, by its place along the third axis. damaged: why a file
     cannot, by its number in the source; its slices may have sound copies.
     """
@@ -58,11 +58,11 @@ class Losses:
         return ", ".join(told)
 
 
-def trim(
+def longest_sound_run(
     source: DicomLoadPlan,
     used: Sequence[SliceLocation],
     volume: Volume,
-    losses: Losses,
+    losses: Defects,
     *,
     limits: Limits,
     min_slices: int,

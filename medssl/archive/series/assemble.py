@@ -1,5 +1,6 @@
-"""The second layer: header records of one series to scans and reasons. Pure: no file is opened, nothing depends on
-order or names.
+"""Assembles the header records of one series into scans, and gives reasons for what is left out.
+
+Pure functions: no file is opened, and the result depends neither on the order nor on the names of the files.
 """
 
 from collections import defaultdict
@@ -25,7 +26,7 @@ PatientOf = Callable[[Record], Patient]
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be asked of assembling."""
+    """Settings of assembling."""
 
     min_slices: int = 8
     include_derived: bool = False
@@ -35,8 +36,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class AssembledScan:
-    """One scan. slices: in order along the third axis. shape: (X, Y, Z). volume, n_volumes: which of how many at this
-    place.
+    """One scan.
+
+    Attributes:
+        slices: In order along the third axis.
+        shape: (X, Y, Z).
+        affine_ras_mm: Voxel index to RAS, row by row.
+        flags: What was noticed, repaired or split.
+        volume: Index of the volume in its time series.
+        n_volumes: Number of volumes at the same positions.
+        tilt_deg: Tilt of the gantry.
     """
 
     slices: tuple[Slice, ...]
@@ -49,13 +58,13 @@ class AssembledScan:
 
     @property
     def record(self) -> Record:
-        """The record of the first slice: what all slices share."""
+        """The record of the first slice; what describes the series is equal in all slices."""
         return self.slices[0].record
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files of a series that are part of no scan, and why."""
+    """Files of a series with slices that belong to no scan, and why."""
 
     reason: Reason
     detail: str
@@ -65,27 +74,28 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Assembly:
-    """All scans of one series, and all that is left out of it."""
+    """All scans of one series, and what is left out of it."""
 
     scans: tuple[AssembledScan, ...]
     left_out: tuple[LeftOut, ...]
 
 
 def assemble(records: Sequence[tuple[int, Record]], rules: Rules, *, patient_of: PatientOf) -> Assembly:
-    """Scans of one series. records: (key of the file, its header record), in any order.
+    """Scans of one series, none with slices of two patients.
 
-    patient_of: (issuer, id) that stays for a patient under all ids and spellings. No scan holds slices of two.
+    Args:
+        records: (key of the file, its header record), in any order.
+        rules: Settings.
+        patient_of: From a record to (issuer, id), the same under all spellings of a patient.
     """
     left_out: list[LeftOut] = []
     usable = _usable(records, rules, patient_of, left_out)
     scans: list[AssembledScan] = []
     for group, flags in partition(usable):
         try:
-            found = _scans_of(group, flags, rules, left_out)
+            scans += _scans_of(group, flags, rules, left_out)
         except Rejected as rejected:
             left_out.append(_left_out(rejected, group))
-            continue
-        scans += found
     scans.sort(key=_order)
     return Assembly(tuple(_without_excess(scans, rules, left_out)), tuple(_merged(left_out, patient_of)))
 
@@ -93,8 +103,8 @@ def assemble(records: Sequence[tuple[int, Record]], rules: Rules, *, patient_of:
 def _usable(
     records: Sequence[tuple[int, Record]], rules: Rules, patient_of: PatientOf, left_out: list[LeftOut]
 ) -> list[Slice]:
-    """Slices with a geometry that may be part of a scan; the others go to `left_out`."""
-    refused: dict[tuple[Reason, str, Patient], list[Slice]] = defaultdict(list)
+    """Slices that may be part of a scan; the others are added to `left_out`."""
+    rejected_slices: dict[tuple[Reason, str, Patient], list[Slice]] = defaultdict(list)
     slices: list[Slice] = []
     for key, record in records:
         if record.reason is not None:
@@ -102,85 +112,92 @@ def _usable(
             continue
         patient = patient_of(record)
         for frame in record.frames:
-            one = Slice(key, record, frame, patient=patient)
-            problem = _problem(one, rules)
+            slice_ = Slice(key, record, frame, patient=patient)
+            problem = _problem(slice_, rules)
             if problem is None:
-                slices.append(one)
+                slices.append(slice_)
             else:
-                refused[problem.reason, problem.detail, patient].append(one)
-    left_out += [_left_out(Rejected(reason, detail), group) for (reason, detail, _), group in refused.items()]
-    return _without_copies(slices, left_out)
+                rejected_slices[problem.reason, problem.detail, patient].append(slice_)
+    left_out += [_left_out(Rejected(reason, detail), group) for (reason, detail, _), group in rejected_slices.items()]
+    return _merge_instances(slices, left_out)
 
 
-def _problem(one: Slice, rules: Rules) -> Rejected | None:
-    frame, record = one.frame, one.record
+def _problem(slice_: Slice, rules: Rules) -> Rejected | None:
+    frame, record = slice_.frame, slice_.record
     if is_localizer(frame.image_type):
-        return Rejected(Reason.LOCALIZER, "its image type says so")
+        return Rejected(Reason.LOCALIZER, "its ImageType says so")
     if not rules.include_derived and is_derived(frame.image_type):
-        return Rejected(Reason.DERIVED, "its image type names a projection, a map, or a part of the signal")
+        return Rejected(Reason.DERIVED, "its ImageType names a projection, a map, or a part of the signal")
     if frame.position_mm is None or frame.orientation is None or frame.pixel_spacing_mm is None:
         reason = Reason.MULTIFRAME_NO_GEOMETRY if record.n_frames > 1 else Reason.NO_GEOMETRY
         return Rejected(reason, "position, orientation or pixel spacing is missing")
     return None
 
 
-def _without_copies(slices: list[Slice], left_out: list[LeftOut]) -> list[Slice]:
-    """One slice for each instance: equal headers make copies twins; unequal ones under one UID are used by nobody."""
+def _merge_instances(slices: list[Slice], left_out: list[LeftOut]) -> list[Slice]:
+    """One slice for each instance. Slices with one UID become duplicates if their headers are equal, else all go."""
     by_instance: dict[tuple[Patient, str, int, int], list[Slice]] = defaultdict(list)
-    kept: list[Slice] = []
-    for one in slices:
-        if one.record.instance:
-            by_instance[one.patient, one.record.instance, one.frame.number, one.frame.tile].append(one)
+    merged: list[Slice] = []
+    for slice_ in slices:
+        if slice_.record.instance:
+            by_instance[slice_.patient, slice_.record.instance, slice_.frame.number, slice_.frame.tile].append(slice_)
         else:
-            kept.append(one)
+            merged.append(slice_)
     for copies in by_instance.values():
-        copies.sort(key=lambda one: (one.record.syntax, one.record.pixel_at, one.file))
-        if len({_header(one) for one in copies}) == 1:
-            kept.append(_with_twins(copies))
+        copies.sort(key=lambda slice_: (slice_.record.syntax, slice_.record.pixel_at, slice_.file))
+        if len({_image_header(slice_) for slice_ in copies}) == 1:
+            merged.append(_with_duplicates(copies))
         else:
-            collision = Rejected(Reason.SOP_UID_COLLISION, f"{len(copies)} different slices under one instance UID")
+            collision = Rejected(Reason.SOP_UID_COLLISION, f"{len(copies)} different slices under one SOPInstanceUID")
             left_out.append(_left_out(collision, copies))
-    return kept
+    return merged
 
 
-def _with_twins(copies: list[Slice]) -> Slice:
-    """The first of equal slices, remembering the others."""
+def _with_duplicates(copies: list[Slice]) -> Slice:
+    """The first of equal slices, with the others as its duplicates."""
     first, *others = copies
-    further = tuple(twin for one in others for twin in (replace(one, duplicates=()), *one.duplicates))
-    return replace(first, duplicates=(*first.duplicates, *further))
+    duplicates = tuple(copy for slice_ in others for copy in (replace(slice_, duplicates=()), *slice_.duplicates))
+    return replace(first, duplicates=(*first.duplicates, *duplicates))
 
 
-def _header(one: Slice) -> tuple[object, ...]:
-    """All that describes the image of a slice, without how it is stored."""
-    record = one.record
-    return (one.frame, record.rows, record.columns, record.bits_stored, record.signed, record.photometric)
+def _image_header(slice_: Slice) -> tuple[object, ...]:
+    """All values that describe the image of a slice, but not how it is stored."""
+    record = slice_.record
+    return (slice_.frame, record.rows, record.columns, record.bits_stored, record.signed, record.photometric)
 
 
 def _scans_of(
     group: list[Slice], flags: tuple[Flag, ...], rules: Rules, left_out: list[LeftOut]
 ) -> list[AssembledScan]:
     """Scans of slices that agree in everything but position and time."""
-    placed, depths = _placed(group)
-    if len(depths) < len(placed):
-        placed = _without_same_headers(placed)
-    if len(depths) < len(placed):
-        by_repetition = split_by_repetition(placed)
-        if len(by_repetition) > 1:
-            parts = [_scans_of(part, (*flags, Flag.F_SPLIT_ACQ), rules, left_out) for part in by_repetition]
-            return [scan for part in parts for scan in part]
-    runs, flag, why = runs_of(np.array(depths), min_slices=rules.min_slices)
-    uneven = why is not None and why.reason is Reason.UNEVEN_SPACING
-    acquisitions = split_by_acquisition(placed, len(depths), uneven=uneven)
-    if acquisitions:
-        parts = [_scans_of(part, (*flags, Flag.F_SPLIT_ACQ), rules, left_out) for part in acquisitions]
-        return [scan for part in parts for scan in part]
-    inside = {place for run in runs for place in range(run.start, run.stop)}
-    outside = [one for one in placed if one.place not in inside]
-    if why is not None and outside:
-        left_out.append(_left_out(why, outside))
+    # Several slices at one position can be, from the harmless to the doubtful: duplicates of one slice, acquisitions
+    # with different repetition times, overlapping or interleaved acquisitions, or time points. The
+    # explanations are tried in this order, because a later one also fits what an earlier one
+    # explains, but wrongly: duplicates would become time points, and two interleaved acquisitions one volume with half
+    # the slice distance.
+    # A split by repetition time or acquisition number starts over with each part, because a part has positions of its
+    # own. Each split gives smaller parts, so the recursion ends.
+    slices, depths = _position_slices(group)
+    if len(depths) < len(slices):
+        slices = _merge_positions(slices)
+    parts: list[list[Slice]] = split_by_repetition(slices) if len(depths) < len(slices) else []
+    runs, flag, excluded = runs_of(np.array(depths), min_slices=rules.min_slices)
+    if len(parts) < 2:
+        uneven = excluded is not None and excluded.reason is Reason.UNEVEN_SPACING
+        parts = split_by_acquisition(slices, len(depths), uneven=uneven)
+    if parts:
+        return [scan for part in parts for scan in _scans_of(part, (*flags, Flag.F_SPLIT_ACQ), rules, left_out)]
+    inside = {index for run in runs for index in range(run.start, run.stop)}
+    outside = [slice_ for slice_ in slices if slice_.position_index not in inside]
+    if excluded is not None and outside:
+        left_out.append(_left_out(excluded, outside))
     scans: list[AssembledScan] = []
     for run in runs:
-        members = [replace(one, place=one.place - run.start) for one in placed if run.start <= one.place < run.stop]
+        members = [
+            replace(slice_, position_index=slice_.position_index - run.start)
+            for slice_ in slices
+            if run.start <= slice_.position_index < run.stop
+        ]
         scans += _run_scans(members, run, (*flags, *((flag,) if flag else ())), rules, left_out)
     return scans
 
@@ -188,13 +205,13 @@ def _scans_of(
 def _run_scans(
     members: list[Slice], run: Run, flags: tuple[Flag, ...], rules: Rules, left_out: list[LeftOut]
 ) -> list[AssembledScan]:
-    """The volumes of an even run of positions."""
+    """The volumes of an evenly spaced run of positions."""
     volumes = volumes_of(members, run.length)
-    if volumes.rest:
-        rest = Rejected(
-            Reason.INCOMPLETE_4D, f"{len(volumes.rest)} slices beside {len(volumes.complete)} complete volumes"
+    if volumes.remaining:
+        incomplete = Rejected(
+            Reason.INCOMPLETE_4D, f"{len(volumes.remaining)} slices beside {len(volumes.complete)} complete volumes"
         )
-        left_out.append(_left_out(rest, volumes.rest))
+        left_out.append(_left_out(incomplete, volumes.remaining))
         flags = (*flags, Flag.F_RAGGED_4D)
     if len(volumes.complete) > 1:
         flags = (*flags, Flag.F_4D)
@@ -212,8 +229,8 @@ def _scan(
 ) -> AssembledScan:
     frame, record = slices[0].frame, slices[0].record
     if frame.orientation is None or frame.pixel_spacing_mm is None:
-        raise ValueError("slices without geometry were left out before")
-    positions = np.array([one.frame.position_mm for one in slices])
+        raise ValueError("slices without geometry are left out by _problem")
+    positions = np.array([slice_.frame.position_mm for slice_ in slices])
     grid = grid_of(positions, frame.orientation, frame.pixel_spacing_mm, thickness_mm=frame.thickness_mm)
     rows, columns = record.tile_shape
     shape = (columns, rows, len(slices))
@@ -221,12 +238,12 @@ def _scan(
     n_voxels = rows * columns * len(slices)
     if n_voxels > rules.limits.voxels or n_voxels * record.bits_allocated // 8 > rules.limits.scan_bytes:
         raise Rejected(Reason.TOO_LARGE, f"{columns} x {rows} x {len(slices)} voxels")
-    found = (*flags, *grid.flags, *_stored_flags(slices))
+    all_flags = (*flags, *grid.flags, *_stored_flags(slices))
     return AssembledScan(
         slices=slices,
         shape=shape,
         affine_ras_mm=tuple(grid.affine_ras_mm.ravel().tolist()),
-        flags=tuple(dict.fromkeys(found)),
+        flags=tuple(dict.fromkeys(all_flags)),
         volume=number,
         n_volumes=len(volumes.complete),
         tilt_deg=grid.tilt_deg,
@@ -234,73 +251,74 @@ def _scan(
 
 
 def _stored_flags(slices: tuple[Slice, ...]) -> Iterable[Flag]:
-    """What the records say about all slices of a scan."""
-    yield from (Flag(flag) for flag in sorted({flag for one in slices for flag in one.record.flags}))
-    if len({(one.frame.slope, one.frame.intercept) for one in slices}) > 1:
+    """Flags that follow from the records of a scan's slices."""
+    yield from (Flag(flag) for flag in sorted({flag for slice_ in slices for flag in slice_.record.flags}))
+    if len({(slice_.frame.slope, slice_.frame.intercept) for slice_ in slices}) > 1:
         yield Flag.F_PER_SLICE_SCALE
-    if any(one.record.lut for one in slices):
+    if any(slice_.record.lut for slice_ in slices):
         yield Flag.F_MODALITY_LUT
-    duplicates = [one.record.instance == twin.record.instance for one in slices for twin in one.duplicates]
-    if any(duplicates):
+    same_instance = [slice_.record.instance == copy.record.instance for slice_ in slices for copy in slice_.duplicates]
+    if any(same_instance):
         yield Flag.F_DUP_INSTANCE
-    if not all(duplicates):
+    if not all(same_instance):
         yield Flag.F_DUP_POSITION
     record = slices[0].record
     if record.bits_stored < record.bits_allocated and record.high_bit != record.bits_stored - 1:
         yield Flag.F_SIGNFIX
 
 
-def _placed(group: list[Slice]) -> tuple[list[Slice], list[float]]:
-    """Slices with the number of their position along the normal, and the depth of each position in mm."""
+def _position_slices(group: list[Slice]) -> tuple[list[Slice], list[float]]:
+    """Slices with their position index, in order along the normal, and the depth of each position in mm."""
     orientation = group[0].frame.orientation
     if orientation is None:
-        raise ValueError("slices without geometry were left out before")
+        raise ValueError("slices without geometry are left out by _problem")
     normal = normal_of(orientation)
-    deep = sorted(
-        (replace(one, depth_mm=float(np.array(one.frame.position_mm) @ normal)) for one in group),
-        key=lambda one: (one.depth_mm, sort_key(one)),
+    by_depth = sorted(
+        (replace(slice_, depth_mm=float(np.array(slice_.frame.position_mm) @ normal)) for slice_ in group),
+        key=lambda slice_: (slice_.depth_mm, sort_key(slice_)),
     )
-    placed: list[Slice] = []
+    # Depths come from decimal strings, so equal positions may differ by rounding. A slice is compared with the first of
+    # the current position and not with its predecessor: many small steps must not add up to one position.
+    slices: list[Slice] = []
     depths: list[float] = []
-    for one in deep:
-        if not depths or one.depth_mm - depths[-1] > SAME_POSITION_MM:
-            depths.append(one.depth_mm)
-        placed.append(replace(one, place=len(depths) - 1))
-    return placed, depths
+    for slice_ in by_depth:
+        if not depths or slice_.depth_mm - depths[-1] > SAME_POSITION_MM:
+            depths.append(slice_.depth_mm)
+        slices.append(replace(slice_, position_index=len(depths) - 1))
+    return slices, depths
 
 
-def _without_same_headers(placed: list[Slice]) -> list[Slice]:
-    """One slice for copies at one position that nothing but their UID tells apart; loading checks that they are
-    equal.
-    """
-    kinds: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
-    for one in placed:
-        kinds[one.place, _header(one)].append(one)
-    return sorted((_with_twins(copies) for copies in kinds.values()), key=lambda one: (one.place, sort_key(one)))
+def _merge_positions(slices: list[Slice]) -> list[Slice]:
+    """One slice for all slices at a position that differ only in their UID; loading checks that they are equal."""
+    groups: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
+    for slice_ in slices:
+        groups[slice_.position_index, _image_header(slice_)].append(slice_)
+    merged = map(_with_duplicates, groups.values())
+    return sorted(merged, key=lambda slice_: (slice_.position_index, sort_key(slice_)))
 
 
 def _without_excess(scans: list[AssembledScan], rules: Rules, left_out: list[LeftOut]) -> list[AssembledScan]:
     """At most `volumes_per_series` volumes of one time series, evenly over its course."""
-    kept: list[AssembledScan] = []
+    selected: list[AssembledScan] = []
+    limit = rules.volumes_per_series
     for scan in scans:
-        most = rules.volumes_per_series
-        chosen = {round(index * (scan.n_volumes - 1) / max(most - 1, 1)) for index in range(most)}
-        if scan.n_volumes <= most or scan.volume in chosen:
-            kept.append(scan)
+        chosen = {round(index * (scan.n_volumes - 1) / max(limit - 1, 1)) for index in range(limit)}
+        if scan.n_volumes <= limit or scan.volume in chosen:
+            selected.append(scan)
         else:
-            excess = Rejected(Reason.VOLUME_LIMIT, f"of {scan.n_volumes} volumes {most} are kept")
+            excess = Rejected(Reason.VOLUME_LIMIT, f"{limit} of {scan.n_volumes} volumes are used")
             left_out.append(_left_out(excess, scan.slices))
-    return kept
+    return selected
 
 
 def _left_out(rejected: Rejected, slices: Sequence[Slice]) -> LeftOut:
-    files = tuple(sorted({one.file for one in slices}))
-    first = min(slices, key=lambda one: (one.record.instance, one.frame.number))
+    files = tuple(sorted({slice_.file for slice_ in slices}))
+    first = min(slices, key=lambda slice_: (slice_.record.instance, slice_.frame.number))
     return LeftOut(rejected.reason, rejected.detail, files, first.record)
 
 
 def _merged(left_out: list[LeftOut], patient_of: PatientOf) -> list[LeftOut]:
-    """One entry for each reason, detail and patient, in one order."""
+    """One entry for each reason, detail and patient, sorted."""
     merged: dict[tuple[Reason, str, Patient], LeftOut] = {}
     for part in left_out:
         key = (part.reason, part.detail, patient_of(part.record))
@@ -312,9 +330,9 @@ def _merged(left_out: list[LeftOut], patient_of: PatientOf) -> list[LeftOut]:
 
 
 def _order(scan: AssembledScan) -> tuple[object, ...]:
-    """One order of the scans of a series, by what they are and not by the files they came from."""
+    """Order of the scans of a series: by their content, never by their files."""
     frame, record = scan.slices[0].frame, scan.record
-    place = tuple(round(value, 3) for value in scan.affine_ras_mm)
+    affine = tuple(round(value, 3) for value in scan.affine_ras_mm)
     echo = frame.echo_ms or 0.0
     return (
         scan.volume,
@@ -323,7 +341,7 @@ def _order(scan: AssembledScan) -> tuple[object, ...]:
         frame.kernel,
         modality_of_sop_class(record.sop_class),
         scan.shape,
-        place,
+        affine,
         record.instance,
         scan.slices[0].patient,
     )

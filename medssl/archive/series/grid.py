@@ -1,8 +1,7 @@
-"""Slices of one orientation to a proven grid: order, spacing, gaps, shear. Pure geometry, in DICOM's LPS frame until
-the end.
+"""The grid of slices with one orientation: order, spacing, gaps and shear. Pure geometry, in LPS up to the affine.
 
-Order and spacing come from positions projected on the slice normal and from nothing else. Tolerances are those of
-reference/ingest.md 1b; the 1 % of IDC's volume_geometry_index is tightened by an absolute bound where slices are thin.
+Order and spacing come only from the positions projected on the slice normal. Tolerances follow reference/ingest.md 1b;
+for thin slices an absolute bound is stricter than the 1 % of IDC's volume_geometry_index.
 """
 
 import math
@@ -16,12 +15,12 @@ import numpy.typing as npt
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Flag, Reason
 
-# Two slices nearer than this lie at one position: below the smallest spacing that is accepted, above rounding.
+# Slices closer than this share a position: less than the smallest accepted spacing, more than rounding errors.
 SAME_POSITION_MM = 0.01
-_EVEN_SHARE, _EVEN_MM = 0.02, 0.1
+_EVEN_FRACTION, _EVEN_MM = 0.02, 0.1
 _SHIFT_MM = 0.1
 _MAX_TILT_DEG = 35.0
-# Below this the shear moves the last slice by less than positions are rounded.
+# A smaller tilt moves the last slice by less than the rounding of positions.
 _MIN_TILT_DEG = 0.05
 _ORTHONORMAL = 0.01
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -31,7 +30,14 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Affine of ordered slices, and what was noticed. step_mm: from one slice to the next, along the normal."""
+    """Affine of ordered slices.
+
+    Attributes:
+        affine_ras_mm: (4, 4), voxel index to RAS.
+        step_mm: From one slice to the next, along the normal.
+        tilt_deg: Angle between the normal and the line through the slices.
+        flags: What was noticed.
+    """
 
     affine_ras_mm: npt.NDArray[np.float64]
     step_mm: float
@@ -41,7 +47,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Run:
-    """Slices in a row without gap: indices into the sorted positions, [start, stop)."""
+    """Consecutive slices without a gap: indices [start, stop) into the sorted positions."""
 
     start: int
     stop: int
@@ -55,24 +61,34 @@ class Run:
 def normal_of(orientation: Sequence[float]) -> Points:
     """Unit normal of a slice, row direction times column direction.
 
-    Raises Rejected with BAD_GEOMETRY where the two are not orthonormal within 1 %.
+    Raises Rejected with BAD_GEOMETRY if the two are not orthonormal within 1 %.
     """
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not all(math.isfinite(length) and abs(length - 1) <= _ORTHONORMAL for length in lengths):
-        raise Rejected(Reason.BAD_GEOMETRY, f"direction cosines of length {lengths[0]:.3f} and {lengths[1]:.3f}")
+        raise Rejected(
+            Reason.BAD_GEOMETRY,
+            f"the direction cosines have lengths {lengths[0]:.3f} and {lengths[1]:.3f} instead of 1",
+        )
     if abs(float(row @ column)) > _ORTHONORMAL:
-        raise Rejected(Reason.BAD_GEOMETRY, f"row and column directions with a cosine of {float(row @ column):.3f}")
+        raise Rejected(
+            Reason.BAD_GEOMETRY, f"row and column are not perpendicular: their cosine is {float(row @ column):.3f}"
+        )
     normal: Points = np.cross(row, column)
     return normal / float(np.linalg.norm(normal))
 
 
 def runs_of(depths_mm: Points, *, min_slices: int) -> tuple[list[Run], Flag | None, Rejected | None]:
-    """Runs of evenly spaced slices among sorted, distinct depths; why the rest is left out.
+    """Runs of evenly spaced slices.
 
-    One run where all is even. Where slices are missing, the longest gap-free run (F_TRIMMED). Where spacing changes,
-    every even run
-    (F_SPLIT_SPACING). Runs shorter than `min_slices` are left out; Rejected says why some or all are.
+    Args:
+        depths_mm: Sorted, distinct positions along the normal.
+        min_slices: Shorter runs are left out.
+
+    Returns:
+        The runs, the flag for their scans, and why the other slices are left out. All slices make one run if they are
+        evenly spaced. If slices are missing, only the longest gap-free run counts (F_TRIMMED); if the spacing changes,
+        every even run does (F_SPLIT_SPACING).
     """
     count = len(depths_mm)
     if count < min_slices:
@@ -97,21 +113,26 @@ def grid_of(
     *,
     thickness_mm: float | None,
 ) -> Grid:
-    """Affine of slices in order along the normal.
+    """Affine of slices in order along the normal. Its third column is the mean step, sheared if the gantry was tilted.
 
-    positions_mm: (n, 3) LPS centre of each slice's first voxel. pixel_spacing_mm: (between rows, between columns).
-    thickness_mm:
-    the header's word, used for a single slice only. The third column is the mean step between slices, sheared where
-    the gantry was
-    tilted. Raises Rejected: BAD_GEOMETRY, SLICE_SHIFT, TILT_TOO_LARGE.
+    Args:
+        positions_mm: (n, 3) LPS centre of each slice's first voxel.
+        orientation: Direction of a row, then of a column.
+        pixel_spacing_mm: Distance between rows, then between columns.
+        thickness_mm: Slice thickness in the header, used only for a single slice.
+
+    Raises:
+        Rejected: BAD_GEOMETRY, NO_GEOMETRY, SLICE_SHIFT or TILT_TOO_LARGE.
     """
     if not all(math.isfinite(edge) and edge > 0 for edge in pixel_spacing_mm):
-        raise Rejected(Reason.BAD_GEOMETRY, f"pixel spacing of {pixel_spacing_mm[0]:g} x {pixel_spacing_mm[1]:g} mm")
+        raise Rejected(
+            Reason.BAD_GEOMETRY, f"the pixel spacing is {pixel_spacing_mm[0]:g} x {pixel_spacing_mm[1]:g} mm"
+        )
     normal = normal_of(orientation)
     count = len(positions_mm)
     if count == 1:
         if not thickness_mm or not math.isfinite(thickness_mm) or thickness_mm <= 0:
-            raise Rejected(Reason.NO_GEOMETRY, "a single slice without thickness")
+            raise Rejected(Reason.NO_GEOMETRY, "the only slice has no thickness")
         return _grid(
             positions_mm[0], orientation, pixel_spacing_mm, normal * thickness_mm, normal, (Flag.F_SINGLE_SLICE,)
         )
@@ -122,7 +143,7 @@ def grid_of(
     sideways = np.linalg.norm(offset - (offset @ normal)[:, None] * normal, axis=1).max()
     if sideways > _SHIFT_MM:
         raise Rejected(
-            Reason.SLICE_SHIFT, f"slices lie up to {sideways:.2f} mm beside the line through the first and last"
+            Reason.SLICE_SHIFT, f"slices lie up to {sideways:.2f} mm off the line through the first and last"
         )
     flags = (Flag.F_JITTER,) if along > SAME_POSITION_MM else ()
     return _grid(positions_mm[0], orientation, pixel_spacing_mm, step, normal, flags)
@@ -151,8 +172,8 @@ def _grid(
 
 
 def _tolerance_mm(step_mm: float) -> float:
-    """How far a slice may lie from its even place: 2 % or 0.1 mm, but never more than a quarter of the step."""
-    return max(_EVEN_SHARE * step_mm, min(_EVEN_MM, step_mm / 4))
+    """How far a slice may lie from its even position: 2 % or 0.1 mm, but never more than a quarter of the step."""
+    return max(_EVEN_FRACTION * step_mm, min(_EVEN_MM, step_mm / 4))
 
 
 def _is_even(depths_mm: Points) -> bool:
@@ -163,17 +184,14 @@ def _is_even(depths_mm: Points) -> bool:
 
 
 def _gap_free(steps_mm: Points) -> list[Run] | None:
-    """Runs between gaps, where the spacing is one and slices are missing; None where the spacing itself changes.
-
-    Most distances are then one step and the others whole multiples of it. Three equal larger distances in a row are
-    no gaps but
-    another spacing.
-    """
+    """Runs between gaps if slices are missing from an even spacing; None if the spacing itself changes."""
+    # Slices are missing if most distances are one step and the others multiples of it. Three equal larger distances in
+    # a row are another spacing and not gaps.
     step = float(np.median(steps_mm))
     odd = np.abs(steps_mm - step) > _tolerance_mm(step)
     multiples = np.rint(steps_mm / step)
-    whole = np.abs(steps_mm - multiples * step) <= 2 * _tolerance_mm(step)
-    if np.count_nonzero(odd) * 2 > len(odd) or not (whole & (multiples >= 2))[odd].all():
+    is_multiple = np.abs(steps_mm - multiples * step) <= 2 * _tolerance_mm(step)
+    if np.count_nonzero(odd) * 2 > len(odd) or not (is_multiple & (multiples >= 2))[odd].all():
         return None
     if any(odd[i : i + 3].all() and np.ptp(multiples[i : i + 3]) == 0 for i in range(len(odd) - 2)):
         return None
@@ -182,7 +200,7 @@ def _gap_free(steps_mm: Points) -> list[Run] | None:
 
 
 def _even_pieces(steps_mm: Points) -> list[Run]:
-    """Maximal runs of one step, from the front; a slice between two runs goes to the first."""
+    """Maximal runs of one step, from the front; a slice between two runs belongs to the first."""
     pieces, start = [], 0
     for index in range(1, len(steps_mm) + 1):
         first = steps_mm[start] if start < len(steps_mm) else 0.0

@@ -1,9 +1,7 @@
-"""What the words of ImageType (0008,0008) and FrameType (0008,9007) say about a slice. PS3.3 C.7.6.1.1.2, C.8.3.1,
-C.8.13.3.
-"""
+"""The words of ImageType (0008,0008) and FrameType (0008,9007). PS3.3 C.7.6.1.1.2, C.8.3.1, C.8.13.3."""
 
 _LOCALIZER = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM"})
-# Signal that is no magnitude: phase, real and imaginary parts, and what is computed from phase.
+# Signal other than the magnitude: phase, real and imaginary parts, and images computed from phase.
 _PHASE_WORDS = """
 P PHASE R REAL I IMAGINARY PHASE_MAP PHASE_IMAGE PHASEMAP VELOCITY VELOCITY_MAP FIELD_MAP B0 B0_MAP B1 B1_MAP
 PHASECONTRAST FREQUENCY
@@ -24,21 +22,19 @@ _DERIVED = _PHASE | frozenset(_MAP_WORDS.split()) | frozenset(_PROJECTION_WORDS.
 
 
 def words_of(image_type: tuple[str, ...]) -> frozenset[str]:
-    """The words in one spelling: upper case, underscores for blanks, values of several words also word by word."""
-    whole = {word.upper().replace(" ", "_") for word in image_type}
-    return frozenset(whole | {part for word in image_type for part in word.upper().split()})
+    """The values in upper case with underscores for blanks, and also the single words of values with blanks."""
+    values = {value.upper().replace(" ", "_") for value in image_type}
+    return frozenset(values | {word for value in image_type for word in value.upper().split()})
 
 
 def is_localizer(image_type: tuple[str, ...]) -> bool:
-    """Whether a slice only plans other scans."""
+    """Whether a slice is a localizer, which only plans other scans."""
     return bool(_LOCALIZER & words_of(image_type))
 
 
 def is_derived(image_type: tuple[str, ...]) -> bool:
-    """Whether a slice is computed from others, or is not the magnitude of the signal.
-
-    DERIVED alone says little: filtered and distortion-corrected images carry it. DERIVED and SECONDARY together say
-    reformatted.
-    """
+    """Whether a slice is computed from others, or shows a part of the signal other than the magnitude."""
+    # DERIVED alone does not count: filtered and distortion-corrected images carry it. With SECONDARY it means a
+    # reformatted image.
     words = words_of(image_type)
     return bool(_DERIVED & words) or {"DERIVED", "SECONDARY"} <= words

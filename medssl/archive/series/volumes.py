@@ -1,4 +1,4 @@
-"""Frames that share positions to volumes: which slices belong to one time point, b-value or phase."""
+"""Sorts slices at repeated positions into volumes: one for each time point, b-value or cardiac phase."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -10,54 +10,65 @@ from medssl.archive.dicom.record import Frame, Record
 
 @dataclass(frozen=True)
 class Slice:
-    """A frame of a file in a series. file: the caller's key of the file. depth_mm: position along the normal. patient:
-    (issuer, id) of whom it shows.
+    """A frame of a file in a series.
 
-    twins: copies that the header cannot tell from it; loading checks that they are equal.
+    Attributes:
+        file: The caller's key of the file.
+        record: Header record of the file.
+        frame: The frame.
+        depth_mm: Position along the normal.
+        position_index: Number of that position among those of the group, -1 before it is known.
+        duplicates: Slices that the header cannot tell from this slice_. Loading checks that their pixels are equal.
+        patient: (issuer, id) of the patient.
     """
 
     file: int
     record: Record
     frame: Frame
     depth_mm: float = 0.0
-    place: int = -1
+    position_index: int = -1
     duplicates: "tuple[Slice, ...]" = ()
     patient: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """Complete volumes in order, each with one slice per place, and the slices that are left over."""
+    """Volumes of a group of slices.
+
+    Attributes:
+        complete: Volumes in order, each with one slice per position.
+        remaining: Slices that are part of no complete volume.
+    """
 
     complete: tuple[tuple[Slice, ...], ...]
-    rest: tuple[Slice, ...]
+    remaining: tuple[Slice, ...]
 
 
 Key = Callable[[Slice], Hashable]
 
-# One of these alone often tells the volumes apart; tried in this order (ingest.md 1b).
+# Often one of these alone separates the volumes; tried in this order (ingest.md 1b).
 _SINGLE_KEYS: tuple[Key, ...] = (
-    lambda one: one.frame.temporal,
-    lambda one: one.frame.acquisition,
-    lambda one: (one.frame.b_value, one.frame.gradient),
-    lambda one: one.frame.trigger_ms,
-    lambda one: one.record.instance,
-    lambda one: one.frame.time,
+    lambda slice_: slice_.frame.temporal,
+    lambda slice_: slice_.frame.acquisition,
+    lambda slice_: (slice_.frame.b_value, slice_.frame.gradient),
+    lambda slice_: slice_.frame.trigger_ms,
+    lambda slice_: slice_.record.instance,
+    lambda slice_: slice_.frame.time,
 )
 
 
 Order = tuple[float | int | str, ...]
-_MIN_PASS = 3  # slices; with fewer in a pass any order would be an interleaved one
+_MIN_PASS = 3  # slices; with fewer in a pass every order would count as interleaved
 
 
-def sort_key(one: Slice) -> Order:
-    """Order of repeated slices at one position; missing numbers come first. Never used for space."""
-    return (*_in_time(one), one.record.instance, one.frame.number)
+def sort_key(slice_: Slice) -> Order:
+    """Order of slices at the same position, missing numbers first. Never used for spatial order."""
+    return (*_in_time(slice_), slice_.record.instance, slice_.frame.number)
 
 
-def _in_time(one: Slice) -> Order:
-    """All that the header says of when a slice was taken."""
-    frame = one.frame
+def _in_time(slice_: Slice) -> Order:
+    """All header values that tell when a slice was acquired."""
+    frame = slice_.frame
     numbers = (frame.temporal, frame.acquisition, frame.b_value, frame.trigger_ms, frame.instance)
     return (*map(_number, numbers), frame.time)
 
@@ -66,111 +77,104 @@ def _number(value: float | int | None) -> float:
     return float("-inf") if value is None else float(value)
 
 
-# Orders in which slices may have been taken, each of which holds where it leaves no two slices equal.
+# Possible orders of acquisition. One is usable only if no two slices are equal in it.
 _ORDERS: tuple[Callable[[Slice], Order], ...] = (
-    lambda one: (_number(one.frame.instance),),
-    lambda one: (one.frame.time,),
+    lambda slice_: (_number(slice_.frame.instance),),
+    lambda slice_: (slice_.frame.time,),
     _in_time,
 )
 
 
-def volumes_of(slices: Sequence[Slice], n_places: int) -> Volumes:
-    """Bring frames at `n_places` positions together to volumes.
-
-    A key that gives whole volumes wins; else, where every position is filled equally often, the n-th frame of each
-    position makes the n-th volume; else complete volumes of the key that gives most of them are kept, or those that
-    were taken in one go.
-    """
-    counts = Counter(one.place for one in slices)
+def volumes_of(slices: Sequence[Slice], n_positions: int) -> Volumes:
+    """Sort slices at `n_positions` positions into volumes."""
+    # From the strongest evidence to the weakest: a header value that splits the slices into complete volumes without a
+    # remainder; equally many slices at every position, where the n-th of each makes the n-th volume; the value that
+    # gives most complete volumes, or the complete runs through all positions, whichever gives more.
+    counts = Counter(slice_.position_index for slice_ in slices)
     if max(counts.values()) == 1:
-        return Volumes((_by_place(slices),), ()) if len(counts) == n_places else Volumes((), tuple(slices))
+        return Volumes((_by_position(slices),), ()) if len(counts) == n_positions else Volumes((), tuple(slices))
     best: Volumes | None = None
     for key in _SINGLE_KEYS:
-        found = _split(slices, key, n_places)
-        if not found.rest:
-            return found
-        if best is None or len(found.complete) > len(best.complete):
-            best = found
-    if len(set(counts.values())) == 1 and len(counts) == n_places:
-        return Volumes(_ranked(slices), ())
-    tried = _attempts(slices, n_places)
-    return tried if best is None or len(tried.complete) > len(best.complete) else best
+        volumes = _split_by_key(slices, key, n_positions)
+        if not volumes.remaining:
+            return volumes
+        if best is None or len(volumes.complete) > len(best.complete):
+            best = volumes
+    if len(set(counts.values())) == 1 and len(counts) == n_positions:
+        return Volumes(_split_by_rank(slices), ())
+    by_run = _split_by_run(slices, n_positions)
+    return by_run if best is None or len(by_run.complete) > len(best.complete) else best
 
 
-def _split(slices: Sequence[Slice], key: Key, n_places: int) -> Volumes:
+def _split_by_key(slices: Sequence[Slice], key: Key, n_positions: int) -> Volumes:
     groups: dict[Hashable, list[Slice]] = defaultdict(list)
-    for one in slices:
-        groups[key(one)].append(one)
-    complete, rest = [], []
+    for slice_ in slices:
+        groups[key(slice_)].append(slice_)
+    complete, remaining = [], []
     for group in groups.values():
-        if len(group) == n_places and len({one.place for one in group}) == n_places:
-            complete.append(_by_place(group))
+        if len(group) == n_positions and len({slice_.position_index for slice_ in group}) == n_positions:
+            complete.append(_by_position(group))
         else:
-            rest += group
-    return Volumes(tuple(sorted(complete, key=lambda volume: sort_key(volume[0]))), tuple(rest))
+            remaining += group
+    return Volumes(tuple(sorted(complete, key=lambda volume: sort_key(volume[0]))), tuple(remaining))
 
 
-def _ranked(slices: Sequence[Slice]) -> tuple[tuple[Slice, ...], ...]:
-    """The n-th frame of every position is of the n-th volume."""
-    by_place = _sorted_places(slices)
-    return tuple(tuple(volume) for volume in zip(*by_place, strict=True))
+def _split_by_rank(slices: Sequence[Slice]) -> tuple[tuple[Slice, ...], ...]:
+    """The n-th slice of each position makes the n-th volume."""
+    positions: dict[int, list[Slice]] = defaultdict(list)
+    for slice_ in slices:
+        positions[slice_.position_index].append(slice_)
+    ordered = [sorted(positions[index], key=sort_key) for index in sorted(positions)]
+    return tuple(tuple(volume) for volume in zip(*ordered, strict=True))
 
 
-def _attempts(slices: Sequence[Slice], n_places: int) -> Volumes:
-    """Volumes of a series in which attempts broke off: what was taken in one go, as told by the order of time.
-
-    An attempt ends where a position comes again. That is believed where all complete ones pass the positions in one
-    order that scanners use, and each of the others in the same order as far as it goes; and where there is only one way
-    to read it, whether told from the front or from the end. Else no slice is part of a complete volume, because two
-    attempts might be mixed in it.
-    """
+def _split_by_run(slices: Sequence[Slice], n_positions: int) -> Volumes:
+    """Volumes of a series with aborted acquisitions: the complete runs through all positions, in order of time."""
+    # A new run begins where a position repeats. This could mix slices of two runs, so it counts only if all complete
+    # runs pass the positions in one order that scanners use and every aborted run follows that order as far as it
+    # goes. A run can also be aborted at its start: cutting from the end gives a second reading. If the readings, over
+    # all orders of time and both directions, leave different slices over, none is certain and no volume is complete.
     readings: dict[Hashable, Volumes] = {}
     for order in _ORDERS:
         timed = sorted(slices, key=order)
-        if any(order(one) == order(after) for one, after in pairwise(timed)):
+        if any(order(before) == order(after) for before, after in pairwise(timed)):
             continue
-        backwards = [piece[::-1] for piece in reversed(_pieces(timed[::-1]))]
-        for pieces in (_pieces(timed), backwards):
-            whole = [piece for piece in pieces if len(piece) == n_places]
-            if whole and _same_path(whole, pieces):
-                rest = tuple(one for piece in pieces if len(piece) < n_places for one in piece)
-                key = frozenset((one.file, one.frame.number, one.frame.tile) for one in rest)
-                readings[key] = Volumes(tuple(map(_by_place, whole)), rest)
+        cut_from_end = [run[::-1] for run in reversed(_runs(timed[::-1]))]
+        for runs in (_runs(timed), cut_from_end):
+            complete = [run for run in runs if len(run) == n_positions]
+            if complete and _same_path(complete[0], runs):
+                remaining = tuple(slice_ for run in runs if len(run) < n_positions for slice_ in run)
+                key = frozenset((slice_.file, slice_.frame.number, slice_.frame.tile) for slice_ in remaining)
+                readings[key] = Volumes(tuple(map(_by_position, complete)), remaining)
     return readings.popitem()[1] if len(readings) == 1 else Volumes((), tuple(slices))
 
 
-def _pieces(timed: Sequence[Slice]) -> list[list[Slice]]:
-    """Slices in one go, cut where a position comes again."""
-    pieces: list[list[Slice]] = []
-    met: set[int] = set()
-    for one in timed:
-        if not pieces or one.place in met:
-            pieces.append([])
-            met = set()
-        pieces[-1].append(one)
-        met.add(one.place)
-    return pieces
+def _runs(timed: Sequence[Slice]) -> list[list[Slice]]:
+    """Slices in order of time, cut where a position repeats."""
+    runs: list[list[Slice]] = []
+    passed: set[int] = set()
+    for slice_ in timed:
+        if not runs or slice_.position_index in passed:
+            runs.append([])
+            passed = set()
+        runs[-1].append(slice_)
+        passed.add(slice_.position_index)
+    return runs
 
 
-def _same_path(whole: Sequence[Sequence[Slice]], pieces: Sequence[Sequence[Slice]]) -> bool:
-    """Whether all pieces pass the positions as the first complete one does: one after another, or in as many
-    interleaved passes as its step is wide.
-    """
-    path = [one.place for one in whole[0]]
+def _same_path(complete: Sequence[Slice], runs: Sequence[Sequence[Slice]]) -> bool:
+    """Whether all runs pass the positions as a complete run does: in sequence, or in interleaved passes."""
+    # Interleaved with step n, a run makes n passes: all its steps are n but those where a pass begins, n - 1 of them.
+    path = [slice_.position_index for slice_ in complete]
     steps = [after - before for before, after in pairwise(path)]
     passes = abs(steps[0]) if steps else 1
     if sum(step != steps[0] for step in steps) != passes - 1 or (passes > 1 and len(path) < _MIN_PASS * passes):
         return False
-    when = {place: number for number, place in enumerate(path)}
-    return all(when[one.place] < when[after.place] for piece in pieces for one, after in pairwise(piece))
+    rank = {index: number for number, index in enumerate(path)}
+    return all(
+        rank[before.position_index] < rank[after.position_index] for run in runs for before, after in pairwise(run)
+    )
 
 
-def _sorted_places(slices: Sequence[Slice]) -> list[list[Slice]]:
-    places: dict[int, list[Slice]] = defaultdict(list)
-    for one in slices:
-        places[one.place].append(one)
-    return [sorted(places[place], key=sort_key) for place in sorted(places)]
-
-
-def _by_place(slices: Sequence[Slice]) -> tuple[Slice, ...]:
-    return tuple(sorted(slices, key=lambda one: one.place))
+def _by_position(slices: Sequence[Slice]) -> tuple[Slice, ...]:
+    return tuple(sorted(slices, key=lambda slice_: slice_.position_index))

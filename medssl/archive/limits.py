@@ -1,10 +1,10 @@
-"""How much a file may ask for before it is refused, checked before anything is allocated or decoded."""
+"""Limits for untrusted files, checked before anything is allocated or decoded."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Limits(BaseModel):
-    """Budgets for hostile or broken files, and the range in which a geometry is plausible."""
+    """Limits for hostile or broken files, and the range of plausible geometries."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

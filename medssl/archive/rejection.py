@@ -1,4 +1,4 @@
-"""The one exception that a file, series or scan leaves ingest with."""
+"""The exception for a file, series or scan that is left out."""
 
 from pathlib import Path
 
@@ -6,11 +6,13 @@ from medssl.cohort.reasons import Reason
 from medssl.errors import DataError
 
 
-class Rejected(DataError):  # noqa: N818 - it reads as the verdict it is
-    """A file or scan that is left out: a reason code and the values that fired it.
+class Rejected(DataError):  # noqa: N818 - the name states the outcome
+    """A file, series or scan is left out.
 
-    `detail` carries numbers and names of header fields, never their text, so that it can be shown to anyone. The path
-    is added only where a person on the machine reads it (`about`).
+    Attributes:
+        reason: Why.
+        detail: The values that led to it. It holds numbers and names of header fields, never their text, so that anyone
+            may see it. Only `about` adds the path, for a person on this machine.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -21,5 +23,5 @@ class Rejected(DataError):  # noqa: N818 - it reads as the verdict it is
         return Rejected, (self.reason, self.detail)
 
     def about(self, path: Path) -> DataError:
-        """The same as a sentence about one file, for the person who named that file."""
+        """The same as an error about one file, for the person who named that file."""
         return DataError(f"{path}: {self.detail} ({self.reason}). {self.reason.action}")

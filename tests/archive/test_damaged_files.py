@@ -72,7 +72,7 @@ def test_a_damaged_slice_at_the_end_costs_itself_only(tmp_path, run_ingest, dama
     with read_index(tmp_path / "cohort" / "private") as index:
         (told, *_) = explain(index, kept.scan_id, show_paths=False)
     assert "1 file is damaged" in told.detail
-    assert f"which costs 1 of 12 slices; slices 1 to 11 are used ({reason})" in told.detail
+    assert f"which makes 1 of 12 slices unusable; slices 1 to 11 are used ({reason})" in told.detail
 
 
 def test_a_damaged_slice_within_leaves_the_longest_run(tmp_path, run_ingest):
@@ -116,5 +116,5 @@ def test_a_named_scan_is_all_there_or_refused(tmp_path):
     spoil(copied(paths[11], tmp_path / "s" / "b"))
     assert_is(load_scan(tmp_path / "s"), series)
     spoil(paths[11])
-    with pytest.raises(DataError, match=r"costs 1 of 12 slices; slices 1 to 11 are used \(BAD_PIXELS\)"):
+    with pytest.raises(DataError, match=r"makes 1 of 12 slices unusable; slices 1 to 11 are used \(BAD_PIXELS\)"):
         load_scan(tmp_path / "s")

@@ -78,7 +78,7 @@ def test_where_too_few_slices_are_left_the_scan_goes_until_fewer_are_asked_for(t
 def test_two_acquisitions_that_nothing_tells_apart_are_no_scan(tmp_path):
     written(tmp_path / "s", *range(12))
     ((_, plan),) = planned(tmp_path / "s")
-    with pytest.raises(Rejected, match="copies of 12 of 12 slices differ in their pixels; 0 neighbouring"):
+    with pytest.raises(Rejected, match="copies of 12 of 12 slices differ in their pixels; 0 consecutive"):
         load_planned_scan(plan, limits=Limits(field_of_view_mm=5.0))
 
 

@@ -1,4 +1,4 @@
-"""Which NIfTI file is a label, and of which image: by folder, by file name, by dataset.json."""
+"""Pairs NIfTI images with their labels: by folder, by file name and by dataset.json."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,10 +13,12 @@ _LABEL_SUFFIXES = ("_seg", "-seg", "_label", "-label", "_labels", "_segmentation
 
 @dataclass(frozen=True)
 class Pairing:
-    """Image and label files told apart and brought together.
+    """Images and their labels.
 
-    images: image file to its label file or None. lone_labels: labels without an image. channels_of: images left
-    out because their case has further channels.
+    Attributes:
+        images: Image file to its label file or None.
+        lone_labels: Labels without an image.
+        many_channels: Images that are left out because their case has several channels.
     """
 
     images: dict[Path, Path | None] = field(default_factory=dict)
@@ -25,7 +27,7 @@ class Pairing:
 
 
 def stem(path: Path) -> str:
-    """File name without the endings of NIfTI."""
+    """File name without its NIfTI ending."""
     for ending in ENDINGS:
         if path.name.lower().endswith(ending):
             return path.name[: -len(ending)]
@@ -33,10 +35,12 @@ def stem(path: Path) -> str:
 
 
 def pair(files: Iterable[Path], *, label_roots: Iterable[Path], datasets: Mapping[Path, Dataset]) -> Pairing:
-    """Tell images from labels among NIfTI files and match them by name.
+    """Separate NIfTI files into images and labels, and match them by name.
 
-    label_roots: folders that hold labels only. datasets: by folder. A label whose image is not there is reported, an
-    image without a label is fine.
+    Args:
+        files: All NIfTI files.
+        label_roots: Folders that hold only labels.
+        datasets: Folder to dataset.
     """
     roots = tuple(label_roots)
     ordered = sorted(files)
@@ -58,7 +62,7 @@ def pair(files: Iterable[Path], *, label_roots: Iterable[Path], datasets: Mappin
 def _match(
     images: list[Path], labels: list[Path], datasets: Mapping[Path, Dataset], roots: tuple[Path, ...]
 ) -> tuple[dict[Path, Path | None], list[Path]]:
-    """Labels to images: first in the folder beside the labels, then, for a named label folder, anywhere."""
+    """(image to label, lone labels). Images beside a label come first; for a label root any folder counts."""
     beside = {(image.parent, _case(image, datasets)): image for image in images}
     anywhere: dict[str, list[Path]] = {}
     for image in images:
@@ -66,12 +70,12 @@ def _match(
     matched: dict[Path, Path | None] = {}
     lone = []
     for label in labels:
-        found: list[Path | None] = []
+        candidates: list[Path | None] = []
         for name in dict.fromkeys((stem(label), _label_case(label))):
-            found += [beside.get((folder, name)) for folder in _image_folders(label)]
+            candidates += [beside.get((folder, name)) for folder in _image_folders(label)]
             if _under(label, roots) and len(anywhere.get(name, [])) == 1:
-                found += anywhere[name]
-        target = next((image for image in found if image is not None and image not in matched), None)
+                candidates += anywhere[name]
+        target = next((image for image in candidates if image is not None and image not in matched), None)
         if target is None:
             lone.append(label)
         else:
@@ -80,7 +84,7 @@ def _match(
 
 
 def _image_folders(label: Path) -> list[Path]:
-    """Folders in which the image of a label may lie: `images` or `imagesTr` beside it, or the folder above."""
+    """Folders that may hold the image of a label: `images` or `imagesTr` beside it, or the folder above."""
     folder = label.parent
     beside = _LABEL_FOLDERS.get(folder.name)
     return ([folder.with_name(beside)] if beside else []) + [folder.parent]
@@ -95,7 +99,7 @@ def _under(path: Path, roots: tuple[Path, ...]) -> bool:
 
 
 def _case(path: Path, datasets: Mapping[Path, Dataset]) -> str:
-    """Name under which labels look for an image: without the channel number of nnU-Net."""
+    """Name by which a label refers to an image: without nnU-Net's channel number."""
     name = stem(path)
     dataset = dataset_of(path, datasets)
     return name[:-5] if dataset and dataset.numbered_channels and _channel(name) is not None else name
@@ -107,7 +111,7 @@ def _label_case(label: Path) -> str:
 
 
 def _suffix_image(path: Path, by_name: Mapping[tuple[Path, str], Path]) -> Path | None:
-    """The image beside which this file lies as `x_seg.nii.gz` beside `x.nii.gz`."""
+    """The image `x.nii.gz` in the folder of `x_seg.nii.gz`, if there is one."""
     case = _label_case(path)
     return by_name.get((path.parent, case)) if case != stem(path) else None
 

@@ -1,8 +1,7 @@
-"""NIfTI-1 and NIfTI-2 files: the header as a proven geometry, then exactly the bytes it promises.
+"""Reads NIfTI-1 and NIfTI-2 files: a validated header, then exactly the bytes that it declares.
 
-The header is parsed here and not by nibabel so that every field is judged before anything is allocated; where a field
-is in doubt the file is refused instead of repaired. Layout: nifti1.h and nifti2.h of the NIfTI data format working
-group.
+The header is parsed here and not by nibabel, so that every field is checked before anything is allocated. A file with a
+doubtful field is rejected, never repaired. Layout: nifti1.h and nifti2.h of the NIfTI data format working group.
 """
 
 import math
@@ -40,10 +39,16 @@ _SAME_FORM_MM = 0.1
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """What a NIfTI header says about one scalar 3D volume.
+    """Header of a NIfTI file with one scalar 3D volume.
 
-    shape: (X, Y, Z). offset: first byte of the voxels, in this file or in the .img beside it (`separate`).
-    slope, intercept: stored value to physical unit; (1, 0) when the header sets no scale.
+    Attributes:
+        shape: (X, Y, Z).
+        voxel_type: numpy type of the stored voxels, with byte order.
+        offset: Byte offset of the voxels.
+        separate: Whether the voxels are in an .img file beside the header.
+        slope, intercept: From stored values to physical units; (1, 0) if the header sets no scale.
+        affine_ras_mm: (4, 4), voxel index to RAS.
+        flags: What was noticed.
     """
 
     shape: tuple[int, int, int]
@@ -63,7 +68,7 @@ class NiftiHeader:
 
 @dataclass(frozen=True)
 class _Fields:
-    """Raw fields that NIfTI-1 and NIfTI-2 share."""
+    """Raw fields that NIfTI-1 and NIfTI-2 have in common."""
 
     endian: str
     separate: bool
@@ -81,17 +86,17 @@ class _Fields:
 
 
 def is_nifti(start: bytes) -> bool:
-    """Whether a file that begins with these bytes (after gunzip) is NIfTI or its ancestor ANALYZE."""
+    """Whether a file that begins with these bytes (after gunzip) is NIfTI or its predecessor ANALYZE."""
     return len(start) >= 348 and struct.unpack_from("<i", start)[0] in (348, 540, 0x5C010000, 0x1C020000)
 
 
 def parse_header(start: bytes, *, limits: Limits) -> NiftiHeader:
-    """Header of a NIfTI file from its first bytes, every field judged. Raises Rejected."""
+    """Header of a NIfTI file from its first bytes. Raises Rejected if a field is invalid or exceeds the limits."""
     fields = _fields(start)
     shape = _shape(fields, limits)
     code = _VOXEL_TYPES.get(fields.datatype)
     if code is None:
-        raise Rejected(Reason.NOT_SCALAR, f"voxel type {fields.datatype} is no plain number")
+        raise Rejected(Reason.NOT_SCALAR, f"voxel type {fields.datatype} is not a real number type")
     affine, flags = _affine(fields, shape)
     check_geometry(affine, shape, limits)
     slope, intercept = _scale(fields)
@@ -101,17 +106,10 @@ def parse_header(start: bytes, *, limits: Limits) -> NiftiHeader:
     return header
 
 
-def read_header(path: Path, *, limits: Limits | None = None) -> NiftiHeader:
-    """Header of a NIfTI file, gzipped or not whatever its name says; no voxel is read. Raises Rejected."""
-    with BoundedReader(path) as reader:
-        return parse_header(reader.read(HEADER_BYTES), limits=limits or Limits())
-
-
 def load_nifti(path: Path, *, limits: Limits | None = None) -> Volume:
     """Voxels in physical units and affine of a 3D NIfTI file (.nii, .nii.gz, or .hdr with its .img).
 
-    Values keep their stored type unless the header scales them; then they are float32. Raises DataError with what is
-    wrong.
+    Values keep their stored type unless the header scales them to float32. Raises DataError if the file is invalid.
     """
     try:
         return read_volume(path, limits=limits or Limits())
@@ -120,7 +118,7 @@ def load_nifti(path: Path, *, limits: Limits | None = None) -> Volume:
 
 
 def read_volume(path: Path, *, limits: Limits) -> Volume:
-    """As `load_nifti`, raising Rejected with a reason code."""
+    """As `load_nifti`, but raises Rejected with a reason code."""
     with BoundedReader(path) as reader:
         start = reader.read(HEADER_BYTES)
         header = parse_header(start, limits=limits)
@@ -131,7 +129,7 @@ def read_volume(path: Path, *, limits: Limits) -> Volume:
 
 
 def image_of(path: Path) -> Path:
-    """The file with the voxels of a .hdr. Raises Rejected when it is missing."""
+    """The file with the voxels of a .hdr file. Raises Rejected if it is missing."""
     for name in image_names(path):
         image = path.with_name(name)
         if image.is_file():
@@ -140,7 +138,7 @@ def image_of(path: Path) -> Path:
 
 
 def image_names(path: Path) -> tuple[str, str]:
-    """What the file with the voxels of a .hdr may be called."""
+    """Possible names of the file with the voxels of a .hdr file."""
     stem = path.name.removesuffix(".gz").removesuffix(".hdr")
     return f"{stem}.img", f"{stem}.img.gz"
 
@@ -151,7 +149,7 @@ def _volume(header: NiftiHeader, data: bytearray) -> Volume:
     if (header.slope, header.intercept) == (1.0, 0.0):
         return Volume(native, header.affine_ras_mm)
     scaled = native.astype(np.float64) * header.slope + header.intercept
-    with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is rejected as NAN_VOXELS
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are rejected as NAN_VOXELS
         return Volume(scaled.astype(np.float32), header.affine_ras_mm)
 
 
@@ -165,8 +163,8 @@ def _fields(start: bytes) -> _Fields:
         if size == 540 and len(start) >= 540 and start[4:8] in (b"n+2\0", b"ni2\0"):
             return _fields_2(start, endian)
         if size == 348:
-            raise Rejected(Reason.NO_GEOMETRY, "an ANALYZE header without NIfTI's affine")
-    raise Rejected(Reason.BAD_HEADER, "no NIfTI header")
+            raise Rejected(Reason.NO_GEOMETRY, "the file has an ANALYZE header, which holds no affine")
+    raise Rejected(Reason.BAD_HEADER, "the file has no NIfTI header")
 
 
 def _fields_1(start: bytes, endian: str) -> _Fields:
@@ -216,10 +214,10 @@ def _fields_2(start: bytes, endian: str) -> _Fields:
 def _shape(fields: _Fields, limits: Limits) -> tuple[int, int, int]:
     dimensions = fields.dim[0]
     if not 1 <= dimensions <= 7:
-        raise Rejected(Reason.BAD_HEADER, f"the header claims {dimensions} dimensions")
+        raise Rejected(Reason.BAD_HEADER, f"the header declares {dimensions} dimensions")
     sizes = fields.dim[1 : dimensions + 1]
     if any(size < 1 for size in sizes):
-        raise Rejected(Reason.BAD_HEADER, f"the header claims a size of {min(sizes)} voxels")
+        raise Rejected(Reason.BAD_HEADER, f"the header declares a size of {min(sizes)} voxels")
     if len(sizes) < 3 or min(sizes[:3]) < 2 or any(size > 1 for size in sizes[3:]):
         raise Rejected(Reason.NOT_3D, f"the file has {' x '.join(map(str, sizes))} voxels")
     if math.prod(sizes) > limits.voxels:
@@ -228,9 +226,9 @@ def _shape(fields: _Fields, limits: Limits) -> tuple[int, int, int]:
 
 
 def _offset(fields: _Fields) -> int:
-    """First byte of the voxels. Within .nii it cannot lie inside the header; 0 there means 'right after it'."""
+    """Byte offset of the voxels. In a .nii file an offset within the header, such as 0, means 'right after it'."""
     if not math.isfinite(fields.offset) or fields.offset < 0 or fields.offset > 2**31:
-        raise Rejected(Reason.BAD_HEADER, f"the voxels are said to begin at byte {fields.offset:g}")
+        raise Rejected(Reason.BAD_HEADER, f"vox_offset is {fields.offset:g}")
     return int(fields.offset) if fields.separate else max(int(fields.offset), 352)
 
 
@@ -244,7 +242,7 @@ def _scale(fields: _Fields) -> tuple[float, float]:
 
 
 def _affine(fields: _Fields, shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.float64], tuple[Flag, ...]]:
-    """The sform where it is set, else the qform; neither is no geometry."""
+    """(affine, flags): the sform if it is set, else the qform. Raises Rejected if neither is set."""
     sform = _sform(fields) if fields.sform_code > 0 else None
     qform = _qform(fields) if fields.qform_code > 0 else None
     if sform is not None:
@@ -264,7 +262,7 @@ def _sform(fields: _Fields) -> npt.NDArray[np.float64]:
 
 
 def _qform(fields: _Fields) -> npt.NDArray[np.float64]:
-    """Affine of the quaternion (nifti1.h, method 2); NaN throughout when it has none."""
+    """Affine of the quaternion (nifti1.h, method 2); all NaN if the fields are invalid."""
     b, c, d, *shift = fields.quaternion
     spacing = np.array(fields.pixdim[1:4])
     if not all(map(math.isfinite, (b, c, d, *shift))) or not np.isfinite(spacing).all() or (spacing <= 0).any():

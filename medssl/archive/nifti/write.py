@@ -1,4 +1,4 @@
-"""A scan as a NIfTI file that names nobody: no description, no time, no file name inside."""
+"""Writes a scan as a NIfTI file without any identifying text: no description, no time, no file name."""
 
 import gzip
 from pathlib import Path
@@ -12,10 +12,10 @@ from medssl.geometry import Volume
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
-    """Write voxels and exact affine to a .nii.gz, replacing the file only when it is complete.
+    """Write voxels and exact affine to a .nii.gz, and replace the file only when it is complete.
 
-    Values are written as they are; 64-bit whole numbers, which few tools read, as int32 where they fit. The sform is
-    the affine, shear included; the qform, which cannot hold shear, is set only where there is none.
+    Values are unchanged, but 64-bit integers, which few tools read, become int32 if they fit. The sform is the affine,
+    shear included; the qform, which cannot express shear, is set only for an affine without shear.
     """
     import nibabel
 
@@ -35,8 +35,9 @@ def write_nifti(path: Path, volume: Volume) -> None:
 
 
 def _narrowed(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """64-bit whole numbers as int32 where all of them fit; anything else unchanged."""
+    """64-bit integers as int32 if all of them fit; other voxels unchanged."""
     if voxels.dtype.kind not in "iu" or voxels.dtype.itemsize < 8:
         return voxels
-    least, most = np.iinfo(np.int32).min, np.iinfo(np.int32).max
-    return voxels.astype(np.int32) if least <= int(voxels.min()) and int(voxels.max()) <= most else voxels
+    bounds = np.iinfo(np.int32)
+    fits = bounds.min <= int(voxels.min()) and int(voxels.max()) <= bounds.max
+    return voxels.astype(np.int32) if fits else voxels

@@ -1,4 +1,4 @@
-"""The third layer for DICOM: slices of a planned scan to voxels in physical units."""
+"""Reads the slices of a planned DICOM scan as voxels in physical units."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,87 +19,99 @@ from medssl.geometry import Volume
 
 Table = tuple[int, npt.NDArray[np.uint16]]
 
-# What lies outside the field of view of a CT is air (ingest.md 1b, PixelPaddingValue).
+# Value outside the field of view of a CT: air (ingest.md 1b, PixelPaddingValue).
 _CT_FLOOR_HU = -1024
 
 
 def read_dicom(
-    source: DicomLoadPlan, *, limits: Limits, min_slices: int = 1
+    plan: DicomLoadPlan, *, limits: Limits, min_slices: int = 1
 ) -> tuple[Volume, tuple[Flag, ...], Trim | None]:
-    """Voxels (X, Y, Z) after rescaling, what was noticed, and what was left out because it is damaged or its copies
-    differ.
+    """Read a DICOM scan.
 
-    Raises Rejected.
+    Args:
+        plan: The load plan, with every file on disk.
+        limits: Limits for files and geometry.
+        min_slices: Smallest number of slices that may remain when damaged ones are left out.
 
-    Whole numbers stay whole: int16 or int32 where every slope is 1, float32 otherwise. min_slices: fewest that may be
-    left.
+    Returns:
+        (volume, flags, trim). The volume is (X, Y, Z) in physical units: int16 or int32 if every slope is 1 and every
+        intercept an integer, else float32. trim: which slices are left out; None if all are used.
+
+    Raises:
+        Rejected: The scan cannot be used.
     """
-    for whole in source.files:
-        whole.file.check_unchanged()
-    rows, columns = _tile_shape(source.files[source.slices[0].file])
-    voxels = np.zeros((len(source.slices), rows, columns), _result_type(source))
-    reader = _Reader(source, limits)
-    losses = Defects(damaged=reader.damaged)
-    padded, used = 0, list(source.slices)
+    # Files are compared with their stamp before and after reading: a file that changes in between is not used.
+    for file in plan.files:
+        file.file.check_unchanged()
+    rows, columns = _tile_shape(plan.files[plan.slices[0].file])
+    voxels = np.zeros((len(plan.slices), rows, columns), _result_type(plan))
+    reader = _Reader(plan, limits)
+    defects = Defects(damaged=reader.damaged)
+    padded, used = 0, list(plan.slices)
     by_file: dict[int, list[int]] = defaultdict(list)
-    for depth, one in enumerate(source.slices):
-        by_file[one.file].append(depth)
-    for file, depths in by_file.items():
-        frames = reader.frames(file, (source.slices[depth].frame for depth in depths))
-        for depth in depths:
-            one = source.slices[depth]
-            stored = _tile(frames[one.frame], source.files[file], one.tile) if frames else None
-            read = _agreed(reader, one, stored, (rows, columns))
-            if isinstance(read, Reason):
-                losses.doubtful[depth] = read
+    for index, slice_ in enumerate(plan.slices):
+        by_file[slice_.file].append(index)
+    for number, indices in by_file.items():
+        frames = reader.frames(number, (plan.slices[index].frame for index in indices))
+        for index in indices:
+            slice_ = plan.slices[index]
+            stored = _tile(frames[slice_.frame], plan.files[number], slice_.tile) if frames else None
+            agreed = _agreed(reader, slice_, stored, (rows, columns))
+            if isinstance(agreed, Reason):
+                defects.unusable[index] = agreed
                 continue
-            used[depth], values = read
-            voxels[depth], outside = reader.physical(used[depth], values, voxels.dtype)
-            padded += outside
+            used[index], values = agreed
+            voxels[index], n_padded = reader.physical(used[index], values, voxels.dtype)
+            padded += n_padded
         reader.tables.clear()
-    for whole in source.files:
-        whole.file.check_unchanged()
+    for file in plan.files:
+        file.file.check_unchanged()
     flags = (Flag.F_PADDING,) if padded else ()
-    volume = Volume(voxels.transpose(2, 1, 0), np.array(source.affine_ras_mm).reshape(4, 4))
-    if not losses:
-        return volume, (*flags, *_intensity_flags(source, volume)), None
-    volume, lost = longest_sound_run(source, used, volume, losses, limits=limits, min_slices=min_slices)
-    return volume, (*flags, *lost.flags, *_intensity_flags(source, volume)), lost
+    volume = Volume(voxels.transpose(2, 1, 0), np.array(plan.affine_ras_mm).reshape(4, 4))
+    if not defects:
+        return volume, (*flags, *_intensity_flags(plan, volume)), None
+    volume, trim = longest_sound_run(plan, used, volume, defects, limits=limits, min_slices=min_slices)
+    return volume, (*flags, *trim.flags, *_intensity_flags(plan, volume)), trim
 
 
 @dataclass
 class _Reader:
-    """Stored values of a source's files. damaged: files that do not give theirs, and why; each costs itself alone."""
+    """Reads the stored values of a load plan's files.
 
-    source: DicomLoadPlan
+    Attributes:
+        damaged: Number of a file to the reason why it cannot be read. Other files are read all the same.
+        tables: Number of a file to its modality lookup table, if it has one.
+    """
+
+    plan: DicomLoadPlan
     limits: Limits
     damaged: dict[int, Rejected] = field(default_factory=dict)
     tables: dict[int, Table | None] = field(default_factory=dict)
 
-    def frames(self, file: int, numbers: Iterable[int]) -> dict[int, Pixels] | None:
-        """Frames of a file by their number; None where it is damaged. Raises Rejected for what is no damage."""
-        if file in self.damaged:
+    def frames(self, number: int, frames: Iterable[int]) -> dict[int, Pixels] | None:
+        """Frames of a file; None if the file is damaged. Raises Rejected for other reasons."""
+        if number in self.damaged:
             return None
-        whole = self.source.files[file]
+        file = self.plan.files[number]
         try:
-            if file not in self.tables:
-                self.tables[file] = read_lut(whole.file.path, limits=self.limits) if whole.lut else None
-            return read_frames(whole.file.path, whole.layout, numbers, pixel_at=whole.pixel_at, limits=self.limits)
+            if number not in self.tables:
+                self.tables[number] = read_lut(file.file.path, limits=self.limits) if file.lut else None
+            return read_frames(file.file.path, file.layout, frames, pixel_at=file.pixel_at, limits=self.limits)
         except Rejected as rejected:
             if rejected.reason not in DAMAGE:
                 raise
-            self.damaged[file] = rejected
+            self.damaged[number] = rejected
             return None
 
-    def copy(self, twin: DuplicateSlice, tile: int) -> Pixels | None:
-        """Stored values of a copy of a slice; None where it is damaged."""
-        frames = self.frames(twin.file, [twin.frame])
-        return _tile(frames[twin.frame], self.source.files[twin.file], tile) if frames else None
+    def duplicate(self, duplicate: DuplicateSlice, tile: int) -> Pixels | None:
+        """Stored values of a duplicate of a slice; None if its file is damaged."""
+        frames = self.frames(duplicate.file, [duplicate.frame])
+        return _tile(frames[duplicate.frame], self.plan.files[duplicate.file], tile) if frames else None
 
-    def physical(self, one: SliceLocation, stored: Pixels, dtype: npt.DTypeLike) -> tuple[Pixels, int]:
-        """A slice in physical units, and how many of its voxels are padding."""
-        values = _physical(stored, one, self.tables[one.file], dtype)
-        outside = _padding(stored, self.source.files[one.file], self.source.modality)
+    def physical(self, slice_: SliceLocation, stored: Pixels, dtype: npt.DTypeLike) -> tuple[Pixels, int]:
+        """(slice in physical units, number of its padding voxels)."""
+        values = _physical(stored, slice_, self.tables[slice_.file], dtype)
+        outside = _padding(stored, self.plan.files[slice_.file], self.plan.modality)
         if outside is None:
             return values, 0
         values[outside] = _CT_FLOOR_HU
@@ -107,23 +119,28 @@ class _Reader:
 
 
 def _agreed(
-    reader: _Reader, one: SliceLocation, stored: Pixels | None, shape: tuple[int, int]
+    reader: _Reader, slice_: SliceLocation, stored: Pixels | None, shape: tuple[int, int]
 ) -> tuple[SliceLocation, Pixels] | Reason:
-    """The slice as it is read, from its first sound copy, with its stored values; the reason where it cannot be used.
+    """The location and stored values on which a slice and its duplicates agree, or the reason why it cannot be used.
 
-    stored: its own values, None where they are damaged. Sound copies that differ are used by nobody, because nobody
-    knows which is right.
+    Args:
+        reader: Reads the duplicates.
+        slice_: The slice.
+        stored: Its stored values; None if its file is damaged.
+        shape: (rows, columns) of the scan.
     """
-    used = one
-    for twin in one.duplicates:
-        values = reader.copy(twin, one.tile)
+    # A damaged copy is replaced by the first sound duplicate. If sound copies differ, none of them is used: nothing
+    # tells which is right.
+    location = slice_
+    for duplicate in slice_.duplicates:
+        values = reader.duplicate(duplicate, slice_.tile)
         if values is None:
             continue
         if stored is None and values.shape == shape:
-            used, stored = replace(one, file=twin.file, frame=twin.frame), values
+            location, stored = replace(slice_, file=duplicate.file, frame=duplicate.frame), values
         elif stored is None or not np.array_equal(values, stored):
-            return Reason.SOP_UID_COLLISION if twin.same_instance else Reason.DUPLICATE_POSITION
-    return reader.damaged[one.file].reason if stored is None else (used, stored)
+            return Reason.SOP_UID_COLLISION if duplicate.same_instance else Reason.DUPLICATE_POSITION
+    return reader.damaged[slice_.file].reason if stored is None else (location, stored)
 
 
 def _tile_shape(file: DicomFile) -> tuple[int, int]:
@@ -140,38 +157,36 @@ def _tile(frame: Pixels, file: DicomFile, tile: int) -> Pixels:
     return frame[down * rows : (down + 1) * rows, right * columns : (right + 1) * columns]
 
 
-def _result_type(source: DicomLoadPlan) -> npt.DTypeLike:
-    """The smallest of int16, int32 and float32 that holds every physical value exactly, or as exactly as float32
-    does.
-    """
+def _result_type(plan: DicomLoadPlan) -> npt.DTypeLike:
+    """The smallest of int16 and int32 that holds every physical value exactly, else float32."""
     low, high = 0.0, 0.0
-    for one in source.slices:
-        file = source.files[one.file]
-        lut = file.lut or any(source.files[twin.file].lut for twin in one.duplicates)
-        if one.slope != 1 or one.intercept != int(one.intercept) or lut:
+    for slice_ in plan.slices:
+        file = plan.files[slice_.file]
+        lut = file.lut or any(plan.files[duplicate.file].lut for duplicate in slice_.duplicates)
+        if slice_.slope != 1 or slice_.intercept != int(slice_.intercept) or lut:
             return np.float32
         bits = file.layout.bits_stored
-        least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if file.layout.signed else (0, (1 << bits) - 1)
-        low, high = min(low, least + one.intercept), max(high, most + one.intercept)
+        lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if file.layout.signed else (0, (1 << bits) - 1)
+        low, high = min(low, lowest + slice_.intercept), max(high, highest + slice_.intercept)
     if low >= -(2**15) and high < 2**15:
         return np.int16
     return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
 
 
-def _physical(stored: Pixels, one: SliceLocation, table: Table | None, dtype: npt.DTypeLike) -> Pixels:
-    """Stored values in physical units: through the lookup table where there is one, else slope and intercept."""
+def _physical(stored: Pixels, slice_: SliceLocation, table: Table | None, dtype: npt.DTypeLike) -> Pixels:
+    """Stored values in physical units: by the lookup table if there is one, else by slope and intercept."""
     if table is not None:
         first, entries = table
         return entries[np.clip(stored.astype(np.int64) - first, 0, len(entries) - 1)].astype(dtype)
     if np.issubdtype(dtype, np.integer):
-        return np.add(stored, int(one.intercept), dtype=dtype, casting="unsafe")
+        return np.add(stored, int(slice_.intercept), dtype=dtype, casting="unsafe")
     with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is rejected as NAN_VOXELS
-        scaled: Pixels = (stored * np.float64(one.slope) + one.intercept).astype(dtype)
+        scaled: Pixels = (stored * np.float64(slice_.slope) + slice_.intercept).astype(dtype)
     return scaled
 
 
 def _padding(stored: Pixels, file: DicomFile, modality: str) -> npt.NDArray[np.bool_] | None:
-    """Where a CT has no voxel. In MR and PET the padding value is a dark intensity like any other and stays."""
+    """Padding voxels of a CT, or None. In MR and PET the padding value is an intensity like any other."""
     if file.padding is None or modality != "CT":
         return None
     low, high = file.padding
@@ -179,8 +194,8 @@ def _padding(stored: Pixels, file: DicomFile, modality: str) -> npt.NDArray[np.b
     return outside if outside.any() else None
 
 
-def _intensity_flags(source: DicomLoadPlan, volume: Volume) -> tuple[Flag, ...]:
-    """F_CT_NOT_HU where a CT has no negative value and no intercept."""
-    if source.modality != "CT" or any(one.intercept for one in source.slices):
+def _intensity_flags(plan: DicomLoadPlan, volume: Volume) -> tuple[Flag, ...]:
+    """F_CT_NOT_HU if a CT has no negative value and no intercept."""
+    if plan.modality != "CT" or any(slice_.intercept for slice_ in plan.slices):
         return ()
     return (Flag.F_CT_NOT_HU,) if volume.voxels.min() >= 0 else ()

@@ -1,4 +1,4 @@
-"""The label of a planned scan from the segmentations and structure sets that were found for it."""
+"""The label of a planned scan, drawn from its segmentations and structure sets."""
 
 from collections.abc import Sequence
 
@@ -12,47 +12,55 @@ from medssl.archive.voxels.local_copies import local_copies
 from medssl.cohort.reasons import Flag, Reason
 from medssl.geometry import Volume
 
-_OWN = frozenset({Reason.LABEL_GRID, Reason.LABEL_CONTOURS, Reason.LABEL_OFF_SLICE})
+# Other reasons are about the file; the manifest reports them as LABEL_UNREADABLE.
+_LABEL_REASONS = frozenset({Reason.LABEL_GRID, Reason.LABEL_CONTOURS, Reason.LABEL_OFF_SLICE})
 
 
 def read_label_objects(
     objects: Sequence[LabelObject], volume: Volume, *, limits: Limits
 ) -> tuple[Volume | None, Rejected | None, tuple[Flag, ...]]:
-    """(label as uint8 on the grid of the scan, why it or a part of it is left out, what was noticed).
+    """Draw the label objects of a scan, later ones over earlier ones.
 
-    The newer object is drawn over the older one, and the later structure of an object over the earlier one. What is
-    wrong with an object costs that object, never the scan.
+    Args:
+        objects: Oldest first.
+        volume: The scan.
+        limits: Limits for the files.
+
+    Returns:
+        (label as uint8 on the grid of the scan, first problem, flags). A problem of an object leaves out that object,
+        never the scan.
     """
-    whole = LabelMap(volume.shape, volume.affine_ras_mm)
+    label_map = LabelMap(volume.shape, volume.affine_ras_mm)
     problems: list[Rejected] = []
     flags: list[Flag] = []
     drawn = 0
-    for one in objects:
+    for label_object in objects:
         try:
-            canvas = LabelMap(volume.shape, volume.affine_ras_mm)
-            flags += _draw(one, canvas, problems, limits)
-            whole.draw_over(canvas)
+            # A map of its own: an object that fails halfway must leave nothing behind.
+            object_map = LabelMap(volume.shape, volume.affine_ras_mm)
+            flags += _draw(label_object, object_map, problems, limits)
+            label_map.draw_over(object_map)
             drawn += 1
         except Rejected as rejected:
-            problems.append(rejected if rejected.reason in _OWN else _unreadable(rejected))
-    if whole.overlapping:
+            problems.append(rejected if rejected.reason in _LABEL_REASONS else _unreadable(rejected))
+    if label_map.overlapping:
         flags.append(Flag.F_LABEL_OVERLAP)
     if problems:
         flags.append(Flag.F_LABEL_PART if drawn else Flag.F_LABEL_LEFT_OUT)
-    label = Volume(whole.values, volume.affine_ras_mm) if drawn else None
+    label = Volume(label_map.values, volume.affine_ras_mm) if drawn else None
     return label, problems[0] if problems else None, tuple(dict.fromkeys(flags))
 
 
-def _draw(one: LabelObject, canvas: LabelMap, problems: list[Rejected], limits: Limits) -> tuple[Flag, ...]:
-    with local_copies(one, limits=limits) as near:
-        near.file.check_unchanged()
+def _draw(label_object: LabelObject, label_map: LabelMap, problems: list[Rejected], limits: Limits) -> tuple[Flag, ...]:
+    with local_copies(label_object, limits=limits) as local:
+        local.file.check_unchanged()
         flags: tuple[Flag, ...] = ()
-        if near.structure_set:
-            problem = draw_structures(near.file.path, dict(near.values), canvas, limits=limits)
+        if local.structure_set:
+            problem = draw_structures(local.file.path, dict(local.values), label_map, limits=limits)
             problems += [problem] if problem else []
         else:
-            flags = draw_segments(near.file.path, dict(near.values), canvas, limits=limits)
-        near.file.check_unchanged()
+            flags = draw_segments(local.file.path, dict(local.values), label_map, limits=limits)
+        local.file.check_unchanged()
     return flags
 
 

@@ -1,4 +1,7 @@
-"""What one scan needs from elsewhere, copied beside the work: into files without a name, gone when the work is."""
+"""Temporary local copies of the files that a scan needs from containers and servers.
+
+The copies have no name in the file system, so they disappear with the process.
+"""
 
 import os
 import tempfile
@@ -20,72 +23,77 @@ from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
 
 T = TypeVar("T")
-# Descriptors that the process needs for itself.
+# File descriptors that the process needs besides the copies.
 _OTHER_DESCRIPTORS = 64
 
 
 @contextmanager
-def local_copies(needed: T, *, limits: Limits) -> Iterator[T]:
-    """The same source of a scan with every file on disk: those from archives and servers as nameless copies.
+def local_copies(plan: T, *, limits: Limits) -> Iterator[T]:
+    """The same load plan with every file on disk: files in containers and on servers are copied.
 
-    No copy outlives the process, not even one that is killed. Raises Rejected: IN_FLUX when a file is not as it was
-    when its header was read, TOO_LARGE, and what the source raises.
+    No copy outlives the process, even if the process is killed.
+
+    Raises:
+        Rejected: IN_FLUX if a file has changed since its header was read, TOO_LARGE, or why a source cannot be read.
     """
-    far = {file.path: file for file in _files(needed) if not is_on_disk(Path(file.path))}
-    if not far:
-        yield needed
+    remote = {file.path: file for file in _files(plan) if not is_on_disk(Path(file.path))}
+    if not remote:
+        yield plan
         return
-    expected = sum(file.size for file in far.values())
+    expected = sum(file.size for file in remote.values())
     if expected > limits.copied_bytes:
         raise Rejected(Reason.TOO_LARGE, f"{expected} bytes to copy, above {limits.copied_bytes}")
-    _allow_descriptors(len(far))
+    _allow_descriptors(len(remote))
     with ExitStack() as stack:
         copies = {}
-        for paths in _by_source(far):
+        for paths in _by_source(remote):
             with open_source(paths[0], limits) as source:
-                for copy in source.contents(paths):
-                    copies[os.fspath(copy.path)] = _kept(copy, far[os.fspath(copy.path)], stack)
-        yield _replaced(needed, copies, limits)
+                for content in source.contents(paths):
+                    path = os.fspath(content.path)
+                    copies[path] = _copy(content, remote[path], stack)
+        yield _replaced(plan, copies, limits)
 
 
-def _by_source(far: Mapping[str, StampedFile]) -> list[list[Path]]:
+def _by_source(remote: Mapping[str, StampedFile]) -> list[list[Path]]:
     """The paths of each container and each server."""
     groups: dict[Path | Location | None, list[Path]] = {}
-    for path in map(Path, far):
+    for path in map(Path, remote):
         location = Location.parse(path)
         groups.setdefault(location.root if location else container_of(path), []).append(path)
     return list(groups.values())
 
 
-def _kept(copy: FileContent, before: StampedFile, stack: ExitStack) -> StampedFile:
-    """A copy in a file without a name, reached through its descriptor."""
-    if copy.stamp != FileStamp(before.size, before.mtime_ns):
+def _copy(content: FileContent, planned: StampedFile, stack: ExitStack) -> StampedFile:
+    """A copy in a file without a name; its path names the descriptor."""
+    if content.stamp != FileStamp(planned.size, planned.mtime_ns):
         raise Rejected(Reason.IN_FLUX, "the file has changed since its header was read")
     try:
         file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the stack
-        for piece in copy.chunks:
-            file.write(piece)
+        for chunk in content.chunks:
+            file.write(chunk)
         file.flush()
-        facts = os.fstat(file.fileno())
+        status = os.fstat(file.fileno())
     except OSError as error:
-        raise Rejected(Reason.IO_ERROR, f"it cannot be copied beside the work ({error.strerror})") from error
-    return StampedFile(f"/dev/fd/{file.fileno()}", facts.st_size, facts.st_mtime_ns)
+        raise Rejected(
+            Reason.IO_ERROR, f"the file cannot be copied to {tempfile.gettempdir()} ({error.strerror})"
+        ) from error
+    return StampedFile(f"/dev/fd/{file.fileno()}", status.st_size, status.st_mtime_ns)
 
 
-def _as_it_is(file: DicomFile, copy: StampedFile, limits: Limits) -> DicomFile:
-    """A file whose header was made of a server's metadata, with the layout that its own header says."""
+def _with_actual_layout(file: DicomFile, copy: StampedFile, limits: Limits) -> DicomFile:
+    """A file whose header came from a server's metadata, with the pixel layout of the file itself."""
     path = Path(copy.path)
-    found = scan_file(path, path.parent, FileStamp(copy.size, copy.mtime_ns), limits=limits)
-    if found.kind != "dicom":
-        raise Rejected(found.reason or Reason.BAD_HEADER, found.detail or "the instance is no image")
-    record = parse_record(found.record or "")
+    scanned = scan_file(path, path.parent, FileStamp(copy.size, copy.mtime_ns), limits=limits)
+    if scanned.kind != "dicom":
+        raise Rejected(scanned.reason or Reason.BAD_HEADER, scanned.detail or "the instance is not an image")
+    record = parse_record(scanned.record or "")
     if record.reason:
         raise Rejected(Reason(record.reason), record.detail)
-    before = file.layout
-    layout = replace(before, **{field.name: getattr(record, field.name) for field in fields(before)})
-    same_grid = (layout.rows, layout.columns, layout.n_frames) == (before.rows, before.columns, before.n_frames)
-    if record.instance != Path(file.file.path).name or not same_grid:
-        raise Rejected(Reason.IN_FLUX, "the server gives another instance than its metadata tell of")
+    planned = file.layout
+    layout = replace(planned, **{field.name: getattr(record, field.name) for field in fields(planned)})
+    same_shape = (layout.rows, layout.columns, layout.n_frames) == (planned.rows, planned.columns, planned.n_frames)
+    if record.instance != Path(file.file.path).name or not same_shape:
+        raise Rejected(Reason.IN_FLUX, "the server returned another instance than its metadata describe")
     return replace(file, file=copy, layout=layout, pixel_at=record.pixel_at)
 
 
@@ -100,13 +108,13 @@ def _allow_descriptors(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _OTHER_DESCRIPTORS
     if hard != resource.RLIM_INFINITY and needed > hard:
-        raise Rejected(Reason.TOO_LARGE, f"{count} files, more than this system lets one process open")
+        raise Rejected(Reason.TOO_LARGE, f"{count} files, above the {hard} that one process may open")
     if needed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _files(value: Any) -> Iterator[StampedFile]:
-    """Every file in the description of a scan's source."""
+    """Every file in a load plan."""
     if isinstance(value, StampedFile):
         yield value
     elif is_dataclass(value):
@@ -118,11 +126,11 @@ def _files(value: Any) -> Iterator[StampedFile]:
 
 
 def _replaced(value: Any, copies: Mapping[str, StampedFile], limits: Limits) -> Any:
-    """The same description with some files elsewhere."""
+    """The load plan with files replaced by their copies."""
     if isinstance(value, StampedFile):
         return copies.get(value.path, value)
     if isinstance(value, DicomFile) and value.file.path in copies and _is_dicomweb(value.file):
-        return _as_it_is(value, copies[value.file.path], limits)
+        return _with_actual_layout(value, copies[value.file.path], limits)
     if is_dataclass(value) and not isinstance(value, type):
         changed = {field.name: _replaced(getattr(value, field.name), copies, limits) for field in fields(value)}
         return replace(value, **changed)

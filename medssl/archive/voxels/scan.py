@@ -1,4 +1,4 @@
-"""A scan's voxels and affine: of a planned scan during ingest, or of one file or folder that somebody names."""
+"""Loads a planned scan: voxels, affine and label, all checked."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +18,14 @@ from medssl.geometry import Volume
 
 @dataclass(frozen=True)
 class LoadedScan:
-    """A checked scan. label_problem: why its label, or a part of it, is not used, where it is not. trim: what it lost
-    on the way, if it did.
+    """A checked scan.
+
+    Attributes:
+        volume: Voxels in physical units and affine.
+        label: Label on the grid of the volume, if the scan has one.
+        label_problem: Why its label, or a part of it, is left out; None if nothing is.
+        flags: What was noticed.
+        trim: Which slices were left out; None if all are used.
     """
 
     volume: Volume
@@ -29,43 +35,49 @@ class LoadedScan:
     trim: Trim | None = None
 
 
-def load_planned_scan(source: LoadPlan, *, limits: Limits, min_slices: int = 1) -> LoadedScan:
-    """The scan of a source, its voxels and label checked. Raises Rejected.
+def load_planned_scan(plan: LoadPlan, *, limits: Limits, min_slices: int = 1) -> LoadedScan:
+    """Load and check a scan and its label.
 
-    min_slices: fewest that may be left where slices have to be left out.
+    Args:
+        plan: What to read.
+        limits: Limits for files and geometry.
+        min_slices: Smallest number of slices that may remain when damaged ones are left out.
+
+    Raises:
+        Rejected: The scan cannot be used. A problem of its label alone is returned instead.
     """
-    if isinstance(source, DicomLoadPlan):
-        return _load_dicom(source, limits, min_slices)
-    with local_copies(source, limits=limits) as near:
-        return _load_nifti(near, limits)
+    if isinstance(plan, DicomLoadPlan):
+        return _load_dicom(plan, limits, min_slices)
+    with local_copies(plan, limits=limits) as local_plan:
+        return _load_nifti(local_plan, limits)
 
 
-def _load_dicom(source: DicomLoadPlan, limits: Limits, min_slices: int) -> LoadedScan:
-    with local_copies(replace(source, labels=()), limits=limits) as near:
-        volume, flags, trim = read_dicom(near, limits=limits, min_slices=min_slices)
+def _load_dicom(plan: DicomLoadPlan, limits: Limits, min_slices: int) -> LoadedScan:
+    with local_copies(replace(plan, labels=()), limits=limits) as local_plan:
+        volume, flags, trim = read_dicom(local_plan, limits=limits, min_slices=min_slices)
     check_voxels(volume)
-    label, problem, noticed = read_label_objects(source.labels, volume, limits=limits)
-    return LoadedScan(volume, label, problem, (*flags, *noticed), trim)
+    label, problem, label_flags = read_label_objects(plan.labels, volume, limits=limits)
+    return LoadedScan(volume, label, problem, (*flags, *label_flags), trim)
 
 
-def _load_nifti(source: NiftiLoadPlan, limits: Limits) -> LoadedScan:
-    for file in (source.image, *source.voxels):
+def _load_nifti(plan: NiftiLoadPlan, limits: Limits) -> LoadedScan:
+    for file in (plan.image, *plan.voxels):
         file.check_unchanged()
-    volume = read_volume(Path(source.image.path), limits=limits)
-    for file in (source.image, *source.voxels):
+    volume = read_volume(Path(plan.image.path), limits=limits)
+    for file in (plan.image, *plan.voxels):
         file.check_unchanged()
     check_voxels(volume)
-    label, problem = _label(source, volume, limits)
+    label, problem = _label(plan, volume, limits)
     return LoadedScan(volume, label, problem, (Flag.F_LABEL_LEFT_OUT,) if problem else ())
 
 
-def _label(source: NiftiLoadPlan, volume: Volume, limits: Limits) -> tuple[Volume | None, Rejected | None]:
-    """The label, or why it cannot be used; a label never costs the scan."""
-    if source.label is None:
+def _label(plan: NiftiLoadPlan, volume: Volume, limits: Limits) -> tuple[Volume | None, Rejected | None]:
+    """(label, why it is left out); a problem of the label never rejects the scan."""
+    if plan.label is None:
         return None, None
     try:
-        source.label.check_unchanged()
-        return checked_label(read_volume(Path(source.label.path), limits=limits), volume), None
+        plan.label.check_unchanged()
+        return checked_label(read_volume(Path(plan.label.path), limits=limits), volume), None
     except Rejected as rejected:
         if rejected.reason in (Reason.LABEL_GRID, Reason.LABEL_NOT_INTEGER):
             return None, rejected

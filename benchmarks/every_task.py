@@ -3,7 +3,7 @@
     python benchmarks/label_efficiency.py --out /tmp/evidence      # first: makes the cohort
     python benchmarks/every_task.py --out /tmp/evidence --jobs 2
 
-Writes benchmarks/label_efficiency/every_task.md: Dice beside scratch with the same labels, and what pretraining took.
+Writes benchmarks/label_efficiency/every_task.md: Dice beside scratch with the same labels, and seconds of pretraining.
 Calling it again completes what was interrupted.
 """
 
@@ -13,14 +13,15 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from command import medssl
+
+from medssl.downstream.comparison import SCRATCH, Comparison, ComparisonRow, percent, points, span
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = HERE / "label_efficiency"
 NUM_LABELLED, SEEDS = 5, 3
-# Half of the benchmark's steps: 66 trainings, and what is compared is tasks with each other.
+# Half of the benchmark's steps: there are 66 trainings, and tasks are compared with each other only.
 FINETUNING_STEPS = 250
 
 
@@ -38,8 +39,7 @@ def main() -> None:
         groups = [tasks[first :: arguments.jobs] for first in range(arguments.jobs)]
         list(pool.map(lambda group: finetune(out, group, arguments.jobs), groups))
     finetune(out, tasks, arguments.jobs)  # all are finished: reads them and compares
-    table = out / "every_task" / "label_efficiency.json"
-    (SETTINGS / "every_task.md").write_text(markdown(json.loads(table.read_text())["summary"], seconds))
+    (SETTINGS / "every_task.md").write_text(markdown(Comparison.read(out / "every_task"), seconds))
 
 
 def installed_tasks() -> list[str]:
@@ -64,9 +64,9 @@ def pretrain(out: Path, task: str, jobs: int) -> float:
 
 def finetune(out: Path, tasks: Sequence[str], jobs: int) -> None:
     """Fine-tune from scratch and from these tasks; finished runs are only read."""
-    starts = [part for t in tasks for part in ("--init", f"{t}={out / 'every_task' / 'pretrained' / t}")]
+    inits = [part for t in tasks for part in ("--init", f"{t}={out / 'every_task' / 'pretrained' / t}")]
     medssl(
-        "label-efficiency", "--cohort", out / "cohort", *starts,
+        "label-efficiency", "--cohort", out / "cohort", *inits,
         "--config", SETTINGS / "finetune.yaml", "--steps", FINETUNING_STEPS,
         "--num-labelled", NUM_LABELLED, "--seeds", SEEDS, "--out", out / "every_task", threads=one_each(jobs),
     )  # fmt: skip
@@ -77,22 +77,24 @@ def one_each(jobs: int) -> int:
     return 1 if jobs > 1 else 0
 
 
-def markdown(summary: Sequence[dict[str, Any]], seconds: dict[str, float]) -> str:
-    """One line per task, the best gain first; Dice in points of 100."""
-    scratch = next(row for row in summary if row["init"] == "scratch")
+def markdown(comparison: Comparison, seconds: dict[str, float]) -> str:
+    """One line per task, the best gain first."""
+    scratch = next(row for row in comparison.rows if not row.gain)
+    pretrained = [(row, row.gain) for row in comparison.rows if row.gain]
     lines = [
-        "| start | Dice | 95 % | over scratch | 95 % paired | pretraining (s) |",
+        "| init | Dice (%) | 95 % interval | gain (points) | 95 % interval | pretraining (s) |",
         "| --- | --- | --- | --- | --- | --- |",
-        f"| scratch | {100 * scratch['mean']:.1f} | {100 * scratch['low']:.1f} to {100 * scratch['high']:.1f} | | | |",
+        f"| {SCRATCH} | {interval(scratch)} | | | |",
     ]
-    pretrained = sorted((row for row in summary if row["init"] != "scratch"), key=lambda row: -row["difference"])
-    for row in pretrained:
-        mean, low, high = (100 * row[key] for key in ("mean", "low", "high"))
-        gain, least, most = (100 * row[f"difference{end}"] for end in ("", "_low", "_high"))
-        paired = f"{gain:+.1f} | {least:+.1f} to {most:+.1f}"
-        took = f"{seconds[row['init']]:.0f}"
-        lines.append(f"| {row['init']} | {mean:.1f} | {low:.1f} to {high:.1f} | {paired} | {took} |")
+    for row, gain in sorted(pretrained, key=lambda pair: -pair[1].mean):
+        gained = f"{points(gain.mean)} | {span(gain)}"
+        lines.append(f"| {row.init} | {interval(row)} | {gained} | {seconds[row.init]:.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def interval(row: ComparisonRow) -> str:
+    """Dice and its interval as two cells."""
+    return f"{percent(row.dice.mean)} | {percent(row.dice.low)} to {percent(row.dice.high)}"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
-"""Does pretraining help when labels are few? The hippocampus benchmark, from scans to the table, by the commands a
-user types.
+"""Does pretraining help when labels are few? The hippocampus benchmark, from scans to the table, by a user's commands.
 
     python benchmarks/label_efficiency.py --out /tmp/evidence
 
 200 labelled MR crops (Medical Segmentation Decathlon, task 4): 40 form the test split, drawn once with the seed below
-and written to benchmarks/label_efficiency/splits.csv; the others are pretrained on without their labels, and 3, 5, 10
-and 20 of them are labelled scans for fine-tuning. Everything is repeatable: calling it again completes what was
-interrupted.
+and written to benchmarks/label_efficiency/splits.csv. The others serve for pretraining, without their labels, and 3, 5,
+10 and 20 of them for fine-tuning. The same call again completes what was interrupted.
 """
 
 import argparse
@@ -52,7 +50,7 @@ def main() -> None:
         "ingest", arguments.data / "images", "--label-dir", arguments.data / "labels",
         "--splits", splits, "--key-file", key, "--out", cohort,
     )  # fmt: skip
-    starts = []
+    inits = []
     for task in arguments.tasks:
         folder = out / task
         if not (folder / "encoder.json").exists():
@@ -61,25 +59,23 @@ def main() -> None:
                 "pretrain", "--cohort", cohort, "--task", task, "--config", SETTINGS / f"{task}.yaml",
                 "--out", folder, *again,
             )  # fmt: skip
-        starts += ["--init", f"{task}={folder}"]
+        inits += ["--init", f"{task}={folder}"]
     choices = [part for setting in arguments.settings for part in ("--set", setting)]
     medssl(
-        "label-efficiency", "--cohort", cohort, *starts, "--config", SETTINGS / "finetune.yaml", *choices,
+        "label-efficiency", "--cohort", cohort, *inits, "--config", SETTINGS / "finetune.yaml", *choices,
         "--num-labelled", arguments.num_labelled, "--seeds", arguments.seeds, "--out", out / arguments.results,
     )  # fmt: skip
 
 
 def write_splits(path: Path, data: Path) -> None:
-    """The test split, drawn from the sorted names of the labelled scans; the file is compared, never overwritten by
-    another.
-    """
+    """Draw the test split from the sorted names of the labelled scans; an existing file is compared, never replaced."""
     names = sorted(p.name for p in (data / "labels").glob("*.nii.gz"))
     test = set(random.Random(SPLIT_SEED).sample(names, TEST_SCANS))
     rows = [(p.name, "test" if p.name in test else "train") for p in sorted((data / "images").glob("*.nii.gz"))]
     if path.exists():
         with path.open(newline="") as file:
-            written = [tuple(row) for row in csv.reader(file)][1:]
-        if written != rows:
+            existing = [tuple(row) for row in csv.reader(file)][1:]
+        if existing != rows:
             sys.exit(f"{path} lists another split than these scans give; is {data} complete?")
         return
     with path.open("w", newline="") as file:

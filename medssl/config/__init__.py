@@ -2,7 +2,7 @@
 
 from medssl.config.listing import explained_yaml
 from medssl.config.problems import check_options
-from medssl.config.resolve import Resolved, load_config, resolve_config
+from medssl.config.resolve import Resolved, as_config, load_config, resolve_config
 from medssl.config.setting_rows import SettingRow, setting_rows
 from medssl.config.settings import (
     EncoderConfig,
@@ -27,6 +27,7 @@ __all__ = [
     "SamplingConfig",
     "SettingRow",
     "TrackingConfig",
+    "as_config",
     "check_options",
     "dump_config",
     "explained_yaml",

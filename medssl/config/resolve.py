@@ -50,6 +50,14 @@ def load_config(
     return resolve_config(model, files=files, settings=settings, flags=flags).config
 
 
+def as_config(model: type[T], config: T | Mapping[str, Any]) -> T:
+    """A configuration as it is, or the one that a mapping of (dotted) setting to value describes.
+
+    Raises ConfigError that lists every problem of the mapping at once.
+    """
+    return load_config(model, flags=config) if isinstance(config, Mapping) else config
+
+
 def resolve_config(
     model: type[T],
     *,
@@ -88,7 +96,9 @@ def gather(*, files: Sequence[Path], settings: Sequence[str], flags: Mapping[str
             continue
         _put(given, key, value, source=f"--set {shortened(text)}")
     for key, value in (flags or {}).items():
-        if value is not None:
+        if isinstance(value, dict) and value:
+            _merge(given, value, source=_flag_name(key), prefix=f"{key}.")
+        elif value is not None:
             _put(given, key, _plain(value), source=_flag_name(key))
     return Given(given.tree, given.origins, tuple(problems))
 

@@ -1,129 +1,249 @@
-"""Scores of fine-tunings, held against scratch with the same labels, seed and scan."""
+"""A label-efficiency comparison: its scores, what they say against scratch, its table, and label_efficiency.json.
 
-from collections.abc import Mapping, Sequence
+The sweep writes it; the review page, MLflow and the command line read it. A new metric is a field of `CaseScore`
+(dice.py) and a field of `ComparisonRow` with its column in `Comparison.table`.
+"""
+
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
-from medssl.downstream.finetune import SCRATCH
-from medssl.downstream.intervals import paired_interval
+from medssl.downstream.dice import CaseScore, class_means
+from medssl.downstream.intervals import Interval, paired_interval
 from medssl.errors import DataError
+from medssl.files import write_bytes
+
+SCRATCH = "scratch"  # the init that every other is compared with
+FILE_NAME = "label_efficiency.json"
+FORMAT = 2  # 1 carried no number
 
 
 @dataclass(frozen=True)
 class Score:
-    """Dice of one test case after one fine-tuning.
+    """The score of one test scan after one fine-tuning.
 
-    dice: class value to Dice; None where the reference lacks the class. false_alarms: the classes that were predicted
-    there all the same.
+    Attributes:
+        init: Name of the initialisation, such as "scratch".
+        num_labelled: Labelled scans that the fine-tuning saw.
+        seed: Of the fine-tuning.
+        case: Dice and false alarms of the scan.
     """
 
     init: str
-    labels: int
+    num_labelled: int
     seed: int
-    case: str
-    dice: Mapping[str, float | None]
-    false_alarms: tuple[str, ...] = ()
+    case: CaseScore
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One start at one label count, against scratch with the same labels and seeds.
+class ComparisonRow:
+    """One init at one number of labelled scans, against scratch with the same labels and seeds.
 
-    Intervals are 95 %; those of scratch itself are None. class_means: None where no reference has the class. empty:
-    how often, over classes, cases and seeds, a reference lacks a class; false_alarms: how often it was predicted there.
+    Attributes:
+        num_labelled: Labelled scans that each fine-tuning saw.
+        init: Name of the initialisation.
+        dice: Mean over classes, scans and seeds, in [0, 1], with its 95 % interval.
+        gain: Paired difference to scratch with its 95 % interval; None for scratch.
+        class_dice: Class value to mean Dice; None where no reference has the class.
+        empty: How often, over classes, scans and seeds, a reference lacks a class.
+        false_alarms: How often a class was predicted where the reference lacks it.
     """
 
-    labels: int
+    num_labelled: int
     init: str
-    mean: float
-    low: float
-    high: float
-    difference: float | None
-    difference_low: float | None
-    difference_high: float | None
-    class_means: Mapping[str, float | None]
+    dice: Interval
+    gain: Interval | None
+    class_dice: dict[int, float | None]
     empty: int
     false_alarms: int
 
 
-def compare(scores: Sequence[Score]) -> list[Comparison]:
-    """Means and paired differences per label count and start; a case's score is the mean over its classes.
+@dataclass(frozen=True)
+class Comparison:
+    """Every init at every number of labelled scans.
 
-    A difference is that of one seed and one case. Raises DataError where a start was scored on other seeds, cases or
-    classes than scratch, and where no reference has any class.
+    Attributes:
+        rows: By number of labelled scans; scratch first among equals.
+        scores: What the rows were computed from.
     """
-    comparisons = []
-    for labels in sorted({score.labels for score in scores}):
-        scratch = score_table(scores, labels=labels, init=SCRATCH)
-        for init in dict.fromkeys(score.init for score in scores):
-            check_pairs(scores, labels=labels, init=init)
-            own = [score for score in scores if score.labels == labels and score.init == init]
-            table = score_table(scores, labels=labels, init=init)
-            mean = paired_interval(table)
-            if mean is None:
-                raise DataError(
-                    "no test scan has any class in its label, so there is no Dice and no interval. Ingest test scans "
-                    "that have them, or give --splits."
-                )
-            gain = paired_interval(table - scratch) if init != SCRATCH else None
-            comparisons.append(
-                Comparison(
-                    labels=labels,
-                    init=init,
-                    mean=mean.mean,
-                    low=mean.low,
-                    high=mean.high,
-                    difference=gain.mean if gain else None,
-                    difference_low=gain.low if gain else None,
-                    difference_high=gain.high if gain else None,
-                    class_means=class_means(own),
-                    empty=sum(value is None for score in own for value in score.dice.values()),
-                    false_alarms=sum(len(score.false_alarms) for score in own),
-                )
+
+    rows: tuple[ComparisonRow, ...]
+    scores: tuple[Score, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Comparison":
+        """The comparison in FOLDER/label_efficiency.json.
+
+        Raises DataError where the file is missing, damaged or of another format.
+        """
+        path = folder / FILE_NAME
+        try:
+            content = json.loads(path.read_text())
+            written = content.get("format", 1)
+            if written == FORMAT:
+                return _CODEC.validate_python(content)
+        except (OSError, ValueError, AttributeError, ValidationError) as error:
+            raise DataError(
+                f"{path} cannot be read ({type(error).__name__}). "
+                "Call `medssl label-efficiency` again to complete the folder."
+            ) from error
+        raise DataError(
+            f"{path} has format {written}; this medssl reads {FORMAT}. Open it with the medssl that wrote it, or call "
+            "`medssl label-efficiency` with a new --out."
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write FOLDER/label_efficiency.json."""
+        content = {"format": FORMAT, **_CODEC.dump_python(self, mode="json")}
+        write_bytes(folder / FILE_NAME, json.dumps(content, indent=1, allow_nan=False).encode())
+
+    @property
+    def inits(self) -> tuple[str, ...]:
+        """Names of the inits, scratch first."""
+        return tuple(dict.fromkeys(row.init for row in sorted(self.rows, key=lambda row: row.gain is not None)))
+
+    @property
+    def num_seeds(self) -> int:
+        """Number of seeds behind the rows."""
+        return len({score.seed for score in self.scores})
+
+    @property
+    def num_cases(self) -> int:
+        """Number of test scans behind the rows."""
+        return len({score.case.scan_id for score in self.scores})
+
+    def table(self) -> list[list[str]]:
+        """The rows as text, the header first; Dice in percent, gains in Dice points."""
+        classes, has_empty = list(self.rows[0].class_dice), any(row.empty for row in self.rows)
+        header = ["labelled scans", "init", "Dice (%)", "95 % interval", "gain (points)", "95 % interval"]
+        header += [f"class {label}" for label in classes] + ["false alarms"] * has_empty
+        lines = [header]
+        for row in self.rows:
+            cells = [str(row.num_labelled), row.init, percent(row.dice.mean)]
+            cells += [f"{percent(row.dice.low)} to {percent(row.dice.high)}"]
+            cells += [points(row.gain.mean), span(row.gain)] if row.gain else ["", ""]
+            cells += ["none" if (dice := row.class_dice[c]) is None else percent(dice) for c in classes]
+            cells += [f"{row.false_alarms} of {row.empty}"] * has_empty
+            lines.append(cells)
+        return lines
+
+    def caption(self) -> str:
+        """What the figures of the table mean."""
+        sentences = [
+            "Dice in percent; gains over scratch in Dice points, paired by seed and scan.",
+            "A class counts in the scans whose reference has it, for every init alike.",
+        ]
+        absent = [label for label, dice in self.rows[0].class_dice.items() if dice is None]
+        sentences += [f"Class {label} is in no test scan." for label in absent]
+        if any(row.empty for row in self.rows):
+            sentences.append(
+                "False alarms: how often a class was predicted in a scan whose reference lacks it, of how many such "
+                "classes, scans and seeds; Dice does not see them."
             )
-    return comparisons
+        return " ".join(sentences)
+
+    def as_markdown(self) -> str:
+        """Table and caption."""
+        header, *rows = self.table()
+        lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+        return "\n".join([*lines, "", self.caption()]) + "\n"
 
 
-def check_pairs(scores: Sequence[Score], *, labels: int, init: str) -> None:
-    """Raise DataError unless scratch has a score of the same classes wherever this start has one, and the other way
-    round.
+_CODEC = TypeAdapter(Comparison)
+
+
+def percent(dice: float) -> str:
+    """A Dice in percent, without the sign."""
+    return f"{100 * dice:.1f}"
+
+
+def points(difference: float) -> str:
+    """A Dice difference in Dice points (hundredths), with its sign."""
+    return f"{100 * difference:+.1f}"
+
+
+def span(gain: Interval) -> str:
+    """The 95 % interval of a gain, in Dice points."""
+    return f"{points(gain.low)} to {points(gain.high)}"
+
+
+def compare(scores: Sequence[Score]) -> Comparison:
+    """Means and paired gains per number of labelled scans and init; a scan's score is the mean over its classes.
+
+    A gain is paired: the difference of one seed and one scan.
+
+    Raises:
+        DataError: An init was scored on other seeds, scans or classes than scratch, or no reference has any class.
     """
-    own, scratch = (
-        {(s.seed, s.case, judged(s)) for s in scores if s.labels == labels and s.init == name}
+    rows = []
+    for num_labelled in sorted({score.num_labelled for score in scores}):
+        group = [score for score in scores if score.num_labelled == num_labelled]
+        scratch = score_table([score for score in group if score.init == SCRATCH])
+        for init in dict.fromkeys(score.init for score in scores):
+            check_pairs(group, init=init)
+            of_init = [score for score in group if score.init == init]
+            table = score_table(of_init)
+            gain = paired_interval(table - scratch) if init != SCRATCH else None
+            rows.append(comparison_row(of_init, dice=paired_interval(table), gain=gain))
+    return Comparison(tuple(rows), tuple(scores))
+
+
+def comparison_row(scores: Sequence[Score], *, dice: Interval | None, gain: Interval | None) -> ComparisonRow:
+    """The row of one init at one number of labelled scans. Raises DataError without a Dice to show."""
+    if dice is None:
+        raise DataError(
+            "No test scan has any class in its label, so there is neither a Dice nor an interval. Ingest test scans "
+            "with labelled voxels, or move some to the test split with --splits."
+        )
+    cases = [score.case for score in scores]
+    return ComparisonRow(
+        num_labelled=scores[0].num_labelled,
+        init=scores[0].init,
+        dice=dice,
+        gain=gain,
+        class_dice=class_means(cases, classes=tuple(cases[0].dice)),
+        empty=sum(len(case.empty) for case in cases),
+        false_alarms=sum(len(case.false_alarms) for case in cases),
+    )
+
+
+def check_pairs(scores: Sequence[Score], *, init: str) -> None:
+    """Raise DataError unless `init` and scratch were scored on the same classes of the same scans with the same seeds.
+
+    Without this check, a missing partner would shift the paired difference silently: scans differ by far more than
+    inits do.
+    """
+    of_init, of_scratch = (
+        {(score.seed, score.case.scan_id, scored_classes(score.case)) for score in scores if score.init == name}
         for name in (init, SCRATCH)
     )
-    if odd := sorted(own ^ scratch):
-        seed, case, classes = odd[0]
-        has, lacks = (init, SCRATCH) if odd[0] in own else (SCRATCH, init)
+    if unpaired := sorted(of_init ^ of_scratch):
+        seed, scan, classes = unpaired[0]
+        has, lacks = (init, SCRATCH) if unpaired[0] in of_init else (SCRATCH, init)
+        names = " and ".join(map(str, classes)) or "none"
         raise DataError(
-            f"at {labels} labels '{init}' and scratch were not scored on the same scans and classes: {len(odd)} scores "
-            f"have no partner (first: seed {seed}, scan {case}, classes {' and '.join(classes) or 'none'}, which {has} "
-            f"has and {lacks} has not). Remove the runs of one of the two, and call this again."
+            f"With {scores[0].num_labelled} labelled scans '{init}' and scratch were not scored on the same scans and "
+            f"classes: {len(unpaired)} scores have no partner (first: seed {seed}, scan {scan}, classes {names}, which "
+            f"{has} has and {lacks} has not). Remove the runs of one of the two, and call this again."
         )
 
 
-def judged(score: Score) -> tuple[str, ...]:
+def scored_classes(case: CaseScore) -> tuple[int, ...]:
     """The classes that the reference of a case has."""
-    return tuple(name for name, value in score.dice.items() if value is not None)
+    return tuple(label for label, dice in case.dice.items() if dice is not None)
 
 
-def score_table(scores: Sequence[Score], *, labels: int, init: str) -> npt.NDArray[np.float64]:
-    """(seeds, cases) mean Dice over classes, seeds and cases in sorted order; NaN where a case has no class at all."""
-    chosen = {(s.seed, s.case): s.dice.values() for s in scores if s.labels == labels and s.init == init}
-    seeds, cases = sorted({seed for seed, _ in chosen}), sorted({case for _, case in chosen})
-    table = np.full((len(seeds), len(cases)), np.nan)
-    for (seed, case), values in chosen.items():
-        counted = [value for value in values if value is not None]
-        if counted:
-            table[seeds.index(seed), cases.index(case)] = np.mean(counted)
+def score_table(scores: Sequence[Score]) -> npt.NDArray[np.float64]:
+    """(seeds, scans) mean Dice over classes, seeds and scans in sorted order; NaN for a scan without any class."""
+    seeds = sorted({score.seed for score in scores})
+    scans = sorted({score.case.scan_id for score in scores})
+    table = np.full((len(seeds), len(scans)), np.nan)
+    for score in scores:
+        if values := [dice for dice in score.case.dice.values() if dice is not None]:
+            table[seeds.index(score.seed), scans.index(score.case.scan_id)] = np.mean(values)
     return table
-
-
-def class_means(scores: Sequence[Score]) -> dict[str, float | None]:
-    """Mean Dice per class over seeds and cases: a class that was never learned shows here. None where no case has
-    it.
-    """
-    values = {c: [v for s in scores if (v := s.dice[c]) is not None] for c in scores[0].dice}
-    return {c: float(np.mean(v)) if v else None for c, v in values.items()}

@@ -1,7 +1,6 @@
-"""One vector per scan: what a pretrained encoder makes of it, for neighbours, maps and simple classifiers."""
+"""One vector per scan from a pretrained encoder, for nearest neighbours, maps and simple classifiers."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +19,24 @@ from medssl.encoders.weights import encoder_record, load_encoder
 from medssl.errors import CheckpointError, DataError
 from medssl.files import write_bytes
 from medssl.pretext.projection import pooled_levels
+from medssl.progress import Silent, StageProgress
 from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume, open_volume
 
-LEVELS = 2  # of the pyramid, the coarsest: as in the tasks' own vectors
-WINDOWS = 4  # that are computed at once
-MAX_EDGE = 1024  # of a window in voxels: records come from strangers, and scans are padded to it
+LEVELS = 2  # the coarsest of the pyramid, as in the vectors of the pretext tasks
+WINDOW_BATCH = 4
+MAX_EDGE_VOXELS = 1024  # of a window: encoder.json may be hostile, and scans are padded to the window
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """vectors: (N, F) float32, one row per row of the manifest. failed: scan id to reason, of scans that have none."""
+    """The vectors of a cohort.
+
+    Attributes:
+        rows: Manifest rows of the N scans that have a vector.
+        vectors: (N, F) float32, one row per entry of `rows`.
+        failed: Scan id to the reason why a scan has none.
+    """
 
     rows: tuple[ManifestRow, ...]
     vectors: npt.NDArray[np.float32]
@@ -38,13 +44,14 @@ class Embeddings:
 
 
 def embed_scans(
-    run_folder: Path, cohort_folder: Path, *, progress: Callable[[int, int], None] = lambda done, total: None
+    run_folder: str | Path, cohort_folder: str | Path, *, progress: StageProgress | None = None
 ) -> Embeddings:
     """Vectors of all accepted scans of a cohort, by the encoder in the folder of a pretraining.
 
-    Raises CheckpointError where that holds none, ConfigError where its patch does not fit it, DataError for a cohort
-    of which no scan can be read.
+    Raises CheckpointError where that holds no encoder, ConfigError where its patch does not fit it, DataError where no
+    scan of the cohort can be read.
     """
+    run_folder, cohort_folder, progress = Path(run_folder), Path(cohort_folder), progress or Silent()
     patch = _patch(run_folder)
     encoder, _ = load_encoder(run_folder)
     check_patch(encoder, patch)
@@ -58,7 +65,7 @@ def embed_scans(
             rows.append(row)
         except DataError as error:
             failed[row.scan_id] = str(error)
-        progress(number, len(accepted))
+        progress.step("scans", number, len(accepted))
     if not rows:
         reason = next(iter(failed.values()), "its manifest has no accepted scan")
         raise DataError(f"no scan of {cohort_folder} has a vector: {reason}")
@@ -67,35 +74,43 @@ def embed_scans(
 
 @torch.no_grad()
 def scan_vector(encoder: Encoder, scan: StoredVolume, *, patch: Shape3D) -> Tensor:
-    """(F,) float32: mean over windows that cover the body's box side by side, the last along an axis overlapping
-    the one before; each gives mean and maximum of the encoder's two coarsest levels.
+    """(F,) float32: the mean over windows that tile the body's box; the last along an axis overlaps its neighbour.
 
-    patch: (D, H, W) voxels of a window, as the encoder was trained. What a window has beyond the scan is air.
+    Each window gives mean and maximum of the encoder's two coarsest levels. A window that is larger than the box is
+    filled with air.
+
+    Args:
+        encoder: In evaluation mode.
+        scan: A stored scan.
+        patch: (D, H, W) voxels of a window, as in the training of the encoder.
     """
     from monai.data.utils import dense_patch_slices
 
     image = scan.normalised()
     start, stop = scan.body_box
     image = image[tuple(map(slice, start, stop))]
-    missing = [max(0, edge - have) for edge, have in zip(patch, image.shape, strict=True)]
-    around = [part for gap in reversed(missing) for part in (gap // 2, gap - gap // 2)]
-    image = F.pad(image, around, value=scan.normalisation.pad_value)
-    windows = torch.stack([image[place] for place in dense_patch_slices(image.shape, patch, patch)])[:, None]
+    missing = [max(0, edge - size) for edge, size in zip(patch, image.shape, strict=True)]
+    # F.pad counts axes from the last: W before, W after, H before, ...
+    padding = [side for gap in reversed(missing) for side in (gap // 2, gap - gap // 2)]
+    image = F.pad(image, padding, value=scan.normalisation.pad_value)
+    windows = torch.stack([image[box] for box in dense_patch_slices(image.shape, patch, patch)])[:, None]
     device = next(encoder.parameters()).device
-    found = [pooled_levels(encoder(part.to(device)), LEVELS).float() for part in torch.split(windows, WINDOWS)]
-    return torch.cat(found).mean(dim=0)
+    batches = torch.split(windows, WINDOW_BATCH)  # each (<= 4, 1, D, H, W)
+    vectors = [pooled_levels(encoder(batch.to(device)), LEVELS).float() for batch in batches]
+    return torch.cat(vectors).mean(dim=0)
 
 
 def write_embeddings(embeddings: Embeddings, out: Path) -> None:
-    """A table with scan_id, patient_id, split, modality and one column per feature: CSV where `out` ends in .csv, else
-    Parquet. Raises DataError where it cannot be written.
+    """Write a table with scan_id, patient_id, split, modality and one column per feature.
+
+    It is CSV where `out` ends in .csv, else Parquet. Raises DataError where it cannot be written.
     """
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    facts = ("scan_id", "patient_id", "split", "modality")
-    columns = {name: [getattr(row, name) for row in embeddings.rows] for name in facts}
+    described_by = ("scan_id", "patient_id", "split", "modality")
+    columns = {name: [getattr(row, name) for row in embeddings.rows] for name in described_by}
     columns |= {f"f{number}": column for number, column in enumerate(embeddings.vectors.T)}
     write = pa.csv.write_csv if out.suffix == ".csv" else pa.parquet.write_table
     content = io.BytesIO()
@@ -105,6 +120,6 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> None:
 
 def _patch(folder: Path) -> Shape3D:
     patch = stated_patch(encoder_record(folder).metadata)
-    if patch is None or not all(0 < edge <= MAX_EDGE for edge in patch):
+    if patch is None or not all(0 < edge <= MAX_EDGE_VOXELS for edge in patch):
         raise CheckpointError(f"{folder / 'encoder.json'} does not say for which patch the encoder was trained.")
     return patch

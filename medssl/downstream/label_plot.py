@@ -1,4 +1,4 @@
-"""The picture of label efficiency: Dice over the number of labels."""
+"""The picture of label efficiency: Dice over the number of labelled scans."""
 
 from __future__ import annotations
 
@@ -9,36 +9,40 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl.downstream.comparison import Comparison
+    from medssl.downstream.intervals import Interval
 
 
-def plot_comparisons(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Write a PNG: one line per start with its 95 % interval, and beside it the paired gain over scratch."""
+def plot_comparison(comparison: Comparison, path: Path) -> None:
+    """Write a PNG: Dice of each init with its 95 % interval, and beside it the paired gain over scratch."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, (level, gain) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    inits = list(dict.fromkeys(c.init for c in comparisons))
-    counts = sorted({c.labels for c in comparisons})
+    inits = list(dict.fromkeys(row.init for row in comparison.rows))
+    counts = sorted({row.num_labelled for row in comparison.rows})
     for index, init in enumerate(inits):
-        points = sorted((c for c in comparisons if c.init == init), key=lambda c: c.labels)
-        x = [counts.index(c.labels) + 0.06 * (index - (len(inits) - 1) / 2) for c in points]
-        colour = f"C{index}"
-        spread = [[100 * (c.mean - c.low) for c in points], [100 * (c.high - c.mean) for c in points]]
-        level.errorbar(x, [100 * c.mean for c in points], spread, label=init, color=colour, marker="o", capsize=3)
-        paired = [(xi, c) for xi, c in zip(x, points, strict=True) if c.difference is not None]
+        rows = sorted((row for row in comparison.rows if row.init == init), key=lambda row: row.num_labelled)
+        x = [counts.index(row.num_labelled) + 0.06 * (index - (len(inits) - 1) / 2) for row in rows]
+        style = {"label": init, "color": f"C{index}", "marker": "o", "capsize": 3}
+        level.errorbar(x, *_percent([row.dice for row in rows]), **style)
+        paired = [(x_value, row.gain) for x_value, row in zip(x, rows, strict=True) if row.gain]
         if paired:
-            mean = [100 * (c.difference or 0.0) for _, c in paired]
-            low = [100 * ((c.difference or 0.0) - (c.difference_low or 0.0)) for _, c in paired]
-            high = [100 * ((c.difference_high or 0.0) - (c.difference or 0.0)) for _, c in paired]
-            gain.errorbar([xi for xi, _ in paired], mean, [low, high], label=init, color=colour, marker="o", capsize=3)
+            gain.errorbar([x_value for x_value, _ in paired], *_percent([interval for _, interval in paired]), **style)
     gain.axhline(0.0, color="grey", linewidth=1)
-    level.set(ylabel="Dice (points)", title="Dice on the test scans, 95 % interval")
-    gain.set(ylabel="points over scratch", title="Paired gain over scratch, 95 % interval")
+    level.set(ylabel="Dice (%)", title="Dice on the test scans, 95 % interval")
+    gain.set(ylabel="gain over scratch (Dice points)", title="Paired gain over scratch, 95 % interval")
     for axes in (level, gain):
         axes.set(xlabel="labelled scans", xticks=range(len(counts)), xticklabels=[str(n) for n in counts])
         axes.grid(alpha=0.3)
     level.legend()
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _percent(intervals: Sequence[Interval]) -> tuple[list[float], list[list[float]]]:
+    """Means, and the lengths of the error bars below and above them, in percent."""
+    below = [100 * (interval.mean - interval.low) for interval in intervals]
+    above = [100 * (interval.high - interval.mean) for interval in intervals]
+    return [100 * interval.mean for interval in intervals], [below, above]

@@ -39,9 +39,10 @@ def check_comparable(cohort: Cohort, *, num_labelled: int) -> None:
     check_count(cohort, num_labelled=num_labelled)
     rows = cohort.accepted(split="test", labelled=True)
     if not any(label in row.labels for row in rows for label in classes):
-        lack = "no scan with a labelled voxel" if rows else "no labelled scan"
+        missing = "no scan with a labelled voxel" if rows else "no labelled scan"
         raise DataError(
-            f"The split 'test' has {lack}, so nothing can be compared. Ingest more labelled scans, or give --splits."
+            f"The split 'test' has {missing}, so nothing can be compared. Ingest more labelled scans, or move some to "
+            "that split with --splits."
         )
 
 
@@ -50,18 +51,21 @@ def gaps_in_test(cohort: Cohort) -> list[str]:
     rows = cohort.accepted(split="test", labelled=True)
     if not rows:
         return [
-            "The split 'test' has no labelled scan: the model will not be scored. To have it scored, stop, and ingest "
-            "labelled scans for it, or give --splits."
+            "The split 'test' has no labelled scan: the model will not be scored. To have it scored, stop and ingest "
+            "labelled scans for that split (--splits)."
         ]
-    absent = [label for label in class_labels(cohort) if not any(label in row.labels for row in rows)]
-    return [
-        f"class '{cohort.label_names.get(label, label)}' is in no test scan: it will have no Dice" for label in absent
-    ]
+    absent = [name for label, name in class_names(cohort).items() if not any(label in row.labels for row in rows)]
+    return [f"class '{name}' is in no test scan: it will have no Dice" for name in absent]
 
 
-def test_scans(cohort: Cohort) -> list[StoredVolume]:
-    """Labelled scans of the test split; empty when there are none."""
-    return [open_volume(cohort.store, row.scan_id) for row in cohort.accepted(split="test", labelled=True)]
+def labelled_scans(cohort: Cohort, *, split: str) -> list[StoredVolume]:
+    """All labelled scans of a split; empty when there are none."""
+    return [open_volume(cohort.store, row.scan_id) for row in cohort.accepted(split=split, labelled=True)]
+
+
+def class_names(cohort: Cohort) -> dict[int, str]:
+    """Foreground class value to its name, or to the value as text where the cohort does not name it."""
+    return {label: cohort.label_names.get(label, str(label)) for label in class_labels(cohort)}
 
 
 def class_labels(cohort: Cohort) -> list[int]:

@@ -1,10 +1,8 @@
-"""Rank the scans of a cohort by the energy that a trained pretext task gives them: an archive's outliers come out
-on top.
-"""
+"""Rank the scans of a cohort by the energy that a trained pretext task gives them, outliers first."""
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from medssl.loading.plan import BatchPlan
 from medssl.plugins import load_task, task_config
 from medssl.pretext.moments import RunningMoments
 from medssl.pretext.task import PretextTask, Step
+from medssl.progress import Silent, StageProgress
 from medssl.runs.run import Run
 from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume, open_volume
@@ -32,32 +31,37 @@ SEED = 0
 MAD_TO_STD = 1.4826  # of a normal distribution
 MEAN_DEVIATION_TO_STD = 1.2533  # the same, for the mean of absolute deviations
 MIN_PEERS = 5
-LOOK_FROM = 3.0  # robust standard deviations
-NOTHING_TO_JUDGE = "nothing to judge"
+OUTLIER_Z = 3.0  # robust standard deviations
+NOTHING_TO_SCORE = "nothing to score"
 
 
 @dataclass(frozen=True)
 class ScanEnergy:
-    """One scan. energy: mean over its judged regions, in the task's units. spread: standard deviation over them.
+    """The energy of one scan; energy, spread and robust_z are None where no region could be scored.
 
-    surprise: distance of the energy from the cohort's median, in robust standard deviations; 3 and more on either side
-    deserves a look. All three are None where no region could be judged. judged: share of its regions in which the
-    task found something to score. direction: "above" or "below" the median, or "nothing to judge" for a scan with
-    hardly a region that could be: blank, saturated, or a mask that was exported as a scan.
+    Attributes:
+        scan_id: Pseudonym of the scan.
+        modality: As in the manifest.
+        energy: Mean over the scored regions, in the task's units.
+        spread: Standard deviation over them.
+        robust_z: Distance of the energy from the median of the scan's modality, in robust standard deviations.
+        valid_fraction: Fraction of its regions in which the task had something to score.
+        direction: "above" or "below" the median, or "nothing to score" for a scan with hardly a valid region: blank,
+            saturated, or a mask that was exported as a scan.
     """
 
     scan_id: str
     modality: str | None
     energy: float | None
     spread: float | None
-    surprise: float | None
-    judged: float
+    robust_z: float | None
+    valid_fraction: float
     direction: str
 
     @property
-    def deserves_a_look(self) -> bool:
-        """Whether it is an outlier."""
-        return self.direction == NOTHING_TO_JUDGE or abs(self.surprise or 0.0) >= LOOK_FROM
+    def is_outlier(self) -> bool:
+        """Whether a person should look at the scan: 3 robust standard deviations off, or nothing to score."""
+        return self.direction == NOTHING_TO_SCORE or abs(self.robust_z or 0.0) >= OUTLIER_Z
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -65,25 +69,33 @@ class ScanEnergy:
 
 
 def score_scans(
-    run_folder: Path,
-    cohort_folder: Path,
+    run_folder: str | Path,
+    cohort_folder: str | Path,
     *,
     regions: int = 4,
     plugin_files: Sequence[Path] = (),
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: StageProgress | None = None,
 ) -> list[ScanEnergy]:
-    """Every accepted scan of a cohort, the oddest first (see `ranked`), by the pretext task of a finished pretraining.
+    """Energies of every accepted scan of a cohort by the task of a finished pretraining, outliers first (`ranked`).
 
-    regions: read per scan, at places that depend on nothing but their number. The task runs in evaluation mode.
-    Raises UsageError for a run that is no pretraining, CheckpointError where its state cannot be used, DataError for
-    a cohort without scans.
+    Args:
+        run_folder: Run of a pretraining.
+        cohort_folder: Any cohort, not necessarily that of the run.
+        regions: Regions to read of each scan, at positions that depend on nothing but their number.
+        plugin_files: Files with the run's task, where no installed plugin has it.
+        progress: Counts regions; silent by default.
+
+    Raises:
+        UsageError: The run is not a pretraining.
+        CheckpointError: Its state cannot be used.
+        DataError: The cohort has no accepted scan.
     """
-    run = Run.open(run_folder)
+    run = Run.open(Path(run_folder))
     if run.kind != "pretrain":
         raise UsageError(
             f"{run_folder} is a run of the kind '{run.kind}'. Scans are scored by a run of `medssl pretrain`."
         )
-    cohort = Cohort.open(cohort_folder)
+    cohort = Cohort.open(Path(cohort_folder))
     modalities = {row.scan_id: row.modality for row in cohort.accepted()}
     if not modalities:
         raise DataError(f"{cohort_folder} has no accepted scan. Look at its manifest, or ingest again.")
@@ -118,13 +130,13 @@ def trained_task(run: Run, config: PretrainConfig, *, plugin_files: Sequence[Pat
     moments = [name for name, part in task.named_modules() if isinstance(part, RunningMoments)]
     if any(f"{name}.batches" not in state["module"] for name in moments):
         raise CheckpointError(
-            f"the checkpoint of {run.folder} is from a medssl that kept no statistics of its batch norms, so each "
-            "scan's energy would depend on the scans beside it. Train a few steps more (a larger loop.steps, and "
-            "--resume), or anew."
+            f"the checkpoint of {run.folder} is from a medssl that kept no statistics of its batch norms, so the "
+            "energy of a scan would depend on the scans beside it. Train a few more steps (a larger loop.steps with "
+            "--resume), or train a new run."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ready: PretextTask = task.to(device).eval()
-    return ready
+    trained: PretextTask = task.to(device).eval()
+    return trained
 
 
 def region_energies(
@@ -134,12 +146,13 @@ def region_energies(
     patch: Shape3D,
     regions: int,
     batch_size: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: StageProgress | None = None,
 ) -> dict[str, list[float]]:
     """Energies of `regions` regions of each scan, by scan id; NaN where the task had nothing to score.
 
-    A task that compares samples sees different scans in a batch.
+    Scans take turns, so a task that compares samples sees different scans in a batch.
     """
+    progress = progress or Silent()
     size = max(2, batch_size)
     plan = BatchPlan(scans, task.crops(patch), batch_size=size, seed=SEED)
     total = len(scans) * regions
@@ -150,17 +163,17 @@ def region_energies(
             torch.manual_seed(SEED + step)  # tasks may draw from torch
             region = Region(batch, device=device, seed=SEED)
             with torch.no_grad():
-                found = _judged(task(task.views(region)))
-            # The last batch reaches into the next round of the scans.
-            for number, scan_id, energy in zip(region.numbers, region.scan_ids, found, strict=True):
+                batch_energies = _valid_energies(task(task.views(region)))
+            # Batches are full, so the last one reaches beyond the regions asked for: those are dropped.
+            for number, scan_id, energy in zip(region.numbers, region.scan_ids, batch_energies, strict=True):
                 if number < total:
                     energies[scan_id].append(energy)
-            progress(min(total, (step + 1) * size), total)
+            progress.step("regions", min(total, (step + 1) * size), total)
     return dict(energies)
 
 
-def _judged(step: Step) -> list[float]:
-    """Energy of each sample, NaN where it rests on nothing: the 0 of an empty mean would be the best of all."""
+def _valid_energies(step: Step) -> list[float]:
+    """Energy of each sample, NaN where nothing was scored: the 0 of an empty mean would look like the best energy."""
     energy = step.energy.float()
     if step.valid_fraction is not None:
         energy = energy.masked_fill(step.valid_fraction.to(energy.device) <= 0, math.nan)
@@ -168,47 +181,47 @@ def _judged(step: Step) -> list[float]:
 
 
 def ranked(energies: Mapping[str, list[float]], modalities: Mapping[str, str | None]) -> list[ScanEnergy]:
-    """Scans with nothing to judge, then those whose energy is farthest from the median, on either side.
+    """Scans with nothing to score, then those whose energy is farthest from the median, on either side.
 
-    An unusually low energy is no praise: a smooth or empty scan is easy to predict. Each is held against the scans of
-    its own modality, where at least five of it could be judged.
+    An unusually low energy is suspicious too: a smooth or empty scan is easy to predict. A scan is compared with those
+    of its modality where at least five of them could be scored, else with all.
     """
-    known = {scan_id: [e for e in values if not math.isnan(e)] for scan_id, values in energies.items()}
-    shares = {scan_id: len(known[scan_id]) / max(1, len(values)) for scan_id, values in energies.items()}
-    least = 0.5 * float(np.median(list(shares.values()))) if shares else 0.0
-    means = {scan_id: float(np.mean(values)) for scan_id, values in known.items() if values}
-    groups: dict[str | None, list[float]] = defaultdict(list)
+    valid = {scan_id: [e for e in values if not math.isnan(e)] for scan_id, values in energies.items()}
+    fractions = {scan_id: len(valid[scan_id]) / max(1, len(values)) for scan_id, values in energies.items()}
+    # Relative to the other scans: a task that often has nothing to score (small patches, much air) makes no outliers.
+    min_fraction = 0.5 * float(np.median(list(fractions.values()))) if fractions else 0.0
+    means = {scan_id: float(np.mean(values)) for scan_id, values in valid.items() if values}
+    by_modality: dict[str | None, list[float]] = defaultdict(list)
     for scan_id, mean in means.items():
-        groups[modalities.get(scan_id)].append(mean)
-    out = []
-    for scan_id, share in shares.items():
-        modality, mean_energy = modalities.get(scan_id), means.get(scan_id)
-        spread = surprise = None
-        direction = NOTHING_TO_JUDGE
-        if mean_energy is not None:
-            own = groups[modality]
-            spread = float(np.std(known[scan_id]))
-            surprise = surprise_of(mean_energy, own if len(own) >= MIN_PEERS else list(means.values()))
-            if share >= least:
-                direction = "above" if surprise >= 0 else "below"
-        out.append(ScanEnergy(scan_id, modality, mean_energy, spread, surprise, share, direction))
-    return sorted(out, key=_oddest_first)
+        by_modality[modalities.get(scan_id)].append(mean)
+    scans = []
+    for scan_id, fraction in fractions.items():
+        modality, energy = modalities.get(scan_id), means.get(scan_id)
+        spread = z = None
+        direction = NOTHING_TO_SCORE
+        if energy is not None:
+            peers = by_modality[modality]
+            spread = float(np.std(valid[scan_id]))
+            z = robust_z(energy, peers if len(peers) >= MIN_PEERS else list(means.values()))
+            if fraction >= min_fraction:
+                direction = "above" if z >= 0 else "below"
+        scans.append(ScanEnergy(scan_id, modality, energy, spread, z, fraction, direction))
+    return sorted(scans, key=_outliers_first)
 
 
-def surprise_of(energy: float, peers: Sequence[float]) -> float:
+def robust_z(energy: float, peers: Sequence[float]) -> float:
     """Distance of `energy` from the median of `peers` in robust standard deviations; 0 where all peers are equal.
 
     Where more than half of them are equal, their median deviation is 0, and the mean deviation takes its place
     (Iglewicz & Hoaglin 1993).
     """
     values = np.array(peers)
-    middle = float(np.median(values))
-    deviations = np.abs(values - middle)
-    width = MAD_TO_STD * float(np.median(deviations)) or MEAN_DEVIATION_TO_STD * float(deviations.mean())
-    return (energy - middle) / width if width > 0 else 0.0
+    median = float(np.median(values))
+    deviations = np.abs(values - median)
+    std = MAD_TO_STD * float(np.median(deviations)) or MEAN_DEVIATION_TO_STD * float(deviations.mean())
+    return (energy - median) / std if std > 0 else 0.0
 
 
-def _oddest_first(scan: ScanEnergy) -> tuple[bool, float, float, str]:
-    nothing = scan.direction == NOTHING_TO_JUDGE
-    surprise = scan.surprise or 0.0
-    return not nothing, scan.judged if nothing else 0.0, -abs(surprise), scan.scan_id
+def _outliers_first(scan: ScanEnergy) -> tuple[bool, float, float, str]:
+    is_empty = scan.direction == NOTHING_TO_SCORE
+    return not is_empty, scan.valid_fraction if is_empty else 0.0, -abs(scan.robust_z or 0.0), scan.scan_id

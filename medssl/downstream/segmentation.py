@@ -1,4 +1,4 @@
-"""Segmentation as something the training loop can train: views, loss and pictures."""
+"""Segmentation as the training loop trains it: views, loss and pictures."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,9 @@ from medssl.views.region import Region
 
 
 def segmentation_crops(patch: Shape3D, *, strength: float) -> Mapping[str, Crop]:
-    """The one crop of fine-tuning; rotation and zoom grow with `strength`, 0 means none.
+    """The single crop of fine-tuning; rotation and zoom grow with `strength`, and 0 switches both off.
 
-    No mirroring: left and right, front and back are different labels in much anatomy.
+    There is no mirroring: left and right are different labels in much of the anatomy.
     """
     angle = 15.0 * strength
     zoom = 1.0 + 0.2 * strength
@@ -53,12 +53,12 @@ class Segmentation(nn.Module):
         return {"image": image, "label": region.label("patch")}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Loss of one batch; energy is each sample's share of wrongly labelled voxels."""
+        """Loss of one batch; energy is the fraction of wrongly labelled voxels of each sample."""
         logits = self.network(views["image"]).float()
         label = views["label"]
-        guess = logits.detach().argmax(dim=1, keepdim=True)
-        wrong = (guess != label).float().flatten(1).mean(dim=1)
-        pictures = {"scan": views["image"], "label": label, "prediction": guess} if not self.training else {}
+        predicted = logits.detach().argmax(dim=1, keepdim=True)
+        wrong = (predicted != label).float().flatten(1).mean(dim=1)
+        pictures = {"scan": views["image"], "label": label, "prediction": predicted} if not self.training else {}
         return Step(
             loss=self.loss(logits, label), energy=wrong, terms={"wrong_voxels": wrong.mean()}, pictures=pictures
         )
@@ -71,8 +71,12 @@ class Segmentation(nn.Module):
 def predict_labels(network: nn.Module, image: Tensor, *, patch: Shape3D, overlap: float, pad_value: float) -> Tensor:
     """(D, H, W) uint8 labels of a normalised (D, H, W) scan, by MONAI's sliding window with Gaussian weights.
 
-    outside: normalised value beyond the scan's edge, as in training. The window is the training patch: normalisation
-    layers saw no other size.
+    Args:
+        network: Gives logits.
+        image: On the network's device.
+        patch: (D, H, W) voxels of a window: the training patch, because normalisation layers saw no other size.
+        overlap: Of neighbouring windows, as a fraction of the patch.
+        pad_value: Normalised value beyond the scan's edge, as in training.
     """
     from monai.inferers import SlidingWindowInferer
 

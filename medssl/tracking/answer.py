@@ -4,21 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from medssl.downstream.comparison import FILE_NAME
 from medssl.errors import DataError, UsageError
 from medssl.files import write_bytes
 from medssl.runs.run import Run
-from medssl.tracking.evidence import FILE_NAME
 
 ANSWER = "review.json"
 
 
 def record_answer(folder: Path, *, review: str | None, note: str | None) -> None:
-    """Write `review` ("accepted" or "rejected") and the reviewer's note; None leaves what was said before.
+    """Write `review` ("accepted" or "rejected") and the reviewer's note; None keeps the earlier one.
 
     Raises UsageError where `folder` is neither a run nor a label-efficiency folder, or still being trained.
     """
-    given = {"review": review, "reviewer_note": note}
-    answer = {key: value for key, value in given.items() if value}
+    answer = {key: value for key, value in (("review", review), ("reviewer_note", note)) if value}
     if (folder / FILE_NAME).exists() and not (folder / "run.json").exists():
         content = json.dumps(read_answer(folder) | answer, indent=1)
         write_bytes(folder / ANSWER, f"{content}\n".encode())
@@ -30,7 +29,7 @@ def record_answer(folder: Path, *, review: str | None, note: str | None) -> None
 
 
 def read_answer(folder: Path) -> dict[str, Any]:
-    """What was said of a label-efficiency folder; empty before. Raises DataError when the file is damaged."""
+    """The answer for a label-efficiency folder, empty before there is one. Raises DataError for a damaged file."""
     path = folder / ANSWER
     if not path.exists():
         return {}

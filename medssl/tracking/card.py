@@ -7,12 +7,12 @@ _PREFIXES = ("test/", "probe/")
 
 
 def run_card(run: Run) -> str:
-    """How the run stands, its verdict, its scores, and where the whole evidence lies; no path and no name."""
-    facts, record = run.metadata, run.record
-    task = facts.get("task") or facts.get("init") or ""
+    """Status, verdict, scores, and where all evidence lies; without any path or name."""
+    metadata, record = run.metadata, run.record
+    task = metadata.get("task") or metadata.get("init") or ""
     lines = [f"**{record.kind}{f' ({task})' if task else ''}: {record.status}**"]
-    if "health" in facts:
-        lines += ["", str(facts["health"])]
+    if "health" in metadata:
+        lines += ["", str(metadata["health"])]
     latest = {key: value for line in run.metrics() for key, value in line.items()}
     scores = {key: value for key, value in latest.items() if key.startswith(_PREFIXES)}
     if scores:
@@ -22,10 +22,10 @@ def run_card(run: Run) -> str:
     if record.resumes:
         rows.append(f"- resumed after steps {', '.join(map(str, record.resumes))}")
     rows += [f"- settings changed after step {c['step']}: {', '.join(c['before'])}" for c in record.changes]
-    if "cohort_digest" in facts:
-        rows.append(f"- data: {facts.get('scans', '?')} scans, digest {facts['cohort_digest']}")
+    if "cohort_digest" in metadata:
+        rows.append(f"- data: {metadata.get('scans', '?')} scans, digest {metadata['cohort_digest']}")
     if record.code.get("dirty"):
         rows.append("- caution: medssl's source was changed since its commit")
-    if "review" in facts:
-        rows.append(f"- review: {facts['review']}. {facts.get('reviewer_note', '')}".rstrip())
+    if "review" in metadata:
+        rows.append(f"- review: {metadata['review']}. {metadata.get('reviewer_note', '')}".rstrip())
     return "\n".join([*lines, "", *rows, "", "All evidence: `medssl review RUN` writes review.html in the run folder."])

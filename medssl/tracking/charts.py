@@ -4,42 +4,39 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from medssl.tracking.evidence import Evidence
+from medssl.downstream.comparison import Comparison, percent
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 260, 52, 14, 14, 38
+WIDTH, HEIGHT = 560, 260
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52, 14, 14, 38
 MAX_POINTS = 500
 Point = tuple[float, float]
 
 
-def dice_over_labels(evidence: Evidence) -> str:
-    """Dice over the number of labels: one line per start with its 95 % intervals. A mean of no scan at all (NaN) has no
-    place in it.
-    """
-    lines = [line for line in evidence.lines if all(map(math.isfinite, line.dice))]
-    if not lines:
+def dice_over_labels(comparison: Comparison) -> str:
+    """Dice over the number of labelled scans: one line per init with its 95 % intervals. Rows with NaN are left out."""
+    rows = [row for row in comparison.rows if all(map(math.isfinite, (row.dice.mean, row.dice.low, row.dice.high)))]
+    if not rows:
         return ""
-    counts = sorted({line.labels for line in lines})
-    low = min(100 * line.dice[1] for line in lines)
-    high = max(100 * line.dice[2] for line in lines)
+    counts = sorted({row.num_labelled for row in rows})
+    low = min(100 * row.dice.low for row in rows)
+    high = max(100 * row.dice.high for row in rows)
     frame = _Frame((-0.4, len(counts) - 0.6), (math.floor(low - 1.0) * 1.0, math.ceil(high + 1.0) * 1.0))
-    parts = frame.axes(
-        [(float(i), str(n)) for i, n in enumerate(counts)], x_title="labelled scans", y_title="Dice (points of 100)"
-    )
-    starts = evidence.starts
-    for index, start in enumerate(starts):
-        shift = 0.07 * (index - (len(starts) - 1) / 2)
-        own = sorted((line for line in lines if line.init == start), key=lambda line: line.labels)
-        at = [(counts.index(line.labels) + shift, 100 * line.dice[0]) for line in own]
-        parts.append(frame.line(at, index))
-        for (x, y), line in zip(at, own, strict=True):
-            span = f"{100 * line.dice[1]:.1f} to {100 * line.dice[2]:.1f}"
-            parts.append(frame.whisker(x, 100 * line.dice[1], 100 * line.dice[2], index))
-            parts.append(frame.dot(x, y, index, f"{start}, {line.labels} labels: {y:.1f} ({span})"))
-    return _svg(parts, "Dice over the number of labelled scans") + _legend(starts)
+    parts = frame.axes([(float(i), str(n)) for i, n in enumerate(counts)], x_title="labelled scans", y_title="Dice (%)")
+    for index, init in enumerate(comparison.inits):
+        # Side by side, so that intervals at one number of labelled scans do not cover each other.
+        shift = 0.07 * (index - (len(comparison.inits) - 1) / 2)
+        of_init = sorted((row for row in rows if row.init == init), key=lambda row: row.num_labelled)
+        curve = [(counts.index(row.num_labelled) + shift, 100 * row.dice.mean) for row in of_init]
+        parts.append(frame.line(curve, index))
+        for (x, y), row in zip(curve, of_init, strict=True):
+            interval = f"{percent(row.dice.low)} to {percent(row.dice.high)}"
+            parts.append(frame.whisker(x, 100 * row.dice.low, 100 * row.dice.high, index))
+            parts.append(frame.dot(x, y, index, f"{init}, {row.num_labelled} labelled scans: {y:.1f} ({interval})"))
+    return _svg(parts, "Dice over the number of labelled scans") + _legend(comparison.inits)
 
 
 def curves(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
-    """Metrics over steps; points beyond 500 a line are thinned out evenly."""
+    """Metrics over steps, at most about 500 points a line, evenly spaced."""
     finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in lines.items()}
     finite = {name: points for name, points in finite.items() if points}
     if not finite:
@@ -64,44 +61,47 @@ class _Frame:
     def __init__(self, x: Point, y: Point) -> None:
         self._x, self._y = x, y
 
-    def at(self, x: float, y: float) -> str:
-        return f"{self.px(x):.1f},{self.py(y):.1f}"
-
     def px(self, x: float) -> float:
-        return LEFT + (x - self._x[0]) / (self._x[1] - self._x[0]) * (WIDTH - LEFT - RIGHT)
+        return MARGIN_LEFT + (x - self._x[0]) / (self._x[1] - self._x[0]) * (WIDTH - MARGIN_LEFT - MARGIN_RIGHT)
 
     def py(self, y: float) -> float:
-        return HEIGHT - BOTTOM - (y - self._y[0]) / (self._y[1] - self._y[0]) * (HEIGHT - TOP - BOTTOM)
+        return (
+            HEIGHT
+            - MARGIN_BOTTOM
+            - (y - self._y[0]) / (self._y[1] - self._y[0]) * (HEIGHT - MARGIN_TOP - MARGIN_BOTTOM)
+        )
 
     def axes(self, x_ticks: Sequence[tuple[float, str]], *, x_title: str, y_title: str) -> list[str]:
         parts = []
         for value in _nice(*self._y):
             y = self.py(value)
-            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-        for value, text in x_ticks:
             parts.append(
-                f'<text x="{self.px(value):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{escape(text)}</text>'
+                f'<line class="grid" x1="{MARGIN_LEFT}" x2="{WIDTH - MARGIN_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             )
-        middle = (LEFT + WIDTH - RIGHT) / 2
+            parts.append(f'<text x="{MARGIN_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        for value, text in x_ticks:
+            x, y = f"{self.px(value):.1f}", HEIGHT - MARGIN_BOTTOM + 16
+            parts.append(f'<text x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>')
+        middle = (MARGIN_LEFT + WIDTH - MARGIN_RIGHT) / 2
         parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_title)}</text>')
         if y_title:
-            up = (TOP + HEIGHT - BOTTOM) / 2
+            up = (MARGIN_TOP + HEIGHT - MARGIN_BOTTOM) / 2
             parts.append(
                 f'<text transform="translate(13,{up}) rotate(-90)" text-anchor="middle">{escape(y_title)}</text>'
             )
         return parts
 
     def line(self, points: Sequence[Point], colour: int) -> str:
-        return f'<polyline class="c{colour % 6}" points="{" ".join(self.at(x, y) for x, y in points)}"/>'
+        path = " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in points)
+        return f'<polyline class="c{colour % 6}" points="{path}"/>'
 
     def whisker(self, x: float, low: float, high: float, colour: int) -> str:
         px = f"{self.px(x):.1f}"
         return f'<line class="c{colour % 6}" x1="{px}" x2="{px}" y1="{self.py(low):.1f}" y2="{self.py(high):.1f}"/>'
 
     def dot(self, x: float, y: float, colour: int, title: str) -> str:
-        place = f'cx="{self.px(x):.1f}" cy="{self.py(y):.1f}" r="4"'
-        return f'<circle class="c{colour % 6}" {place}><title>{escape(title)}</title></circle>'
+        centre = f'cx="{self.px(x):.1f}" cy="{self.py(y):.1f}"'
+        return f'<circle class="c{colour % 6}" {centre} r="4"><title>{escape(title)}</title></circle>'
 
 
 def _nice(low: float, high: float) -> list[float]:

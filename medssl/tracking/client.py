@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def quiet_mlflow() -> None:
     """Keep MLflow from sending usage data and from retrying for minutes; must run before its first import.
 
-    The environment wins where it says otherwise.
+    Variables that are set already win.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -28,7 +28,10 @@ def quiet_mlflow() -> None:
 
 
 def connect(store: TrackingStore) -> MlflowClient:
-    """A client of the store, whose database exists afterwards. Never the fluent interface: it notes user and script."""
+    """A client of the store; its database is created where missing.
+
+    Never use MLflow's fluent interface: it records the user's name and the script's path.
+    """
     quiet_mlflow()
     from mlflow import MlflowClient
 
@@ -39,24 +42,25 @@ def connect(store: TrackingStore) -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str, store: TrackingStore) -> str:
-    """Id of the experiment, made where it is missing; its artifacts lie beside the database, not in the working
-    directory. Raises TrackingError when somebody deleted it: MLflow keeps its name and takes no runs.
+    """Id of the experiment, created where missing, with artifacts beside the database, not in the working directory.
+
+    Raises TrackingError where it was deleted: MLflow reserves its name and accepts no runs.
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return str(
                 client.create_experiment(name, artifact_location=store.artifacts and f"{store.artifacts}/{name}")
             )
         except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was faster
-            if found is None:
+            experiment = client.get_experiment_by_name(name)  # another process was faster
+            if experiment is None:
                 raise
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"The experiment '{name}' was deleted in MLflow. "
             "Restore it there, or choose another name with tracking.experiment."
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)

@@ -1,4 +1,4 @@
-"""A run mirrored to MLflow while it trains, from one background thread that can be late but never in the way."""
+"""Mirrors a run to MLflow while it trains, from one background thread that never blocks the training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 EVERY_S = 5.0
 # After the training: long enough for a slow server, short enough for somebody who waits for the prompt.
 FLUSH_S = 60.0
-FAILURES_UNTIL_SAID = 3
+FAILURES_BEFORE_WARNING = 3
 
 
 class Mirror:
     """Context manager around a training.
 
-    Nothing that goes wrong with MLflow reaches the training; it is said, counted and mended by `medssl sync`.
+    An error of MLflow never reaches the training: it is logged and counted, and `medssl sync` sends what is missing.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class Mirror:
         self.failures = 0
 
     def __enter__(self) -> Mirror:
-        # Here and not in the thread: of two threads that import large packages at once, one can be handed a half-made
-        # module, and the other one is the training.
+        # Here and not in the thread: of two threads that import large packages at once, one may get a partially
+        # initialised module, and the other thread is the training.
         self._import_mlflow()
         self._thread.start()
         return self
@@ -52,7 +52,9 @@ class Mirror:
         self._over.set()
         self._thread.join(self._flush_s)
         if not self._complete:
-            self._say(f"MLflow does not have all of this run. Send the rest with: medssl sync {self._run.folder}")
+            self._say(
+                f"MLflow does not have all of this run. Send what is missing with: medssl sync {self._run.folder}"
+            )
 
     def _import_mlflow(self) -> None:
         try:
@@ -90,8 +92,8 @@ class Mirror:
 
     def _count(self, error: Exception) -> None:
         self.failures += 1
-        if self.failures == FAILURES_UNTIL_SAID:
-            # Our own errors say what to do; those of MLflow may quote addresses and passwords.
+        if self.failures == FAILURES_BEFORE_WARNING:
+            # Our errors say what to do and hide passwords; those of MLflow may quote addresses and passwords.
             what = (
                 str(error)
                 if isinstance(error, TrackingError)
@@ -101,6 +103,6 @@ class Mirror:
 
     def _say(self, sentence: str) -> None:
         log.warning(sentence)
-        # A full disk is the training's to report.
+        # The training itself reports a full disk.
         with contextlib.suppress(MedsslError):
             self._run.note(sentence)

@@ -1,4 +1,4 @@
-"""What a run folder holds and MLflow does not yet: found by comparison, sent in batches, never sent twice."""
+"""Sends to MLflow what a run folder has and MLflow lacks: in batches, and nothing twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medssl.runs.metrics_log import STEP, TIME, MetricsTail
 from medssl.runs.run import Run
 from medssl.tracking.card import NOTE, run_card
 from medssl.tracking.client import connect, experiment_id
-from medssl.tracking.entries import log_data, log_weights
+from medssl.tracking.lineage import log_data, log_weights
 from medssl.tracking.naming import metric_name, picture_name, plain_tags, setting_params
 from medssl.tracking.workspace import tracking_store
 
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 RUN_ID = "mlflow_run_id"
-BATCH = 1000  # the most metrics that MLflow takes at once
-PARAM_BATCH = 100
-# Charts of MLflow freeze at some 10,000 points a line (mlflow#9779): beyond 1000, ever fewer are sent; the file
-# has all.
+MAX_METRICS, MAX_PARAMS = 1000, 100  # that MLflow accepts in one batch
+# Charts of MLflow freeze at some 10,000 points a line (mlflow#9779): of the values beyond 1000, ever fewer are sent.
+# metrics.jsonl has all of them.
 DENSE_POINTS = 1000
 RUN_TAG = "medssl.run"
 # How `MlflowClient.log_image` names files: KEY+step+STEP+timestamp+..., with '/' of the key as '~' or '#', and '%' for
@@ -38,12 +37,12 @@ STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "kil
 class Replay:
     """One run folder and its run in MLflow.
 
-    What MLflow has is asked once, per metric and picture; so that a replay after a crash, a resume or a lost server
-    adds what is missing and nothing twice.
+    At the start, MLflow is asked for the last step of each metric and for its pictures. So a replay after a crash, a
+    resume or a lost server adds what is missing, and nothing twice.
     """
 
     def __init__(self, run: Run, settings: TrackingConfig) -> None:
-        """Connects, and makes the MLflow run where there is none. Raises what MLflow raises."""
+        """Connect, and create the MLflow run where missing. Raises what MLflow raises."""
         self.run = run
         self.store = tracking_store(run.folder, settings)
         self.client = connect(self.store)
@@ -65,7 +64,7 @@ class Replay:
         return sent
 
     def conclude(self) -> int:
-        """Set status, tags, card and entries as the folder has them now; the number of metric values sent.
+        """Set status, tags, card, data and weights as the folder has them now; the number of metric values sent.
 
         The table of runs shows the value of the largest step, so every metric's last one is sent, thinned out or not.
         """
@@ -85,35 +84,35 @@ class Replay:
         return sent
 
     def _find_or_create(self, experiment: str) -> str:
-        known = self.run.metadata.get(RUN_ID)
-        run_id = str(known) if known and self._is_own(str(known)) else self._find_by_tag(experiment)
+        recorded = self.run.metadata.get(RUN_ID)
+        run_id = str(recorded) if recorded and self._is_active(str(recorded)) else self._find_by_tag(experiment)
         if run_id is None:
             run_id = self._create(experiment)
         else:
             self.client.update_run(run_id, status="RUNNING")
         self._log_settings(run_id)
-        if run_id != known:
+        if run_id != recorded:
             self.run.update(**{RUN_ID: run_id})
         return run_id
 
-    def _is_own(self, run_id: str) -> bool:
-        """Whether MLflow has this run, nobody deleted it, and it is not that of the run of which this is a copy."""
+    def _is_active(self, run_id: str) -> bool:
+        """Whether MLflow has the run, not deleted, and it belongs to this run and not to one that this is a copy of."""
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
         try:
-            found = self.client.get_run(run_id)
+            mirrored = self.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 return False
             raise
-        return bool(found.info.lifecycle_stage == "active" and found.data.tags.get(RUN_TAG) == self.run.id)
+        return bool(mirrored.info.lifecycle_stage == "active" and mirrored.data.tags.get(RUN_TAG) == self.run.id)
 
     def _find_by_tag(self, experiment: str) -> str | None:
-        """A run that was made but not noted in run.json: the process died in between, or another store was used."""
+        """A run that run.json does not name: the process died before it was written, or another store was used."""
         experiments = [experiment_id(self.client, experiment, self.store)]
-        found = self.client.search_runs(experiments, f"tags.`{RUN_TAG}` = '{self.run.id}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
+        mirrored = self.client.search_runs(experiments, f"tags.`{RUN_TAG}` = '{self.run.id}'", max_results=1)
+        return str(mirrored[0].info.run_id) if mirrored else None
 
     def _create(self, experiment: str) -> str:
         created = self.client.create_run(
@@ -125,17 +124,17 @@ class Replay:
         return str(created.info.run_id)
 
     def _log_settings(self, run_id: str) -> None:
-        """Settings that MLflow lacks; it refuses to change one, and config.yaml has those of the last resume."""
+        """Send settings that MLflow lacks. It refuses to change one; config.yaml has those of the last resume."""
         from mlflow.entities import Param
 
-        known = self.client.get_run(run_id).data.params
-        params = [Param(key, value) for key, value in setting_params(self.run.config).items() if key not in known]
-        for start in range(0, len(params), PARAM_BATCH):
-            self.client.log_batch(run_id, params=params[start : start + PARAM_BATCH])
+        logged = self.client.get_run(run_id).data.params
+        params = [Param(key, value) for key, value in setting_params(self.run.config).items() if key not in logged]
+        for start in range(0, len(params), MAX_PARAMS):
+            self.client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
 
     def _steps_in_mlflow(self) -> dict[str, int]:
-        known = self.client.get_run(self.mlflow_run_id).data.metrics
-        return {key: max(m.step for m in self.client.get_metric_history(self.mlflow_run_id, key)) for key in known}
+        logged = self.client.get_run(self.mlflow_run_id).data.metrics
+        return {key: max(m.step for m in self.client.get_metric_history(self.mlflow_run_id, key)) for key in logged}
 
     def _read_metrics(self) -> None:
         for line in self._tail.read():
@@ -143,23 +142,24 @@ class Replay:
                 number = self._seen[metric.key]
                 self._seen[metric.key] += 1
                 self._latest[metric.key] = metric
-                if is_kept(number):
+                if is_sent(number):
                     self._unsent.append(metric)
 
     def _push_metrics(self) -> int:
+        # By step and not by count: a resume writes steps again that MLflow has already, and a thinned line has gaps.
         new = [metric for metric in self._unsent if metric.step > self._last_step.get(metric.key, -1)]
-        for start in range(0, len(new), BATCH):
-            part = new[start : start + BATCH]
-            self.client.log_batch(self.mlflow_run_id, metrics=part)
-            for metric in part:
+        for start in range(0, len(new), MAX_METRICS):
+            batch = new[start : start + MAX_METRICS]
+            self.client.log_batch(self.mlflow_run_id, metrics=batch)
+            for metric in batch:
                 self._last_step[metric.key] = max(metric.step, self._last_step.get(metric.key, -1))
         self._unsent.clear()
         return len(new)
 
     def _pictures_in_mlflow(self) -> set[tuple[str, int]]:
         names = [Path(item.path).name for item in self.client.list_artifacts(self.mlflow_run_id, "images")]
-        found = [_LOGGED_IMAGE.match(name) for name in names if name.endswith(".png")]
-        return {(re.sub("[~#]", "/", match[1]), int(match[2])) for match in found if match}
+        matches = [_LOGGED_IMAGE.match(name) for name in names if name.endswith(".png")]
+        return {(re.sub("[~#]", "/", match[1]), int(match[2])) for match in matches if match}
 
     def _push_pictures(self) -> int:
         from PIL import Image
@@ -176,7 +176,7 @@ class Replay:
         return sent
 
 
-def is_kept(number: int) -> bool:
+def is_sent(number: int) -> bool:
     """Whether the value with this number (from 0) is sent: each of the first 1000, then 250 for every doubling."""
     if number < DENSE_POINTS:
         return True
@@ -193,11 +193,11 @@ def _values(line: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _tags(run: Run) -> dict[str, str]:
-    facts, record = run.metadata, run.record
-    parent = {"mlflow.parentRunId": str(facts.pop("mlflow_parent"))} if "mlflow_parent" in facts else {}
-    facts.pop(RUN_ID, None)
+    metadata, record = run.metadata, run.record
+    parent = {"mlflow.parentRunId": str(metadata.pop("mlflow_parent"))} if "mlflow_parent" in metadata else {}
+    metadata.pop(RUN_ID, None)
     about = {"medssl.kind": run.kind, "medssl.status": run.status, "medssl.resumes": str(len(record.resumes))}
     # Safe to send: the class of the error and a place in a package, see medssl.runs.ending.
     reason = {"medssl.reason": record.reason} if record.reason else {}
     origin = {"medssl.resumed_from": record.resumed_from} if record.resumed_from else {}
-    return plain_tags(facts) | about | reason | parent | origin
+    return plain_tags(metadata) | about | reason | parent | origin

@@ -1,7 +1,7 @@
-"""The review page: one self-contained HTML file on which somebody decides whether an encoder learned, and helps.
+"""The review page: one HTML file for deciding whether an encoder learned, and whether it helps.
 
-It holds its pictures, charts and script itself and fetches nothing, so that it opens from a disk, in MLflow's
-sandboxed frame and years later.
+It contains its pictures, charts and script and fetches nothing, so that it opens from a disk, in MLflow's sandboxed
+frame and years later.
 """
 
 import base64
@@ -13,16 +13,17 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from medssl.downstream.comparison import FILE_NAME, SCRATCH, Comparison
 from medssl.errors import UsageError
 from medssl.files import write_bytes
 from medssl.runs.picture_files import Picture
 from medssl.runs.run import Run
 from medssl.tracking.answer import read_answer
 from medssl.tracking.charts import curves, dice_over_labels
-from medssl.tracking.evidence import FILE_NAME, Evidence, alarms, cautions, interval, points, read_evidence, verdict
+from medssl.tracking.conclusion import cautions, conclusion
 
 PAGE = "review.html"
-MAX_STEPS = 12
+MAX_PICTURES = 12  # of one sheet, evenly spaced over the steps
 MAX_RUNS_SHOWN = 6
 
 
@@ -32,7 +33,7 @@ def write_review(folder: Path) -> Path:
     Raises UsageError when the folder is neither, DataError when something in it is damaged.
     """
     if (folder / FILE_NAME).exists():
-        body = "".join(_evidence_sections(folder))
+        body = "".join(_comparison_sections(folder))
     elif (folder / "run.json").exists():
         body = "".join(_run_sections(Run.open(folder)))
     else:
@@ -44,39 +45,40 @@ def write_review(folder: Path) -> Path:
     return path
 
 
-def _evidence_sections(folder: Path) -> Iterator[str]:
-    evidence = read_evidence(folder)
-    yield f'<p class="verdict">{escape(verdict(evidence))}</p>'
-    yield f"<p>{evidence.cases} test scans, {evidence.seeds} seeds. Gains are paired by seed and scan.</p>"
+def _comparison_sections(folder: Path) -> Iterator[str]:
+    comparison = Comparison.read(folder)
+    yield f'<p class="verdict">{escape(conclusion(comparison))}</p>'
+    yield f"<p>{comparison.num_cases} test scans, {comparison.num_seeds} seeds.</p>"
     answer = {key.replace("_", " "): str(value) for key, value in read_answer(folder).items()}
     yield _section("Review", _definitions(answer) if answer else "")
-    yield _section("Dice over the number of labels", dice_over_labels(evidence) + _table(evidence))
-    yield _section("Cautions", _list(cautions(evidence)) or "<p>None found by the rules of docs/review.md.</p>")
+    yield _section("Dice over the number of labelled scans", dice_over_labels(comparison) + _table(comparison))
+    yield _section("Cautions", _list(cautions(comparison)) or "<p>None by the rules of docs/review.md.</p>")
     runs = [Run.open(path.parent) for path in sorted((folder / "runs").glob("*/run.json"))]
     losses = {run.folder.name: _series(run, "train/loss") for run in _examples(runs)}
-    yield _section("Training loss of one fine-tuning per start", curves("train/loss", losses))
+    yield _section("Training loss of one fine-tuning per init", curves("train/loss", losses))
     for run in _examples(runs):
         yield _section(f"Predictions: {run.folder.name}", _pictures(run.pictures()))
     if runs:
-        yield _section("Facts", _facts(runs[0]))
+        yield _section("Metadata", _metadata(runs[0]))
 
 
 def _examples(runs: Sequence[Run]) -> list[Run]:
-    """The first fine-tuning of each start at the lowest label count: what differs there differs for the reason that
-    matters. Scratch comes first, as in the table, and so has the same colour.
+    """The first fine-tuning of each init with the fewest labelled scans, where the init matters most.
+
+    Scratch comes first, as in the table, so that it has the same colour in both charts.
     """
 
-    def place(run: Run) -> tuple[int, bool, str]:
-        return int(run.config.get("num_labelled", 0)), run.config.get("init") != "scratch", run.folder.name
+    def order(run: Run) -> tuple[int, bool, str]:
+        return int(run.config.get("num_labelled", 0)), run.config.get("init") != SCRATCH, run.folder.name
 
     first: dict[str, Run] = {}
-    for run in sorted(runs, key=place):
+    for run in sorted(runs, key=order):
         first.setdefault(run.folder.name.rsplit("-n", 1)[0], run)
     return list(first.values())[:MAX_RUNS_SHOWN]
 
 
 def _run_sections(run: Run) -> Iterator[str]:
-    yield f'<p class="verdict">{escape(_standing(run))}</p>'
+    yield f'<p class="verdict">{escape(_status(run))}</p>'
     lines = run.metrics()
     keys = dict.fromkeys(key for line in lines for key in line if key not in ("step", "time"))
     charts = [curves(key, {key: _series(run, key)}) for key in keys if not key.startswith("test/")]
@@ -85,13 +87,13 @@ def _run_sections(run: Run) -> Iterator[str]:
         yield _section("Scores", _definitions({key: f"{value:.3f}" for key, value in scores.items()}))
     yield _section("Pictures", _pictures(run.pictures()))
     yield _section("Curves", f'<div class="charts">{"".join(charts)}</div>')
-    yield _section("Facts", _facts(run))
+    yield _section("Metadata", _metadata(run))
 
 
-def _standing(run: Run) -> str:
+def _status(run: Run) -> str:
     record = run.record
     if run.silent_for_s:
-        return f"Says 'running', but has been silent for {run.silent_for_s / 3600:.1f} h: it was probably killed."
+        return f"Status 'running', but silent for {run.silent_for_s / 3600:.1f} h: the run was probably killed."
     health = f" {run.metadata['health']}" if "health" in run.metadata else ""
     reason = f" ({record.reason})" if record.reason else ""
     return f"{record.kind}: {record.status}{reason}.{health}"
@@ -101,53 +103,42 @@ def _series(run: Run, key: str) -> list[tuple[float, float]]:
     return [(float(line["step"]), float(line[key])) for line in run.metrics() if key in line]
 
 
-def _table(evidence: Evidence) -> str:
-    classes = list(evidence.lines[0].classes)
-    head = "".join(f"<th>{escape(h)}</th>" for h in ["labels", "start", "Dice", "95 %", "vs scratch", "95 % paired"])
-    head += "".join(f"<th>class {escape(c)}</th>" for c in classes)
-    has_empty = any(line.false_alarms[1] for line in evidence.lines)
-    head += "<th>false alarms</th>" if has_empty else ""
-    rows = []
-    for line in evidence.lines:
-        gain = (points(line.gain[0]), interval(line.gain)) if line.gain else ("", "")
-        span = f"{100 * line.dice[1]:.1f} to {100 * line.dice[2]:.1f}"
-        cells = [str(line.labels), line.init, f"{100 * line.dice[0]:.1f}", span, *gain]
-        cells += ["none" if (dice := line.classes[c]) is None else f"{100 * dice:.1f}" for c in classes]
-        cells += [alarms(line)] if has_empty else []
-        marked = ' class="better"' if line.gain and line.gain[1] > 0 else ""
-        rows.append(f"<tr{marked}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    caption = "Dice in points of 100. A class counts in the scans whose reference has it, for every start alike."
-    if has_empty:
-        caption += " False alarms: a class predicted where the reference lacks it; Dice does not see them."
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div><p>{caption}</p>'
+def _table(comparison: Comparison) -> str:
+    header, *lines = comparison.table()
+    rows = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"]
+    for row, cells in zip(comparison.rows, lines, strict=True):
+        marked = ' class="better"' if row.gain and row.gain.low > 0 else ""
+        rows.append(f"<tr{marked}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    return f'<div class="wide"><table>{"".join(rows)}</table></div><p>{escape(comparison.caption())}</p>'
 
 
 def _pictures(pictures: Sequence[Picture]) -> str:
     """One sheet per key, with a slider over steps where there are several."""
-    parts = []
+    sheets = []
     for key in dict.fromkeys(picture.key for picture in pictures):
-        own = [picture for picture in pictures if picture.key == key]
-        kept = (
-            own
-            if len(own) <= MAX_STEPS
-            else [own[round(i * (len(own) - 1) / (MAX_STEPS - 1))] for i in range(MAX_STEPS)]
-        )
+        shown = _evenly_spaced([picture for picture in pictures if picture.key == key], MAX_PICTURES)
         images = "".join(
             f'<img data-step="{p.step}" alt="{escape(key)} at step {p.step}" src="data:image/png;base64,'
-            f'{base64.b64encode(p.path.read_bytes()).decode()}"{"" if p is kept[-1] else " hidden"}>'
-            for p in kept
+            f'{base64.b64encode(p.path.read_bytes()).decode()}"{"" if p is shown[-1] else " hidden"}>'
+            for p in shown
         )
-        slider = (
-            f"<label>step <output>{kept[-1].step}</output> "
-            f'<input type="range" min="0" max="{len(kept) - 1}" value="{len(kept) - 1}"></label>'
-            if len(kept) > 1
-            else f"<p>step {kept[-1].step}</p>"
-        )
-        parts.append(f'<div class="sheet"><h3>{escape(key)}</h3>{slider}<div class="wide">{images}</div></div>')
-    return "".join(parts) or "<p>No pictures were written.</p>"
+        last = len(shown) - 1
+        slider = f"<p>step {shown[-1].step}</p>"
+        if last:
+            slider = f"<label>step <output>{shown[-1].step}</output> "
+            slider += f'<input type="range" min="0" max="{last}" value="{last}"></label>'
+        sheets.append(f'<div class="sheet"><h3>{escape(key)}</h3>{slider}<div class="wide">{images}</div></div>')
+    return "".join(sheets) or "<p>No pictures were written.</p>"
 
 
-def _facts(run: Run) -> str:
+def _evenly_spaced(pictures: Sequence[Picture], count: int) -> Sequence[Picture]:
+    """At most `count` of the pictures, the first and the last among them."""
+    if len(pictures) <= count:
+        return pictures
+    return [pictures[round(i * (len(pictures) - 1) / (count - 1))] for i in range(count)]
+
+
+def _metadata(run: Run) -> str:
     record = run.record
     shown: dict[str, Any] = {"run": record.id, "kind": record.kind, "started": f"{record.started:%Y-%m-%d %H:%M} UTC"}
     shown |= {

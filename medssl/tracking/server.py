@@ -48,11 +48,11 @@ def start_server(folder: Path, *, host: str, port: int, allowed_hosts: str | Non
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise TrackingError where nobody can listen at this address: whoever does already would answer in our place."""
+    """Raise TrackingError where this address cannot be bound: another program there would answer in place of MLflow."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            # As servers do: connections that are just closing are no reason to wait.
+            # As servers do: connections that are just closing do not block the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
@@ -65,9 +65,9 @@ def check_port(host: str, port: int) -> None:
 
 
 def wait_until_end(server: subprocess.Popen[bytes]) -> None:
-    """Return when the server ends. Raises TrackingError when it did not end well."""
+    """Wait for the server to end. Raises TrackingError where its exit code is not 0."""
     if code := server.wait():
-        raise TrackingError(f"The MLflow server ended with code {code}. Its last words are in .mlflow-server.log.")
+        raise TrackingError(f"The MLflow server ended with code {code}. See .mlflow-server.log.")
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str, *, waiting: Callable[[], None]) -> None:
@@ -76,8 +76,8 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str, *, waiting: Ca
     while time.monotonic() < until:
         if server.poll() is not None:
             raise TrackingError(
-                f"The MLflow server ended with code {server.returncode}. Its last words are in .mlflow-server.log; "
-                "the port may be taken: try another with --port."
+                f"The MLflow server ended with code {server.returncode}. See .mlflow-server.log; the port may be "
+                "taken: try another with --port."
             )
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
@@ -93,22 +93,23 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str, *, waiting: Ca
 
 
 def link_to_runs(url: str) -> str:
-    """Address of the table of runs: of the experiment, where there is one, else of the list of experiments.
+    """Address of the runs of the only experiment, or of the list of experiments where there are several.
 
-    MLflow opens on its pages for language models, on which no run is to be seen, unless the address says otherwise.
+    Without `workflowType` in the address, MLflow opens on its pages for language models, which show no runs.
     """
-    question = urllib.request.Request(
+    request = urllib.request.Request(
         f"{url}/api/2.0/mlflow/experiments/search",
         data=json.dumps({"max_results": 100}).encode(),
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(question, timeout=10) as answer:
-            found = json.load(answer).get("experiments", [])
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            experiments = json.load(answer).get("experiments", [])
     except (OSError, ValueError):
-        found = []
-    own = [experiment["experiment_id"] for experiment in found if experiment["experiment_id"] != "0"]
-    page = f"experiments/{own[0]}/runs" if len(own) == 1 else "experiments"
+        experiments = []
+    # Experiment 0 is MLflow's empty "Default".
+    ids = [experiment["experiment_id"] for experiment in experiments if experiment["experiment_id"] != "0"]
+    page = f"experiments/{ids[0]}/runs" if len(ids) == 1 else "experiments"
     return f"{url}/#/{page}?workflowType=machine_learning"
 
 

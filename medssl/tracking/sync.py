@@ -7,14 +7,20 @@ from pathlib import Path
 
 from medssl.config import TrackingConfig
 from medssl.config.problems import without_password
+from medssl.downstream.comparison import FILE_NAME
 from medssl.errors import MedsslError, TrackingError
 from medssl.runs.run import Run
-from medssl.tracking.evidence import FILE_NAME
 
 
 @dataclass(frozen=True)
 class SyncReport:
-    """sent: metric values and pictures that were missing. uri: the store that has them now, without a password."""
+    """The outcome of a sync.
+
+    Attributes:
+        sent: Metric values and pictures that MLflow lacked.
+        mlflow_run_id: Of the run, or of the parent run of a comparison.
+        uri: The tracking store, without a password.
+    """
 
     sent: int
     mlflow_run_id: str
@@ -31,7 +37,7 @@ def sync(run_folder: Path, *, uri: str | None = None, pictures: str = "auto") ->
         return _sync_comparison(run_folder, uri=uri, pictures=pictures)
     run = Run.open(run_folder)
     settings = _settings(run, uri=uri, pictures=pictures)
-    with _say_what_failed(settings):
+    with _tracking_errors(settings):
         from medssl.tracking.replay import Replay
 
         replay = Replay(run, settings)
@@ -40,12 +46,12 @@ def sync(run_folder: Path, *, uri: str | None = None, pictures: str = "auto") ->
 
 
 def _sync_comparison(folder: Path, *, uri: str | None, pictures: str) -> SyncReport:
-    from medssl.tracking.comparison import fine_tunings, push_comparison
+    from medssl.tracking.parent_run import fine_tunings, push_comparison
 
     children = fine_tunings(folder)
     sent = sum(sync(child.folder, uri=uri, pictures=pictures).sent for child in children)
     settings = _settings(children[0], uri=uri, pictures=pictures)
-    with _say_what_failed(settings):
+    with _tracking_errors(settings):
         more, parent, store = push_comparison(folder, children, settings)
     return SyncReport(sent + more, parent, without_password(store.uri))
 
@@ -58,7 +64,7 @@ def _settings(run: Run, *, uri: str | None, pictures: str) -> TrackingConfig:
 
 
 @contextmanager
-def _say_what_failed(settings: TrackingConfig) -> Iterator[None]:
+def _tracking_errors(settings: TrackingConfig) -> Iterator[None]:
     try:
         yield
     except MedsslError:
@@ -67,5 +73,5 @@ def _say_what_failed(settings: TrackingConfig) -> Iterator[None]:
         store = without_password(settings.uri or "of this workspace")
         raise TrackingError(
             f"The tracking store {store} cannot be written ({type(error).__name__}). "
-            "See that it is reachable and not locked, then call this again."
+            "Check that it is reachable and not locked, then call this again."
         ) from error

@@ -13,14 +13,17 @@ from medssl.files import atomic_write, write_bytes
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
-LEVELS = 3  # RUN in a workspace, and RUN in EVIDENCE/runs in a workspace
+MAX_LEVELS = 3  # WORKSPACE/RUN, and WORKSPACE/EVIDENCE/runs/RUN
 
 
 @dataclass(frozen=True)
 class TrackingStore:
-    """uri: of the tracking store.
+    """Where MLflow keeps runs.
 
-    artifacts: where files go; None lets the server decide. local: on this machine's disk.
+    Attributes:
+        uri: Of the database or server.
+        artifacts: URI of the folder for files; None lets the server decide.
+        local: Whether it lies on a disk of this machine.
     """
 
     uri: str
@@ -51,16 +54,14 @@ def tracking_store(run_folder: Path, settings: TrackingConfig) -> TrackingStore:
 
 def workspace_of(run_folder: Path) -> Path:
     """Folder whose database a run belongs to."""
-    above = list(run_folder.absolute().parents)[:LEVELS]
+    above = list(run_folder.absolute().parents)[:MAX_LEVELS]
     return next((folder for folder in above if (folder / DATABASE).exists()), above[0])
 
 
 def make_database(store: TrackingStore) -> None:
-    """Create the SQLite file where it is missing, under a lock: two processes that migrate one database at once
-    break it.
+    """Create the SQLite file where missing, under a lock: two processes that migrate one database at once break it.
 
-    A migrated template is kept in the user's cache, since MLflow takes 5 to 12 seconds for its migrations and a copy
-    takes none.
+    A migrated template lies in the user's cache, because MLflow's migrations take 5 to 12 seconds.
     """
     if not store.local:
         return

@@ -22,7 +22,7 @@ SMALL = DemoSize(
     patch=(16, 16, 16),
     pretrain_steps=2,
     finetune_steps=2,
-    labels=(1, 2),
+    num_labelled=(1, 2),
     seeds=2,
     workers=0,
 )
@@ -40,8 +40,8 @@ def test_demo_writes_review_page_of_both_inits(first):
     assert page == folder / "evidence" / "review.html"
     assert "scratch" in page.read_text()
     content = json.loads((folder / "evidence" / "label_efficiency.json").read_text())
-    compared = {(line["labels"], line["init"]) for line in content["summary"]}
-    assert compared == {(n, start) for n in (1, 2) for start in ("scratch", "pretrained")}
+    compared = {(row["num_labelled"], row["init"]) for row in content["rows"]}
+    assert compared == {(n, init) for n in (1, 2) for init in ("scratch", "pretrained")}
 
 
 def test_demo_mirrors_finished_runs_to_mlflow(first):

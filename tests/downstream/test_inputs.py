@@ -26,7 +26,7 @@ def series(folder):
 def outputs(source, out):
     """Input to label file, both relative to where they lie."""
     found = find_inputs(source, out)
-    return {str(item.path.relative_to(source)): str(item.output.relative_to(out)) for item in found.inputs}
+    return {str(item.path.relative_to(source)): str(item.output.relative_to(out)) for item in found.scans}
 
 
 def test_files_of_the_same_name_keep_their_folders(tmp_path):
@@ -53,11 +53,11 @@ def test_a_tree_of_series_is_mirrored_and_one_more_patient_moves_nothing(tmp_pat
 def test_one_file_and_one_series_go_directly_into_the_out_folder(tmp_path, monkeypatch):
     nifti(tmp_path / "in" / "case.nii.gz")
     series(tmp_path / "in" / "SE2")
-    (single,) = find_inputs(tmp_path / "in" / "case.nii.gz", tmp_path / "out").inputs
-    (folder,) = find_inputs(tmp_path / "in" / "SE2", tmp_path / "out").inputs
+    (single,) = find_inputs(tmp_path / "in" / "case.nii.gz", tmp_path / "out").scans
+    (folder,) = find_inputs(tmp_path / "in" / "SE2", tmp_path / "out").scans
     assert [single.output.name, folder.output.name] == ["case_labels.nii.gz", "SE2_labels.nii.gz"]
     monkeypatch.chdir(tmp_path / "in" / "SE2")
-    (here,) = find_inputs(Path(), tmp_path / "out").inputs
+    (here,) = find_inputs(Path(), tmp_path / "out").scans
     assert here.output == folder.output
 
 
@@ -65,7 +65,7 @@ def test_one_file_and_one_series_go_directly_into_the_out_folder(tmp_path, monke
 def test_what_was_predicted_is_not_predicted_again(tmp_path, out):
     nifti(tmp_path / "in" / "case.nii.gz")
     before = find_inputs(tmp_path / "in", tmp_path / out)
-    for item in before.inputs:
+    for item in before.scans:
         nifti(item.output)
     assert find_inputs(tmp_path / "in", tmp_path / out) == before
 
@@ -94,14 +94,14 @@ def test_a_series_that_is_damaged_or_no_scan_is_still_answered_for(tmp_path):
     (tmp_path / "in" / "text").mkdir()
     (tmp_path / "in" / "text" / "report.pdf").write_bytes(b"%PDF-1.4")
     found = find_inputs(tmp_path / "in", tmp_path / "out")
-    assert [item.path.name for item in found.inputs] == ["cut", "good"]
-    assert [path.name for path in found.passed_over] == ["report.pdf"]
+    assert [item.path.name for item in found.scans] == ["cut", "good"]
+    assert [path.name for path in found.skipped] == ["report.pdf"]
 
 
 def test_images_above_another_series_are_not_guessed_at(tmp_path):
     series(tmp_path / "in")
     series(tmp_path / "in" / "SE2")
-    above, below = find_inputs(tmp_path / "in", tmp_path / "out").inputs
+    above, below = find_inputs(tmp_path / "in", tmp_path / "out").scans
     assert "Move them into a folder of their own" in str(above.problem)
     assert below.problem is None
 
@@ -110,4 +110,4 @@ def test_two_inputs_of_one_label_file_are_refused_by_name(tmp_path):
     nifti(tmp_path / "in" / "x.nii")
     nifti(tmp_path / "in" / "x.nii.gz")
     with pytest.raises(UsageError, match=r"x\.nii and .*x\.nii\.gz would both be written to .*x_labels\.nii\.gz"):
-        check_outputs(find_inputs(tmp_path / "in", tmp_path / "out").inputs, overwrite=True)
+        check_outputs(find_inputs(tmp_path / "in", tmp_path / "out").scans, overwrite=True)

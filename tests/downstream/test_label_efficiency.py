@@ -1,20 +1,26 @@
 """The comparison of starts at label counts."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from medssl.config import EncoderConfig
-from medssl.downstream.comparison import Score, compare
-from medssl.downstream.label_efficiency import markdown_table, shared_network
+from medssl.downstream.comparison import Comparison, Score, compare
+from medssl.downstream.dice import CaseScore
+from medssl.downstream.sweep import shared_network
 from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.weights import save_encoder
 from medssl.errors import DataError, UsageError
 
 
+def score(init: str, num_labelled: int, seed: int, scan: str, dice: dict[int, float | None], alarms=()) -> Score:
+    return Score(init, num_labelled, seed, CaseScore(scan, dice, alarms))
+
+
 def scores_where_masked_gains(gain: float) -> list[Score]:
     return [
-        Score(init, labels=3, seed=seed, case=case, dice={"1": base + extra, "2": base - 0.1 + extra})
+        score(init, 3, seed, case, {1: base + extra, 2: base - 0.1 + extra})
         for seed in (0, 1, 2)
         for case, base in (("a", 0.5), ("b", 0.7))
         for init, extra in (("scratch", 0.0), ("masked", gain))
@@ -22,29 +28,32 @@ def scores_where_masked_gains(gain: float) -> list[Score]:
 
 
 def test_the_gain_is_paired_by_seed_and_case():
-    scratch, masked = compare(scores_where_masked_gains(0.04))
-    assert scratch.mean == pytest.approx(0.55)
-    assert scratch.difference is None
-    assert masked.difference == pytest.approx(0.04)
+    scratch, masked = compare(scores_where_masked_gains(0.04)).rows
+    assert scratch.dice.mean == pytest.approx(0.55)
+    assert scratch.gain is None
+    assert masked.gain.mean == pytest.approx(0.04)
     # every pair gains the same, so the paired interval has no width although cases differ by 0.2
-    assert (masked.difference_low, masked.difference_high) == pytest.approx((0.04, 0.04))
-    assert masked.class_means == pytest.approx({"1": 0.64, "2": 0.54})
+    assert (masked.gain.low, masked.gain.high) == pytest.approx((0.04, 0.04))
+    assert masked.class_dice == pytest.approx({1: 0.64, 2: 0.54})
 
 
 def test_a_class_that_a_case_lacks_is_left_out_of_its_mean():
-    scores = [Score("scratch", 3, 0, "a", {"1": 0.8, "2": None}), Score("scratch", 3, 0, "b", {"1": 0.6, "2": 0.2})]
-    (only,) = compare(scores)
-    assert only.mean == pytest.approx((0.8 + 0.4) / 2)
-    assert only.class_means == pytest.approx({"1": 0.7, "2": 0.2})
+    scores = [score("scratch", 3, 0, "a", {1: 0.8, 2: None}), score("scratch", 3, 0, "b", {1: 0.6, 2: 0.2})]
+    (only,) = compare(scores).rows
+    assert only.dice.mean == pytest.approx((0.8 + 0.4) / 2)
+    assert only.class_dice == pytest.approx({1: 0.7, 2: 0.2})
 
 
 @pytest.mark.parametrize("other", ["c", None])
 def test_scans_that_only_one_start_was_scored_on_are_not_paired_with_others(other):
     scores = scores_where_masked_gains(0.04)
-    odd = next(s for s in scores if (s.init, s.seed, s.case) == ("masked", 1, "b"))
-    scores[scores.index(odd)] = replace(odd, case=other) if other else replace(odd, labels=5)
+    odd = next(s for s in scores if (s.init, s.seed, s.case.scan_id) == ("masked", 1, "b"))
+    scores[scores.index(odd)] = (
+        replace(odd, case=replace(odd.case, scan_id=other)) if other else replace(odd, num_labelled=5)
+    )
     with pytest.raises(
-        DataError, match=r"at 3 labels 'masked' and scratch.*first: seed 1, scan b, classes 1 and 2, which scratch has"
+        DataError,
+        match=r"With 3 labelled scans 'masked' and scratch.*first: seed 1, scan b, classes 1 and 2, which scratch has",
     ):
         compare(scores)
 
@@ -52,39 +61,57 @@ def test_scans_that_only_one_start_was_scored_on_are_not_paired_with_others(othe
 def test_false_alarms_stand_beside_dice_and_drop_no_pair():
     """The reference of "b" lacks class 2: scratch sees it there, the pretrained network does not."""
     scores = [
-        Score(init, 3, seed, case, {"1": 0.6, "2": None if case == "b" else 0.4}, alarms if case == "b" else ())
+        score(init, 3, seed, case, {1: 0.6, 2: None if case == "b" else 0.4}, alarms if case == "b" else ())
         for seed in (0, 1)
         for case in ("a", "b")
-        for init, alarms in (("scratch", ("2",)), ("masked", ()))
+        for init, alarms in (("scratch", (2,)), ("masked", ()))
     ]
-    scratch, masked = compare(scores)
-    assert scratch.mean == masked.mean == pytest.approx((0.5 + 0.6) / 2)
+    comparison = compare(scores)
+    scratch, masked = comparison.rows
+    assert scratch.dice.mean == masked.dice.mean == pytest.approx((0.5 + 0.6) / 2)
     assert (scratch.false_alarms, scratch.empty, masked.false_alarms, masked.empty) == (2, 2, 0, 2)
-    table = markdown_table([scratch, masked])
+    table = comparison.as_markdown()
     assert "class 2 | false alarms |" in table
     assert table.count("2 of 2 |") == table.count("0 of 2 |") == 1
-    assert "whose reference has it, for every start alike" in table
+    assert "whose reference has it, for every init alike" in table
 
 
 def test_starts_that_were_judged_on_other_classes_are_not_compared():
-    scores = [Score("scratch", 3, 0, "a", {"1": 0.6, "2": 0.0}), Score("masked", 3, 0, "a", {"1": 0.6, "2": None})]
+    scores = [score("scratch", 3, 0, "a", {1: 0.6, 2: 0.0}), score("masked", 3, 0, "a", {1: 0.6, 2: None})]
     with pytest.raises(DataError, match=r"scan a, classes 1, which masked has and scratch has not"):
         compare(scores)
 
 
 def test_a_class_in_no_test_scan_has_no_mean_and_a_test_split_without_any_class_no_interval():
-    (only,) = compare([Score("scratch", 3, 0, case, {"1": 0.5, "2": None}) for case in "ab"])
-    assert only.class_means == {"1": 0.5, "2": None}
-    assert "| 50.0 | none | 0 of 2 |" in markdown_table([only])
-    assert "Class 2 is in no test scan." in markdown_table([only])
-    with pytest.raises(DataError, match="no Dice and no interval"):
-        compare([Score("scratch", 3, 0, case, {"1": None}) for case in "ab"])
+    comparison = compare([score("scratch", 3, 0, case, {1: 0.5, 2: None}) for case in "ab"])
+    assert comparison.rows[0].class_dice == {1: 0.5, 2: None}
+    assert "| 50.0 | none | 0 of 2 |" in comparison.as_markdown()
+    assert "Class 2 is in no test scan." in comparison.as_markdown()
+    with pytest.raises(DataError, match="neither a Dice nor an interval"):
+        compare([score("scratch", 3, 0, case, {1: None}) for case in "ab"])
 
 
 def test_the_table_states_points_and_intervals():
-    table = markdown_table(compare(scores_where_masked_gains(0.04)))
+    table = compare(scores_where_masked_gains(0.04)).as_markdown()
     assert "| 3 | masked | 59.0 |" in table
     assert "| +4.0 | +4.0 to +4.0 |" in table
+
+
+def test_comparison_file_returns_the_same_comparison(tmp_path):
+    comparison = compare(scores_where_masked_gains(0.04))
+    comparison.write(tmp_path)
+    assert Comparison.read(tmp_path) == comparison
+
+
+def test_comparison_of_another_format_is_named(tmp_path):
+    compare(scores_where_masked_gains(0.04)).write(tmp_path)
+    path = tmp_path / "label_efficiency.json"
+    content = json.loads(path.read_text())
+    del content["format"]  # as the first medssl wrote it
+    for written, number in ((content, 1), (content | {"format": 99}, 99)):
+        path.write_text(json.dumps(written))
+        with pytest.raises(DataError, match=rf"has format {number}; this medssl reads 2\. .*new --out"):
+            Comparison.read(tmp_path)
 
 
 def test_scratch_has_the_network_of_the_starts_and_starts_of_two_networks_are_refused(tmp_path):

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from medssl.archive.nifti.write import write_nifti
 from medssl.cohort.cohort import Cohort
 from medssl.config import FinetuneConfig, LoopConfig
-from medssl.downstream.evaluate import predict_stored
-from medssl.downstream.finetune import finetune
-from medssl.downstream.modality import modality_to_use, named_modality, stated_modality
-from medssl.downstream.predict import predict
+from medssl.downstream.evaluation import predict_stored
+from medssl.downstream.finetuning import finetune
+from medssl.downstream.modality import chosen_modality, declared_modality, modality_to_use
+from medssl.downstream.prediction import predict
 from medssl.encoders.weights import load_network
 from medssl.errors import DataError, UsageError
 from medssl.geometry import to_array_axes
@@ -65,7 +65,7 @@ def mixed(tmp_path_factory):
 
 
 def predicted(model, source, out, **options):
-    (result,) = predict(model, source, out, progress=lambda _: None, **options)
+    (result,) = predict(model, source, out, **options)
     assert result.output is not None, result.reason
     return np.asarray(nib.load(result.output).dataobj)
 
@@ -111,10 +111,10 @@ def test_a_dicom_series_is_asked_itself(mixed, tmp_path, modality):
 
 def test_a_scan_that_says_nothing_or_something_else_is_left_out_with_a_way_out(mixed, tmp_path):
     series, scan = written(tmp_path, "PT")
-    with pytest.raises(DataError, match="does not say its modality, and the model was trained on CT and MR"):
-        predict(mixed / "model", scan, tmp_path / "out", progress=lambda _: None)
+    with pytest.raises(DataError, match="does not declare its modality, and the model was trained on CT and MR"):
+        predict(mixed / "model", scan, tmp_path / "out")
     with pytest.raises(DataError, match="modality PT, and the model was trained on CT and MR"):
-        predict(mixed / "model", series, tmp_path / "out", progress=lambda _: None)
+        predict(mixed / "model", series, tmp_path / "out")
     taken_for = predicted(mixed / "model", series, tmp_path / "out", modality="MR")
     assert np.array_equal(taken_for, predicted(mixed / "model", scan, tmp_path / "same", modality="MR"))
 
@@ -124,7 +124,7 @@ def test_the_command_says_how_to_name_the_modality(mixed, tmp_path):
     call = ["predict", "--model", mixed / "model", "--input", scans, "--out", tmp_path / "out"]
     result = CliRunner().invoke(app, [*map(str, call)])
     assert (result.exit_code, list(tmp_path.rglob("*.nii.gz"))) == (1, [])
-    assert result.stderr.count("left out. It does not say its modality") == 2
+    assert result.stderr.count("left out. It does not declare its modality") == 2
     result = CliRunner().invoke(app, [*map(str, call), "--modality", "PT"])
     assert result.exit_code == 2
     assert "--modality is 'PT', and the model was trained on CT and MR." in result.stderr
@@ -143,7 +143,7 @@ def test_a_model_of_before_knows_its_most_frequent_modality_only(mixed, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("stated", "trained_on", "named", "expected"),
+    ("declared", "trained_on", "chosen", "expected"),
     [
         ("CT", ("CT", "MR"), None, "CT"),
         ("CT", ("CT", "MR"), "MR", "CT"),
@@ -156,24 +156,24 @@ def test_a_model_of_before_knows_its_most_frequent_modality_only(mixed, tmp_path
         (None, ("CT", "MR"), None, "Name its modality with --modality"),
     ],
 )
-def test_which_modality_is_used(stated, trained_on, named, expected):
+def test_which_modality_is_used(declared, trained_on, chosen, expected):
     if " " in expected:
         with pytest.raises(DataError, match=expected):
-            modality_to_use(stated, trained_on=trained_on, named=named)
+            modality_to_use(declared, trained_on=trained_on, chosen=chosen)
     else:
-        assert modality_to_use(stated, trained_on=trained_on, named=named) == expected
+        assert modality_to_use(declared, trained_on=trained_on, chosen=chosen) == expected
 
 
 def test_what_is_named_must_be_known_to_the_model():
-    assert named_modality("ct", ("CT", "MR")) == "CT"
+    assert chosen_modality("ct", ("CT", "MR")) == "CT"
     with pytest.raises(UsageError, match="Choose from these"):
-        named_modality("CT", ("MR", "unknown"))
+        chosen_modality("CT", ("MR", "unknown"))
     with pytest.raises(UsageError, match="Leave out --modality"):
-        named_modality("CT", ("unknown",))
+        chosen_modality("CT", ("unknown",))
 
 
 def test_a_folder_with_series_of_two_modalities_says_so(tmp_path):
     for modality in ("CT", "MR"):
         Series(random_voxels(), modality=modality).write(tmp_path)
     with pytest.raises(DataError, match="images of CT and MR"):
-        stated_modality(tmp_path)
+        declared_modality(tmp_path)

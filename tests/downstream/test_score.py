@@ -72,7 +72,7 @@ def test_the_odd_scan_is_first_and_every_scan_is_read_equally_often(ramps):
     assert {scan: len(values) for scan, values in energies.items()} == {f"scan{n}": 3 for n in range(6)}
     ranking = ranked(energies, dict.fromkeys(energies, "MR"))
     assert ranking[0].scan_id == "scan2"
-    assert ranking[0].surprise > 3 > ranking[1].surprise
+    assert ranking[0].robust_z > 3 > ranking[1].robust_z
     again = region_energies(Grain(Nothing(), None), ramps, patch=PATCH, regions=3, batch_size=4)
     assert again == energies
 
@@ -101,9 +101,9 @@ def test_blank_and_saturated_scans_and_a_mask_come_first_with_nothing_to_judge(t
     energies = region_energies(task, scans, patch=(16, 16, 16), regions=4, batch_size=4)
     ranking = ranked(energies, dict.fromkeys(energies, "MR"))
     assert {scan.scan_id for scan in ranking[:3]} == {"blank", "saturated", "mask"}
-    assert [(scan.judged, scan.energy, scan.surprise) for scan in ranking[:3]] == [(0.0, None, None)] * 3
-    assert all(scan.direction == "nothing to judge" and scan.deserves_a_look for scan in ranking[:3])
-    assert all(scan.judged == 1.0 for scan in ranking if scan.scan_id.startswith("scan"))
+    assert [(scan.valid_fraction, scan.energy, scan.robust_z) for scan in ranking[:3]] == [(0.0, None, None)] * 3
+    assert all(scan.direction == "nothing to score" and scan.is_outlier for scan in ranking[:3])
+    assert all(scan.valid_fraction == 1.0 for scan in ranking if scan.scan_id.startswith("scan"))
 
 
 def test_regions_without_an_energy_count_nothing_and_a_scan_of_hardly_any_other_is_first():
@@ -112,7 +112,7 @@ def test_regions_without_an_energy_count_nothing_and_a_scan_of_hardly_any_other_
     energies |= {"odd": [9.0, 9.0, 9.0, 9.0], "padded": [nan, nan, nan, 1.2], "void": [nan] * 4}
     ranking = ranked(energies, dict.fromkeys(energies, "MR"))
     assert [scan.scan_id for scan in ranking[:3]] == ["void", "padded", "odd"]
-    assert [scan.direction for scan in ranking[:3]] == ["nothing to judge", "nothing to judge", "above"]
+    assert [scan.direction for scan in ranking[:3]] == ["nothing to score", "nothing to score", "above"]
     assert ranking[1].energy == 1.2
     assert next(scan for scan in ranking if scan.scan_id == "s2").energy == pytest.approx((1.2 + 1.2 + 1.0) / 3)
     assert json.loads(json.dumps([scan.as_dict() for scan in ranking], allow_nan=False))[0]["energy"] is None
@@ -122,14 +122,14 @@ def test_an_energy_far_below_the_others_is_as_odd_as_one_far_above():
     energies = {f"s{n}": [1.0 + 0.01 * n] for n in range(9)} | {"smooth": [0.2], "noisy": [1.5]}
     ranking = ranked(energies, dict.fromkeys(energies, "MR"))
     assert [(scan.scan_id, scan.direction) for scan in ranking[:2]] == [("smooth", "below"), ("noisy", "above")]
-    assert [scan.deserves_a_look for scan in ranking[:3]] == [True, True, False]
+    assert [scan.is_outlier for scan in ranking[:3]] == [True, True, False]
 
 
 def test_one_that_differs_where_all_others_are_equal_is_first():
     ranking = ranked({f"s{n}": [1.0] for n in range(9)} | {"odd": [2.0]}, {})
     assert ranking[0].scan_id == "odd"
-    assert ranking[0].surprise > 3
-    assert ranking[1].surprise == 0.0
+    assert ranking[0].robust_z > 3
+    assert ranking[1].robust_z == 0.0
 
 
 def test_surprise_is_measured_within_a_modality():
@@ -139,11 +139,11 @@ def test_surprise_is_measured_within_a_modality():
     ranking = ranked(energies, modalities)
     assert ranking[0].scan_id == "ct_odd"
     median, mad = np.median([1.0, 1.01, 1.02, 1.03, 1.04, 2.0]), 0.015
-    assert ranking[0].surprise == pytest.approx((2.0 - median) / (1.4826 * mad))
+    assert ranking[0].robust_z == pytest.approx((2.0 - median) / (1.4826 * mad))
 
 
 def test_equal_energies_surprise_nobody():
-    assert [scan.surprise for scan in ranked({"a": [1.0], "b": [1.0]}, {"a": "MR", "b": "MR"})] == [0.0, 0.0]
+    assert [scan.robust_z for scan in ranked({"a": [1.0], "b": [1.0]}, {"a": "MR", "b": "MR"})] == [0.0, 0.0]
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +171,10 @@ def test_a_finished_run_scores_a_cohort_from_the_command_line(encoder_run, small
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 11
     assert "direction" in result.output
-    judged = [row for row in rows if row["direction"] != "nothing to judge"]
+    judged = [row for row in rows if row["direction"] != "nothing to score"]
     assert judged == rows[len(rows) - len(judged) :]
-    surprises = [abs(float(row["surprise"])) for row in judged]
-    assert surprises == sorted(surprises, reverse=True)
+    distances = [abs(float(row["robust_z"])) for row in judged]
+    assert distances == sorted(distances, reverse=True)
     assert not any("case" in row["scan_id"] for row in rows)  # pseudonyms only
     as_json = CliRunner().invoke(app, [*common, "--json"])
     assert [row["scan_id"] for row in json.loads(as_json.output)] == [row["scan_id"] for row in rows]

@@ -12,10 +12,13 @@ import torch
 
 from medssl.cohort.cohort import Cohort
 from medssl.config import FinetuneConfig, LoopConfig, OptimConfig, PretrainConfig
-from medssl.downstream import labelled
-from medssl.downstream.finetune import finetune, score
-from medssl.downstream.label_efficiency import label_efficiency
-from medssl.downstream.predict import predict
+from medssl.downstream.comparison import Comparison
+from medssl.downstream.dice import read_evaluation
+from medssl.downstream.evaluation import evaluate
+from medssl.downstream.finetuning import build_network, finetune, record_evaluation
+from medssl.downstream.labelled import labelled_scans, training_scans
+from medssl.downstream.prediction import predict
+from medssl.downstream.sweep import label_efficiency
 from medssl.encoders.weights import load_encoder, load_network, read_description, save_encoder
 from medssl.errors import CheckpointError, ConfigError, DataError, UsageError
 from medssl.progress import Silent
@@ -46,9 +49,10 @@ def encoder_run(small_archive, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model_run(small_archive, encoder_run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "model"
-    evaluation = finetune(finetuning(small_archive, init=str(encoder_run), num_labelled=6, loop=loop(60)), out)
-    assert evaluation is not None
-    assert evaluation.mean() > 0.5, evaluation
+    model = finetune(finetuning(small_archive, init=str(encoder_run), num_labelled=6, loop=loop(60)), out)
+    assert model.folder == out
+    assert model.dice is not None
+    assert model.dice > 0.5, model.evaluation
     return out
 
 
@@ -79,17 +83,13 @@ def test_finetuning_starts_from_the_pretrained_weights_and_says_so(encoder_run, 
 def test_scoring_gives_signs_of_life(small_archive, tmp_path, monkeypatch):
     beats: list[str] = []
     monkeypatch.setattr(Run, "beat", lambda run: beats.append("beat"))
-    monkeypatch.setattr("medssl.downstream.finetune.train", lambda training, **how: beats.clear())
-    evaluation = finetune(finetuning(small_archive), tmp_path / "run")
+    monkeypatch.setattr("medssl.downstream.finetuning.train", lambda training, **how: beats.clear())
+    evaluation = finetune(finetuning(small_archive), tmp_path / "run").evaluation
     assert evaluation is not None
     assert len(beats) > len(evaluation.cases)
 
 
 def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder_run, small_archive):
-    from medssl.cohort.cohort import Cohort
-    from medssl.downstream.finetune import build_network
-    from medssl.downstream.labelled import training_scans
-
     scans = training_scans(Cohort.open(small_archive.cohort), num_labelled=3, seed=0)
     heads = []
     for init in ("scratch", str(encoder_run)):
@@ -99,9 +99,6 @@ def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder
 
 
 def test_more_labels_with_one_seed_contain_fewer(small_archive):
-    from medssl.cohort.cohort import Cohort
-    from medssl.downstream.labelled import training_scans
-
     cohort = Cohort.open(small_archive.cohort)
     chosen = [{s.scan_id for s in training_scans(cohort, num_labelled=n, seed=1)} for n in (2, 5)]
     assert chosen[0] < chosen[1]
@@ -111,7 +108,7 @@ def test_more_labels_with_one_seed_contain_fewer(small_archive):
 
 def test_predictions_lie_on_the_scans_own_oblique_grid(model_run, small_archive, tmp_path):
     source = small_archive.scans / "images" / "case09.nii.gz"
-    (result,) = predict(model_run, source, tmp_path, progress=lambda _: None)
+    (result,) = predict(model_run, source, tmp_path)
     assert result.output is not None
     labels = nib.load(result.output)
     np.testing.assert_allclose(labels.affine, oblique_affine(), atol=1e-5)
@@ -126,17 +123,62 @@ def test_predictions_lie_on_the_scans_own_oblique_grid(model_run, small_archive,
         assert overlap > 0.5
 
 
+def test_evaluate_scores_a_model_as_its_fine_tuning_did(model_run, small_archive):
+    evaluation = evaluate(model_run)
+    assert evaluation == read_evaluation(model_run)
+    assert evaluate(str(model_run), str(small_archive.cohort)) == evaluation
+    assert {case.scan_id for case in evaluate(model_run, split="train").cases}.isdisjoint(
+        case.scan_id for case in evaluation.cases
+    )
+    with pytest.raises(DataError, match=r"The split 'val' of .* has no labelled scan"):
+        evaluate(model_run, split="val")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("policy", {"other_spacing_mm": [2.0, 2.0, 2.0]}, "stored with other_spacing_mm"),
+        (
+            "label_names",
+            {"0": "background", "1": "spleen", "2": "liver"},
+            "class 1 is 'spleen' in .* and '1' in the model",
+        ),
+    ],
+)
+def test_evaluate_refuses_a_cohort_that_does_not_fit(model_run, small_archive, tmp_path, key, value, says):
+    shutil.copytree(small_archive.cohort, tmp_path / "cohort")
+    path = tmp_path / "cohort" / "cohort.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(DataError, match=says):
+        evaluate(model_run, tmp_path / "cohort")
+
+
+def test_functions_take_settings_as_a_mapping(small_archive, tmp_path):
+    """The way of a notebook: paths and plain values."""
+    settings = {"cohort": str(small_archive.cohort), "patch": list(PATCH), "loop": {"steps": 1, "workers": 0}}
+    model = finetune({**settings, "init": "scratch", "num_labelled": 2, "loop.batch_size": 2}, str(tmp_path / "run"))
+    assert model.dice is not None
+    assert Run.open(model.folder).config["loop"]["steps"] == 1
+    comparison = label_efficiency(settings, str(tmp_path / "e"), inits={}, num_labelled=[2], seeds=1)
+    assert [row.init for row in comparison.rows] == ["scratch"]
+    source = small_archive.scans / "images" / "case09.nii.gz"
+    (result,) = predict(str(model.folder), str(source), str(tmp_path / "out"))
+    assert result.output == tmp_path / "out" / "case09_labels.nii.gz"
+    with pytest.raises(ConfigError, match="did you mean 'num_labelled'"):
+        finetune({**settings, "init": "scratch", "num_labeled": 2}, tmp_path / "run2")
+
+
 def test_a_folder_is_predicted_file_by_file_and_a_bad_file_costs_that_file(model_run, small_archive, tmp_path):
     folder = tmp_path / "scans"
     folder.mkdir()
     good = (small_archive.scans / "images" / "case10.nii.gz").read_bytes()
     (folder / "good.nii.gz").write_bytes(good)
     (folder / "cut.nii.gz").write_bytes(good[: len(good) // 2])
-    results = predict(model_run, folder, tmp_path / "out", progress=lambda _: None)
+    results = predict(model_run, folder, tmp_path / "out")
     assert {r.source.name: r.output is not None for r in results} == {"cut.nii.gz": False, "good.nii.gz": True}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good_labels.nii.gz"]
     with pytest.raises(UsageError, match="does not exist"):
-        predict(model_run, tmp_path / "nowhere", tmp_path / "out2", progress=lambda _: None)
+        predict(model_run, tmp_path / "nowhere", tmp_path / "out2")
 
 
 def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finished_work(
@@ -149,21 +191,22 @@ def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finishe
         made.append(title)
         return Silent()
 
-    comparisons = label_efficiency(config, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
-    assert [(c.labels, c.init) for c in comparisons] == [(2, "scratch"), (2, "masked")]
+    compared = {"inits": {"masked": encoder_run}, "num_labelled": [2], "seeds": 2}
+    comparison = label_efficiency(config, tmp_path / "e", **compared, progress=progress)
+    assert [(row.num_labelled, row.init) for row in comparison.rows] == [(2, "scratch"), (2, "masked")]
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "e" / "runs").glob("*/model.safetensors")}
     assert len(before) == 4
     networks = [Run.open(path.parent).metadata["encoder"] for path in before]
     assert networks == 4 * [read_description(encoder_run).model_dump(mode="json")]  # not the one that was asked for
-    again = label_efficiency(config, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
+    again = label_efficiency(config, tmp_path / "e", **compared, progress=progress)
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert again == comparisons
-    rows = json.loads((tmp_path / "e" / "label_efficiency.json").read_text())["rows"]
+    assert again == comparison == Comparison.read(tmp_path / "e")
+    rows = json.loads((tmp_path / "e" / "label_efficiency.json").read_text())["scores"]
     assert len(rows) == 4 * 3
     assert (tmp_path / "e" / "label_efficiency.png").stat().st_size > 10_000
     other = config.model_copy(update={"augment": 0.5})
     with pytest.raises(ConfigError, match="other settings"):
-        label_efficiency(other, {"masked": str(encoder_run)}, [2], 2, tmp_path / "e", progress=progress)
+        label_efficiency(other, tmp_path / "e", **compared, progress=progress)
 
 
 def test_results_of_an_encoder_that_was_pretrained_anew_are_not_shown_as_the_new_ones(
@@ -171,31 +214,43 @@ def test_results_of_an_encoder_that_was_pretrained_anew_are_not_shown_as_the_new
 ):
     start, out = tmp_path / "masked", tmp_path / "e"
     shutil.copytree(encoder_run, start)
-    compared = partial(label_efficiency, finetuning(small_archive, loop=loop(1)), {"masked": str(start)}, [2], 1, out)
-    before = compared(progress=lambda _: Silent())
+    compared = partial(
+        label_efficiency,
+        finetuning(small_archive, loop=loop(1)),
+        out,
+        inits={"masked": start},
+        num_labelled=[2],
+        seeds=1,
+    )
+    before = compared()
     encoder, decoder = load_encoder(start)
     with torch.no_grad():
         next(encoder.parameters()).mul_(1.5)
     save_encoder(start, encoder, decoder, metadata={})
     with pytest.raises(ConfigError, match=r"masked-n2-s0 started from other weights than .*masked holds now\. Choose"):
-        compared(progress=lambda _: Silent())
+        compared()
 
     shutil.rmtree(out / "runs" / "masked-n2-s0")
-    after = compared(progress=lambda _: Silent())
-    assert after[0] == before[0]
+    after = compared()
+    assert after.rows[0] == before.rows[0]
     record = out / "runs" / "masked-n2-s0" / "run.json"
     record.write_text(record.read_text().replace("init_digest", "another_fact"))
     with pytest.raises(ConfigError, match="earlier medssl and does not say which weights"):
-        compared(progress=lambda _: Silent())
+        compared()
 
 
 def test_a_class_that_no_test_scan_has_leaves_the_score_of_the_others(model_run, small_archive, tmp_path):
     network, _ = load_network(model_run)
     config, run = finetuning(small_archive), Run.create(tmp_path / "run", kind="finetune", config={})
-    scans, names = labelled.test_scans(Cohort.open(small_archive.cohort)), {1: "box", 2: "bright box", 3: "tumour"}
-    evaluation = score(network, scans, run=run, config=config, names=names, patch=PATCH, device=torch.device("cpu"))
+    scans, names = (
+        labelled_scans(Cohort.open(small_archive.cohort), split="test"),
+        {1: "box", 2: "bright box", 3: "tumour"},
+    )
+    evaluation = record_evaluation(
+        network, scans, run=run, config=config, names=names, patch=PATCH, device=torch.device("cpu")
+    )
     assert evaluation
-    assert evaluation.mean() == np.mean([evaluation.class_mean(1), evaluation.class_mean(2)])
+    assert evaluation.dice == np.mean([evaluation.class_dice[1], evaluation.class_dice[2]])
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -209,14 +264,15 @@ def test_a_class_that_no_test_scan_has_leaves_the_score_of_the_others(model_run,
 
 def test_an_evaluation_that_counted_otherwise_is_made_anew_without_training(encoder_run, small_archive, tmp_path):
     config, out = finetuning(small_archive, loop=loop(2)), tmp_path / "e"
-    before = label_efficiency(config, {"masked": str(encoder_run)}, [2], 1, out, progress=lambda _: Silent())
+    compared = partial(label_efficiency, config, out, inits={"masked": encoder_run}, num_labelled=[2], seeds=1)
+    before = compared()
     run = out / "runs" / "masked-n2-s0"
     old = json.loads((run / "evaluation.json").read_text())
     del old["format"]
     old["cases"][0]["dice"]["1"] = 0.0
     (run / "evaluation.json").write_text(json.dumps(old))
     trained = (run / "metrics.jsonl").read_text()
-    assert label_efficiency(config, {"masked": str(encoder_run)}, [2], 1, out, progress=lambda _: Silent()) == before
+    assert compared() == before
     again = (run / "metrics.jsonl").read_text()
     assert again.startswith(trained)
     assert again.removeprefix(trained).count("\n") == 1
@@ -241,7 +297,9 @@ def test_what_no_comparison_can_come_of_is_said_before_the_first_training(
     if spoil == "weights":
         (start / "encoder.safetensors").write_bytes(b"0" * 100)
     with pytest.raises(error, match=says):
-        label_efficiency(config, {"masked": str(start)}, labels, 1, tmp_path / "e", progress=pytest.fail)
+        label_efficiency(
+            config, tmp_path / "e", inits={"masked": start}, num_labelled=labels, seeds=1, progress=pytest.fail
+        )
     assert not (tmp_path / "e").exists()
 
 
@@ -257,7 +315,7 @@ def test_a_fine_tuning_that_cannot_be_scored_says_so_before_it_trains(small_arch
                 heard.append("training starts")
 
     config = finetuning(small_archive, cohort=untested_cohort, num_labelled=2, loop=loop(1))
-    assert finetune(config, tmp_path / "run", progress=Listening()) is None
+    assert finetune(config, tmp_path / "run", progress=Listening()).evaluation is None
     assert [line.split(":")[0] for line in heard] == ["The split 'test' has no labelled scan", "training starts"]
 
 
@@ -267,15 +325,15 @@ def test_results_on_another_state_of_the_cohort_are_refused_before_anything_is_t
     cohort, out = tmp_path / "cohort", tmp_path / "e"
     shutil.copytree(small_archive.cohort, cohort)
     config = finetuning(small_archive, cohort=cohort, loop=loop(1))
-    compared = partial(label_efficiency, config, {"masked": str(encoder_run)}, [2], 2, out)
-    compared(progress=lambda _: Silent())
+    compared = partial(label_efficiency, config, out, inits={"masked": encoder_run}, num_labelled=[2], seeds=2)
+    compared()
     add_phantoms(small_archive, cohort, folder=tmp_path / "more", numbers=[11])
     shutil.rmtree(out / "runs" / "scratch-n2-s0")
     with pytest.raises(
         ConfigError,
         match=r"masked-n2-s0 was made when .*cohort held other scans.* Nor do these fit: scratch-n2-s1, masked-n2-s1\.",
     ):
-        compared(progress=lambda _: Silent())
+        compared()
     assert not (out / "runs" / "scratch-n2-s0").exists()
 
 

@@ -1,10 +1,12 @@
 """A label-efficiency folder in MLflow: curves over the number of labelled scans, with the fine-tunings below them."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from medssl.downstream.comparison import Comparison, ComparisonRow, Score
+from medssl.downstream.dice import CaseScore
+from medssl.downstream.intervals import Interval
 from medssl.errors import UsageError
 from medssl.runs.run import Run
 from medssl.tracking.answer import record_answer
@@ -14,28 +16,26 @@ from medssl.tracking.sync import sync
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
-def summary(labels: int, init: str, mean: float, difference: float | None) -> dict[str, object]:
-    low, high = (None, None) if difference is None else (difference - 0.01, difference + 0.01)
-    return {
-        "labels": labels,
-        "init": init,
-        "mean": mean,
-        "low": mean - 0.02,
-        "high": mean + 0.02,
-        "difference": difference,
-        "difference_low": low,
-        "difference_high": high,
-        "class_means": {"1": mean + 0.1, "2": mean - 0.1},
-        "empty": 0,
-        "false_alarms": 0,
-    }
-
-
-def write(folder: Path, labels: list[int]) -> None:
-    lines = [summary(n, "scratch", 0.5, None) for n in labels] + [summary(n, "masked", 0.54, 0.04) for n in labels]
-    rows = [{"seed": 0, "case": "a"}, {"seed": 1, "case": "b"}]
+def write(folder: Path, counts: list[int]) -> None:
+    """label_efficiency.json of two seeds and test scans: masked gains 0.04 over scratch, give or take 0.01."""
+    scores = [
+        Score("scratch", counts[0], seed, CaseScore(scan, {1: 0.6, 2: 0.4})) for seed, scan in ((0, "a"), (1, "b"))
+    ]
+    rows = [
+        ComparisonRow(
+            num_labelled=count,
+            init=init,
+            dice=Interval(mean, mean - 0.02, mean + 0.02),
+            gain=gain,
+            class_dice={1: mean + 0.1, 2: mean - 0.1},
+            empty=0,
+            false_alarms=0,
+        )
+        for init, mean, gain in (("scratch", 0.5, None), ("masked", 0.54, Interval(0.04, 0.03, 0.05)))
+        for count in counts
+    ]
     folder.mkdir(exist_ok=True)
-    (folder / "label_efficiency.json").write_text(json.dumps({"rows": rows, "summary": lines}))
+    Comparison(tuple(rows), tuple(scores)).write(folder)
 
 
 def parents_and_children(workspace: Path):

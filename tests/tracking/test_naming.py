@@ -4,7 +4,7 @@ import pytest
 
 from medssl.runs.privacy import could_be_path
 from medssl.tracking.naming import metric_name, picture_name, plain_tags, setting_params
-from medssl.tracking.replay import is_kept
+from medssl.tracking.replay import is_sent
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,6 @@ def test_text_with_folders_could_be_a_path(text):
 
 
 def test_long_runs_are_thinned_out_to_what_charts_can_draw():
-    kept = [number for number in range(16_000) if is_kept(number)]
+    kept = [number for number in range(16_000) if is_sent(number)]
     assert kept[:1000] == list(range(1000))
     assert len(kept) == 1000 + 4 * 250

@@ -7,55 +7,67 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medssl.downstream.comparison import Score, compare
-from medssl.downstream.label_efficiency import write_results
+from medssl.downstream.comparison import Comparison, Score, compare
+from medssl.downstream.dice import CaseScore
+from medssl.downstream.sweep import write_results
 from medssl.errors import DataError, UsageError
 from medssl.runs.run import Run
 from medssl.tracking.answer import read_answer
-from medssl.tracking.evidence import as_markdown, cautions, read_evidence, verdict
+from medssl.tracking.conclusion import cautions, conclusion, conclusion_card
 from medssl.tracking.review import write_review
 from medssl_cli.commands.review import review
+
+
+def score(init: str, num_labelled: int, seed: int, scan: str, dice: dict[int, float | None], alarms=()) -> Score:
+    return Score(init, num_labelled, seed, CaseScore(scan, dice, alarms))
 
 
 def evidence_folder(folder: Path, *, gains: dict[int, float], seeds: int = 3, noise: float = 0.0) -> Path:
     draw = np.random.default_rng(0)
     scores = [
-        Score(init, labels, seed, f"case{case:02d}", {"1": 0.6 + extra, "2": 0.5 + extra + draw.normal(0, noise)})
-        for labels, gain in gains.items()
+        score(init, count, seed, f"case{case:02d}", {1: 0.6 + extra, 2: 0.5 + extra + draw.normal(0, noise)})
+        for count, gain in gains.items()
         for seed in range(seeds)
         for case in range(24)
         for init, extra in (("scratch", 0.0), ("masked", gain))
     ]
     folder.mkdir(exist_ok=True)
-    write_results(folder, scores, compare(scores))
+    write_results(folder, compare(scores))
     return folder
 
 
 def test_a_gain_whose_interval_is_above_zero_is_called_one(tmp_path):
-    evidence = read_evidence(evidence_folder(tmp_path, gains={3: 0.04, 5: 0.0}))
-    assert verdict(evidence) == "masked beats scratch: +4.0 points at 3 labels (95 % +4.0 to +4.0)."
-    assert any("5 labels: the interval spans zero" in caution for caution in cautions(evidence))
+    evidence = Comparison.read(evidence_folder(tmp_path, gains={3: 0.04, 5: 0.0}))
+    assert (
+        conclusion(evidence)
+        == "masked beats scratch: +4.0 Dice points with 3 labelled scans (95 % interval +4.0 to +4.0)."
+    )
+    assert any(
+        "5 labelled scans: the 95 % interval of the gain contains zero" in caution for caution in cautions(evidence)
+    )
 
 
 @pytest.mark.parametrize(("seeds", "few"), [(3, True), (5, True), (6, False)])
 def test_fewer_than_six_seeds_are_a_caution(tmp_path, seeds, few):
-    found = cautions(read_evidence(evidence_folder(tmp_path, gains={3: 0.04}, seeds=seeds)))
+    found = cautions(Comparison.read(evidence_folder(tmp_path, gains={3: 0.04}, seeds=seeds)))
     assert any(f"{seeds} seeds only: the intervals are too narrow" in caution for caution in found) == few
 
 
 def test_noise_is_not_called_a_gain(tmp_path):
-    evidence = read_evidence(evidence_folder(tmp_path, gains={3: 0.001}, noise=0.1))
-    assert "shows no gain" in verdict(evidence)
+    evidence = Comparison.read(evidence_folder(tmp_path, gains={3: 0.001}, noise=0.1))
+    assert "shows no gain" in conclusion(evidence)
 
 
 def test_a_loss_is_said(tmp_path):
-    assert "worse than scratch: -3.0 points" in verdict(read_evidence(evidence_folder(tmp_path, gains={3: -0.03})))
+    assert "worse than scratch: -3.0 Dice points" in conclusion(
+        Comparison.read(evidence_folder(tmp_path, gains={3: -0.03}))
+    )
 
 
 def test_a_class_that_was_never_learned_and_few_seeds_are_cautions(tmp_path):
-    scores = [Score(i, 3, 0, c, {"1": 0.8, "2": 0.0}) for i in ("scratch", "masked") for c in "ab"]
-    write_results(tmp_path, scores, compare(scores))
-    found = "\n".join(cautions(read_evidence(tmp_path)))
+    scores = [score(i, 3, 0, c, {1: 0.8, 2: 0.0}) for i in ("scratch", "masked") for c in "ab"]
+    write_results(tmp_path, compare(scores))
+    found = "\n".join(cautions(Comparison.read(tmp_path)))
     assert "Class 2 was never learned from scratch" in found
     assert "1 seeds only" in found
     assert "--seeds 6 or more" in found
@@ -64,13 +76,13 @@ def test_a_class_that_was_never_learned_and_few_seeds_are_cautions(tmp_path):
 
 def test_false_alarms_beyond_those_of_scratch_and_a_class_that_no_scan_has_are_cautions(tmp_path):
     scores = [
-        Score(init, 3, 0, case, {"1": 0.8, "2": None, "3": None}, alarms)
-        for init, alarms in (("scratch", ()), ("masked", ("2",)))
+        score(init, 3, 0, case, {1: 0.8, 2: None, 3: None}, alarms)
+        for init, alarms in (("scratch", ()), ("masked", (2,)))
         for case in "ab"
     ]
-    write_results(tmp_path, scores, compare(scores))
-    found = "\n".join(cautions(read_evidence(tmp_path)))
-    assert "masked at 3 labels: 2 of 4 false alarms, 0 from scratch" in found
+    write_results(tmp_path, compare(scores))
+    found = "\n".join(cautions(Comparison.read(tmp_path)))
+    assert "masked with 3 labelled scans: 2 of 4 false alarms, 0 from scratch" in found
     assert "Class 3 is in no test scan" in found
     page = write_review(tmp_path).read_text()
     assert "<th>false alarms</th>" in page
@@ -121,15 +133,15 @@ def test_text_from_a_run_is_escaped(tmp_path):
 
 
 def test_the_card_is_short_markdown(tmp_path):
-    card = as_markdown(read_evidence(evidence_folder(tmp_path, gains={3: 0.04})))
+    card = conclusion_card(Comparison.read(evidence_folder(tmp_path, gains={3: 0.04})))
     assert card.startswith("**masked beats scratch")
-    assert "| 3 | masked | 59.0 | +4.0 points | 95 % +4.0 to +4.0 |" in card
+    assert "| 3 | masked | 59.0 | 59.0 to 59.0 | +4.0 | +4.0 to +4.0 |" in card
 
 
 def test_a_folder_that_is_neither_and_one_that_is_damaged_are_named(tmp_path):
     with pytest.raises(UsageError, match="neither a run nor"):
         write_review(tmp_path)
-    (tmp_path / "label_efficiency.json").write_text('{"rows": []}')
+    (tmp_path / "label_efficiency.json").write_text('{"format": 2, "rows": []}')
     with pytest.raises(DataError, match="cannot be read"):
         write_review(tmp_path)
 
@@ -137,14 +149,14 @@ def test_a_folder_that_is_neither_and_one_that_is_damaged_are_named(tmp_path):
 def test_a_dice_of_no_scan_at_all_has_no_place_in_the_chart(tmp_path):
     folder = evidence_folder(tmp_path, gains={3: 0.04, 5: 0.0})
     content = json.loads((folder / "label_efficiency.json").read_text())
-    for line in content["summary"]:
-        if line["labels"] == 3:
-            line |= dict.fromkeys(("mean", "low", "high"), float("nan"))
+    for line in content["rows"]:
+        if line["num_labelled"] == 3:
+            line["dice"] = dict.fromkeys(("mean", "low", "high"), float("nan"))
     (folder / "label_efficiency.json").write_text(json.dumps(content))
     page = write_review(folder).read_text()
-    assert "masked, 5 labels" in page
-    assert "masked, 3 labels" not in page
-    content["summary"] = [line for line in content["summary"] if line["labels"] == 3]
+    assert "masked, 5 labelled scans" in page
+    assert "masked, 3 labelled scans" not in page
+    content["rows"] = [line for line in content["rows"] if line["num_labelled"] == 3]
     (folder / "label_efficiency.json").write_text(json.dumps(content))
     assert "nan" in write_review(folder).read_text()
 

@@ -14,10 +14,8 @@ from medssl.errors import UsageError
 from medssl.files import atomic_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from medssl.config import LoopConfig
-    from medssl.downstream.comparison import Comparison
+    from medssl.downstream.comparison import Comparison, ComparisonRow
 
 RECORD = "demo.json"
 # Pseudonym key of the demo's cohort. The patients are synthetic, so it need not be secret; a fixed key gives the same
@@ -47,7 +45,7 @@ class DemoSize:
     patch: tuple[int, int, int] = (32, 32, 32)
     pretrain_steps: int = 300
     finetune_steps: int = 160
-    labels: tuple[int, ...] = (2, 6)
+    num_labelled: tuple[int, ...] = (2, 6)
     seeds: int = 2
     workers: int | None = None
 
@@ -84,10 +82,10 @@ def run_demo(out: Path, size: DemoSize) -> Path:
     typer.echo("3/4 pretrain: an encoder without labels")
     pretrained = pretrain_encoder(cohort, out / "pretrained", size)
     typer.echo(f"4/4 fine-tune: from scratch and from the encoder, {size.seeds} seeds each")
-    comparisons = compare_inits(cohort, pretrained, out / "evidence", size)
+    comparison = compare_inits(cohort, pretrained, out / "evidence", size)
     send_comparison(out / "evidence", TrackingConfig())
     page = write_review(out / "evidence")
-    for line in result_lines(comparisons, seconds=time.monotonic() - started_s):
+    for line in result_lines(comparison, seconds=time.monotonic() - started_s):
         typer.echo(line)
     typer.echo(f"review: {page}\nMLflow: medssl ui {out}")
     return page
@@ -158,10 +156,10 @@ def pretrain_encoder(cohort: Path, run: Path, size: DemoSize) -> Path:
     return pretrain(config, run, resume=run.exists(), progress=progress, observe=observer(config.tracking))
 
 
-def compare_inits(cohort: Path, pretrained: Path, out: Path, size: DemoSize) -> list[Comparison]:
+def compare_inits(cohort: Path, pretrained: Path, out: Path, size: DemoSize) -> Comparison:
     """Dice of fine-tunings from scratch and from the pretrained run, on the same test scans."""
     from medssl.config import FinetuneConfig
-    from medssl.downstream.label_efficiency import label_efficiency
+    from medssl.downstream.sweep import label_efficiency
     from medssl_cli.progress import TrainingProgress
     from medssl_cli.training import observer
 
@@ -173,18 +171,23 @@ def compare_inits(cohort: Path, pretrained: Path, out: Path, size: DemoSize) -> 
     )
     return label_efficiency(
         config,
-        {"pretrained": str(pretrained.absolute())},
-        size.labels,
-        size.seeds,
         out,
+        inits={"pretrained": pretrained.absolute()},
+        num_labelled=size.num_labelled,
+        seeds=size.seeds,
         progress=lambda title: TrainingProgress(label=f"    {title}"),
         observe=observer(config.tracking, beside=out),
     )
 
 
-def result_lines(comparisons: Sequence[Comparison], *, seconds: float) -> list[str]:
-    """One line per number of labelled scans and initialisation, with Dice in percent."""
-    lines = [f"    {c.labels} labels, {c.init:10} Dice {100 * c.mean:5.1f}{_gain(c)}" for c in comparisons]
+def result_lines(comparison: Comparison, *, seconds: float) -> list[str]:
+    """One line per number of labelled scans and init; Dice in percent, gains in Dice points."""
+    from medssl.downstream.comparison import percent
+
+    lines = [
+        f"    {row.num_labelled} labelled scans, {row.init:10} Dice {percent(row.dice.mean):>5} %{_gain(row)}"
+        for row in comparison.rows
+    ]
     minutes, remaining_s = divmod(round(seconds), 60)
     return [
         *lines,
@@ -192,11 +195,10 @@ def result_lines(comparisons: Sequence[Comparison], *, seconds: float) -> list[s
     ]
 
 
-def _gain(comparison: Comparison) -> str:
-    if comparison.difference is None or comparison.difference_low is None or comparison.difference_high is None:
-        return ""
-    low, high = 100 * comparison.difference_low, 100 * comparison.difference_high
-    return f", {100 * comparison.difference:+.1f} against scratch (95 % from {low:+.1f} to {high:+.1f})"
+def _gain(row: ComparisonRow) -> str:
+    from medssl.downstream.comparison import points, span
+
+    return f", {points(row.gain.mean)} points against scratch (95 % interval {span(row.gain)})" if row.gain else ""
 
 
 def _loop(steps: int) -> LoopConfig:

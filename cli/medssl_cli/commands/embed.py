@@ -1,6 +1,5 @@
 """`medssl embed`: one feature vector per scan."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,7 @@ def embed(
         raise UsageError(f"--out is '{out.name}'. Choose a name that ends in .parquet or .csv.")
     prepare_new_file(out)
     with LiveProgress() as live:
-        embeddings = embed_scans(run, cohort, progress=partial(live.step, "scans"))
+        embeddings = embed_scans(run, cohort, progress=live)
     write_embeddings(embeddings, out)
     for scan_id, reason in embeddings.failed.items():
         typer.echo(f"{scan_id}: {reason}", err=True)

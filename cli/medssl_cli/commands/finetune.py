@@ -35,7 +35,7 @@ def finetune(
     Example: medssl finetune --cohort cohort --init runs/masked --num-labelled 10 --out runs/masked-10
     """
     from medssl.config import FinetuneConfig, resolve_config
-    from medssl.downstream.finetune import finetune as run_finetuning
+    from medssl.downstream.finetuning import finetune as run_finetuning
     from medssl_cli.progress import TrainingProgress
     from medssl_cli.training import check_paths, config_of_resumed, observer
 
@@ -55,15 +55,15 @@ def finetune(
     pretraining = None if config.init == "scratch" else Path(config.init)
     check_paths(config.cohort, *([pretraining] if pretraining else []))
     _check_encoder(resolved)
-    evaluation = run_finetuning(
+    model = run_finetuning(
         config,
         out,
         resume=resume,
         progress=TrainingProgress(f"fine-tune from {pretraining.name if pretraining else 'scratch'}"),
         observe=observer(config.tracking),
     )
-    if evaluation:
-        typer.echo("\n".join(evaluation.sentences()))
+    if model.evaluation:
+        typer.echo("\n".join(model.evaluation.sentences()))
     typer.echo(f"model: {out}\nnext: medssl predict --model {out} --input SCAN --out predictions")
 
 

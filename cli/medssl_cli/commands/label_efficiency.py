@@ -33,8 +33,7 @@ def label_efficiency(
     Example: medssl label-efficiency --cohort cohort --init runs/masked --num-labelled 3,5,10 --seeds 3 --out evidence
     """
     from medssl.config import FinetuneConfig, load_config
-    from medssl.downstream.label_efficiency import label_efficiency as run_comparison
-    from medssl.downstream.label_efficiency import markdown_table
+    from medssl.downstream.sweep import label_efficiency as run_comparison
     from medssl.tracking.review import write_review
     from medssl_cli.progress import TrainingProgress
     from medssl_cli.training import check_paths, observer, send_comparison
@@ -43,16 +42,16 @@ def label_efficiency(
     config = load_config(FinetuneConfig, files=config_files or [], settings=overrides or [], flags=flags)
     pretrainings = named_runs(init)
     check_paths(config.cohort, *(Path(folder) for folder in pretrainings.values()))
-    comparisons = run_comparison(
+    comparison = run_comparison(
         config,
-        pretrainings,
-        label_counts(num_labelled),
-        seeds,
         out,
+        inits=pretrainings,
+        num_labelled=label_counts(num_labelled),
+        seeds=seeds,
         progress=TrainingProgress,
         observe=observer(config.tracking, beside=out),
     )
-    typer.echo(markdown_table(comparisons))
+    typer.echo(comparison.as_markdown())
     send_comparison(out, config.tracking)
     typer.echo(f"review: {write_review(out)}")
 

@@ -28,8 +28,8 @@ def predict(
 
     Example: medssl predict --model runs/masked-10 --input new_scans --out predictions
     """
-    from medssl.downstream.predict import Prediction
-    from medssl.downstream.predict import predict as run_prediction
+    from medssl.downstream.prediction import Prediction
+    from medssl.downstream.prediction import predict as run_prediction
     from medssl_cli.training import check_paths
 
     check_paths(model, input_)

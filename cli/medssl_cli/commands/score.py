@@ -1,7 +1,6 @@
 """`medssl score`: scans of a cohort ranked by pretext loss."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,29 +25,27 @@ def score(
 
     Example: medssl score --run runs/masked --cohort cohort --top 10
     """
-    from medssl.downstream.score import LOOK_FROM, NOTHING_TO_JUDGE, score_scans
+    from medssl.downstream.score import NOTHING_TO_SCORE, OUTLIER_Z, score_scans
     from medssl.files import prepare_new_file
     from medssl_cli.progress import LiveProgress
 
     if out is not None:
         prepare_new_file(out)
     with LiveProgress() as live:
-        scans = score_scans(
-            run, cohort, regions=regions, plugin_files=plugin_files or [], progress=partial(live.step, "regions")
-        )
+        scans = score_scans(run, cohort, regions=regions, plugin_files=plugin_files or [], progress=live)
     if out is not None:
         _write(scans, out)
     if as_json:
         typer.echo(json.dumps([scan.as_dict() for scan in scans], indent=1))
         return
-    typer.echo(f"{'scan':<24} {'modality':<9} {'energy':>10} {'surprise':>9} {'judged':>7}  direction")
+    typer.echo(f"{'scan':<24} {'modality':<9} {'energy':>10} {'robust z':>9} {'valid':>7}  direction")
     for scan in scans[:top]:
         typer.echo(_line(scan))
-    odd = sum(scan.deserves_a_look for scan in scans)
-    empty = sum(scan.direction == NOTHING_TO_JUDGE for scan in scans)
+    outliers = sum(scan.is_outlier for scan in scans)
+    empty = sum(scan.direction == NOTHING_TO_SCORE for scan in scans)
     typer.echo(
-        f"{odd} of {len(scans)} scans deserve a look: {odd - empty} lie {LOOK_FROM:.0f} robust standard deviations or "
-        f"more from the median, in {empty} there is nothing to judge."
+        f"{outliers} of {len(scans)} scans deserve a look: {outliers - empty} lie {OUTLIER_Z:.0f} robust standard "
+        f"deviations or more from the median, in {empty} there is nothing to score."
     )
     if out is not None:
         typer.echo(f"Ranking: {out}")
@@ -56,10 +53,10 @@ def score(
 
 def _line(scan: "ScanEnergy") -> str:
     energy = "" if scan.energy is None else f"{scan.energy:.4g}"
-    surprise = "" if scan.surprise is None else f"{scan.surprise:.2f}"
-    mark = "  <- look" if scan.deserves_a_look else ""
+    robust_z = "" if scan.robust_z is None else f"{scan.robust_z:.2f}"
+    mark = "  <- look" if scan.is_outlier else ""
     return (
-        f"{scan.scan_id:<24} {scan.modality or '':<9} {energy:>10} {surprise:>9} {scan.judged:>7.0%}  "
+        f"{scan.scan_id:<24} {scan.modality or '':<9} {energy:>10} {robust_z:>9} {scan.valid_fraction:>7.0%}  "
         f"{scan.direction}{mark}"
     )
 

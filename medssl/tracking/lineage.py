@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow beyond its curves: the data it read, and its weights as an entry that can be ranked."""
+"""The lineage of a run in MLflow: the data that it read, and its weights as a LoggedModel that can be ranked."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SCORE = "test/dice"
 
 
 def log_data(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
-    """Enters the cohort as an input of the run: its digest and how many scans were read, never where they lie.
+    """Log the cohort as an input of the run: its digest and the number of scans, never a path.
 
-    MLflow keeps one entry per name and digest, whose profile the first run would set for all; so the counts are tags of
-    this run's input. A second call adds nothing.
+    MLflow keeps one dataset per name and digest, and its profile would be that of the first run; so the counts are tags
+    of this run's input. A second call adds nothing.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.exceptions import MlflowException
@@ -39,43 +39,42 @@ def log_data(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
     try:
         client.log_inputs(mlflow_run_id, datasets=inputs)
     except MlflowException:
-        # MLflow looks for the entry and makes it in two steps: another run of the same cohort came between them. Its
-        # entry is found now.
+        # MLflow looks the dataset up and creates it in two steps. A run of the same cohort came in between; now the
+        # look-up finds the dataset of that run.
         client.log_inputs(mlflow_run_id, datasets=inputs)
 
 
 def log_weights(client: MlflowClient, run: Run, mlflow_run_id: str) -> None:
-    """Enters the weights of a finished run as a LoggedModel with their SHA-256 and, where there is one, their test
-    Dice.
+    """Log the weights of a finished run as a LoggedModel with their SHA-256 and, where there is one, their test Dice.
 
-    The file stays in the run folder. A second call finds the entry and adds nothing.
+    The file stays in the run folder. A second call adds nothing.
     """
     weights = next((path for path in (run.paths.model_weights, run.paths.encoder_weights) if path.exists()), None)
     if run.status != "finished" or weights is None:
         return
     experiment = client.get_run(mlflow_run_id).info.experiment_id
     digest = sha256(weights)
-    found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{mlflow_run_id}'")
-    known = next((entry for entry in found if entry.tags.get("medssl.sha256") == digest), None)
-    if known and known.status == "READY":
+    models = client.search_logged_models([experiment], filter_string=f"source_run_id = '{mlflow_run_id}'")
+    existing = next((model for model in models if model.tags.get("medssl.sha256") == digest), None)
+    if existing and existing.status == "READY":
         return
-    # An entry that a killed process left half-made is completed.
-    entry = known or client.create_logged_model(
+    # A model that a killed process left half-made is completed.
+    model = existing or client.create_logged_model(
         experiment,
-        name=_entry_name(run),
+        name=_model_name(run),
         source_run_id=mlflow_run_id,
         tags={"medssl.sha256": digest, "medssl.file": weights.name, "medssl.run": run.id},
         model_type=weights.stem,
     )
-    _log_score(client, run, mlflow_run_id, entry)
-    client.finalize_logged_model(entry.model_id, "READY")
+    _log_score(client, run, mlflow_run_id, model)
+    client.finalize_logged_model(model.model_id, "READY")
 
 
-def _log_score(client: MlflowClient, run: Run, mlflow_run_id: str, entry: LoggedModel) -> None:
+def _log_score(client: MlflowClient, run: Run, mlflow_run_id: str, model: LoggedModel) -> None:
     scored = [line for line in run.metrics() if _SCORE in line]
     if scored:
         digest = run.metadata.get("cohort_digest")
-        of_data = {"dataset_name": DATASET, "dataset_digest": str(digest)[:_DIGEST_LIMIT]} if digest else {}
+        dataset = {"dataset_name": DATASET, "dataset_digest": str(digest)[:_DIGEST_LIMIT]} if digest else {}
         last = scored[-1]
         client.log_metric(
             mlflow_run_id,
@@ -83,8 +82,8 @@ def _log_score(client: MlflowClient, run: Run, mlflow_run_id: str, entry: Logged
             float(last[_SCORE]),
             timestamp=int(last["time"] * 1000),
             step=int(last["step"]),
-            model_id=entry.model_id,
-            **of_data,
+            model_id=model.model_id,
+            **dataset,
         )
 
 
@@ -94,6 +93,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _entry_name(run: Run) -> str:
+def _model_name(run: Run) -> str:
     # MLflow refuses these in names of models; the folder's name is the user's.
     return "".join("-" if letter in "/:.%\"'" else letter for letter in run.folder.name)[:NAME_LIMIT]

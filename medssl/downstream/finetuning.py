@@ -1,21 +1,23 @@
 """Fine-tuning: a segmentation network from few labelled scans, from scratch or from a pretrained encoder."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from medssl.cohort.cohort import Cohort
-from medssl.config import FinetuneConfig
-from medssl.downstream.evaluate import Evaluation, evaluate
-from medssl.downstream.labelled import class_labels, gaps_in_test, test_scans, training_scans
+from medssl.config import FinetuneConfig, as_config
+from medssl.downstream.comparison import SCRATCH
+from medssl.downstream.dice import Evaluation
+from medssl.downstream.evaluation import evaluate_network
+from medssl.downstream.labelled import class_names, gaps_in_test, labelled_scans, training_scans
 from medssl.downstream.segmentation import Segmentation, segmentation_crops
 from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.encoders.transfer import TransferReport, transfer
 from medssl.encoders.weights import load_encoder, read_description, save_network, weights_digest
-from medssl.files import write_bytes
 from medssl.loading.plan import BatchPlan
 from medssl.progress import Progress, Silent
 from medssl.runs.run import Run
@@ -28,29 +30,55 @@ from medssl.training.preparation import choose_patch
 from medssl.training.pretrain import Observer, modalities_of, no_observer, recorded
 from medssl.training.trainee import Training
 
-SCRATCH = "scratch"
+
+@dataclass(frozen=True)
+class FinetunedModel:
+    """What a fine-tuning leaves.
+
+    Attributes:
+        folder: The run, with model.safetensors; `predict` and `evaluate` take it.
+        evaluation: Scores on the test split; None where that has no labelled scan, and on ranks above 0.
+    """
+
+    folder: Path
+    evaluation: Evaluation | None
+
+    @property
+    def dice(self) -> float | None:
+        """Mean Dice on the test split, in [0, 1]."""
+        return self.evaluation.dice if self.evaluation else None
 
 
 def finetune(
-    config: FinetuneConfig,
-    out: Path,
+    config: FinetuneConfig | Mapping[str, Any],
+    out: str | Path,
     *,
     resume: bool = False,
     progress: Progress | None = None,
     observe: Observer = no_observer,
-) -> Evaluation | None:
-    """Train a segmentation network into the run folder `out` and score it on the test split; None when that has no
-    labels.
+) -> FinetunedModel:
+    """Train a segmentation network on few labelled scans and score it on the test split.
 
-    The folder then holds model.safetensors and evaluation.json. Raises DataError when labels are missing,
-    CheckpointError when the pretrained weights do not fit, and what `train` raises.
+    Args:
+        config: The settings, or a mapping of setting to value such as {"cohort": "cohort", "init": "runs/masked",
+            "num_labelled": 10, "loop.steps": 500}.
+        out: Run folder to write: model.safetensors, evaluation.json, metrics and settings.
+        resume: Continue the run in `out`.
+        progress: Shows the training; silent by default.
+        observe: Context manager around the training, such as the MLflow mirror.
+
+    Raises:
+        ConfigError: A setting is wrong, or asks for more labelled scans than there are.
+        DataError: The cohort has no labelled scans, or labels with gaps.
+        CheckpointError: The pretrained weights do not fit.
     """
+    config, out, progress = as_config(FinetuneConfig, config), Path(out), progress or Silent()
     cohort = Cohort.open(config.cohort)
-    labels = class_labels(cohort)
+    names = class_names(cohort)
     scans = training_scans(cohort, num_labelled=config.num_labelled, seed=config.loop.seed)
     patch = choose_patch(scans, config.patch)
-    network, reports = build_network(config, scans=scans, patch=patch, classes=len(labels) + 1)
-    module = Segmentation(network, classes=len(labels) + 1, strength=config.augment)
+    network, reports = build_network(config, scans=scans, patch=patch, classes=len(names) + 1)
+    module = Segmentation(network, classes=len(names) + 1, strength=config.augment)
     plan = BatchPlan(
         scans,
         segmentation_crops(patch, strength=config.augment),
@@ -58,7 +86,7 @@ def finetune(
         seed=config.loop.seed,
         foreground=config.foreground,
     )
-    facts = {
+    metadata = {
         "init": "scratch" if config.init == SCRATCH else "pretrained",
         "init_digest": None if config.init == SCRATCH else weights_digest(Path(config.init)),
         "encoder": network.encoder.description.model_dump(mode="json"),
@@ -67,10 +95,10 @@ def finetune(
         "cohort_digest": cohort.digest,
         "transfer": [report.as_dict() for report in reports],
     }
-    progress = progress or Silent()
     fabric = start_fabric(config.loop)
-    progress = progress or Silent()
-    run = open_run(out, kind="finetune", config=config, metadata=facts, resume=resume, fabric=fabric, progress=progress)
+    run = open_run(
+        out, kind="finetune", config=config, metadata=metadata, resume=resume, fabric=fabric, progress=progress
+    )
     with recorded(run, observe=observe, fabric=fabric):
         for gap in gaps_in_test(cohort):
             progress.say(gap)
@@ -86,34 +114,34 @@ def finetune(
         )
         train(training, fabric=fabric, run=run, progress=progress, resume=resume)
         if not fabric.is_global_zero:
-            return None
-        names = {label: cohort.label_names.get(label, str(label)) for label in labels}
-        prediction = {
+            return FinetunedModel(out, None)
+        for_prediction = {
             "label_names": names,
             "patch": list(patch),
             "overlap": config.overlap,
             "store_policy": dict(cohort.policy),
             "modalities": modalities_of(scans),
         }
-        save_network(out, network, metadata=facts | prediction)
-        return score(
+        save_network(out, network, metadata=metadata | for_prediction)
+        evaluation = record_evaluation(
             network,
-            test_scans(cohort),
+            labelled_scans(cohort, split="test"),
             run=run,
             config=config,
             names=names,
             patch=patch,
             device=fabric.device,
         )
+        return FinetunedModel(out, evaluation)
 
 
 def build_network(
     config: FinetuneConfig, *, scans: Sequence[StoredVolume], patch: Shape3D, classes: int
 ) -> tuple[SegmentationNetwork, list[TransferReport]]:
-    """The network to train, with pretrained weights put in and reported tensor by tensor.
+    """The network to train, and a report on every transferred tensor.
 
-    A run to start from decides the architecture; from scratch, `config.encoder` does. The initialisation depends on
-    the seed alone, so that what is not transferred starts alike in both.
+    A pretraining in `config.init` decides the architecture; from scratch, `config.encoder` does. Random weights depend
+    on the seed alone, so that tensors that are not transferred are equal from scratch and from a pretraining.
     """
     if config.init == SCRATCH:
         description = describe(
@@ -139,7 +167,7 @@ def build_network(
     return network, reports
 
 
-def score(
+def record_evaluation(
     network: SegmentationNetwork,
     scans: Sequence[StoredVolume],
     *,
@@ -149,19 +177,20 @@ def score(
     patch: Shape3D,
     device: torch.device,
 ) -> Evaluation | None:
-    """Evaluate on the test scans and write evaluation.json and the metrics `test/...`."""
+    """Score the network on the test scans and write evaluation.json and the metrics `test/...`; None without scans."""
     if not scans:
         run.note("The split 'test' has no labelled scan, so nothing was evaluated.")
         return None
-    # With each batch of windows: scoring large scans may take longer than a living run may be silent.
+    # A heartbeat with each batch of windows: scoring large scans may take longer than the silence after which a run
+    # counts as killed.
     beating = network.register_forward_hook(lambda *_: run.beat())
-    evaluation = evaluate(network, scans, names=names, patch=patch, overlap=config.overlap, device=device)
+    evaluation = evaluate_network(network, scans, names=names, patch=patch, overlap=config.overlap, device=device)
     beating.remove()
-    content = json.dumps(evaluation.as_dict(), indent=1, allow_nan=False)
-    write_bytes(run.folder / "evaluation.json", content.encode())
+    evaluation.write(run.folder)
     for sentence in evaluation.sentences():
         run.note(sentence)
-    scores = {"dice": evaluation.mean()} | {f"dice_{names[label]}": evaluation.class_mean(label) for label in names}
-    found = {f"test/{key}".replace(" ", "_"): value for key, value in scores.items() if value is not None}
-    run.log(config.loop.steps, found)
+    scores = {"dice": evaluation.dice} | {f"dice_{names[label]}": dice for label, dice in evaluation.class_dice.items()}
+    run.log(
+        config.loop.steps, {f"test/{key}".replace(" ", "_"): dice for key, dice in scores.items() if dice is not None}
+    )
     return evaluation

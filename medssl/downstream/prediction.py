@@ -75,7 +75,7 @@ def predict(
     check_outputs(inputs.scans, overwrite=overwrite)
     if inputs.skipped:
         more = ", ..." if len(inputs.skipped) > 1 else ""
-        note(f"skipped {len(inputs.skipped)} files that are not scans ({inputs.skipped[0]}{more})")
+        note(f"skipped files that are not scans: {len(inputs.skipped)} ({inputs.skipped[0]}{more})")
     out.mkdir(parents=True, exist_ok=True)
     results = []
     for scan in inputs.scans:

@@ -426,7 +426,7 @@ def test_predict_skips_files_that_are_not_scans(world, tmp_path):
     (scans / "README.md").write_text("words")
     result = medssl("predict", "--model", world / "model", "--input", scans, "--out", tmp_path / "out")
     assert (result.exit_code, "5 of 5 scans segmented" in result.stdout) == (0, True)
-    assert result.stderr == f"passed over, being no scans: 1 ({scans / 'README.md'})\n"
+    assert result.stderr == f"skipped files that are not scans: 1 ({scans / 'README.md'})\n"
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.txt").write_text("words")
     call = ["predict", "--model", world / "model", "--input", tmp_path / "papers", "--out", tmp_path / "none"]

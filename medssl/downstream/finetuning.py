@@ -78,14 +78,6 @@ def finetune(
     scans = training_scans(cohort, num_labelled=config.num_labelled, seed=config.loop.seed)
     patch = choose_patch(scans, config.patch)
     network, reports = build_network(config, scans=scans, patch=patch, classes=len(names) + 1)
-    module = Segmentation(network, classes=len(names) + 1, strength=config.augment)
-    plan = BatchPlan(
-        scans,
-        segmentation_crops(patch, strength=config.augment),
-        batch_size=config.loop.batch_size,
-        seed=config.loop.seed,
-        foreground=config.foreground,
-    )
     metadata = {
         "init": "scratch" if config.init == SCRATCH else "pretrained",
         "init_digest": None if config.init == SCRATCH else weights_digest(Path(config.init)),
@@ -104,14 +96,7 @@ def finetune(
             progress.say(gap)
         for report in reports if fabric.is_global_zero else ():
             run.note(str(report))
-        training = Training(
-            module=module,
-            plan=plan,
-            optim=config.optim,
-            loop=config.loop,
-            with_labels=True,
-            scaled_modules=[(network.encoder, config.encoder_lr_scale)],
-        )
+        training = segmentation_training(config, network, scans=scans, patch=patch, classes=len(names) + 1)
         train(training, fabric=fabric, run=run, progress=progress, resume=resume)
         if not fabric.is_global_zero:
             return FinetunedModel(out, None)
@@ -133,6 +118,27 @@ def finetune(
             device=fabric.device,
         )
         return FinetunedModel(out, evaluation)
+
+
+def segmentation_training(
+    config: FinetuneConfig, network: SegmentationNetwork, *, scans: Sequence[StoredVolume], patch: Shape3D, classes: int
+) -> Training:
+    """Batches, loss and learning rates of a fine-tuning. classes: background included."""
+    plan = BatchPlan(
+        scans,
+        segmentation_crops(patch, strength=config.augment),
+        batch_size=config.loop.batch_size,
+        seed=config.loop.seed,
+        foreground=config.foreground,
+    )
+    return Training(
+        module=Segmentation(network, classes=classes, strength=config.augment),
+        plan=plan,
+        optim=config.optim,
+        loop=config.loop,
+        with_labels=True,
+        scaled_modules=[(network.encoder, config.encoder_lr_scale)],
+    )
 
 
 def build_network(

@@ -20,7 +20,7 @@ def check_count(cohort: Cohort, *, num_labelled: int | str) -> tuple[ManifestRow
     """All labelled training scans. Raises DataError where there are none, ConfigError for fewer than asked for."""
     rows = cohort.accepted(split="train", labelled=True)
     if not rows:
-        raise DataError("The cohort has no labelled scan in the split 'train'. Ingest with --labels DIR.")
+        raise DataError("The cohort has no labelled scan in the split 'train'. Ingest with --label-dir DIR.")
     if num_labelled != "all" and int(num_labelled) > len(rows):
         raise ConfigError(
             f"{num_labelled} labelled scans were asked for, but the split 'train' has {len(rows)}. "
@@ -77,7 +77,7 @@ def class_labels(cohort: Cohort) -> list[int]:
     occurring = {label for row in cohort.accepted(labelled=True) for label in row.labels if label != 0}
     labels = sorted(set(named) | occurring)
     if not labels:
-        raise DataError("The cohort has no labelled voxels. Ingest with --labels DIR.")
+        raise DataError("The cohort has no labelled voxels. Ingest with --label-dir DIR.")
     if labels != list(range(1, len(labels) + 1)):
         raise DataError(
             f"Label values are {labels}; they must run from 1 without gaps. Renumber the label files and ingest again."

@@ -88,7 +88,7 @@ def test_ingest_without_scans_fails(world, tmp_path):
     assert "next:" not in result.output
 
 
-@pytest.mark.parametrize("option", ["source", "labels", "splits"])
+@pytest.mark.parametrize("option", ["source", "label-dir", "splits"])
 def test_ingest_names_missing_path(world, tmp_path, option):
     given = [world / "archive" / "images"] if option != "source" else [tmp_path / "nowhere"]
     given += [] if option == "source" else [f"--{option}", tmp_path / "nowhere"]

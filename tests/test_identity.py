@@ -1,4 +1,4 @@
-"""Strings are planted wherever a hospital writes about people; none may come out of the archive.
+"""Strings are planted wherever a hospital writes about people; none may leave the archive.
 
 Ingest, pretraining, fine-tuning and the MLflow mirror run on it. Then every byte they wrote outside COHORT/private is
 searched, and every line they printed.

@@ -1,4 +1,4 @@
-"""README.md and docs/quickstart.md: what they link to exists, what they tell people to type works."""
+"""README.md and docs/quickstart.md: their links lead to files, and their commands work."""
 
 import os
 import re
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
-# What makes a training short enough for a test. Everything else is typed as it is written.
+# Shortens a training for the test. Everything else runs as it is written.
 SHORT = ["--set", "loop.batch_size=2", "--set", "patch=[16,16,16]", "--set", "loop.workers=0", "--steps", "1"]
 TRAINING = ("pretrain", "finetune", "label-efficiency")
-# These wait for a person or for a network; that they exist is checked, not what they do.
+# These wait for a user; the test only checks that they exist.
 NOT_RUN = ("ui", "demo")
 
 

@@ -1,6 +1,6 @@
-"""What each kind of bad input gets: one clear sentence, the right exit code, nothing half-written, the rest done.
+"""Bad input of every kind: a clear sentence, the right exit code, no partial output, and the other files are processed.
 
-Exit codes: 2 where the command was asked wrongly, 1 where it failed.
+Exit codes: 2 for wrong usage, 1 for a failure.
 """
 
 import errno
@@ -30,7 +30,7 @@ def medssl(*arguments):
 
 
 def refused(result, code, *words):
-    """The command ended with `code` and a sentence that holds all `words`."""
+    """Assert that the command ended with `code` and a sentence that contains all `words`."""
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output
@@ -52,7 +52,7 @@ def is_untouched(folder):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Good scans, a cohort of them, and a finished pretraining and fine-tuning; not to be written to."""
+    """Good scans, a cohort of them, and a finished pretraining and fine-tuning; tests must not write to them."""
     folder = tmp_path_factory.mktemp("world")
     os.environ["MEDSSL_KEY_FILE"] = str(folder / "key")
     archive = make_archive(folder / "archive", dicom_patients=0, nifti_cases=5, shape=SHAPE)
@@ -112,13 +112,13 @@ def test_ingest_rejects_file_as_cohort(world, tmp_path):
 
 
 def with_bad_file(world, tmp_path, name):
-    """The world's scans with one more, and its path."""
+    """Copy the scans of `world` and return the path for a bad one among them."""
     shutil.copytree(world / "archive", tmp_path / "archive")
     return tmp_path / "archive" / "images" / name
 
 
 def ingested(tmp_path):
-    """Report of an ingest of the archive in `tmp_path`, which must go through."""
+    """Report of an ingest of the archive in `tmp_path`, which must succeed."""
     settle(tmp_path / "archive")
     archive = tmp_path / "archive"
     call = ["ingest", archive / "images", "--label-dir", archive / "labels", "--out", tmp_path / "cohort"]
@@ -274,7 +274,7 @@ def test_training_leaves_foreign_folder_alone(world, tmp_path, command, taken):
 
 
 def test_pretrain_pads_scan_smaller_than_patch(world, tmp_path):
-    """Not refused: outside of a scan there is air, and the region says where the scan ends."""
+    """Such a scan is accepted: outside of it there is air, and the region knows where the scan ends."""
     call = ["pretrain", "--cohort", world / "cohort", "--task", "masked-volume", "--out", tmp_path / "run", *SHORT]
     result = medssl(*call, "--set", "patch=[32,32,32]")
     assert result.exit_code == 0, result.output
@@ -348,7 +348,7 @@ def test_task_that_exits_fails_the_run(world, tmp_path, place):
 
 
 def full_disk(monkeypatch):
-    """Every file that is written with care (flushed to the disk) now meets a full one."""
+    """Let every flush to the disk fail as on a full disk."""
 
     def fsync(file):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""`medssl doctor`: what is wrong is said with what to do, and one broken check stops no other."""
+"""`medssl doctor`: failed checks come with a fix, and a check that raises does not stop the others."""
 
 import json
 import os
@@ -33,8 +33,8 @@ def doctor(*arguments: object, code: int = 0) -> str:
 
 
 def test_doctor_runs_every_check(tmp_path):
-    findings = json.loads(doctor("--json", "--out", tmp_path / "runs"))
-    assert {finding["check"] for finding in findings} >= {
+    results = json.loads(doctor("--json", "--out", tmp_path / "runs"))
+    assert {result["check"] for result in results} >= {
         "versions",
         "gpu",
         "codecs",
@@ -43,7 +43,7 @@ def test_doctor_runs_every_check(tmp_path):
         "plugins",
         "runs",
     }
-    assert [finding for finding in findings if finding["status"] == "failed"] == []
+    assert [result for result in results if result["status"] == "failed"] == []
 
 
 def test_doctor_list_runs_no_check():
@@ -63,21 +63,21 @@ def test_versions_names_old_library_and_fix(monkeypatch):
     monkeypatch.setattr(
         machine, "requires", lambda name: ["monai<1.7,>=1.6", "imagecodecs>=2026.1", "pytest>=99; extra == 'test'"]
     )
-    (finding,) = machine.versions(Targets(out=None))
-    assert finding.status == "failed"
-    assert finding.text == "monai 1.0 is installed; medssl needs <1.7,>=1.6"
-    assert finding.fix.endswith("-m pip install 'monai<1.7,>=1.6'")
+    (result,) = machine.versions(Targets(out=None))
+    assert result.status == "failed"
+    assert result.text == "monai 1.0 is installed; medssl needs <1.7,>=1.6"
+    assert result.fix.endswith("-m pip install 'monai<1.7,>=1.6'")
 
 
 def test_accelerators_reports_unusable_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine, "_driver_gpus", lambda: "NVIDIA H200, 570.1")
     monkeypatch.setattr(torch.version, "cuda", None)
-    (finding,) = machine.accelerators(Targets(out=None))
-    assert (finding.status, "built without CUDA, but there is a GPU (NVIDIA H200" in finding.text) == ("failed", True)
+    (result,) = machine.accelerators(Targets(out=None))
+    assert (result.status, "built without CUDA, but there is a GPU (NVIDIA H200" in result.text) == ("failed", True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    (finding,) = machine.accelerators(Targets(out=None))
-    assert "(CUDA 13.0) cannot use the GPU" in finding.text
+    (result,) = machine.accelerators(Targets(out=None))
+    assert "(CUDA 13.0) cannot use the GPU" in result.text
 
 
 def test_disks_reports_full_disk_and_small_shared_memory(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_plugins_reports_failures_clashes_and_requirements(install):
     install("medssl-p2", {"jigsaw-x": task_source("jigsaw-x")})
     metadata = site / "medssl_broken-0.1.dist-info" / "METADATA"
     metadata.write_text(f"{metadata.read_text()}Requires-Dist: medssl>=7,<8\n")
-    texts = [finding.text for finding in contents.plugins(Targets(out=None)) if finding.status == "failed"]
+    texts = [result.text for result in contents.plugins(Targets(out=None)) if result.status == "failed"]
     assert sum("'jigsaw-x' is provided by" in text for text in texts) == 2
     assert any("medssl-broken 0.1 failed to load (ModuleNotFoundError" in text for text in texts)
     assert any(text.startswith("medssl-broken needs medssl<8,>=7; 0.") for text in texts)
@@ -176,25 +176,25 @@ def test_cohort_check_verifies_every_checksum(tmp_path, monkeypatch):
 
 def test_tracking_check_leaves_store_unchanged(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (finding,) = tracking.tracking(Targets(out=tmp_path / "runs"))
-    assert finding.status == "ok", finding.text
-    assert "will be made by the first run" in finding.text
+    (result,) = tracking.tracking(Targets(out=tmp_path / "runs"))
+    assert result.status == "ok", result.text
+    assert "will be made by the first run" in result.text
     assert not (tmp_path / "runs").exists()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     connect(TrackingStore(uri, tmp_path.as_uri(), local=True))
-    (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
-    assert (finding.status, finding.text) == ("ok", f"{uri}: one run written, read back and deleted")
+    (result,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
+    assert (result.status, result.text) == ("ok", f"{uri}: one run written, read back and deleted")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'old'")
-    (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
-    assert "schema of another MLflow (old" in finding.text
-    assert finding.fix.endswith(f"mlflow db upgrade {uri}")
+    (result,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
+    assert "schema of another MLflow (old" in result.text
+    assert result.fix.endswith(f"mlflow db upgrade {uri}")
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
-    (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
-    assert "is not a tracking database" in finding.text
+    (result,) = tracking.tracking(Targets(out=tmp_path, tracking_uri=uri))
+    assert "is not a tracking database" in result.text
 
 
 def test_tracking_check_reports_unreachable_server(tmp_path):
-    (finding,) = tracking.tracking(Targets(out=tmp_path, tracking_uri="http://127.0.0.1:9"))
-    assert finding.status == "failed"
-    assert "http://127.0.0.1:9 cannot be written and read" in finding.text
+    (result,) = tracking.tracking(Targets(out=tmp_path, tracking_uri="http://127.0.0.1:9"))
+    assert result.status == "failed"
+    assert "http://127.0.0.1:9 cannot be written and read" in result.text

@@ -1,4 +1,4 @@
-"""What surrounds every command: start-up, help, exit codes, and what a user sees when something goes wrong."""
+"""What all commands have in common: start-up, help, exit codes, error messages."""
 
 import errno
 import importlib

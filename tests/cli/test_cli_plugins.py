@@ -1,4 +1,4 @@
-"""`medssl plugins new` and `check`: the plugin author's road, from nothing to ticks and crosses."""
+"""`medssl plugins new` and `medssl plugins check`."""
 
 import ast
 import json

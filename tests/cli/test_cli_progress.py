@@ -1,4 +1,4 @@
-"""How a training looks: plain lines now and then, one live line in a terminal, nothing on other ranks."""
+"""Progress of a training: plain lines, a live line in a terminal, nothing on other ranks."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The demo, at a size that takes seconds: every step is taken, said, and not taken twice."""
+"""The demo at a small size: every stage runs, is announced, and is not repeated."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`medssl ingest --spacing --packing`: what lies in the store, and what is refused."""
+"""`medssl ingest --spacing --packing`: their effect on the store, and invalid values."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from medssl.store.volumes import open_volume
 from medssl_cli.main import app
 from medssl_phantoms import make_archive
 
-# MLflow's own warnings: doctor looks at the tracking store.
+# MLflow's warnings: doctor checks the tracking store.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 

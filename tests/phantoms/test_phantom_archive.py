@@ -1,4 +1,4 @@
-"""The archive on disk, read by others: pydicom, nibabel, dcm2niix."""
+"""The phantom archive on disk, read with pydicom, nibabel and dcm2niix."""
 
 import gzip
 import subprocess

@@ -1,4 +1,4 @@
-"""The invented patients: intensities, shapes and grids."""
+"""The synthetic patients: intensities, shapes and grids."""
 
 import numpy as np
 import pytest

@@ -6,38 +6,26 @@ from typing import Annotated
 
 import typer
 
-from medssl_cli.archive_options import (
-    DryRun,
-    FollowSymlinks,
-    IncludeDerived,
-    KeyFile,
-    MinSlices,
-    Modality,
-    ReadContainers,
-    Scheduler,
-    Sources,
-    Workers,
-    ingest_settings,
-)
+from medssl_cli import archive_options
 from medssl_cli.options import AsJson, without_none
 
 
 def convert(
-    source: Sources,
+    source: archive_options.Sources,
     out: Annotated[Path, typer.Option(help="Folder for the NIfTI files; new or empty.")],
     manifest: Annotated[Path | None, typer.Option(help="Parquet file for the manifest.")] = None,
-    modality: Modality = None,
-    min_slices: MinSlices = None,
-    include_derived: IncludeDerived = None,
+    modality: archive_options.Modality = None,
+    min_slices: archive_options.MinSlices = None,
+    include_derived: archive_options.IncludeDerived = None,
     volumes_per_series: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of volumes per time series; default: all.")
     ] = None,
-    follow_symlinks: FollowSymlinks = False,
-    containers: ReadContainers = False,
-    key_file: KeyFile = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    dry_run: DryRun = False,
+    follow_symlinks: archive_options.FollowSymlinks = False,
+    containers: archive_options.ReadContainers = False,
+    key_file: archive_options.KeyFile = None,
+    workers: archive_options.Workers = None,
+    scheduler: archive_options.Scheduler = None,
+    dry_run: archive_options.DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Write every accepted scan as NIfTI on its native grid: rescaled, exact affine, one file per scan and time point.
@@ -63,7 +51,9 @@ def convert(
         }
     )
     with LiveProgress() as progress:
-        report = run_convert(source, out, settings=ingest_settings(options), manifest=manifest, progress=progress)
+        report = run_convert(
+            source, out, settings=archive_options.ingest_settings(options), manifest=manifest, progress=progress
+        )
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:

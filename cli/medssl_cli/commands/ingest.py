@@ -6,25 +6,12 @@ from typing import Annotated
 
 import typer
 
-from medssl_cli.archive_options import (
-    DryRun,
-    FollowSymlinks,
-    IncludeDerived,
-    KeyFile,
-    MinSlices,
-    Modality,
-    ReadContainers,
-    Scheduler,
-    Sources,
-    Workers,
-    ingest_settings,
-    store_policy,
-)
+from medssl_cli import archive_options
 from medssl_cli.options import AsJson, without_none
 
 
 def ingest(
-    source: Sources,
+    source: archive_options.Sources,
     out: Annotated[Path, typer.Option(help="Cohort folder to make or continue.")],
     label_dir: Annotated[
         Path | None, typer.Option(help="Folder with label files that have the names of their images.")
@@ -44,15 +31,15 @@ def ingest(
             help="Name of the sources in the manifest: letters, digits, '.', '_', '-'. It is not pseudonymised."
         ),
     ] = None,
-    modality: Modality = None,
-    min_slices: MinSlices = None,
-    include_derived: IncludeDerived = None,
+    modality: archive_options.Modality = None,
+    min_slices: archive_options.MinSlices = None,
+    include_derived: archive_options.IncludeDerived = None,
     volumes_per_series: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of volumes per time series; initially 4.")
     ] = None,
-    follow_symlinks: FollowSymlinks = False,
-    containers: ReadContainers = False,
-    key_file: KeyFile = None,
+    follow_symlinks: archive_options.FollowSymlinks = False,
+    containers: archive_options.ReadContainers = False,
+    key_file: archive_options.KeyFile = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the split.")] = None,
     spacing: Annotated[
         list[str] | None,
@@ -66,9 +53,9 @@ def ingest(
         str | None,
         typer.Option(help="Compression of the store: lz4, or none (faster from memory, two to three times the disk)."),
     ] = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    dry_run: DryRun = False,
+    workers: archive_options.Workers = None,
+    scheduler: archive_options.Scheduler = None,
+    dry_run: archive_options.DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Import all usable scans of an archive into a cohort and report why the others were rejected.
@@ -86,13 +73,13 @@ def ingest(
     options = without_none({
         "dataset": dataset, "label_dir": label_dir, "label_names": label_names, "splits": splits, "patients": patients,
         "modality": modality, "min_slices": min_slices, "volumes_per_series": volumes_per_series,
-        "key_file": key_file, "seed": seed, "policy": store_policy(spacing or [], packing),
+        "key_file": key_file, "seed": seed, "policy": archive_options.store_policy(spacing or [], packing),
         "workers": workers, "include_derived": include_derived,
         "follow_symlinks": follow_symlinks or None, "containers": containers or None,
         "scheduler": scheduler, "dry_run": dry_run or None,
     })  # fmt: skip
     with LiveProgress() as progress:
-        report = run_ingest(source, out, settings=ingest_settings(options), progress=progress)
+        report = run_ingest(source, out, settings=archive_options.ingest_settings(options), progress=progress)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:

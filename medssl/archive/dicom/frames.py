@@ -18,7 +18,7 @@ def frames_of(values: Values, record: Record) -> tuple[tuple[Frame, ...], tuple[
     if record.sop_class in ENHANCED:
         return _enhanced(values, record), (), 0
     if record.n_frames > 1:
-        raise Rejected(Reason.MULTIFRAME_NO_GEOMETRY, f"{record.n_frames} frames, and no position for each of them")
+        raise Rejected(Reason.MULTIFRAME_NO_GEOMETRY, f"{record.n_frames} frames without a position each")
     frame = _classic(values)
     if record.manufacturer == "uih" and values.raw(tags.UIH_NUMBER_OF_TILES):
         frames, grid = uih_frames(values, record, frame)
@@ -151,7 +151,7 @@ def _rescale(values: Values) -> tuple[float, float]:
     """(slope, intercept), (1, 0) by default. Raises Rejected for a slope of 0, which would erase the image."""
     slope, intercept = values.decimals(tags.RESCALE_SLOPE), values.decimals(tags.RESCALE_INTERCEPT)
     if slope and slope[0] == 0:
-        raise Rejected(Reason.BAD_NUMBER, "RescaleSlope is 0")
+        raise Rejected(Reason.BAD_NUMBER, "the rescale slope is 0")
     return (slope[0] if slope else 1.0), (intercept[0] if intercept else 0.0)
 
 

@@ -92,32 +92,32 @@ def _check_object(values: Values, record: Record) -> None:
     """Raise Rejected if the object's class or pixel description rules out a scan."""
     sop_class = record.sop_class
     if sop_class in LABELS:
-        raise Rejected(Reason.LABEL_OBJECT, "the object is a segmentation or a structure set")
+        raise Rejected(Reason.LABEL_OBJECT, "a segmentation or structure set")
     if sop_class in SECONDARY_CAPTURE:
-        raise Rejected(Reason.SECONDARY_CAPTURE, "the object is a secondary capture")
+        raise Rejected(Reason.SECONDARY_CAPTURE, "a secondary capture")
     if sop_class in PARAMETRIC_MAP:
-        raise Rejected(Reason.PARAMETRIC_MAP, "the object is a parametric map")
+        raise Rejected(Reason.PARAMETRIC_MAP, "a parametric map")
     if sop_class in NO_VOLUME:
-        raise Rejected(Reason.UNSUPPORTED_MODALITY, f"the object has modality {record.modality}")
+        raise Rejected(Reason.UNSUPPORTED_MODALITY, f"an object of modality {record.modality}")
     if sop_class not in _WITH_VOLUME or not record.rows or not record.columns:
-        raise Rejected(Reason.NOT_IMAGE_SOP, "the object holds no volume")
+        raise Rejected(Reason.NOT_IMAGE_SOP, "an object without a volume")
     if values.short(tags.SAMPLES_PER_PIXEL, 1) != 1 or record.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Rejected(Reason.COLOR, f"{values.short(tags.SAMPLES_PER_PIXEL, 1)} samples per pixel")
     if values.text(tags.BURNED_IN_ANNOTATION).upper() == "YES" or any(
         values.raw(tag) for tag in tags.SECONDARY_CAPTURE_DEVICE
     ):
-        raise Rejected(Reason.BURNED_IN_RISK, "BurnedInAnnotation is YES, or the header names a capture device")
+        raise Rejected(Reason.BURNED_IN_RISK, "annotation is declared burned in, or a capture device is named")
     if not sop_class:
-        raise Rejected(Reason.NOT_IMAGE_SOP, "the header names no SOP class")
+        raise Rejected(Reason.NOT_IMAGE_SOP, "no SOP class is named")
     _check_pixel_description(record)
 
 
 def _check_pixel_description(record: Record) -> None:
     if record.syntax not in CODECS:
-        raise Rejected(Reason.UNSUPPORTED_SYNTAX, "no decoder for its transfer syntax")
+        raise Rejected(Reason.UNSUPPORTED_SYNTAX, "its transfer syntax is not among those that are decoded")
     if record.bits_allocated not in (8, 16, 32) or not 1 <= record.bits_stored <= record.bits_allocated:
         raise Rejected(
-            Reason.BAD_HEADER, f"{record.bits_stored} bits stored do not fit {record.bits_allocated} bits allocated"
+            Reason.BAD_HEADER, f"{record.bits_stored} bits stored in {record.bits_allocated} allocated are not possible"
         )
     if not record.bits_stored - 1 <= record.high_bit < record.bits_allocated:
         raise Rejected(Reason.BAD_HEADER, f"high bit {record.high_bit} does not fit {record.bits_stored} bits")
@@ -131,7 +131,7 @@ def _pixel_bytes(record: Record, size: int) -> int:
     available = size - max(record.pixel_at, 0)
     if expected > available:
         raise Rejected(
-            Reason.TRUNCATED, f"{expected} bytes of pixels do not fit the {available} bytes after the header"
+            Reason.TRUNCATED, f"{expected} bytes of pixels cannot lie in the {available} bytes behind the header"
         )
     return expected
 

@@ -30,7 +30,7 @@ def mosaic_frames(values: Values, record: Record, image: Frame) -> tuple[tuple[F
     normal = csa.get("SliceNormalVector", [])
     if count < 1 or len(normal) != 3:
         raise Rejected(
-            Reason.BAD_MOSAIC, f"the CSA header declares {count} tiles and a normal vector of {len(normal)} numbers"
+            Reason.BAD_MOSAIC, f"the private header names {count} tiles and a normal of {len(normal)} numbers"
         )
     grid = _tiles_per_row(count, record, Reason.BAD_MOSAIC)
     position, orientation, spacing, step = (
@@ -78,7 +78,7 @@ def _tiles_per_row(count: int, record: Record, reason: Reason) -> int:
     """Edge of the smallest square that holds `count` tiles, row by row."""
     grid = math.ceil(math.sqrt(count))
     if count > 4096 or record.rows % grid or record.columns % grid:
-        raise Rejected(reason, f"{count} tiles do not divide an image of {record.columns} x {record.rows} pixels")
+        raise Rejected(reason, f"{count} tiles do not divide an image of {record.columns} x {record.rows}")
     return grid
 
 

@@ -118,6 +118,8 @@ def _single_patient(record: Record) -> Patient:
 def _left_out(
     series: str, part: LeftOut, pseudonyms: Pseudonyms, dataset: str, whose: PatientOf = _single_patient
 ) -> IndexedScan:
+    # The detail is part of the id: whoever rewords a detail of header.py, frames.py, mosaic.py, assemble.py or grid.py
+    # gives the rejected rows with it another scan_id.
     number = pseudonyms.name("left-out", part.reason, part.detail)[:8]
     planned = _identified(part.record, pseudonyms, whose, dataset, number=number)
     planned = replace(planned, modality=part.record.modality, reason=part.reason, n_files=len(part.files))

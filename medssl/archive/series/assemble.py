@@ -125,9 +125,9 @@ def _usable(
 def _problem(slice_: Slice, rules: Rules) -> Rejected | None:
     frame, record = slice_.frame, slice_.record
     if is_localizer(frame.image_type):
-        return Rejected(Reason.LOCALIZER, "its ImageType says so")
+        return Rejected(Reason.LOCALIZER, "its image type says so")
     if not rules.include_derived and is_derived(frame.image_type):
-        return Rejected(Reason.DERIVED, "its ImageType names a projection, a map, or a part of the signal")
+        return Rejected(Reason.DERIVED, "its image type names a projection, a map, or a part of the signal")
     if frame.position_mm is None or frame.orientation is None or frame.pixel_spacing_mm is None:
         reason = Reason.MULTIFRAME_NO_GEOMETRY if record.n_frames > 1 else Reason.NO_GEOMETRY
         return Rejected(reason, "position, orientation or pixel spacing is missing")
@@ -148,7 +148,7 @@ def _merge_instances(slices: list[Slice], left_out: list[LeftOut]) -> list[Slice
         if len({_image_header(slice_) for slice_ in copies}) == 1:
             merged.append(_with_duplicates(copies))
         else:
-            collision = Rejected(Reason.SOP_UID_COLLISION, f"{len(copies)} different slices under one SOPInstanceUID")
+            collision = Rejected(Reason.SOP_UID_COLLISION, f"{len(copies)} different slices under one instance UID")
             left_out.append(_left_out(collision, copies))
     return merged
 
@@ -306,7 +306,7 @@ def _without_excess(scans: list[AssembledScan], rules: Rules, left_out: list[Lef
         if scan.n_volumes <= limit or scan.volume in chosen:
             selected.append(scan)
         else:
-            excess = Rejected(Reason.VOLUME_LIMIT, f"{limit} of {scan.n_volumes} volumes are used")
+            excess = Rejected(Reason.VOLUME_LIMIT, f"of {scan.n_volumes} volumes {limit} are kept")
             left_out.append(_left_out(excess, scan.slices))
     return selected
 

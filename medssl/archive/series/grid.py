@@ -68,12 +68,10 @@ def normal_of(orientation: Sequence[float]) -> Points:
     if not all(math.isfinite(length) and abs(length - 1) <= _ORTHONORMAL for length in lengths):
         raise Rejected(
             Reason.BAD_GEOMETRY,
-            f"the direction cosines have lengths {lengths[0]:.3f} and {lengths[1]:.3f} instead of 1",
+            f"direction cosines of length {lengths[0]:.3f} and {lengths[1]:.3f}",
         )
     if abs(float(row @ column)) > _ORTHONORMAL:
-        raise Rejected(
-            Reason.BAD_GEOMETRY, f"row and column are not perpendicular: their cosine is {float(row @ column):.3f}"
-        )
+        raise Rejected(Reason.BAD_GEOMETRY, f"row and column directions with a cosine of {float(row @ column):.3f}")
     normal: Points = np.cross(row, column)
     return normal / float(np.linalg.norm(normal))
 
@@ -125,14 +123,12 @@ def grid_of(
         Rejected: BAD_GEOMETRY, NO_GEOMETRY, SLICE_SHIFT or TILT_TOO_LARGE.
     """
     if not all(math.isfinite(edge) and edge > 0 for edge in pixel_spacing_mm):
-        raise Rejected(
-            Reason.BAD_GEOMETRY, f"the pixel spacing is {pixel_spacing_mm[0]:g} x {pixel_spacing_mm[1]:g} mm"
-        )
+        raise Rejected(Reason.BAD_GEOMETRY, f"pixel spacing of {pixel_spacing_mm[0]:g} x {pixel_spacing_mm[1]:g} mm")
     normal = normal_of(orientation)
     count = len(positions_mm)
     if count == 1:
         if not thickness_mm or not math.isfinite(thickness_mm) or thickness_mm <= 0:
-            raise Rejected(Reason.NO_GEOMETRY, "the only slice has no thickness")
+            raise Rejected(Reason.NO_GEOMETRY, "a single slice without thickness")
         return _grid(
             positions_mm[0], orientation, pixel_spacing_mm, normal * thickness_mm, normal, (Flag.F_SINGLE_SLICE,)
         )
@@ -143,7 +139,7 @@ def grid_of(
     sideways = np.linalg.norm(offset - (offset @ normal)[:, None] * normal, axis=1).max()
     if sideways > _SHIFT_MM:
         raise Rejected(
-            Reason.SLICE_SHIFT, f"slices lie up to {sideways:.2f} mm off the line through the first and last"
+            Reason.SLICE_SHIFT, f"slices lie up to {sideways:.2f} mm beside the line through the first and last"
         )
     flags = (Flag.F_JITTER,) if along > SAME_POSITION_MM else ()
     return _grid(positions_mm[0], orientation, pixel_spacing_mm, step, normal, flags)

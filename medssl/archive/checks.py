@@ -51,7 +51,7 @@ def check_geometry(affine_ras_mm: npt.NDArray[np.float64], shape: tuple[int, int
     directions = affine_ras_mm[:3, :3] / spacing_mm
     # cos(35 degrees): the same bound as for a tilted gantry.
     if abs(np.linalg.det(directions)) < 0.8191:
-        raise Rejected(Reason.TILT_TOO_LARGE, "the axes are sheared by more than 35 degrees")
+        raise Rejected(Reason.TILT_TOO_LARGE, "the axes are sheared against each other by more than 35 degrees")
 
 
 def checked_label(label: Volume, image: Volume) -> Volume:

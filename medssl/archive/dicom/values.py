@@ -67,7 +67,7 @@ class Values:
         """Numbers of a decimal or integer string. Raises Rejected with BAD_NUMBER if one is not a finite number."""
         numbers = _numbers(self.raw(tag))
         if numbers is None:
-            raise Rejected(Reason.BAD_NUMBER, f"element {name(tag)} holds a value that is not a finite number")
+            raise Rejected(Reason.BAD_NUMBER, f"element {name(tag)} is no finite number")
         return numbers
 
     def decimal(self, tag: int) -> float | None:

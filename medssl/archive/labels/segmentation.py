@@ -104,7 +104,7 @@ def draw_segments(path: str, values: Mapping[int, int], label_map: LabelMap, *, 
     ]
     if not frames:
         raise Rejected(Reason.LABEL_GRID, "none of its segments has a frame")
-    placements = {frame.number: _place(frame.plane, (layout.rows, layout.columns), label_map) for frame in frames}
+    placements = {frame.number: _placement(frame.plane, (layout.rows, layout.columns), label_map) for frame in frames}
     _check_dense(frames, placements, label_map)
     rank = {segment: order for order, segment in enumerate(values)}
     frames.sort(key=lambda frame: (rank.get(frame.segment, 0), frame.number))
@@ -230,7 +230,7 @@ def _masks(
     yield stored.astype(np.uint32) * 2 >= maximum, values[frame.segment]
 
 
-def _place(plane: _FramePlane, shape: tuple[int, int], label_map: LabelMap) -> _Placement:
+def _placement(plane: _FramePlane, shape: tuple[int, int], label_map: LabelMap) -> _Placement:
     """Where a frame of (rows, columns) lies. Raises Rejected with LABEL_GRID if its pixels are not voxels."""
     # Only the four corners are checked: the map from pixels to voxels is affine, so the largest offset is at a corner.
     row, column = np.array(plane.orientation[:3]), np.array(plane.orientation[3:])

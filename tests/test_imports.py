@@ -216,6 +216,7 @@ def light_modules() -> list[str]:
         "medssl.runs",
         "medssl.config",
         "medssl.plugins",
+        "medssl.tracking",  # and with it `downstream.comparison`, which it reads
         "medssl.errors",
         "medssl.hookspecs",
         "medssl_cli",

@@ -22,14 +22,14 @@ def test_dice_of_two_known_boxes():
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_a_class_that_the_reference_lacks_has_no_dice_whatever_was_predicted(everywhere):
+def test_dice_of_empty_reference_is_none(everywhere):
     predicted, reference = np.full((2, 3, 4), everywhere), np.zeros((2, 3, 4), bool)
     assert dice(predicted, reference) is None
     monai = pytest.importorskip("monai.metrics")
     assert torch.isnan(monai.compute_dice(tensor(predicted), tensor(reference)))
 
 
-def test_a_false_alarm_is_told_from_silence_and_an_overlooked_class_has_dice_zero():
+def test_case_score_separates_false_alarms_from_missed_classes():
     reference = np.zeros((2, 3, 4), np.uint8)
     reference[0] = 1
     alarm = reference.copy()
@@ -40,7 +40,7 @@ def test_a_false_alarm_is_told_from_silence_and_an_overlooked_class_has_dice_zer
     assert case_score("a", reference, alarm, labels=(1, 2)).dice == {1: pytest.approx(12 * 2 / 24), 2: 0.0}
 
 
-def test_the_mean_is_over_classes_of_class_means_and_empty_cases_are_counted():
+def test_evaluation_averages_class_means_and_counts_empty_cases():
     cases = (CaseScore("a", {1: 0.8, 2: None}, (2,)), CaseScore("b", {1: 0.6, 2: 0.1}))
     evaluation = Evaluation(cases, {1: "liver", 2: "tumour"})
     assert evaluation.class_dice[1] == pytest.approx(0.7)
@@ -55,7 +55,7 @@ def test_the_mean_is_over_classes_of_class_means_and_empty_cases_are_counted():
     ]
 
 
-def test_a_class_that_no_scan_has_is_said_and_leaves_the_mean_of_the_others():
+def test_evaluation_names_classes_without_reference():
     evaluation = Evaluation((CaseScore("a", {1: 0.8, 2: None}),), {1: "liver", 2: "tumour"})
     assert evaluation.dice == pytest.approx(0.8)
     assert evaluation.class_dice[2] is None

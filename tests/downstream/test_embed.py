@@ -50,7 +50,7 @@ def encoder_folder(tmp_path):
     return folder
 
 
-def test_a_vector_is_the_mean_over_windows_that_cover_the_body(tmp_path):
+def test_scan_vector_averages_windows_over_body(tmp_path):
     random = np.random.default_rng(0)
     voxels = random.integers(200, 900, (11, 20, 19)).astype(np.int16)  # (X, Y, Z): all of it is body
     scan = write_volume(tmp_path, "a", Volume(voxels, np.eye(4)), modality="MR", label=None, policy=StorePolicy())
@@ -64,7 +64,7 @@ def test_a_vector_is_the_mean_over_windows_that_cover_the_body(tmp_path):
     np.testing.assert_allclose(np.sort(found), np.sort(np.mean(expected, axis=0)), rtol=1e-5)
 
 
-def test_a_scan_smaller_than_the_window_lies_in_air(tmp_path):
+def test_scan_vector_pads_small_scan_with_air(tmp_path):
     voxels = np.random.default_rng(0).integers(200, 900, (5, 9, 7)).astype(np.int16)
     scan = write_volume(tmp_path, "a", Volume(voxels, np.eye(4)), modality="MR", label=None, policy=StorePolicy())
     image, air = scan.normalised().numpy(), scan.normalisation.pad_value
@@ -74,7 +74,7 @@ def test_a_scan_smaller_than_the_window_lies_in_air(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_the_table_has_a_row_per_scan_and_holds_pseudonyms_only(suffix, encoder_folder, small_archive, tmp_path):
+def test_embed_table_has_one_row_per_pseudonym(suffix, encoder_folder, small_archive, tmp_path):
     out = tmp_path / "new" / f"features.{suffix}"
     command = ["embed", "--run", str(encoder_folder), "--cohort", str(small_archive.cohort), "--out", str(out)]
     done = CliRunner().invoke(app, command)
@@ -93,7 +93,7 @@ def test_the_table_has_a_row_per_scan_and_holds_pseudonyms_only(suffix, encoder_
     assert "exists" in again.output
 
 
-def test_a_damaged_scan_costs_that_scan(encoder_folder, small_archive, tmp_path):
+def test_embed_skips_damaged_scan(encoder_folder, small_archive, tmp_path):
     cohort = tmp_path / "cohort"
     shutil.copytree(small_archive.cohort, cohort)
     victim = sorted((cohort / "store").glob("*.b2nd"))[0]
@@ -111,14 +111,14 @@ def test_a_damaged_scan_costs_that_scan(encoder_folder, small_archive, tmp_path)
         embed_scans(encoder_folder, cohort)
 
 
-def test_an_encoder_that_says_no_patch_is_refused(encoder_folder, small_archive):
+def test_embed_refuses_encoder_without_patch(encoder_folder, small_archive):
     save_encoder(encoder_folder, build_encoder(describe("dynunet", preset="tiny", patch=(16, 16, 16))), metadata={})
     with pytest.raises(CheckpointError, match="for which patch"):
         embed_scans(encoder_folder, small_archive.cohort)
 
 
 @pytest.mark.parametrize("command", ["embed", "score"])
-def test_a_folder_that_cannot_be_made_is_told_before_any_work(command, encoder_folder, small_archive, tmp_path):
+def test_unwritable_out_is_reported_before_any_work(command, encoder_folder, small_archive, tmp_path):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "table.csv"
     words = [command, "--run", str(encoder_folder), "--cohort", str(small_archive.cohort), "--out", str(out)]

@@ -29,7 +29,7 @@ def outputs(source, out):
     return {str(item.path.relative_to(source)): str(item.output.relative_to(out)) for item in found.scans}
 
 
-def test_files_of_the_same_name_keep_their_folders(tmp_path):
+def test_outputs_keep_folders_of_equal_names(tmp_path):
     """`T1_1.nii.gz` and a numbered `T1` once became the same file."""
     for name in ("T1_1.nii.gz", "a/T1.nii.gz", "b/T1.nii"):
         nifti(tmp_path / "in" / name)
@@ -40,7 +40,7 @@ def test_files_of_the_same_name_keep_their_folders(tmp_path):
     }
 
 
-def test_a_tree_of_series_is_mirrored_and_one_more_patient_moves_nothing(tmp_path):
+def test_outputs_mirror_tree_of_series(tmp_path):
     for place in ("P2/ST1/SE1", "P2/ST1/SE2", "P3/ST1/SE1"):
         series(tmp_path / "in" / place)
     before = outputs(tmp_path / "in", tmp_path / "out")
@@ -50,7 +50,7 @@ def test_a_tree_of_series_is_mirrored_and_one_more_patient_moves_nothing(tmp_pat
     assert after == before | {"P1/ST1/SE1": "P1/ST1/SE1_labels.nii.gz"}
 
 
-def test_one_file_and_one_series_go_directly_into_the_out_folder(tmp_path, monkeypatch):
+def test_single_input_goes_directly_into_out(tmp_path, monkeypatch):
     nifti(tmp_path / "in" / "case.nii.gz")
     series(tmp_path / "in" / "SE2")
     (single,) = find_inputs(tmp_path / "in" / "case.nii.gz", tmp_path / "out").scans
@@ -62,7 +62,7 @@ def test_one_file_and_one_series_go_directly_into_the_out_folder(tmp_path, monke
 
 
 @pytest.mark.parametrize("out", ["in", "in/labels"])
-def test_what_was_predicted_is_not_predicted_again(tmp_path, out):
+def test_inputs_exclude_earlier_predictions(tmp_path, out):
     nifti(tmp_path / "in" / "case.nii.gz")
     before = find_inputs(tmp_path / "in", tmp_path / out)
     for item in before.scans:
@@ -70,12 +70,12 @@ def test_what_was_predicted_is_not_predicted_again(tmp_path, out):
     assert find_inputs(tmp_path / "in", tmp_path / out) == before
 
 
-def test_an_out_folder_around_the_input_hides_nothing(tmp_path):
+def test_inputs_below_out_folder_are_found(tmp_path):
     nifti(tmp_path / "work" / "new" / "case.nii.gz")
     assert outputs(tmp_path / "work" / "new", tmp_path / "work") == {"case.nii.gz": "case_labels.nii.gz"}
 
 
-def test_what_lies_beside_a_series_is_no_second_one(tmp_path):
+def test_files_beside_series_make_no_input(tmp_path):
     """A DICOMDIR, a text, a screenshot: each once made the folder above the series another scan."""
     series(tmp_path / "in" / "IMAGES")
     (tmp_path / "in" / "README.md").write_text("words")
@@ -86,7 +86,8 @@ def test_what_lies_beside_a_series_is_no_second_one(tmp_path):
     assert outputs(tmp_path / "in", tmp_path / "out") == {"IMAGES": "IMAGES_labels.nii.gz"}
 
 
-def test_a_series_that_is_damaged_or_no_scan_is_still_answered_for(tmp_path):
+def test_damaged_series_is_an_input(tmp_path):
+    """So that its reason is reported; a folder without any DICOM file is skipped."""
     series(tmp_path / "in" / "good")
     series(tmp_path / "in" / "cut")
     for path in (tmp_path / "in" / "cut").iterdir():
@@ -98,7 +99,8 @@ def test_a_series_that_is_damaged_or_no_scan_is_still_answered_for(tmp_path):
     assert [path.name for path in found.skipped] == ["report.pdf"]
 
 
-def test_images_above_another_series_are_not_guessed_at(tmp_path):
+def test_images_above_series_are_ambiguous(tmp_path):
+    """They carry a problem that says what to do."""
     series(tmp_path / "in")
     series(tmp_path / "in" / "SE2")
     above, below = find_inputs(tmp_path / "in", tmp_path / "out").scans
@@ -106,7 +108,7 @@ def test_images_above_another_series_are_not_guessed_at(tmp_path):
     assert below.problem is None
 
 
-def test_two_inputs_of_one_label_file_are_refused_by_name(tmp_path):
+def test_outputs_refuse_two_inputs_per_file(tmp_path):
     nifti(tmp_path / "in" / "x.nii")
     nifti(tmp_path / "in" / "x.nii.gz")
     with pytest.raises(UsageError, match=r"x\.nii and .*x\.nii\.gz would both be written to .*x_labels\.nii\.gz"):

@@ -6,13 +6,13 @@ import pytest
 from medssl.downstream.intervals import paired_interval
 
 
-def test_equal_scores_have_an_interval_of_no_width():
+def test_interval_of_equal_scores_has_no_width():
     interval = paired_interval(np.full((3, 40), 0.25))
     assert interval
     assert (interval.mean, interval.low, interval.high) == pytest.approx((0.25, 0.25, 0.25))
 
 
-def test_with_one_seed_the_interval_is_that_of_the_mean_of_cases():
+def test_interval_with_one_seed_matches_normal_theory():
     cases = np.random.default_rng(0).normal(0.0, 1.0, (1, 400))
     interval = paired_interval(cases)
     assert interval
@@ -21,7 +21,7 @@ def test_with_one_seed_the_interval_is_that_of_the_mean_of_cases():
     assert interval.mean - interval.low == pytest.approx(half_width, rel=0.08)
 
 
-def test_seeds_that_disagree_widen_the_interval_even_when_cases_agree():
+def test_interval_widens_where_seeds_disagree():
     scores = np.repeat([[-1.0], [0.0], [1.0]], 500, axis=1)
     interval = paired_interval(scores)
     assert interval
@@ -30,12 +30,12 @@ def test_seeds_that_disagree_widen_the_interval_even_when_cases_agree():
     assert interval.low < -1.5 * np.sqrt(2 / 3 / 3)
 
 
-def test_cases_without_a_score_are_left_out():
+def test_interval_ignores_cases_without_score():
     scores = np.array([[1.0, np.nan, 3.0], [1.0, np.nan, 3.0]])
     interval = paired_interval(scores)
     assert interval
     assert interval.mean == pytest.approx(2.0)
 
 
-def test_there_is_no_interval_of_nothing():
+def test_interval_without_scores_is_none():
     assert paired_interval(np.full((2, 3), np.nan)) is None

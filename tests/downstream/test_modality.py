@@ -78,12 +78,12 @@ def written(folder, modality):
     return folder / "series", folder / "scan.nii.gz"
 
 
-def test_the_model_says_every_modality_that_it_was_trained_on(mixed):
+def test_model_records_all_training_modalities(mixed):
     assert load_network(mixed / "model")[1].modalities == ("CT", "MR")
 
 
 @pytest.mark.parametrize(("name", "modality"), [("a", "CT"), ("b", "MR")])
-def test_a_scan_that_the_user_names_is_predicted_as_it_is_evaluated(mixed, tmp_path, name, modality):
+def test_prediction_with_chosen_modality_equals_evaluation(mixed, tmp_path, name, modality):
     """The rarer modality once came out as if it were the more frequent one."""
     cohort = Cohort.open(mixed / "cohort")
     network, facts = load_network(mixed / "model")
@@ -100,7 +100,7 @@ def test_a_scan_that_the_user_names_is_predicted_as_it_is_evaluated(mixed, tmp_p
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR"])
-def test_a_dicom_series_is_asked_itself(mixed, tmp_path, modality):
+def test_dicom_series_declares_its_modality(mixed, tmp_path, modality):
     series, scan = written(tmp_path, modality)
     other = {"CT": "MR", "MR": "CT"}[modality]
     expected, wrong = (predicted(mixed / "model", scan, tmp_path / m, modality=m) for m in (modality, other))
@@ -109,7 +109,7 @@ def test_a_dicom_series_is_asked_itself(mixed, tmp_path, modality):
     assert np.array_equal(predicted(mixed / "model", series, tmp_path / "named", modality=other), expected)
 
 
-def test_a_scan_that_says_nothing_or_something_else_is_left_out_with_a_way_out(mixed, tmp_path):
+def test_scan_of_unknown_modality_is_left_out_with_remedy(mixed, tmp_path):
     series, scan = written(tmp_path, "PT")
     with pytest.raises(DataError, match="does not declare its modality, and the model was trained on CT and MR"):
         predict(mixed / "model", scan, tmp_path / "out")
@@ -119,7 +119,7 @@ def test_a_scan_that_says_nothing_or_something_else_is_left_out_with_a_way_out(m
     assert np.array_equal(taken_for, predicted(mixed / "model", scan, tmp_path / "same", modality="MR"))
 
 
-def test_the_command_says_how_to_name_the_modality(mixed, tmp_path):
+def test_predict_command_explains_modality_option(mixed, tmp_path):
     scans = mixed / "a" / "imagesTr"
     call = ["predict", "--model", mixed / "model", "--input", scans, "--out", tmp_path / "out"]
     result = CliRunner().invoke(app, [*map(str, call)])
@@ -132,7 +132,7 @@ def test_the_command_says_how_to_name_the_modality(mixed, tmp_path):
     assert (result.exit_code, "2 of 2 scans segmented" in result.stdout) == (0, True)
 
 
-def test_a_model_of_before_knows_its_most_frequent_modality_only(mixed, tmp_path):
+def test_older_model_knows_one_modality(mixed, tmp_path):
     shutil.copytree(mixed / "model", tmp_path / "model")
     record = json.loads((tmp_path / "model" / "model.json").read_text())
     del record["metadata"]["modalities"]
@@ -156,7 +156,7 @@ def test_a_model_of_before_knows_its_most_frequent_modality_only(mixed, tmp_path
         (None, ("CT", "MR"), None, "Name its modality with --modality"),
     ],
 )
-def test_which_modality_is_used(declared, trained_on, chosen, expected):
+def test_modality_to_use(declared, trained_on, chosen, expected):
     if " " in expected:
         with pytest.raises(DataError, match=expected):
             modality_to_use(declared, trained_on=trained_on, chosen=chosen)
@@ -164,7 +164,7 @@ def test_which_modality_is_used(declared, trained_on, chosen, expected):
         assert modality_to_use(declared, trained_on=trained_on, chosen=chosen) == expected
 
 
-def test_what_is_named_must_be_known_to_the_model():
+def test_chosen_modality_must_be_trained_on():
     assert chosen_modality("ct", ("CT", "MR")) == "CT"
     with pytest.raises(UsageError, match="Choose from these"):
         chosen_modality("CT", ("MR", "unknown"))
@@ -172,7 +172,7 @@ def test_what_is_named_must_be_known_to_the_model():
         chosen_modality("CT", ("unknown",))
 
 
-def test_a_folder_with_series_of_two_modalities_says_so(tmp_path):
+def test_folder_of_two_modalities_is_refused(tmp_path):
     for modality in ("CT", "MR"):
         Series(random_voxels(), modality=modality).write(tmp_path)
     with pytest.raises(DataError, match="images of CT and MR"):

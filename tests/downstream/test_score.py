@@ -67,7 +67,7 @@ def ramps(tmp_path):
     return scans
 
 
-def test_the_odd_scan_is_first_and_every_scan_is_read_equally_often(ramps):
+def test_ranking_puts_outlier_first_and_reads_scans_equally(ramps):
     energies = region_energies(Grain(Nothing(), None), ramps, patch=PATCH, regions=3, batch_size=4)
     assert {scan: len(values) for scan, values in energies.items()} == {f"scan{n}": 3 for n in range(6)}
     ranking = ranked(energies, dict.fromkeys(energies, "MR"))
@@ -77,7 +77,7 @@ def test_the_odd_scan_is_first_and_every_scan_is_read_equally_often(ramps):
     assert again == energies
 
 
-def test_blank_and_saturated_scans_and_a_mask_come_first_with_nothing_to_judge(tmp_path):
+def test_ranking_starts_with_scans_without_anything_to_score(tmp_path):
     draw = np.random.default_rng(0)
     shape = (28, 26, 24)
     volumes = {f"scan{n}": draw.normal(100, 30, shape) for n in range(6)}
@@ -106,7 +106,8 @@ def test_blank_and_saturated_scans_and_a_mask_come_first_with_nothing_to_judge(t
     assert all(scan.valid_fraction == 1.0 for scan in ranking if scan.scan_id.startswith("scan"))
 
 
-def test_regions_without_an_energy_count_nothing_and_a_scan_of_hardly_any_other_is_first():
+def test_ranking_ignores_regions_without_energy():
+    """A scan with hardly any other region comes first."""
     nan = float("nan")
     energies = {f"s{n}": [1.0 + 0.1 * n, nan, 1.0 + 0.1 * n, 1.0] for n in range(6)}
     energies |= {"odd": [9.0, 9.0, 9.0, 9.0], "padded": [nan, nan, nan, 1.2], "void": [nan] * 4}
@@ -118,21 +119,21 @@ def test_regions_without_an_energy_count_nothing_and_a_scan_of_hardly_any_other_
     assert json.loads(json.dumps([scan.as_dict() for scan in ranking], allow_nan=False))[0]["energy"] is None
 
 
-def test_an_energy_far_below_the_others_is_as_odd_as_one_far_above():
+def test_ranking_treats_low_and_high_energies_alike():
     energies = {f"s{n}": [1.0 + 0.01 * n] for n in range(9)} | {"smooth": [0.2], "noisy": [1.5]}
     ranking = ranked(energies, dict.fromkeys(energies, "MR"))
     assert [(scan.scan_id, scan.direction) for scan in ranking[:2]] == [("smooth", "below"), ("noisy", "above")]
     assert [scan.is_outlier for scan in ranking[:3]] == [True, True, False]
 
 
-def test_one_that_differs_where_all_others_are_equal_is_first():
+def test_ranking_finds_outlier_among_equal_energies():
     ranking = ranked({f"s{n}": [1.0] for n in range(9)} | {"odd": [2.0]}, {})
     assert ranking[0].scan_id == "odd"
     assert ranking[0].robust_z > 3
     assert ranking[1].robust_z == 0.0
 
 
-def test_surprise_is_measured_within_a_modality():
+def test_robust_z_is_measured_within_a_modality():
     energies = {f"ct{n}": [1.0 + 0.01 * n] for n in range(5)} | {f"mr{n}": [9.0 + 0.1 * n] for n in range(5)}
     energies["ct_odd"] = [2.0]
     modalities = {scan: "CT" if scan.startswith("ct") else "MR" for scan in energies}
@@ -142,7 +143,7 @@ def test_surprise_is_measured_within_a_modality():
     assert ranking[0].robust_z == pytest.approx((2.0 - median) / (1.4826 * mad))
 
 
-def test_equal_energies_surprise_nobody():
+def test_robust_z_of_equal_energies_is_zero():
     assert [scan.robust_z for scan in ranked({"a": [1.0], "b": [1.0]}, {"a": "MR", "b": "MR"})] == [0.0, 0.0]
 
 
@@ -160,7 +161,7 @@ def encoder_run(small_archive, tmp_path_factory):
     return pretrain(config, tmp_path_factory.mktemp("runs") / "masked")
 
 
-def test_a_finished_run_scores_a_cohort_from_the_command_line(encoder_run, small_archive, tmp_path):
+def test_score_command_ranks_a_cohort(encoder_run, small_archive, tmp_path):
     app = typer.Typer()
     app.command()(score)
     table = tmp_path / "ranking.csv"
@@ -180,7 +181,7 @@ def test_a_finished_run_scores_a_cohort_from_the_command_line(encoder_run, small
     assert [row["scan_id"] for row in json.loads(as_json.output)] == [row["scan_id"] for row in rows]
 
 
-def test_a_run_that_cannot_score_is_one_sentence(encoder_run, small_archive, tmp_path):
+def test_score_refuses_run_without_state(encoder_run, small_archive, tmp_path):
     Run.create(tmp_path / "fine", kind="finetune", config={}).finish("finished")
     with pytest.raises(UsageError, match="scored by a run of `medssl pretrain`"):
         score_scans(tmp_path / "fine", small_archive.cohort)
@@ -190,7 +191,7 @@ def test_a_run_that_cannot_score_is_one_sentence(encoder_run, small_archive, tmp
         score_scans(tmp_path / "begun", small_archive.cohort)
 
 
-def test_a_checkpoint_without_statistics_of_its_batch_norms_is_refused(encoder_run, tmp_path):
+def test_score_refuses_checkpoint_without_batch_norm_statistics(encoder_run, tmp_path):
     config = PretrainConfig.model_validate({**Run.open(encoder_run).config, "task": {"name": "simsiam"}})
     run = Run.open(pretrain(config, tmp_path / "simsiam"))
     state = torch.load(run.paths.checkpoint, weights_only=True)

@@ -27,7 +27,7 @@ def pretrain(cohort: Path, out: Path, *, ranks: int) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-def test_two_ranks_with_different_data_train_as_one_process(small_archive, tmp_path):
+def test_two_ranks_train_as_one_process(small_archive, tmp_path):
     one = pretrain(small_archive.cohort, tmp_path / "one", ranks=1)
     two = pretrain(small_archive.cohort, tmp_path / "two", ranks=2)
     assert [line["step"] for line in two] == [1, 2, 3, 4]

@@ -56,7 +56,7 @@ def model_run(small_archive, encoder_run, tmp_path_factory) -> Path:
     return out
 
 
-def test_pretraining_leaves_an_encoder_a_decoder_and_the_facts(encoder_run, small_archive):
+def test_pretraining_leaves_encoder_decoder_and_metadata(encoder_run, small_archive):
     run = Run.open(encoder_run)
     assert run.status == "finished"
     assert run.metadata["scans"] == 8
@@ -68,7 +68,7 @@ def test_pretraining_leaves_an_encoder_a_decoder_and_the_facts(encoder_run, smal
     }
 
 
-def test_finetuning_starts_from_the_pretrained_weights_and_says_so(encoder_run, small_archive, tmp_path):
+def test_finetuning_reports_pretrained_weights(encoder_run, small_archive, tmp_path):
     frozen = finetuning(small_archive, init=str(encoder_run), encoder_lr_scale=0.0, loop=loop(2))
     finetune(frozen, tmp_path / "run")
     pretrained, _ = load_encoder(encoder_run)
@@ -80,7 +80,7 @@ def test_finetuning_starts_from_the_pretrained_weights_and_says_so(encoder_run, 
     assert reports[0]["counts"]["matched"] == len(pretrained.state_dict())
 
 
-def test_scoring_gives_signs_of_life(small_archive, tmp_path, monkeypatch):
+def test_evaluation_sends_heartbeats(small_archive, tmp_path, monkeypatch):
     beats: list[str] = []
     monkeypatch.setattr(Run, "beat", lambda run: beats.append("beat"))
     monkeypatch.setattr("medssl.downstream.finetuning.train", lambda training, **how: beats.clear())
@@ -89,7 +89,8 @@ def test_scoring_gives_signs_of_life(small_archive, tmp_path, monkeypatch):
     assert len(beats) > len(evaluation.cases)
 
 
-def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder_run, small_archive):
+def test_init_is_equal_where_nothing_is_transferred(encoder_run, small_archive):
+    """From scratch and from a pretraining, the output layer has the same random weights."""
     scans = training_scans(Cohort.open(small_archive.cohort), num_labelled=3, seed=0)
     heads = []
     for init in ("scratch", str(encoder_run)):
@@ -98,7 +99,7 @@ def test_scratch_and_pretrained_start_alike_where_nothing_is_transferred(encoder
     assert torch.equal(heads[0], heads[1])
 
 
-def test_more_labels_with_one_seed_contain_fewer(small_archive):
+def test_larger_draw_of_labelled_scans_contains_smaller(small_archive):
     cohort = Cohort.open(small_archive.cohort)
     chosen = [{s.scan_id for s in training_scans(cohort, num_labelled=n, seed=1)} for n in (2, 5)]
     assert chosen[0] < chosen[1]
@@ -106,7 +107,7 @@ def test_more_labels_with_one_seed_contain_fewer(small_archive):
     assert len(other) == 2
 
 
-def test_predictions_lie_on_the_scans_own_oblique_grid(model_run, small_archive, tmp_path):
+def test_prediction_lies_on_the_oblique_grid(model_run, small_archive, tmp_path):
     source = small_archive.scans / "images" / "case09.nii.gz"
     (result,) = predict(model_run, source, tmp_path)
     assert result.output is not None
@@ -168,7 +169,7 @@ def test_functions_take_settings_as_a_mapping(small_archive, tmp_path):
         finetune({**settings, "init": "scratch", "num_labeled": 2}, tmp_path / "run2")
 
 
-def test_a_folder_is_predicted_file_by_file_and_a_bad_file_costs_that_file(model_run, small_archive, tmp_path):
+def test_prediction_of_folder_skips_damaged_file(model_run, small_archive, tmp_path):
     folder = tmp_path / "scans"
     folder.mkdir()
     good = (small_archive.scans / "images" / "case10.nii.gz").read_bytes()
@@ -181,9 +182,8 @@ def test_a_folder_is_predicted_file_by_file_and_a_bad_file_costs_that_file(model
         predict(model_run, tmp_path / "nowhere", tmp_path / "out2")
 
 
-def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finished_work(
-    encoder_run, small_archive, tmp_path
-):
+def test_label_efficiency_reuses_finished_runs(encoder_run, small_archive, tmp_path):
+    """And compares on the same scans, with the network of the pretraining."""
     config = finetuning(small_archive, loop=loop(2), encoder={"name": "segresnet"})
     made: list[str] = []
 
@@ -209,9 +209,8 @@ def test_label_efficiency_compares_on_the_same_scans_and_does_not_repeat_finishe
         label_efficiency(other, tmp_path / "e", **compared, progress=progress)
 
 
-def test_results_of_an_encoder_that_was_pretrained_anew_are_not_shown_as_the_new_ones(
-    encoder_run, small_archive, tmp_path
-):
+def test_label_efficiency_refuses_changed_weights(encoder_run, small_archive, tmp_path):
+    """Scores of an encoder that was pretrained again must not appear as those of the new one."""
     start, out = tmp_path / "masked", tmp_path / "e"
     shutil.copytree(encoder_run, start)
     compared = partial(
@@ -239,7 +238,8 @@ def test_results_of_an_encoder_that_was_pretrained_anew_are_not_shown_as_the_new
         compared()
 
 
-def test_a_class_that_no_test_scan_has_leaves_the_score_of_the_others(model_run, small_archive, tmp_path):
+def test_evaluation_leaves_out_class_without_reference(model_run, small_archive, tmp_path):
+    """The mean is over the other classes, and no file contains NaN."""
     network, _ = load_network(model_run)
     config, run = finetuning(small_archive), Run.create(tmp_path / "run", kind="finetune", config={})
     scans, names = (
@@ -262,7 +262,8 @@ def test_a_class_that_no_test_scan_has_leaves_the_score_of_the_others(model_run,
     assert "class 'tumour' is in no test scan" in run.paths.log.read_text()
 
 
-def test_an_evaluation_that_counted_otherwise_is_made_anew_without_training(encoder_run, small_archive, tmp_path):
+def test_evaluation_of_older_format_is_repeated(encoder_run, small_archive, tmp_path):
+    """Scored again without training: its Dice counted empty references differently."""
     config, out = finetuning(small_archive, loop=loop(2)), tmp_path / "e"
     compared = partial(label_efficiency, config, out, inits={"masked": encoder_run}, num_labelled=[2], seeds=1)
     before = compared()
@@ -287,7 +288,7 @@ def test_an_evaluation_that_counted_otherwise_is_made_anew_without_training(enco
         ("weights", [2], CheckpointError, "encoder.safetensors"),
     ],
 )
-def test_what_no_comparison_can_come_of_is_said_before_the_first_training(
+def test_label_efficiency_reports_problems_before_training(
     encoder_run, small_archive, untested_cohort, tmp_path, spoil, labels, error, says
 ):
     start = shutil.copytree(encoder_run, tmp_path / "masked")
@@ -303,7 +304,7 @@ def test_what_no_comparison_can_come_of_is_said_before_the_first_training(
     assert not (tmp_path / "e").exists()
 
 
-def test_a_fine_tuning_that_cannot_be_scored_says_so_before_it_trains(small_archive, untested_cohort, tmp_path):
+def test_finetuning_without_test_scans_says_so_first(small_archive, untested_cohort, tmp_path):
     heard: list[str] = []
 
     class Listening(Silent):
@@ -319,9 +320,8 @@ def test_a_fine_tuning_that_cannot_be_scored_says_so_before_it_trains(small_arch
     assert [line.split(":")[0] for line in heard] == ["The split 'test' has no labelled scan", "training starts"]
 
 
-def test_results_on_another_state_of_the_cohort_are_refused_before_anything_is_trained(
-    encoder_run, small_archive, tmp_path
-):
+def test_label_efficiency_refuses_changed_cohort(encoder_run, small_archive, tmp_path):
+    """Before anything is trained, and naming every run that does not fit."""
     cohort, out = tmp_path / "cohort", tmp_path / "e"
     shutil.copytree(small_archive.cohort, cohort)
     config = finetuning(small_archive, cohort=cohort, loop=loop(1))
@@ -346,7 +346,7 @@ def test_results_on_another_state_of_the_cohort_are_refused_before_anything_is_t
         ({"cohort": Path("/nowhere")}, DataError, "no cohort"),
     ],
 )
-def test_what_cannot_work_is_said_before_a_run_exists(small_archive, tmp_path, changes, error, says):
+def test_finetuning_reports_problems_before_run_exists(small_archive, tmp_path, changes, error, says):
     with pytest.raises(error, match=says):
         finetune(finetuning(small_archive, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -48,7 +48,7 @@ def client(workspace: Path):
     return MlflowClient(tracking_uri=f"sqlite:///{workspace / 'mlflow.db'}")
 
 
-def test_a_plugin_may_call_its_terms_and_pictures_anything(workspace):
+def test_sync_accepts_any_metric_and_picture_name(workspace):
     run = make_run(workspace, "odd")
     run.log(2, {"loss (kl) @ 50%": 0.5, "train/loss": 0.9, "nan": float("nan")})
     run.picture("case:01/vue énergie", 2, np.zeros((4, 4, 3), np.uint8))
@@ -60,7 +60,7 @@ def test_a_plugin_may_call_its_terms_and_pictures_anything(workspace):
     assert sync(run.folder).sent == 0
 
 
-def test_weights_are_entries_ranked_by_dice_on_the_data_they_were_tested_on(workspace):
+def test_logged_models_are_ranked_by_dice(workspace):
     for name, dice in (("worse", 0.6), ("better", 0.8)):
         run = make_run(workspace, name, scans=200)
         run.paths.model_weights.write_bytes(name.encode())
@@ -82,7 +82,7 @@ def test_weights_are_entries_ranked_by_dice_on_the_data_they_were_tested_on(work
     assert "0.800" in found.get_run(report.mlflow_run_id).data.tags["mlflow.note.content"]
 
 
-def test_a_run_whose_mlflow_id_was_not_noted_is_found_again(workspace):
+def test_sync_finds_run_without_recorded_id(workspace):
     run = make_run(workspace, "unnoted")
     run.finish("finished")
     first = sync(run.folder)
@@ -105,7 +105,7 @@ with Mirror(run, settings=settings, every_s=0.05), run.recording():
 """
 
 
-def test_a_kill_in_the_middle_costs_nothing_that_was_logged(workspace):
+def test_sync_after_kill_sends_all_logged_values(workspace):
     folder = workspace / "killed"
     training = subprocess.Popen([sys.executable, "-c", TRAINING, str(folder)], env=os.environ)
     try:
@@ -126,7 +126,8 @@ def test_a_kill_in_the_middle_costs_nothing_that_was_logged(workspace):
 
 
 @pytest.mark.slow  # MLflow itself waits 20 s for the lock
-def test_a_locked_database_is_an_error_that_says_what_to_do_and_mends_itself(workspace, monkeypatch):
+def test_sync_reports_locked_database(workspace, monkeypatch):
+    """With what to do; the next sync succeeds."""
     run = make_run(workspace, "locked")
     run.finish("finished")
     sync(run.folder)
@@ -142,7 +143,7 @@ def test_a_locked_database_is_an_error_that_says_what_to_do_and_mends_itself(wor
     assert sync(run.folder).sent == 0
 
 
-def test_several_processes_may_meet_on_a_fresh_workspace(tmp_path):
+def test_fresh_workspace_serves_several_processes(tmp_path):
     for number in range(3):
         make_run(tmp_path, f"run{number}").finish("finished")
     code = "import sys; from pathlib import Path; from medssl.tracking.sync import sync; sync(Path(sys.argv[1]))"
@@ -152,7 +153,7 @@ def test_several_processes_may_meet_on_a_fresh_workspace(tmp_path):
     assert len(found.search_runs([found.get_experiment_by_name("medssl").experiment_id])) == 3
 
 
-def test_a_run_that_enters_the_same_data_at_the_same_moment_is_no_failure(workspace, monkeypatch):
+def test_log_data_retries_after_race(workspace, monkeypatch):
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -172,7 +173,7 @@ def test_a_run_that_enters_the_same_data_at_the_same_moment_is_no_failure(worksp
     assert data.dataset.digest == "abc123"
 
 
-def test_nothing_planted_in_settings_facts_or_errors_reaches_mlflow(tmp_path):
+def test_nothing_private_reaches_mlflow(tmp_path):
     path = f"/hospital/{SECRET}/scan.nii.gz"
     config = {
         "cohort": path,
@@ -198,7 +199,7 @@ def test_nothing_planted_in_settings_facts_or_errors_reaches_mlflow(tmp_path):
     assert SECRET not in str(Run.open(run.folder).record.reason)
 
 
-def test_a_broken_mlflow_does_not_stop_the_training(tmp_path, monkeypatch):
+def test_mirror_survives_broken_mlflow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     run = make_run(tmp_path, "run")
     with Mirror(run, settings=TrackingConfig(), every_s=0.01, flush_s=10.0) as mirror, run.recording():
@@ -207,7 +208,7 @@ def test_a_broken_mlflow_does_not_stop_the_training(tmp_path, monkeypatch):
     assert Run.open(run.folder).status == "finished"
 
 
-def test_a_damaged_run_hides_none_of_the_others(tmp_path, capsys):
+def test_runs_lists_others_beside_damaged_run(tmp_path, capsys):
     make_run(tmp_path, "good")
     make_run(tmp_path, "bad")
     (tmp_path / "bad" / "run.json").write_text("{")
@@ -217,7 +218,7 @@ def test_a_damaged_run_hides_none_of_the_others(tmp_path, capsys):
     assert "damaged" in said.err
 
 
-def test_a_password_of_the_store_is_never_said(tmp_path, capsys, monkeypatch):
+def test_password_of_store_is_never_shown(tmp_path, capsys, monkeypatch):
     make_run(tmp_path, "run").finish("finished")
     uri = "http://alice:hunter2@127.0.0.1:9"
     with pytest.raises(TrackingError, match=r"http://\*\*\*@127\.0\.0\.1:9 cannot be written") as caught:

@@ -55,7 +55,7 @@ def history(workspace: Path, key: str = "train/loss") -> list[tuple[int, float]]
     return sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, key))
 
 
-def test_a_finished_run_is_whole_in_mlflow(tmp_path):
+def test_mirror_sends_whole_run(tmp_path):
     run = make_run(tmp_path)
     with Mirror(run, settings=SETTINGS, every_s=0.05), run.recording():
         log_steps(run, range(31, 41))
@@ -68,7 +68,7 @@ def test_a_finished_run_is_whole_in_mlflow(tmp_path):
     assert len(images) == 1
 
 
-def test_a_run_that_fails_is_failed_in_mlflow_too(tmp_path):
+def test_mirror_marks_failed_run(tmp_path):
     run = make_run(tmp_path)
 
     def train() -> None:
@@ -80,7 +80,7 @@ def test_a_run_that_fails_is_failed_in_mlflow_too(tmp_path):
     assert only_run(tmp_path)[1].info.status == "FAILED"
 
 
-def test_sync_adds_what_is_missing_and_a_second_sync_adds_nothing(tmp_path):
+def test_sync_sends_missing_values_once(tmp_path):
     run = make_run(tmp_path)
     run.finish("finished")
     assert sync(run.folder).sent == 2 * 30 + 1
@@ -88,7 +88,7 @@ def test_sync_adds_what_is_missing_and_a_second_sync_adds_nothing(tmp_path):
     assert len(history(tmp_path)) == 30
 
 
-def test_a_resumed_run_goes_on_in_the_same_mlflow_run_without_repeating_steps(tmp_path):
+def test_mirror_continues_resumed_run_without_repeats(tmp_path):
     run = make_run(tmp_path)
     run.finish("killed")
     sync(run.folder)
@@ -98,7 +98,7 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run_without_repeating_steps(tm
     assert [step for step, _ in history(tmp_path)] == list(range(1, 51))
 
 
-def test_a_store_that_cannot_be_reached_neither_stops_nor_fails_the_training(tmp_path):
+def test_mirror_survives_unreachable_store(tmp_path):
     run = make_run(tmp_path)
     settings = TrackingConfig(uri="http://127.0.0.1:9")  # nobody listens at the discard port
     with Mirror(run, settings=settings, every_s=0.01, flush_s=20.0) as mirror, run.recording():
@@ -109,7 +109,7 @@ def test_a_store_that_cannot_be_reached_neither_stops_nor_fails_the_training(tmp
     assert "medssl sync" in run.paths.log.read_text()
 
 
-def test_no_path_of_the_archive_reaches_mlflow(tmp_path):
+def test_mirror_sends_no_archive_path(tmp_path):
     run = make_run(tmp_path)
     with Mirror(run, settings=SETTINGS), run.recording():
         pass
@@ -121,7 +121,7 @@ def test_no_path_of_the_archive_reaches_mlflow(tmp_path):
     assert not [p for p in (tmp_path / "mlartifacts").rglob("*") if SECRET.encode() in p.name.encode()]
 
 
-def test_runs_of_one_workspace_share_one_database_at_any_depth(tmp_path):
+def test_workspace_has_one_database_at_any_depth(tmp_path):
     for folder in (tmp_path, tmp_path / "evidence" / "runs"):
         run = make_run(folder, name="one")
         run.finish("finished")
@@ -129,7 +129,7 @@ def test_runs_of_one_workspace_share_one_database_at_any_depth(tmp_path):
     assert [p.parent for p in tmp_path.rglob("mlflow.db")] == [tmp_path]
 
 
-def test_a_remote_store_gets_no_pictures_unless_they_are_switched_on(tmp_path, monkeypatch):
+def test_remote_store_gets_pictures_only_on_request(tmp_path, monkeypatch):
     from medssl.tracking import workspace
 
     run = make_run(tmp_path)
@@ -142,7 +142,7 @@ def test_a_remote_store_gets_no_pictures_unless_they_are_switched_on(tmp_path, m
     assert sync(run.folder, pictures="on").sent == 1
 
 
-def test_a_run_that_was_deleted_in_mlflow_is_sent_anew(tmp_path):
+def test_sync_sends_deleted_run_again(tmp_path):
     run = make_run(tmp_path)
     run.finish("finished")
     deleted = sync(run.folder).mlflow_run_id
@@ -153,7 +153,7 @@ def test_a_run_that_was_deleted_in_mlflow_is_sent_anew(tmp_path):
     assert sync(run.folder).sent == 0
 
 
-def test_a_deleted_experiment_is_named_with_what_to_do(tmp_path):
+def test_sync_names_deleted_experiment(tmp_path):
     run = make_run(tmp_path)
     run.finish("finished")
     sync(run.folder)
@@ -167,7 +167,7 @@ def test_a_deleted_experiment_is_named_with_what_to_do(tmp_path):
     assert "'medssl' was deleted" in again.paths.log.read_text()
 
 
-def test_a_copy_that_goes_on_has_a_run_of_its_own_in_mlflow(tmp_path):
+def test_continued_copy_gets_new_mlflow_run(tmp_path):
     run = make_run(tmp_path)
     run.finish("killed")
     original = sync(run.folder).mlflow_run_id

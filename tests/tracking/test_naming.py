@@ -10,20 +10,20 @@ from medssl.tracking.replay import is_sent
 @pytest.mark.parametrize(
     "key", ["train/loss", "loss (kl) @ 50%", "énergie", "/a//b/", "../../etc", "a/./b", "x" * 400, "", "  "]
 )
-def test_every_name_is_one_that_mlflow_takes(key):
+def test_metric_name_is_valid_in_mlflow(key):
     from mlflow.utils.validation import _validate_metric_name  # the rule itself, not a copy of it
 
     _validate_metric_name(metric_name(key))
     assert len(metric_name(key)) <= 250
 
 
-def test_good_names_stay_as_they_are():
+def test_metric_name_keeps_valid_names():
     assert metric_name("collapse/feature_std") == "collapse/feature_std"
     assert picture_name("case-01/views") == "case-01/views"
     assert picture_name("case:01/views") == "case_01/views"
 
 
-def test_settings_become_text_without_anything_that_could_be_a_path():
+def test_setting_params_leave_out_paths():
     config = {
         "cohort": "DOE_JOHN",
         "optim": {"lr": 0.001},
@@ -35,7 +35,7 @@ def test_settings_become_text_without_anything_that_could_be_a_path():
     assert setting_params(config) == {"optim.lr": "0.001", "task.name": "mine"}
 
 
-def test_tags_hold_scalars_only_and_what_the_reviewer_wrote():
+def test_tags_hold_scalars_and_reviewer_note():
     facts = {
         "task": "mine",
         "task_origin": "/home/doe/mine.py",
@@ -47,12 +47,12 @@ def test_tags_hold_scalars_only_and_what_the_reviewer_wrote():
 
 
 @pytest.mark.parametrize("text", ["a/b", "a\\b", "~x"])
-def test_text_with_folders_could_be_a_path(text):
+def test_text_with_separator_could_be_path(text):
     assert could_be_path(text)
     assert not could_be_path("masked-volume 0.6")
 
 
-def test_long_runs_are_thinned_out_to_what_charts_can_draw():
+def test_long_runs_are_thinned_out():
     kept = [number for number in range(16_000) if is_sent(number)]
     assert kept[:1000] == list(range(1000))
     assert len(kept) == 1000 + 4 * 250

@@ -36,7 +36,7 @@ def evidence_folder(folder: Path, *, gains: dict[int, float], seeds: int = 3, no
     return folder
 
 
-def test_a_gain_whose_interval_is_above_zero_is_called_one(tmp_path):
+def test_conclusion_names_gain_above_zero(tmp_path):
     evidence = Comparison.read(evidence_folder(tmp_path, gains={3: 0.04, 5: 0.0}))
     assert (
         conclusion(evidence)
@@ -48,23 +48,23 @@ def test_a_gain_whose_interval_is_above_zero_is_called_one(tmp_path):
 
 
 @pytest.mark.parametrize(("seeds", "few"), [(3, True), (5, True), (6, False)])
-def test_fewer_than_six_seeds_are_a_caution(tmp_path, seeds, few):
+def test_cautions_name_fewer_than_six_seeds(tmp_path, seeds, few):
     found = cautions(Comparison.read(evidence_folder(tmp_path, gains={3: 0.04}, seeds=seeds)))
     assert any(f"{seeds} seeds only: the intervals are too narrow" in caution for caution in found) == few
 
 
-def test_noise_is_not_called_a_gain(tmp_path):
+def test_conclusion_calls_noise_no_gain(tmp_path):
     evidence = Comparison.read(evidence_folder(tmp_path, gains={3: 0.001}, noise=0.1))
     assert "shows no gain" in conclusion(evidence)
 
 
-def test_a_loss_is_said(tmp_path):
+def test_conclusion_names_loss(tmp_path):
     assert "worse than scratch: -3.0 Dice points" in conclusion(
         Comparison.read(evidence_folder(tmp_path, gains={3: -0.03}))
     )
 
 
-def test_a_class_that_was_never_learned_and_few_seeds_are_cautions(tmp_path):
+def test_cautions_name_class_never_learned(tmp_path):
     scores = [score(i, 3, 0, c, {1: 0.8, 2: 0.0}) for i in ("scratch", "masked") for c in "ab"]
     write_results(tmp_path, compare(scores))
     found = "\n".join(cautions(Comparison.read(tmp_path)))
@@ -74,7 +74,7 @@ def test_a_class_that_was_never_learned_and_few_seeds_are_cautions(tmp_path):
     assert "2 test scans only" in found
 
 
-def test_false_alarms_beyond_those_of_scratch_and_a_class_that_no_scan_has_are_cautions(tmp_path):
+def test_cautions_name_false_alarms_and_absent_class(tmp_path):
     scores = [
         score(init, 3, 0, case, {1: 0.8, 2: None, 3: None}, alarms)
         for init, alarms in (("scratch", ()), ("masked", (2,)))
@@ -91,7 +91,7 @@ def test_false_alarms_beyond_those_of_scratch_and_a_class_that_no_scan_has_are_c
     assert "NaN" not in (tmp_path / "label_efficiency.json").read_text()
 
 
-def test_the_page_holds_everything_itself_and_names_nobody(tmp_path):
+def test_page_is_self_contained_and_anonymous(tmp_path):
     folder = evidence_folder(tmp_path / "evidence", gains={3: 0.04})
     run = Run.create(
         folder / "runs" / "masked-n3-s0",
@@ -110,7 +110,7 @@ def test_the_page_holds_everything_itself_and_names_nobody(tmp_path):
     assert "DOE_JOHN" not in page
 
 
-def test_a_run_page_shows_curves_pictures_and_how_the_run_ended(tmp_path):
+def test_run_page_shows_curves_pictures_and_status(tmp_path):
     run = Run.create(tmp_path / "run", kind="pretrain", config={}, metadata={"task": "masked-volume"})
     for step in range(1, 2001):
         run.log(step, {"train/loss": 1 / step})
@@ -126,19 +126,19 @@ def test_a_run_page_shows_curves_pictures_and_how_the_run_ended(tmp_path):
     assert len(points.split()) <= 501
 
 
-def test_text_from_a_run_is_escaped(tmp_path):
+def test_page_escapes_text_of_run(tmp_path):
     run = Run.create(tmp_path / "run", kind="pretrain", config={}, metadata={"task": "<script>alert(1)</script>"})
     run.finish("finished")
     assert "<script>alert(1)" not in write_review(run.folder).read_text()
 
 
-def test_the_card_is_short_markdown(tmp_path):
+def test_conclusion_card_is_markdown(tmp_path):
     card = conclusion_card(Comparison.read(evidence_folder(tmp_path, gains={3: 0.04})))
     assert card.startswith("**masked beats scratch")
     assert "| 3 | masked | 59.0 | 59.0 to 59.0 | +4.0 | +4.0 to +4.0 |" in card
 
 
-def test_a_folder_that_is_neither_and_one_that_is_damaged_are_named(tmp_path):
+def test_review_names_unknown_and_damaged_folders(tmp_path):
     with pytest.raises(UsageError, match="neither a run nor"):
         write_review(tmp_path)
     (tmp_path / "label_efficiency.json").write_text('{"format": 2, "rows": []}')
@@ -146,7 +146,7 @@ def test_a_folder_that_is_neither_and_one_that_is_damaged_are_named(tmp_path):
         write_review(tmp_path)
 
 
-def test_a_dice_of_no_scan_at_all_has_no_place_in_the_chart(tmp_path):
+def test_chart_leaves_out_nan(tmp_path):
     folder = evidence_folder(tmp_path, gains={3: 0.04, 5: 0.0})
     content = json.loads((folder / "label_efficiency.json").read_text())
     for line in content["rows"]:
@@ -161,7 +161,7 @@ def test_a_dice_of_no_scan_at_all_has_no_place_in_the_chart(tmp_path):
     assert "nan" in write_review(folder).read_text()
 
 
-def test_the_answer_to_a_comparison_is_kept_beside_it_and_shown(tmp_path):
+def test_answer_is_kept_beside_comparison(tmp_path):
     folder = evidence_folder(tmp_path, gains={3: 0.04})
     review(folder, accept=True, reject=False, note=None)
     review(folder, accept=False, reject=False, note="good enough for the <lung>")

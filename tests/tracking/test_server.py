@@ -21,13 +21,14 @@ URL = "http://127.0.0.1:5000"
 @pytest.mark.parametrize(
     ("ids", "page"), [(["0", "7"], "experiments/7/runs"), (["0"], "experiments"), (["7", "8"], "experiments")]
 )
-def test_the_link_leads_to_the_runs_and_not_to_the_pages_for_language_models(monkeypatch, ids, page):
+def test_link_leads_to_runs(monkeypatch, ids, page):
+    """Not to MLflow's pages for language models."""
     answer = json.dumps({"experiments": [{"experiment_id": number} for number in ids]}).encode()
     monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: io.BytesIO(answer))
     assert link_to_runs(URL) == f"{URL}/#/{page}?workflowType=machine_learning"
 
 
-def test_a_server_that_does_not_say_still_has_a_link(monkeypatch):
+def test_link_without_answer_of_server(monkeypatch):
     def refuse(request: object, timeout: float) -> None:
         raise ConnectionRefusedError
 
@@ -35,18 +36,18 @@ def test_a_server_that_does_not_say_still_has_a_link(monkeypatch):
     assert link_to_runs(URL) == f"{URL}/#/experiments?workflowType=machine_learning"
 
 
-def test_other_machines_are_let_in_only_by_name(tmp_path):
+def test_ui_requires_allowed_hosts_for_other_machines(tmp_path):
     with pytest.raises(UsageError, match="--allowed-hosts"):
         ui(tmp_path, host="0.0.0.0", port=5000, allowed_hosts=None)
 
 
-def test_a_folder_without_a_database_is_said(tmp_path):
+def test_server_requires_database(tmp_path):
     with pytest.raises(TrackingError, match=r"no mlflow\.db"):
         start_server(tmp_path, host="127.0.0.1", port=5000, allowed_hosts=None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kill_of_the_command_ends_the_server_too(tmp_path, monkeypatch):
+def test_server_ends_with_killed_command(tmp_path, monkeypatch):
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     monkeypatch.setattr("medssl.tracking.server.start_server", lambda *args, **kwargs: sleeper)
 
@@ -63,7 +64,7 @@ def test_a_kill_of_the_command_ends_the_server_too(tmp_path, monkeypatch):
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("listens_at", ["127.0.0.1", "0.0.0.0"])
-def test_a_port_that_another_program_has_is_said_before_anything_is_started(tmp_path, monkeypatch, listens_at):
+def test_server_reports_taken_port_before_start(tmp_path, monkeypatch, listens_at):
     (tmp_path / "mlflow.db").touch()
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a server was started"))
     with socket.socket() as other:
@@ -75,13 +76,13 @@ def test_a_port_that_another_program_has_is_said_before_anything_is_started(tmp_
 
 
 @pytest.mark.enable_socket
-def test_an_address_that_is_not_of_this_machine_is_said(tmp_path):
+def test_server_reports_foreign_address(tmp_path):
     (tmp_path / "mlflow.db").touch()
     with pytest.raises(TrackingError, match=r"No server can listen at 192\.0\.2\.1:5000"):
         start_server(tmp_path, host="192.0.2.1", port=5000, allowed_hosts=None)
 
 
-def test_a_server_that_dies_by_itself_is_an_error(tmp_path, monkeypatch, capsys):
+def test_server_that_dies_is_an_error(tmp_path, monkeypatch, capsys):
     dying = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], start_new_session=True)
     monkeypatch.setattr("medssl.tracking.server.start_server", lambda *args, **kwargs: dying)
     monkeypatch.setattr("medssl.tracking.server.wait_until_healthy", lambda *args, **kwargs: None)

@@ -27,7 +27,7 @@ def scores_where_masked_gains(gain: float) -> list[Score]:
     ]
 
 
-def test_the_gain_is_paired_by_seed_and_case():
+def test_gain_is_paired_by_seed_and_case():
     scratch, masked = compare(scores_where_masked_gains(0.04)).rows
     assert scratch.dice.mean == pytest.approx(0.55)
     assert scratch.gain is None
@@ -37,7 +37,7 @@ def test_the_gain_is_paired_by_seed_and_case():
     assert masked.class_dice == pytest.approx({1: 0.64, 2: 0.54})
 
 
-def test_a_class_that_a_case_lacks_is_left_out_of_its_mean():
+def test_case_mean_ignores_absent_class():
     scores = [score("scratch", 3, 0, "a", {1: 0.8, 2: None}), score("scratch", 3, 0, "b", {1: 0.6, 2: 0.2})]
     (only,) = compare(scores).rows
     assert only.dice.mean == pytest.approx((0.8 + 0.4) / 2)
@@ -45,7 +45,7 @@ def test_a_class_that_a_case_lacks_is_left_out_of_its_mean():
 
 
 @pytest.mark.parametrize("other", ["c", None])
-def test_scans_that_only_one_start_was_scored_on_are_not_paired_with_others(other):
+def test_comparison_refuses_scores_without_partner(other):
     scores = scores_where_masked_gains(0.04)
     odd = next(s for s in scores if (s.init, s.seed, s.case.scan_id) == ("masked", 1, "b"))
     scores[scores.index(odd)] = (
@@ -58,7 +58,7 @@ def test_scans_that_only_one_start_was_scored_on_are_not_paired_with_others(othe
         compare(scores)
 
 
-def test_false_alarms_stand_beside_dice_and_drop_no_pair():
+def test_false_alarms_leave_dice_and_pairs_alone():
     """The reference of "b" lacks class 2: scratch sees it there, the pretrained network does not."""
     scores = [
         score(init, 3, seed, case, {1: 0.6, 2: None if case == "b" else 0.4}, alarms if case == "b" else ())
@@ -76,13 +76,14 @@ def test_false_alarms_stand_beside_dice_and_drop_no_pair():
     assert "whose reference has it, for every init alike" in table
 
 
-def test_starts_that_were_judged_on_other_classes_are_not_compared():
+def test_comparison_refuses_inits_scored_on_other_classes():
     scores = [score("scratch", 3, 0, "a", {1: 0.6, 2: 0.0}), score("masked", 3, 0, "a", {1: 0.6, 2: None})]
     with pytest.raises(DataError, match=r"scan a, classes 1, which masked has and scratch has not"):
         compare(scores)
 
 
-def test_a_class_in_no_test_scan_has_no_mean_and_a_test_split_without_any_class_no_interval():
+def test_comparison_without_any_class_is_refused():
+    """A class in no test scan has no mean; a test split without any class has no interval."""
     comparison = compare([score("scratch", 3, 0, case, {1: 0.5, 2: None}) for case in "ab"])
     assert comparison.rows[0].class_dice == {1: 0.5, 2: None}
     assert "| 50.0 | none | 0 of 2 |" in comparison.as_markdown()
@@ -91,7 +92,7 @@ def test_a_class_in_no_test_scan_has_no_mean_and_a_test_split_without_any_class_
         compare([score("scratch", 3, 0, case, {1: None}) for case in "ab"])
 
 
-def test_the_table_states_points_and_intervals():
+def test_table_states_points_and_intervals():
     table = compare(scores_where_masked_gains(0.04)).as_markdown()
     assert "| 3 | masked | 59.0 |" in table
     assert "| +4.0 | +4.0 to +4.0 |" in table
@@ -114,7 +115,7 @@ def test_comparison_of_another_format_is_named(tmp_path):
             Comparison.read(tmp_path)
 
 
-def test_scratch_has_the_network_of_the_starts_and_starts_of_two_networks_are_refused(tmp_path):
+def test_scratch_takes_the_network_of_pretrained_inits(tmp_path):
     for name, patch in (("a", (32, 32, 32)), ("b", (32, 32, 32)), ("shallow", (24, 32, 24))):
         (tmp_path / name).mkdir()
         save_encoder(tmp_path / name, build_encoder(describe("dynunet", preset="tiny", patch=patch)), metadata={})
@@ -130,6 +131,6 @@ def test_scratch_has_the_network_of_the_starts_and_starts_of_two_networks_are_re
 
 
 @pytest.mark.parametrize("name", ["dynunet", "segresnet", "swin-unetr", "vit"])
-def test_a_network_that_is_described_whole_is_built_the_same_for_other_patches(name):
+def test_described_network_is_equal_for_other_patches(name):
     first = describe(name, preset="tiny", patch=(64, 64, 64))
     assert describe(name, preset="base", options=first.options, patch=(64, 96, 64)) == first

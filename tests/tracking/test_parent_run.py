@@ -49,7 +49,7 @@ def parents_and_children(workspace: Path):
     return client, parents, [run for run, is_one in zip(runs, is_parent, strict=True) if not is_one]
 
 
-def test_the_curve_runs_over_labels_and_the_fine_tunings_lie_below_it(tmp_path):
+def test_parent_run_has_curves_over_labelled_scans(tmp_path):
     folder = tmp_path / "evidence"
     write(folder, [3, 5])
     for name in ("scratch-n3-s0", "masked-n3-s0"):
@@ -79,7 +79,7 @@ def test_the_curve_runs_over_labels_and_the_fine_tunings_lie_below_it(tmp_path):
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {later.info.run_id}
 
 
-def test_a_comparison_without_runs_is_said(tmp_path):
+def test_sync_refuses_comparison_without_runs(tmp_path):
     write(tmp_path / "evidence", [3])
     with pytest.raises(UsageError, match="holds no runs"):
         sync(tmp_path / "evidence")

@@ -1,9 +1,9 @@
-"""Packed voxels: LZ4 blocks (python-blosc2), of which a read unpacks those that it touches.
+"""Packed voxels: LZ4 blocks (python-blosc2), of which a read unpacks only those that it touches.
 
 Chunks are 64 cubed; within a chunk, sub-blocks of 16 x 16 x 32 voxels (16 KB, the first-level cache) are unpacked
-alone, so that a crop unpacks little beyond itself. LZ4 in its slow-writing variant reads as plain LZ4 does, with
-longer matches and so a little faster; on a T1 head, whole 64-cubed blocks of plain LZ4 with bit shuffling take 1.6
-times as long to read (benchmarks/crop_read.py).
+separately, so a crop unpacks little beyond itself. LZ4HC writes slower than LZ4 and reads a little faster, thanks to
+longer matches. On a T1 head, whole 64-cubed blocks of plain LZ4 with bit shuffling take 1.6 times as long to read
+(benchmarks/crop_read.py).
 """
 
 import json
@@ -27,17 +27,17 @@ from medssl.store.container import (
 
 SUFFIX = ".b2nd"
 CHUNK_VOXELS, BLOCK_VOXELS = (64, 64, 64), (16, 16, 32)
-_REFUSALS = (OSError, RuntimeError, ValueError)
+_ERRORS = (OSError, RuntimeError, ValueError)
 
 
 def write(path: Path, voxels: npt.NDArray[Any], contents: Contents) -> None:
-    """Write (D, H, W) voxels and what lies beside them. Raises DataError when the disk refuses."""
+    """Write (D, H, W) voxels and their contents. Raises DataError if the write fails."""
     import blosc2
 
     packing = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1}
     small = {name: np.ascontiguousarray(a) for name, a in contents.arrays.items()}
     described = json.dumps(
-        {**contents.facts, "arrays": {n: [a.dtype.str, list(a.shape)] for n, a in small.items()}}, sort_keys=True
+        {**contents.metadata, "arrays": {n: [a.dtype.str, list(a.shape)] for n, a in small.items()}}, sort_keys=True
     )
     with atomic_write(path, library_errors=(RuntimeError, ValueError)) as draft:
         stored = blosc2.asarray(
@@ -57,21 +57,21 @@ def write(path: Path, voxels: npt.NDArray[Any], contents: Contents) -> None:
 
 
 def read_contents(path: Path, scan_id: str) -> Contents:
-    """What lies beside the voxels. Raises DataError that names the scan."""
+    """The contents beside the voxels. Raises DataError that names the scan."""
     return _contents(_opened(path, scan_id), path, scan_id)
 
 
 def read_box(
     path: Path, scan_id: str, start: Index3D, stop: Index3D, *, out: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[Any]:
-    """The voxels in [start, stop), unpacking only the blocks that the box touches: into `out` where it fits, with no
-    copy on the way. Raises DataError that names the scan.
+    """The voxels in [start, stop), unpacked into `out` without a further copy if it fits. Raises DataError that names
+    the scan.
     """
     stored = _opened(path, scan_id)
     voxels = array_to_fill(out, box_shape(path, scan_id, start, stop, stored.shape), stored.dtype)
     try:
         stored.get_slice_numpy(voxels, (start, stop))
-    except _REFUSALS as error:
+    except _ERRORS as error:
         raise damaged(scan_id, path, error) from error
     return voxels
 
@@ -86,7 +86,7 @@ def fetch(path: Path, scan_id: str, start: Index3D, stop: Index3D) -> None:
 
 
 def verify(path: Path, scan_id: str) -> None:
-    """Unpack everything and compare with the checksum that was written. Raises DataError where they differ."""
+    """Unpack everything and compare with the recorded checksum. Raises DataError if they differ."""
     stored = _opened(path, scan_id)
     arrays = _contents(stored, path, scan_id).arrays
     voxels = read_box(path, scan_id, (0, 0, 0), stored.shape)
@@ -95,25 +95,25 @@ def verify(path: Path, scan_id: str) -> None:
 
 
 def _opened(path: Path, scan_id: str) -> Any:
-    """The open blosc2 array; nothing is unpacked yet. A memory map saves the copy out of the file cache."""
+    """The open blosc2 array, with nothing unpacked yet. A memory map saves the copy out of the file cache."""
     import blosc2
 
     try:
         return blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
     except FileNotFoundError as error:
         raise missing(scan_id, path) from error
-    except _REFUSALS as error:
+    except _ERRORS as error:
         raise damaged(scan_id, path, error) from error
 
 
 def _contents(stored: Any, path: Path, scan_id: str) -> Contents:
     try:
         meta = stored.schunk.vlmeta
-        facts = json.loads(meta["facts"])
-        arrays, rest = {}, memoryview(meta.get("arrays", b""))
-        for name, (dtype, shape) in sorted(facts.pop("arrays").items()) if rest else ():
-            arrays[name] = np.ndarray(shape, dtype, buffer=rest)
-            rest = rest[arrays[name].nbytes :]
-    except (*_REFUSALS, KeyError, TypeError) as error:
+        metadata = json.loads(meta["facts"])
+        arrays, remaining = {}, memoryview(meta.get("arrays", b""))
+        for name, (dtype, shape) in sorted(metadata.pop("arrays").items()) if remaining else ():
+            arrays[name] = np.ndarray(shape, dtype, buffer=remaining)
+            remaining = remaining[arrays[name].nbytes :]
+    except (*_ERRORS, KeyError, TypeError) as error:
         raise damaged(scan_id, path, error) from error
-    return Contents(facts, arrays)
+    return Contents(metadata, arrays)

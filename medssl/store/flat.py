@@ -1,9 +1,9 @@
-"""Flat voxels: as they lie in memory, in a safetensors file, read through a memory map. Three times the speed and more
-than twice the disk of blocks.
+"""Flat voxels: unpacked in a safetensors file, read through a memory map, at three times the speed and more than twice
+the disk of blocks. docs/decisions.md says when this container would go.
 
-A memory map has a price: where the disk itself fails, or somebody shortens the file while it is read, the system ends
-the process with SIGBUS instead of an error that names the scan. Plain reads of whole rows were tried: 1.5 times as
-slow at a crop of 160 of 256 columns, and ever slower the wider the scan.
+The price of a memory map: if the disk fails, or the file is shortened while it is read, the system ends the process
+with SIGBUS instead of an error that names the scan. Plain reads of whole rows were 1.5 times as slow for a crop of 160
+of 256 columns, and slower still for wider scans.
 """
 
 import json
@@ -33,32 +33,32 @@ from medssl.store.container import (
 SUFFIX = ".safetensors"
 _VOXELS, _ABOUT = "voxels", "medssl"
 _TYPES: Mapping[str, "np.dtype[Any]"] = {"I16": np.dtype("<i2"), "U8": np.dtype("u1")}
-# Facts and names of small arrays take some kilobytes: a larger header is not ours.
+# Metadata and names of small arrays take some kilobytes: a larger header is not from medssl.
 _MAX_HEADER_BYTES = 2**22
 
 
 def write(path: Path, voxels: npt.NDArray[Any], contents: Contents) -> None:
-    """Write (D, H, W) voxels and what lies beside them. Raises DataError when the disk refuses."""
+    """Write (D, H, W) voxels and their contents. Raises DataError if the write fails."""
     arrays = {name: np.ascontiguousarray(a) for name, a in contents.arrays.items()}
-    facts = json.dumps(dict(contents.facts), sort_keys=True)
-    # One entry: safetensors keeps no order among several, and the same scan shall give the same bytes.
-    about = json.dumps({"facts": facts, "checksum": checksum(voxels, facts, arrays)})
+    metadata = json.dumps(dict(contents.metadata), sort_keys=True)
+    # One entry: safetensors does not keep the order of several, and the same scan must give the same bytes.
+    about = json.dumps({"facts": metadata, "checksum": checksum(voxels, metadata, arrays)})
     with atomic_write(path, library_errors=(SafetensorError,)) as draft:
         save_file({**arrays, _VOXELS: np.ascontiguousarray(voxels)}, draft, metadata={_ABOUT: about})
 
 
 def read_contents(path: Path, scan_id: str) -> Contents:
-    """What lies beside the voxels. Raises DataError that names the scan."""
+    """The contents beside the voxels. Raises DataError that names the scan."""
     return _beside(path, scan_id)[0]
 
 
 def read_box(
     path: Path, scan_id: str, start: Index3D, stop: Index3D, *, out: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[Any]:
-    """The voxels in [start, stop): into `out` where it fits. Raises DataError that names the scan."""
-    whole = _mapped(path, scan_id)
-    voxels = array_to_fill(out, box_shape(path, scan_id, start, stop, whole.shape), whole.dtype)
-    voxels[...] = whole[tuple(map(slice, start, stop))]
+    """The voxels in [start, stop), into `out` if it fits. Raises DataError that names the scan."""
+    stored = _mapped(path, scan_id)
+    voxels = array_to_fill(out, box_shape(path, scan_id, start, stop, stored.shape), stored.dtype)
+    voxels[...] = stored[tuple(map(slice, start, stop))]
     return voxels
 
 
@@ -68,17 +68,17 @@ def fetch(path: Path, scan_id: str, start: Index3D, stop: Index3D) -> None:
 
 
 def verify(path: Path, scan_id: str) -> None:
-    """Read everything and compare with the checksum that was written. Raises DataError where they differ."""
-    contents, facts, written = _beside(path, scan_id)
-    if checksum(_mapped(path, scan_id), facts, contents.arrays) != written:
+    """Read everything and compare with the recorded checksum. Raises DataError if they differ."""
+    contents, metadata, written = _beside(path, scan_id)
+    if checksum(_mapped(path, scan_id), metadata, contents.arrays) != written:
         raise damaged(scan_id, path, "the checksum differs")
 
 
 def _mapped(path: Path, scan_id: str) -> npt.NDArray[Any]:
-    """(D, H, W) voxels, none of which has been read yet."""
+    """(D, H, W) voxels, memory-mapped; nothing is read yet."""
     try:
         with path.open("rb") as file:
-            first, shape, dtype = _place(file)
+            first, shape, dtype = _layout(file)
             size = os.fstat(file.fileno()).st_size
             if size < first + math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"it ends after {size} bytes, before its voxels do")
@@ -89,9 +89,9 @@ def _mapped(path: Path, scan_id: str) -> npt.NDArray[Any]:
         raise damaged(scan_id, path, error) from error
 
 
-def _place(file: BinaryIO) -> tuple[int, Shape3D, "np.dtype[Any]"]:
-    """First byte, shape and type of the voxels. safetensors itself tells no places: they are in its header, the format
-    of which is in https://github.com/huggingface/safetensors.
+def _layout(file: BinaryIO) -> tuple[int, Shape3D, "np.dtype[Any]"]:
+    """First byte, shape and type of the voxels, from the header (https://github.com/huggingface/safetensors describes
+    its format): the safetensors library does not expose offsets.
     """
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length <= _MAX_HEADER_BYTES:
@@ -105,7 +105,7 @@ def _place(file: BinaryIO) -> tuple[int, Shape3D, "np.dtype[Any]"]:
 
 
 def _beside(path: Path, scan_id: str) -> tuple[Contents, str, str]:
-    """What lies beside the voxels, the text of its facts, and the checksum."""
+    """The contents, the text of the metadata, and the checksum."""
     _mapped(path, scan_id)  # a file that is too short is refused before safetensors maps it
     try:
         with safe_open(path, framework="numpy") as file:

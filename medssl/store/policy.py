@@ -9,11 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from medssl.errors import DataError
 from medssl.geometry import Volume, to_array_axes, to_ras
 from medssl.shapes import Spacing3D
-from medssl.store.normalisation import Normalisation as Normalisation
-from medssl.store.normalisation import normalisation_of as normalisation_of
 from medssl.store.resampling import resample_axis
 
-# What a target may be: beyond it a slip of the keyboard would fill the disk, or leave a scan of a few voxels.
+# Bounds of a target spacing: beyond them a typing error would fill the disk, or leave a scan of a few voxels.
 Millimetres = Annotated[float, Field(ge=0.05, le=50.0)]
 Spacing = Literal["native"] | tuple[Millimetres, Millimetres, Millimetres]
 Packing = Literal["lz4", "none"]
@@ -53,10 +51,10 @@ class StorePolicy(BaseModel):
 
     def target_spacing_mm(self, spacing_mm: Spacing3D, modality: str) -> Spacing3D:
         """Spacing along X, Y, Z of the stored grid, for a RAS scan of `spacing_mm`."""
-        wanted = self.spacing_mm.get(modality, self.other_spacing_mm)
-        if wanted == "native":
+        requested = self.spacing_mm.get(modality, self.other_spacing_mm)
+        if requested == "native":
             return spacing_mm
-        target = list(wanted)
+        target = list(requested)
         if self.keep_through_plane and max(spacing_mm) >= self.anisotropy * min(spacing_mm):
             thickest = int(np.argmax(spacing_mm))
             target[thickest] = spacing_mm[thickest]
@@ -66,8 +64,7 @@ class StorePolicy(BaseModel):
 def to_store_grid(volume: Volume, *, policy: StorePolicy, modality: str, nearest: bool = False) -> Volume:
     """The volume in RAS orientation at the spacing that the policy asks for, covering the same field of view.
 
-    `nearest` is for labels. Voxels keep their type where nothing is resampled, else they become float32 (labels always
-    keep it).
+    nearest: for labels. Voxels become float32 if they are resampled, and keep their type otherwise; labels always do.
     """
     ras = to_ras(volume)
     old_mm = np.array(ras.spacing_mm)
@@ -92,12 +89,21 @@ def to_store_grid(volume: Volume, *, policy: StorePolicy, modality: str, nearest
 def to_native_grid(
     array_dhw: npt.NDArray[np.generic], stored_affine: npt.NDArray[np.float64], native: Volume, *, nearest: bool
 ) -> npt.NDArray[np.generic]:
-    """A (D, H, W) array of the stored grid as the (X, Y, Z) array on the scan's own grid: its affine is that of
-    `native`.
+    """A (D, H, W) array on the stored grid as an (X, Y, Z) array on the scan's own grid, with the affine of `native`.
 
-    stored_affine: (4, 4), stored (X, Y, Z) index to RAS mm. Native voxels beyond the stored grid repeat its edge.
-    Raises DataError where the grids are rotated against each other, which `to_store_grid` never does.
+    Native voxels beyond the stored grid repeat its edge.
+
+    Args:
+        array_dhw: on the stored grid.
+        stored_affine: (4, 4), stored (X, Y, Z) index to RAS mm.
+        native: the scan before `to_store_grid`.
+        nearest: for labels.
+
+    Raises:
+        DataError: The grids are rotated against each other, which `to_store_grid` never does.
     """
+    # Native index to stored index. Both grids run along the same directions, so up to flips and swaps it is diagonal:
+    # each native axis has one stored axis, and resampling goes axis by axis.
     index_map = np.linalg.inv(stored_affine) @ native.affine_ras_mm
     stored_axis = np.abs(index_map[:3, :3]).argmax(axis=0)
     along = index_map[stored_axis, range(3)]

@@ -5,19 +5,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medssl.store.percentiles import dark_and_bright
+
 LOWEST, HIGHEST = -32768, 32767
 # Levels between the darkest and the brightest half per cent: 12 bits, what scanners digitise. More bits would store
 # noise.
 LEVELS = 4095
-DARK_PERCENTILE, BRIGHT_PERCENTILE = 0.5, 99.5
 
 
 def quantisation(voxels: npt.NDArray[Any], modality: str, keep: tuple[float, float]) -> tuple[float, float]:
-    """(scale, offset) of a scan of which at least the values from keep[0] to keep[1] are of use.
+    """(scale, offset) of a scan, of which at least the values from keep[0] to keep[1] must stay distinct.
 
-    Whole numbers that fit 16 bits are kept as they are, and so is CT (rounded to 1 HU). All else gets 4096 levels
-    between the darkest and the brightest half per cent, and 65536 in all: values that lie further out than these reach,
-    such as a hot voxel in a map of ratios, are clipped rather than that all others share what is left of the levels.
+    Whole numbers that fit 16 bits are stored unchanged, and so is CT (rounded to 1 HU). All others get 4096 levels
+    between the darkest and the brightest half per cent, and 65536 in all. Values beyond those, such as a hot voxel in a
+    map of ratios, are clipped, since stretching the range would leave few levels for all others.
     """
     low, high = float(voxels.min()), float(voxels.max())
     fits = low >= LOWEST and high <= HIGHEST
@@ -27,16 +28,17 @@ def quantisation(voxels: npt.NDArray[Any], modality: str, keep: tuple[float, flo
         return 1.0, 0.0
     if high == low:
         return 1.0, low
-    dark, bright = np.percentile(voxels[:: max(1, voxels.shape[0] // 128)], [DARK_PERCENTILE, BRIGHT_PERCENTILE])
-    least, most = min(float(dark), keep[0]), max(float(bright), keep[1])
-    if most == least:
-        least, most = low, high
-    scale = max((float(bright) - float(dark)) / LEVELS, (most - least) / (HIGHEST - LOWEST))
+    dark, bright = dark_and_bright(voxels[:: max(1, voxels.shape[0] // 128)])
+    first, last = min(dark, keep[0]), max(bright, keep[1])
+    if first == last:
+        first, last = low, high
+    scale = max((bright - dark) / LEVELS, (last - first) / (HIGHEST - LOWEST))
     # From zero upwards where the range allows: the upper byte then hardly changes and packs well.
     if (high - low) / scale <= HIGHEST:
         return scale, low
-    reach = (HIGHEST - LOWEST) * scale
-    bottom = max(low, min((least + most - reach) / 2, high - reach))
+    # Otherwise centre the levels on the values to keep, without leaving the scan's own range at either end.
+    span = (HIGHEST - LOWEST) * scale
+    bottom = max(low, min((first + last - span) / 2, high - span))
     return scale, bottom - LOWEST * scale
 
 

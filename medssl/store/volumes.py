@@ -1,8 +1,7 @@
 """Scans in the store: written once, read box by box.
 
 A file holds the voxels in tensor axis order (D, H, W) = (Z, Y, X), in C order: the same bytes in memory as NIfTI's (X,
-Y, Z) in Fortran order, so that a read needs no transpose. The affine beside them speaks of (X, Y, Z) indices, as
-everywhere.
+Y, Z) in Fortran order, so a read needs no transpose. Its affine maps (X, Y, Z) indices, as everywhere.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 2
-# Voxels of each label class that are remembered, so that a crop can be centred on one without reading the label.
+# Sampled voxels of each label class, so that a crop can be centred on one without reading the label.
 VOXELS_PER_CLASS = 512
 
 CONTAINERS: Mapping[Packing, Container] = {"lz4": blocks, "none": flat}
@@ -35,12 +34,22 @@ CONTAINERS: Mapping[Packing, Container] = {"lz4": blocks, "none": flat}
 
 @dataclass(frozen=True, eq=False)
 class StoredVolume:
-    """A scan in the store, without its voxels: a few hundred bytes that travel to workers, which open the file
-    themselves.
+    """A scan in the store without its voxels: a few hundred bytes for a worker, which opens the file itself.
 
-    shape, spacing_mm, body_box: in tensor order (D, H, W). affine_ras_mm: (4, 4), stored (X, Y, Z) index to RAS mm.
-    physical value = stored voxel * scale + offset. class_voxels: per label value an (N, 3) sample of its voxels (d, h,
-    w). body_mask: None where nothing is drawn any more.
+    Attributes:
+        scan_id: names the file.
+        folder: of the store.
+        shape: (D, H, W) voxels.
+        affine_ras_mm: (4, 4), stored (X, Y, Z) index to RAS mm.
+        modality: as in the manifest.
+        scale: physical value = stored voxel * scale + offset.
+        offset: see scale.
+        normalisation: in physical units.
+        body_box: (start, stop) voxels (d, h, w) of the box around the body.
+        has_label: whether a label lies beside the scan.
+        class_voxels: per label value an (N, 3) sample of its voxels (d, h, w).
+        body_mask: coarse cells that hold body; None in the copies that go to workers.
+        packing: how the file is packed.
     """
 
     scan_id: str
@@ -64,26 +73,26 @@ class StoredVolume:
         return z, y, x
 
     def read(self, start: Index3D, stop: Index3D, *, out: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int16]:
-        """Stored voxels (d, h, w) of the box [start, stop). Raises DataError when the file is missing or damaged.
+        """Stored voxels (d, h, w) of the box [start, stop). Raises DataError if the file is missing or damaged.
 
-        out: array of that shape to read into, which is then what is returned where it is contiguous.
+        out: array of that shape to read into and return, if it is contiguous.
         """
         return self._box(image_path(self.folder, self.scan_id, self.packing), start, stop, np.dtype(np.int16), out)
 
     def read_label(
         self, start: Index3D, stop: Index3D, *, out: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
-        """Label values (d, h, w) of the box [start, stop), as `read`. Raises DataError where the scan has no label."""
+        """Label values (d, h, w) of the box [start, stop), as `read`. Raises DataError if the scan has no label."""
         if not self.has_label:
             raise DataError(f"scan {self.scan_id} has no label in the store. Ingest the cohort again with --labels.")
         return self._box(label_path(self.folder, self.scan_id, self.packing), start, stop, np.dtype(np.uint8), out)
 
     def fetch(self, start: Index3D, stop: Index3D) -> None:
-        """Read from the disk what `read` needs, and unpack nothing: for timing."""
+        """Read from the disk what `read` needs, without unpacking: for timing."""
         CONTAINERS[self.packing].fetch(image_path(self.folder, self.scan_id, self.packing), self.scan_id, start, stop)
 
     def normalised(self) -> "Tensor":
-        """The whole scan, (D, H, W) float32 on the CPU, on the scale that networks see."""
+        """The whole scan, (D, H, W) float32 on the CPU, normalised as for the network."""
         import torch
 
         voxels = self.read((0, 0, 0), self.shape).astype(np.float32)
@@ -99,17 +108,17 @@ class StoredVolume:
 
 
 def image_path(folder: Path, scan_id: str, packing: Packing) -> Path:
-    """Where the voxels of a scan lie."""
+    """File of a scan's voxels."""
     return folder / f"{scan_id}{CONTAINERS[packing].SUFFIX}"
 
 
 def label_path(folder: Path, scan_id: str, packing: Packing) -> Path:
-    """Where the label of a scan lies, if it has one."""
+    """File of a scan's label, if it has one."""
     return folder / f"{scan_id}.label{CONTAINERS[packing].SUFFIX}"
 
 
 def packing_of(folder: Path, scan_id: str) -> Packing | None:
-    """How a scan lies in the store; None when it does not."""
+    """How a scan is packed; None if it is not in the store."""
     return next((packing for packing in CONTAINERS if image_path(folder, scan_id, packing).exists()), None)
 
 
@@ -121,7 +130,7 @@ def stored_scan_ids(folder: Path) -> Iterator[str]:
 
 
 def remove_volume(folder: Path, scan_id: str) -> None:
-    """Take a scan and its label out of the store, if they are there."""
+    """Remove a scan and its label from the store, if they are there."""
     for packing in CONTAINERS:
         image_path(folder, scan_id, packing).unlink(missing_ok=True)
         label_path(folder, scan_id, packing).unlink(missing_ok=True)
@@ -130,13 +139,13 @@ def remove_volume(folder: Path, scan_id: str) -> None:
 def write_volume(
     folder: Path, scan_id: str, volume: Volume, *, modality: str, label: Volume | None, policy: StorePolicy
 ) -> StoredVolume:
-    """Put a scan on the store's grid and write it; the image file appears last, so a scan is in the store whole or not
-    at all.
+    """Resample a scan to the store's grid and write it. The image file appears last, so a scan is complete or absent.
 
-    Raises DataError for NaN or infinite voxels, an empty volume, a label on another grid, label values that are no
-    whole numbers in 0..255, and a disk that refuses.
+    Raises:
+        DataError: NaN or infinite voxels, an empty volume, a label on another grid, label values other than whole
+            numbers in 0..255, or a failed write.
     """
-    _refuse_unusable(scan_id, volume)
+    _check_voxels(scan_id, volume)
     stored = to_store_grid(volume, policy=policy, modality=modality)
     voxels = to_tensor_axes(stored.voxels)
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -145,19 +154,19 @@ def write_volume(
         classes = _write_label(
             folder, scan_id, _checked_label(scan_id, volume, label), policy=policy, modality=modality
         )
-        arrays = {f"class/{value}": where for value, where in classes.items()}
+        arrays = {f"class/{value}": sample for value, sample in classes.items()}
     normalisation = normalisation_of(stored, modality)
     scale, offset = quantisation(voxels, modality, (normalisation.low, normalisation.high))
     body_box, mask = find_body(voxels, modality)
-    facts = {
-        "format": FORMAT, "scan_id": scan_id, "modality": modality, "shape": list(voxels.shape),
+    metadata = _origin(scan_id) | {
+        "modality": modality, "shape": list(voxels.shape),
         "affine_ras_mm": stored.affine_ras_mm.tolist(), "scale": scale, "offset": offset,
         "normalisation": [normalisation.low, normalisation.high, normalisation.mean, normalisation.std],
-        "body_box": body_box, "body_mask": mask.facts(), "has_label": label is not None,
+        "body_box": body_box, "body_mask": mask.as_dict(), "has_label": label is not None,
     }  # fmt: skip
     path, levels = image_path(folder, scan_id, policy.packing), quantised(voxels, scale=scale, offset=offset)
     try:
-        CONTAINERS[policy.packing].write(path, levels, Contents(facts, arrays))
+        CONTAINERS[policy.packing].write(path, levels, Contents(metadata, arrays))
     except DataError:
         if not path.exists():
             label_path(folder, scan_id, policy.packing).unlink(missing_ok=True)
@@ -166,41 +175,55 @@ def write_volume(
 
 
 def open_volume(folder: Path, scan_id: str) -> StoredVolume:
-    """The scan as it lies in the store.
-
-    Raises DataError when it is missing, damaged or of another version of the store.
-    """
+    """A scan of the store. Raises DataError if it is missing, damaged, or in another format of the store."""
     packing = packing_of(folder, scan_id)
     if packing is None:
         raise missing(scan_id, image_path(folder, scan_id, "lz4"))
     path = image_path(folder, scan_id, packing)
-    beside = CONTAINERS[packing].read_contents(path, scan_id)
-    facts = beside.facts
-    if facts.get("format") != FORMAT:
-        raise DataError(
-            f"scan {scan_id} is of another version of the store (format {facts.get('format')}, this is {FORMAT}). "
-            "Ingest the cohort into a new folder."
-        )
+    contents = CONTAINERS[packing].read_contents(path, scan_id)
+    metadata = contents.metadata
+    if metadata.get("format") != FORMAT:
+        raise _other_format(scan_id, metadata)
     try:
-        d, h, w = facts["shape"]
-        (start, stop) = (tuple(corner) for corner in facts["body_box"])
+        d, h, w = metadata["shape"]
+        (start, stop) = (tuple(corner) for corner in metadata["body_box"])
         return StoredVolume(
             scan_id=scan_id,
             folder=Path(folder),
             shape=(d, h, w),
-            affine_ras_mm=np.array(facts["affine_ras_mm"], np.float64),
-            modality=facts["modality"],
-            scale=float(facts["scale"]),
-            offset=float(facts["offset"]),
-            normalisation=Normalisation(*facts["normalisation"]),
+            affine_ras_mm=np.array(metadata["affine_ras_mm"], np.float64),
+            modality=metadata["modality"],
+            scale=float(metadata["scale"]),
+            offset=float(metadata["offset"]),
+            normalisation=Normalisation(*metadata["normalisation"]),
             body_box=(start, stop),
-            has_label=facts["has_label"],
-            class_voxels={int(name.removeprefix("class/")): where for name, where in beside.arrays.items()},
-            body_mask=BodyMask.of_facts(facts["body_mask"]),
+            has_label=metadata["has_label"],
+            class_voxels={int(name.removeprefix("class/")): voxels for name, voxels in contents.arrays.items()},
+            body_mask=BodyMask.from_dict(metadata["body_mask"]),
             packing=packing,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(scan_id, path, error) from error
+
+
+def _origin(scan_id: str) -> dict[str, Any]:
+    """What every file of a scan records first: the format, the medssl that wrote it, and the scan."""
+    return {"format": FORMAT, "medssl": _version(), "scan_id": scan_id}
+
+
+def _version() -> str:
+    from importlib.metadata import version  # only writers need it; workers that read start faster without
+
+    return version("medssl")
+
+
+def _other_format(scan_id: str, metadata: Mapping[str, Any]) -> DataError:
+    writer = f"medssl {metadata['medssl']}" if "medssl" in metadata else "an early medssl"
+    return DataError(
+        f"scan {scan_id} is in format {metadata.get('format')} of the store, written by {writer}; medssl "
+        f"{_version()} reads format {FORMAT}. Ingest the cohort into a new folder, or install the medssl that "
+        "wrote it."
+    )
 
 
 def verify_volume(folder: Path, scan_id: str) -> None:
@@ -212,13 +235,15 @@ def verify_volume(folder: Path, scan_id: str) -> None:
         container.verify(label_path(folder, scan_id, stored.packing), scan_id)
 
 
-def _refuse_unusable(scan_id: str, volume: Volume) -> None:
+def _check_voxels(scan_id: str, volume: Volume) -> None:
     if 0 in volume.voxels.shape or volume.voxels.ndim != 3:
         raise DataError(f"scan {scan_id} has the shape {volume.voxels.shape}. Only 3D scans with voxels can be stored.")
-    bad = 0 if np.issubdtype(volume.voxels.dtype, np.integer) else int(np.count_nonzero(~np.isfinite(volume.voxels)))
-    if bad:
+    is_integer = np.issubdtype(volume.voxels.dtype, np.integer)
+    broken = 0 if is_integer else int(np.count_nonzero(~np.isfinite(volume.voxels)))
+    if broken:
         raise DataError(
-            f"scan {scan_id} has {bad} voxels of {volume.voxels.size} that are NaN or infinite. Repair or exclude it."
+            f"scan {scan_id} has {broken} voxels of {volume.voxels.size} that are NaN or infinite. Repair or exclude "
+            "it."
         )
 
 
@@ -240,14 +265,14 @@ def _checked_label(scan_id: str, volume: Volume, label: Volume) -> Volume:
 def _write_label(
     folder: Path, scan_id: str, label: Volume, *, policy: StorePolicy, modality: str
 ) -> dict[int, npt.NDArray[np.int32]]:
-    """Write the label and return a sample of each class's voxels, the same for the same scan."""
+    """Write the label, and return a sample of each class's voxels: the same for the same scan."""
     voxels = to_tensor_axes(to_store_grid(label, policy=policy, modality=modality, nearest=True).voxels)
     path = label_path(folder, scan_id, policy.packing)
-    CONTAINERS[policy.packing].write(path, voxels, Contents({"format": FORMAT, "scan_id": scan_id}))
-    chosen = np.random.default_rng(0)
+    CONTAINERS[policy.packing].write(path, voxels, Contents(_origin(scan_id)))
+    generator = np.random.default_rng(0)
     sampled = {}
     for value in np.unique(voxels[voxels != 0]):
-        where = np.flatnonzero(voxels == value)
-        where = np.sort(chosen.choice(where, min(len(where), VOXELS_PER_CLASS), replace=False))
-        sampled[int(value)] = np.stack(np.unravel_index(where, voxels.shape), axis=1).astype(np.int32)
+        index = np.flatnonzero(voxels == value)
+        index = np.sort(generator.choice(index, min(len(index), VOXELS_PER_CLASS), replace=False))
+        sampled[int(value)] = np.stack(np.unravel_index(index, voxels.shape), axis=1).astype(np.int32)
     return sampled

@@ -14,7 +14,8 @@ from small_networks import POLICY, SIZES
 
 from medssl.exchange.export import export
 from medssl.geometry import Volume, to_tensor_axes
-from medssl.store.policy import StorePolicy, normalisation_of, to_native_grid, to_store_grid
+from medssl.store.normalisation import normalisation_of
+from medssl.store.policy import StorePolicy, to_native_grid, to_store_grid
 
 # MONAI's LoadImage registers every reader that it has, and says so where a GPU codec is missing.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")

@@ -1,4 +1,5 @@
 import pickle
+from importlib.metadata import version
 
 import blosc2
 import numpy as np
@@ -178,8 +179,12 @@ def test_a_missing_scan_is_named(tmp_path):
 def test_a_store_of_another_version_says_so(tmp_path):
     store_scan(tmp_path, "a", noise((8, 8, 8)))
     array = blosc2.open(str(tmp_path / "a.b2nd"), mode="a")
-    array.schunk.vlmeta["facts"] = array.schunk.vlmeta["facts"].replace('"format": 2', '"format": 0')
-    with pytest.raises(DataError, match="another version of the store"):
+    written = array.schunk.vlmeta["facts"]
+    array.schunk.vlmeta["facts"] = written.replace('"format": 2', '"format": 0')
+    with pytest.raises(DataError, match=f"in format 0 of the store, written by medssl {version('medssl')}"):
+        open_volume(tmp_path, "a")
+    array.schunk.vlmeta["facts"] = written.replace('"format": 2', '"format": 1').replace('"medssl"', '"unknown"')
+    with pytest.raises(DataError, match=r"in format 1 of the store, written by an early medssl.*new folder"):
         open_volume(tmp_path, "a")
 
 

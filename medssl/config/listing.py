@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from medssl.config.problems import config_error, problem_lines
-from medssl.config.resolve import Given, gather
+from medssl.config.resolve import RawSettings, gather
 from medssl.config.setting_rows import SettingRow, setting_rows
 from medssl.config.yaml_text import dump_yaml
 
@@ -22,27 +22,27 @@ def explained_yaml(
     settings: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> str:
-    """Every setting of `model` as YAML with comments; what is required and not given stands there commented out.
+    """Every setting of `model` as YAML with comments; a required setting without a value is a comment.
 
     Once those lines are filled in, the text is a configuration file. Raises ConfigError for everything else that is
     wrong.
     """
-    given = gather(files=files, settings=settings, flags=flags)
-    values = _checked(model, given)
+    raw = gather(files=files, settings=settings, flags=flags)
+    values = _checked(model, raw)
     rows = {row.key: row for row in setting_rows(model)}
-    return "\n".join(_lines(values, rows, given, prefix="")) + "\n"
+    return "\n".join(_lines(values, rows, raw, prefix="")) + "\n"
 
 
-def _checked(model: type[BaseModel], given: Given) -> dict[str, Any]:
-    """All values, required ones that were not given as None."""
+def _checked(model: type[BaseModel], raw: RawSettings) -> dict[str, Any]:
+    """All values, required ones that are not set as None."""
     fields = model.model_fields.items()
     required = {name: (_or_none(field), None) for name, field in fields if field.is_required()}
     lenient: type[BaseModel] = create_model("Lenient", __base__=model, **required)  # type: ignore[call-overload]
-    problems = list(given.problems)
+    problems = list(raw.problems)
     try:
-        values = lenient.model_validate(given.tree).model_dump(mode="json")
+        values = lenient.model_validate(raw.tree).model_dump(mode="json")
     except ValidationError as error:
-        problems += problem_lines(model, error, prefix="", origin=given.origin)
+        problems += problem_lines(model, error, prefix="", origin=raw.origin)
     if problems:
         raise config_error(problems)
     return {name: values[name] for name in model.model_fields}
@@ -56,25 +56,25 @@ def _or_none(field: FieldInfo) -> Any:
     return kind | None
 
 
-def _lines(values: Mapping[str, Any], rows: Mapping[str, SettingRow], given: Given, *, prefix: str) -> list[str]:
+def _lines(values: Mapping[str, Any], rows: Mapping[str, SettingRow], raw: RawSettings, *, prefix: str) -> list[str]:
     indent = "  " * prefix.count(".")
     lines = []
     for name, value in values.items():
         key = f"{prefix}{name}"
         row = rows.get(key)
         if row is None:  # a group of settings
-            lines += [f"{indent}{name}:", *_lines(value, rows, given, prefix=f"{key}.")]
+            lines += [f"{indent}{name}:", *_lines(value, rows, raw, prefix=f"{key}.")]
         elif value is None and row.default == "required":
             lines.append(_with_comment(f"# {name}:", f"required: {row.meaning}"))
         else:
             text = dump_yaml({name: value}).rstrip("\n")
-            first, *rest = [f"{indent}{line}" for line in text.split("\n")]
-            lines += [_with_comment(first, _comment(row, given)), *rest]
+            first, *following = [f"{indent}{line}" for line in text.split("\n")]
+            lines += [_with_comment(first, _comment(row, raw)), *following]
     return lines
 
 
-def _comment(row: SettingRow, given: Given) -> str:
-    origin = given.origin(row.key)
+def _comment(row: SettingRow, raw: RawSettings) -> str:
+    origin = raw.origin(row.key)
     bounds = f" ({row.bounds})" if row.bounds else ""
     return f"{row.meaning}{bounds}{f' [{origin}, default {row.default}]' if origin else ''}"
 

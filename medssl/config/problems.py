@@ -20,12 +20,12 @@ def check_options(
 
     origins: where each dotted key (prefix included) was set, where it is known.
     """
-    known = origins or {}
+    sources = origins or {}
     try:
         checked = model.model_validate(dict(options))
-        lines = switch_lines(options, checked, prefix=prefix, origin=lambda key: known.get(key, ""))
+        lines = switch_lines(options, checked, prefix=prefix, origin=lambda key: sources.get(key, ""))
     except ValidationError as error:
-        lines = problem_lines(model, error, prefix=prefix, origin=lambda key: known.get(key, ""))
+        lines = problem_lines(model, error, prefix=prefix, origin=lambda key: sources.get(key, ""))
     if lines:
         raise config_error(lines)
     return checked
@@ -55,11 +55,11 @@ def problem_lines(
 
 
 def switch_lines(
-    given: Mapping[str, Any], checked: BaseModel, *, prefix: str = "", origin: Callable[[str], str]
+    raw: Mapping[str, Any], checked: BaseModel, *, prefix: str = "", origin: Callable[[str], str]
 ) -> list[str]:
     """One line per `true` or `false` that was taken for 1 or 0, which Python does without a word."""
     lines = []
-    for name, value in given.items():
+    for name, value in raw.items():
         taken, key = getattr(checked, name, None), f"{prefix}{name}"
         if isinstance(taken, BaseModel) and isinstance(value, Mapping):
             lines += switch_lines(value, taken, prefix=f"{key}.", origin=origin)
@@ -73,7 +73,7 @@ def _is_counted(value: Any, taken: Any) -> bool:
     if isinstance(value, Mapping) and isinstance(taken, Mapping):
         return any(_is_counted(value[key], taken.get(key)) for key in value)
     if isinstance(value, list | tuple) and isinstance(taken, list | tuple):
-        return any(_is_counted(one, other) for one, other in zip(value, taken, strict=False))
+        return any(_is_counted(*pair) for pair in zip(value, taken, strict=False))
     return isinstance(value, bool) and isinstance(taken, int | float) and not isinstance(taken, bool)
 
 

@@ -16,14 +16,14 @@ T = TypeVar("T", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Resolved(Generic[T]):
-    """A configuration and, by dotted key, where each value that is no default came from."""
+    """A configuration and, by dotted key, where each value that is not a default came from."""
 
     config: T
     origins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Given:
+class RawSettings:
     """What files, `--set` and flags say, unchecked: the tree, the origin per dotted key, and what could not be read."""
 
     tree: dict[str, Any]
@@ -34,8 +34,8 @@ class Given:
         """Where `key`, or the value it lies in or holds, was set; empty for a default."""
         parts = key.split(".")
         for length in range(len(parts), 0, -1):
-            if found := self.origins.get(".".join(parts[:length])):
-                return found
+            if origin := self.origins.get(".".join(parts[:length])):
+                return origin
         return next((source for held, source in self.origins.items() if held.startswith(f"{key}.")), "")
 
 
@@ -70,23 +70,23 @@ def resolve_config(
 
     Raises ConfigError that lists every problem at once, each with its origin; UsageError where a file is missing.
     """
-    given = gather(files=files, settings=settings, flags=flags)
-    problems = list(given.problems)
+    raw = gather(files=files, settings=settings, flags=flags)
+    problems = list(raw.problems)
     try:
-        config = model.model_validate(given.tree)
-        problems += switch_lines(given.tree, config, origin=given.origin)
+        config = model.model_validate(raw.tree)
+        problems += switch_lines(raw.tree, config, origin=raw.origin)
     except ValidationError as error:
-        problems += problem_lines(model, error, prefix="", origin=given.origin)
+        problems += problem_lines(model, error, prefix="", origin=raw.origin)
     if problems:
         raise config_error(problems)
-    return Resolved(config=config, origins=given.origins)
+    return Resolved(config=config, origins=raw.origins)
 
 
-def gather(*, files: Sequence[Path], settings: Sequence[str], flags: Mapping[str, Any] | None) -> Given:
-    """The tree of all that was given, the later over the earlier."""
-    given = Given(tree={}, origins={})
+def gather(*, files: Sequence[Path], settings: Sequence[str], flags: Mapping[str, Any] | None) -> RawSettings:
+    """The tree of all settings, the later over the earlier."""
+    raw = RawSettings(tree={}, origins={})
     for path in files:
-        _merge(given, read_yaml(path), source=str(path))
+        _merge(raw, read_yaml(path), source=str(path))
     problems = []
     for text in settings:
         try:
@@ -94,13 +94,13 @@ def gather(*, files: Sequence[Path], settings: Sequence[str], flags: Mapping[str
         except ConfigError as error:
             problems.append(str(error))
             continue
-        _put(given, key, value, source=f"--set {shortened(text)}")
+        _put(raw, key, value, source=f"--set {shortened(text)}")
     for key, value in (flags or {}).items():
         if isinstance(value, dict) and value:
-            _merge(given, value, source=_flag_name(key), prefix=f"{key}.")
+            _merge(raw, value, source=_flag_name(key), prefix=f"{key}.")
         elif value is not None:
-            _put(given, key, _plain(value), source=_flag_name(key))
-    return Given(given.tree, given.origins, tuple(problems))
+            _put(raw, key, _plain(value), source=_flag_name(key))
+    return RawSettings(raw.tree, raw.origins, tuple(problems))
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:
@@ -111,31 +111,31 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     return key, parse_yaml(value, source=f"--set {without_password(text)}")
 
 
-def _merge(given: Given, tree: Mapping[str, Any], *, source: str, prefix: str = "") -> None:
+def _merge(raw: RawSettings, tree: Mapping[str, Any], *, source: str, prefix: str = "") -> None:
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and value:
-            _merge(given, value, source=source, prefix=f"{key}.")
+            _merge(raw, value, source=source, prefix=f"{key}.")
         else:
-            _put(given, key, value, source=source)
+            _put(raw, key, value, source=source)
 
 
-def _put(given: Given, key: str, value: Any, *, source: str) -> None:
+def _put(raw: RawSettings, key: str, value: Any, *, source: str) -> None:
     """Set one value; what stood under or over it gives way, but for a word that stood for a whole group: its name."""
     *groups, last = key.split(".")
-    place = given.tree
+    branch = raw.tree
     for depth, group in enumerate(groups, start=1):
-        held = place.get(group)
+        held = branch.get(group)
         if not isinstance(held, dict):
-            place[group] = {"name": held} if isinstance(held, str) else {}
-            origin = given.origins.pop(".".join(groups[:depth]), None)
-            if origin and place[group]:
-                given.origins[".".join((*groups[:depth], "name"))] = origin
-        place = place[group]
-    for old in [held for held in given.origins if held == key or held.startswith(f"{key}.")]:
-        del given.origins[old]
-    place[last] = value
-    given.origins[key] = source
+            branch[group] = {"name": held} if isinstance(held, str) else {}
+            origin = raw.origins.pop(".".join(groups[:depth]), None)
+            if origin and branch[group]:
+                raw.origins[".".join((*groups[:depth], "name"))] = origin
+        branch = branch[group]
+    for old in [held for held in raw.origins if held == key or held.startswith(f"{key}.")]:
+        del raw.origins[old]
+    branch[last] = value
+    raw.origins[key] = source
 
 
 def _plain(value: Any) -> Any:

@@ -103,7 +103,7 @@ class ProbeConfig(Settings):
         default=0,
         ge=0,
         description="labelled scans of the training split on which a linear probe is fitted and scored in turn, 2 or "
-        "more; 0 is no probe. The encoder never learns from it, and the test split is never read",
+        "more; 0 switches it off. The encoder never learns from it, and the test split is never read",
     )
     every: PositiveInt | Auto = Field(
         default="auto", description="steps between two probes; auto makes about ten in a training"

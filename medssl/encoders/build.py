@@ -97,16 +97,16 @@ def check_patch(encoder: Encoder, patch: Shape3D) -> None:
         )
 
 
-def _checked(options: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that were given, each checked by itself: sizes that depend on the others are not known yet."""
+def _checked(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, each checked by itself: sizes that depend on the others are not known yet."""
     fields: dict[str, Any] = {}
-    for name, field in options.model_fields.items():
+    for name, field in model.model_fields.items():
         optional = copy(field)
         optional.default = None
         fields[name] = (field.annotation, optional)
-    model: type[BaseModel] = create_model("Given", __config__=ConfigDict(extra="forbid"), **fields)
-    checked = check_options(model, given, prefix=PREFIX)
-    return {key: getattr(checked, key) for key in given}
+    partial: type[BaseModel] = create_model("Partial", __config__=ConfigDict(extra="forbid"), **fields)
+    checked = check_options(partial, options, prefix=PREFIX)
+    return {key: getattr(checked, key) for key in options}
 
 
 def encoder_class(name: str) -> Any:

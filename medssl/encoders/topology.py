@@ -25,15 +25,15 @@ class Topology:
     smallest_edges_voxels: Shape3D
 
 
-def plan_levels(patch: Shape3D, *, spacing_mm: Spacing3D | None, most_levels: int) -> Topology:
-    """Levels that a patch (D, H, W) carries, `most_levels` at most. `spacing_mm` of D, H, W; None: cubic voxels.
+def plan_levels(patch: Shape3D, *, spacing_mm: Spacing3D | None, max_levels: int) -> Topology:
+    """Levels that a patch (D, H, W) carries, `max_levels` at most. `spacing_mm` of D, H, W; None: cubic voxels.
 
     Every halving is exact: a patch edge is a multiple of its strides. Raises ConfigError for a patch that carries fewer
     than three levels or whose odd edges stop the halving early.
     """
     edges, spacing = list(patch), list(spacing_mm or (1.0, 1.0, 1.0))
     spans, strides, kernels = [1, 1, 1], [(1, 1, 1)], []
-    while len(strides) < most_levels:
+    while len(strides) < max_levels:
         halved = _axes_to_halve(edges, spacing)
         if not halved:
             break
@@ -45,7 +45,7 @@ def plan_levels(patch: Shape3D, *, spacing_mm: Spacing3D | None, most_levels: in
         edges = [edge // step for edge, step in zip(edges, stride, strict=True)]
         spacing = [gap * step for gap, step in zip(spacing, stride, strict=True)]
         strides.append(stride)
-    _check(patch, edges, most_levels=most_levels, levels=len(strides))
+    _check(patch, edges, max_levels=max_levels, levels=len(strides))
     return Topology(tuple(strides), (*kernels, (3, 3, 3)), _triple(edges))
 
 
@@ -57,22 +57,22 @@ def _axes_to_halve(edges: list[int], spacing: list[float]) -> list[int]:
     return [] if len(axes) == 1 and edges[axes[0]] < 3 * SMALLEST_EDGE_VOXELS else axes
 
 
-def _check(patch: Shape3D, edges: list[int], *, most_levels: int, levels: int) -> None:
-    for axis, (name, edge, left) in enumerate(zip(AXES, patch, edges, strict=True)):
-        stopped_early = levels < most_levels or left * 2 ** (levels - 1) > edge
-        if left % 2 and left >= 4 * SMALLEST_EDGE_VOXELS and stopped_early:
+def _check(patch: Shape3D, edges: list[int], *, max_levels: int, levels: int) -> None:
+    for axis, (name, edge, remaining) in enumerate(zip(AXES, patch, edges, strict=True)):
+        stopped_early = levels < max_levels or remaining * 2 ** (levels - 1) > edge
+        if remaining % 2 and remaining >= 4 * SMALLEST_EDGE_VOXELS and stopped_early:
             near = max(8, round(edge / 8) * 8)
             advice = list(patch)
             advice[axis] = near
             raise ConfigError(
-                f"patch edge {name} = {edge} voxels stops at {left} when it is halved, which is odd. "
+                f"patch edge {name} = {edge} voxels stops at {remaining} when it is halved, which is odd. "
                 f"Take a multiple of 8 (16 or 32 for large networks): patch {advice}."
             )
     if levels < MIN_LEVELS:
         raise ConfigError(
             f"a patch of {list(patch)} voxels (D, H, W) carries {levels} resolution level(s), and the network needs "
-            f"{MIN_LEVELS}. "
-            f"Take edges of at least {SMALLEST_EDGE_VOXELS * 2 ** (MIN_LEVELS - 1)} voxels that are multiples of 4."
+            f"{MIN_LEVELS}. Take edges of at least {SMALLEST_EDGE_VOXELS * 2 ** (MIN_LEVELS - 1)} voxels that are "
+            "multiples of 4."
         )
 
 

@@ -66,21 +66,21 @@ def _readme(model: TrainedModel) -> str:
         "segments scans" if model.network is not None else "turns scans into features, and is a start for fine-tuning"
     )
     several = len(model.modalities) > 1
-    given = f" --modality {model.modalities[0]}" if several else ""
-    seen = f"It was trained on {' and '.join(model.modalities)}." if model.modalities else ""
+    option = f" --modality {model.modalities[0]}" if several else ""
+    trained_on = f"It was trained on {' and '.join(model.modalities)}." if model.modalities else ""
     each = " Each of them is prepared in its own way: let a run have scans of one, and name it." if several else ""
     return f"""# A network from medssl
 
 This bundle {what}. It needs MONAI, fire, nibabel and pytorch-ignite; it does not need medssl.
-{seen}{each}
+{trained_on}{each}
 
 Put scans (`*.nii.gz`) into `data/`, then, in the folder of the bundle:
 
-    PYTHONPATH=. python -m monai.bundle run --config_file configs/inference.json{given}
+    PYTHONPATH=. python -m monai.bundle run --config_file configs/inference.json{option}
 
 To fine-tune, put images and labels of the same names into `data/images` and `data/labels`:
 
-    PYTHONPATH=. python -m monai.bundle run --config_file configs/train.json{given}
+    PYTHONPATH=. python -m monai.bundle run --config_file configs/train.json{option}
 
 Arrays are (channel, S, A, R): superior, anterior, right. Other orientations are turned when a scan is loaded.
 """

@@ -14,7 +14,13 @@ Writer = Callable[[TrainedModel, Path], list[str]]
 
 @dataclass(frozen=True)
 class Export:
-    """What was written. files: relative to `folder`. notes: what the user should know, in sentences."""
+    """What was written.
+
+    Attributes:
+        folder: Where it lies.
+        files: Relative to `folder`.
+        notes: What the user should know, in sentences.
+    """
 
     folder: Path
     files: tuple[str, ...]
@@ -43,11 +49,17 @@ FORMATS: Mapping[str, Writer] = {"safetensors": _safetensors, "monai-bundle": _m
 
 
 def export(run: Path, out: Path, *, form: str) -> Export:
-    """Write the weights of a run in the form `safetensors`, `monai-bundle` or `nnunet` into a new folder.
+    """Write the weights of a run into a new folder, which appears when all is written and proven, else not at all.
 
-    The folder appears when all is written and proven, else not at all. Raises UsageError where `out` is taken or `run`
-    is no folder, ConfigError for an unknown form or an encoder that the form cannot hold, CheckpointError for weights
-    that cannot be read.
+    Args:
+        run: The run folder, or a folder that was exported as safetensors.
+        out: Where the files go: missing, or an empty folder.
+        form: One of `FORMATS`.
+
+    Raises:
+        UsageError: `out` is taken, or `run` is not a folder.
+        ConfigError: The form is unknown, or cannot hold this encoder.
+        CheckpointError: The weights cannot be read.
     """
     if form not in FORMATS:
         hint = did_you_mean(form, FORMATS)

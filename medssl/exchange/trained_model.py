@@ -71,9 +71,10 @@ class TrainedModel:
     def _targets_mm(self) -> set[Any]:
         """What the store's policy asks for the modalities of the training: spacings of X, Y, Z in mm, or 'native'."""
         policy = (self.network.store_policy if self.network else self.metadata.get("store_policy")) or {}
-        named, other = policy.get("spacing_mm") or {}, policy.get("other_spacing_mm", "native")
-        wanted = [named.get(modality, other) for modality in self.modalities] or [*named.values(), other]
-        return {tuple(target) if isinstance(target, list | tuple) else target for target in wanted}
+        by_modality, default = policy.get("spacing_mm") or {}, policy.get("other_spacing_mm", "native")
+        targets = [by_modality.get(modality, default) for modality in self.modalities]
+        targets = targets or [*by_modality.values(), default]
+        return {tuple(target) if isinstance(target, list | tuple) else target for target in targets}
 
     @property
     def modalities(self) -> tuple[str, ...]:

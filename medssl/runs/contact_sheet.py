@@ -1,7 +1,8 @@
 """Contact sheets: what a person looks at to see whether the network learned.
 
-Windows are ours, not the viewer's: a sheet is uint8 with one window per case, so that two columns, and two steps of
-one case, can be compared.
+A sheet is uint8 with one intensity window per case, so that two columns, and two steps of one case, can be compared.
+
+From top to bottom: the sheet and its layout, slices through a volume, their colours, and the size of a tile.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,18 @@ Array = npt.NDArray[np.generic]
 _BACKGROUND, _TEXT, _FAINT = (18, 19, 22), (236, 236, 238), (150, 152, 158)
 _GAP, _MARGIN, _TITLE_HEIGHT, _SIDE_WIDTH = 6, 14, 26, 92
 
+PLANES = ("axial", "coronal", "sagittal")
+
+_NOT_FINITE = (255, 0, 255)
+# Okabe and Ito 2008, "Color Universal Design": told apart by colour-blind readers. Their black is left out.
+_LABELS = np.array(
+    [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [213, 94, 0], [0, 114, 178], [204, 121, 167]],
+    dtype=np.float64,
+)
+_LABEL_OPACITY = 0.55
+# Black, violet, red, orange, pale yellow: lightness rises all the way, so it also reads in grey.
+_ERROR_RAMP = np.array([[0, 0, 0], [72, 16, 110], [178, 36, 80], [240, 120, 30], [252, 246, 180]], dtype=np.float64)
+
 
 def contact_sheet(
     rows: Sequence[Mapping[str, Array]],
@@ -29,15 +42,24 @@ def contact_sheet(
     planes: Sequence[str] = ("axial",),
     tile_pixels: int = 192,
 ) -> Pixels:
-    """(H, W, 3) uint8 sheet: a row per case and plane, a column per name.
+    """A sheet with a row per case and plane, and a column per name.
 
-    rows: per case, column name -> (D, H, W) volume in RAS; the first column is the scan. All columns share the window
-    of their row: `window`, else the 0.5 to 99.5 percentiles of the scan. Columns whose name starts with 'error' have
-    a fixed colour map from 0 to half the window's width. bool and int columns are masks and labels: fixed colours
-    over the scan. Voxels that are not finite are magenta. labels: name per case, 'case-01', 'case-02', ... by
-    default. planes: of 'axial', 'coronal', 'sagittal', through the largest cut of the first int column, else through
-    the middle, shown as radiologists do (patient's right on the left). tile_pixels: longest edge of a tile in pixels;
-    small volumes are enlarged by whole numbers, large ones are averaged down.
+    Voxels that are not finite are magenta.
+
+    Args:
+        rows: Per case, column name to (D, H, W) volume in RAS; the first column is the scan. Columns whose name starts
+            with 'error' have a fixed colour map from 0 to half the window's width. bool and int columns are masks and
+            labels: fixed colours over the scan.
+        window: Values that are black and white, shared by all columns of a row; by default the 0.5 and 99.5 percentiles
+            of the row's scan.
+        labels: Name per case; 'case-01', 'case-02', ... by default.
+        planes: Of 'axial', 'coronal', 'sagittal', shown as radiologists do (patient's right on the left). They cross
+            in the largest cut of the first int column, else in the middle.
+        tile_pixels: Longest edge of a tile in pixels; small volumes are enlarged by whole numbers, large ones are
+            averaged down.
+
+    Returns:
+        (H, W, 3) uint8 pixels.
     """
     columns = _columns(rows)
     names = labels or [f"case-{number:02d}" for number in range(1, len(rows) + 1)]
@@ -54,10 +76,12 @@ def contact_sheet(
 
 @dataclass(frozen=True)
 class _Strip:
-    """One line of the sheet.
+    """One line of the sheet: a case in one plane.
 
-    A case in one plane. caption: lines of text beside it. tiles: per column (h, w, 3) uint8. longest: per column the
-    longest edge over the planes shown, so that all planes of a case have one scale.
+    Attributes:
+        caption: Lines of text beside it.
+        tiles: Per column (h, w, 3) uint8.
+        longest: Per column the longest edge over the planes shown, so that all planes of a case have one scale.
     """
 
     caption: tuple[str, ...]
@@ -118,7 +142,7 @@ def _window(scan: Array) -> tuple[float, float]:
 
 
 def _focus(row: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[float, ...]:
-    """Where the planes cross, as fractions of the edges, so that volumes of other sizes are cut at the same place."""
+    """Where the planes cross, as fractions of the edges, so that volumes of other sizes are cut alike."""
     labels = next((volume for volume in row.values() if volume.dtype.kind in "iu" and volume.shape == shape), None)
     return focus_voxel(labels, shape)
 
@@ -155,13 +179,10 @@ def _compose(strips: Sequence[_Strip], tiles: Sequence[Mapping[str, Pixels]], co
         for index, column in enumerate(columns):
             if column in row:
                 tile = row[column]
-                left = _MARGIN + _SIDE_WIDTH + index * (width + _GAP) + (width - tile.shape[1]) // 2
-                sheet.paste(Image.fromarray(tile), (left, top + (height - tile.shape[0]) // 2))
+                x = _MARGIN + _SIDE_WIDTH + index * (width + _GAP) + (width - tile.shape[1]) // 2
+                sheet.paste(Image.fromarray(tile), (x, top + (height - tile.shape[0]) // 2))
         top += max(height, 48) + _GAP
     return np.asarray(sheet)
-
-
-PLANES = ("axial", "coronal", "sagittal")
 
 
 def focus_voxel(labels: Array | None, shape: tuple[int, ...]) -> tuple[float, ...]:
@@ -173,7 +194,7 @@ def focus_voxel(labels: Array | None, shape: tuple[int, ...]) -> tuple[float, ..
     if labels is None or not labels.any():
         return tuple((edge // 2 + 0.5) / edge for edge in shape)
     foreground = labels != 0
-    counts = [foreground.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
+    counts = [foreground.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     return tuple((int(count.argmax()) + 0.5) / len(count) for count in counts)
 
 
@@ -191,17 +212,6 @@ def plane_slice(volume: Array, plane: str, focus: tuple[float, ...]) -> Array:
     return volume[::-1, ::-1, w]
 
 
-_NOT_FINITE = (255, 0, 255)
-# Okabe and Ito 2008, "Color Universal Design": told apart by colour-blind readers. Their black is left out.
-_LABELS = np.array(
-    [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [213, 94, 0], [0, 114, 178], [204, 121, 167]],
-    dtype=np.float64,
-)
-_LABEL_OPACITY = 0.55
-# Black, violet, red, orange, pale yellow: lightness rises all the way, so it also reads in grey.
-_ERROR_RAMP = np.array([[0, 0, 0], [72, 16, 110], [178, 36, 80], [240, 120, 30], [252, 246, 180]], dtype=np.float64)
-
-
 def grey(cut: Array, low: float, high: float) -> Pixels:
     """(h, w, 3): `low` and below black, `high` and above white; values that are not finite magenta."""
     values = cut.astype(np.float64)
@@ -216,9 +226,9 @@ def colour_errors(cut: Array, largest: float) -> Pixels:
     """(h, w, 3): |error| from 0 (black) to `largest` and above (pale yellow); values that are not finite magenta."""
     values = np.abs(cut.astype(np.float64))
     finite = np.isfinite(values)
-    place = np.clip(np.where(finite, values, 0.0) / largest, 0.0, 1.0) * (len(_ERROR_RAMP) - 1)
+    position = np.clip(np.where(finite, values, 0.0) / largest, 0.0, 1.0) * (len(_ERROR_RAMP) - 1)
     stops = np.arange(len(_ERROR_RAMP))
-    pixels = np.stack([np.rint(np.interp(place, stops, ramp)) for ramp in _ERROR_RAMP.T], axis=-1).astype(np.uint8)
+    pixels = np.stack([np.rint(np.interp(position, stops, ramp)) for ramp in _ERROR_RAMP.T], axis=-1).astype(np.uint8)
     pixels[~finite] = _NOT_FINITE
     return pixels
 
@@ -226,7 +236,7 @@ def colour_errors(cut: Array, largest: float) -> Pixels:
 def colour_labels(cut: Array, under: Pixels) -> Pixels:
     """(h, w, 3): `under` with every label in its colour; label n has the same colour in every sheet, 0 has none."""
     labels = cut.astype(np.int64)
-    # A mask (bool) has a colour that only the seventh label shares: what was hidden is no class.
+    # A mask (bool) has a colour that only the seventh label shares: a hidden voxel has no class.
     colours = _LABELS[(labels - 1) % len(_LABELS)] if cut.dtype != np.bool_ else _LABELS[-1]
     mixed = np.rint(under * (1 - _LABEL_OPACITY) + colours * _LABEL_OPACITY).astype(np.uint8)
     return np.where((labels != 0)[..., None], mixed, under)

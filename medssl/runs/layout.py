@@ -10,8 +10,9 @@ from typing import Any
 from medssl.errors import DataError, UsageError
 from medssl.files import explain_write_errors, write_bytes
 from medssl.runs.claim import CLAIM_FILE
+from medssl.runs.old_names import with_new_names
 from medssl.runs.paths import RunPaths
-from medssl.runs.run_record import RENAMED_SETTINGS, RunRecord, write_record
+from medssl.runs.run_record import RunRecord, write_record
 
 
 def lay_out(folder: Path, record: RunRecord, config: Mapping[str, Any]) -> None:
@@ -44,7 +45,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}). Restore it, or train the run again."
         ) from error
-    return _with_new_names(settings)
+    return with_new_names(settings)
 
 
 def upgrade_config(folder: Path) -> None:
@@ -54,15 +55,6 @@ def upgrade_config(folder: Path) -> None:
     settings = read_config(folder)
     if settings != yaml.safe_load(RunPaths(folder).config.read_text()):
         write_config(folder, settings)
-
-
-def _with_new_names(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    renamed: dict[str, Any] = {}
-    for name, value in settings.items():
-        key = f"{prefix}{name}"
-        content = _with_new_names(value, f"{key}.") if isinstance(value, dict) else value
-        renamed[RENAMED_SETTINGS.get(key, key).removeprefix(prefix)] = content
-    return renamed
 
 
 def refuse_occupied(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per logging step, read back whole, in part, and after a kill in the middle of a line."""
+"""metrics.jsonl: one line per logging step, read back complete, in part, and after a kill in the middle of a line."""
 
 import json
 from pathlib import Path
@@ -27,39 +27,39 @@ class MetricsTail:
         self._offset = self._number = 0
 
     def read(self) -> list[dict[str, Any]]:
-        """The whole lines since the last call. DataError when one is damaged."""
+        """The complete lines since the last call. DataError when one is damaged."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             file.seek(self._offset)
             raw = file.read()
-        whole = raw[: raw.rfind(b"\n") + 1].splitlines(keepends=True)
+        complete = raw[: raw.rfind(b"\n") + 1].splitlines(keepends=True)
         lines = [
             parse_line(line, path=self._path, number=number)
-            for number, line in enumerate(whole, start=self._number + 1)
+            for number, line in enumerate(complete, start=self._number + 1)
         ]
-        self._offset, self._number = self._offset + sum(map(len, whole)), self._number + len(whole)
+        self._offset, self._number = self._offset + sum(map(len, complete)), self._number + len(complete)
         return lines
 
 
 def drop_metrics_beyond(path: Path, *, at_step: int) -> int:
-    """Leaves only the whole lines of steps <= `at_step`, atomically; returns how many lines went."""
+    """Leave only the complete lines of steps <= `at_step`, atomically; return how many lines were removed."""
     if not path.exists():
         return 0
     lines = _lines(path)
-    kept = [raw for line, raw in lines if line[STEP] <= at_step]
-    content = b"".join(kept)
+    earlier = [raw for line, raw in lines if line[STEP] <= at_step]
+    content = b"".join(earlier)
     if len(content) != path.stat().st_size:
         write_bytes(path, content)
-    return len(lines) - len(kept)
+    return len(lines) - len(earlier)
 
 
 def _lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
     if not path.exists():
         return []
     raw = path.read_bytes().splitlines(keepends=True)
-    whole = raw if not raw or raw[-1].endswith(b"\n") else raw[:-1]
-    return [(parse_line(line, path=path, number=number), line) for number, line in enumerate(whole, start=1)]
+    complete = raw if not raw or raw[-1].endswith(b"\n") else raw[:-1]
+    return [(parse_line(line, path=path, number=number), line) for number, line in enumerate(complete, start=1)]
 
 
 def parse_line(line: bytes, *, path: Path, number: int) -> dict[str, Any]:

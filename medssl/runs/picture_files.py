@@ -32,7 +32,7 @@ def picture_path(folder: Path, key: str, step: int) -> Path:
 
 
 def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Writes (H, W, 3) uint8 pixels; DataError when the disk is full."""
+    """Write (H, W, 3) uint8 pixels; DataError when the disk is full."""
     from PIL import Image
 
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
@@ -47,9 +47,9 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
 
 def list_pictures(folder: Path) -> list[Picture]:
     """Every <key>/<step>.png below `folder`, by key and step."""
-    found = []
+    pictures = []
     for path in folder.rglob("*.png"):
         # Half-written files start with a dot.
         if path.stem.isdigit():
-            found.append(Picture(path.parent.relative_to(folder).as_posix(), int(path.stem), path))
-    return sorted(found)
+            pictures.append(Picture(path.parent.relative_to(folder).as_posix(), int(path.stem), path))
+    return sorted(pictures)

@@ -10,13 +10,13 @@ _PACKAGES = ("medssl", "torch", "monai", "lightning-fabric", "numpy", "blosc2", 
 
 def versions() -> dict[str, str]:
     """Release of Python and of every installed package that numbers may depend on."""
-    found = {"python": platform.python_version()}
+    releases = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            releases[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return releases
 
 
 def code() -> dict[str, str | bool]:

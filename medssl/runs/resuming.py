@@ -47,7 +47,7 @@ def own_id(record: RunRecord, folder: Path) -> dict[str, Any]:
     """Fields of a record that goes on in `folder`. A copy becomes a run of its own, so that it does not write into the
     original's run in MLflow; so does a run that was moved to another disk, which nothing tells from a copy.
     """
-    here = identity(folder)
-    if record.folder in (None, here):
-        return {"folder": here}
-    return {"folder": here, "id": make_id(record.kind, now()), "resumed_from": record.id}
+    inode = identity(folder)
+    if record.folder in (None, inode):
+        return {"folder": inode}
+    return {"folder": inode, "id": make_id(record.kind, now()), "resumed_from": record.id}

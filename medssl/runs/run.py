@@ -69,13 +69,13 @@ class Run:
         claim = Claim(folder)
         # Again, now that nobody else can write: two commands may have been started with one --out.
         refuse_occupied(folder)
-        moment = now()
+        started = now()
         record = RunRecord(
-            id=make_id(kind, moment),
+            id=make_id(kind, started),
             kind=kind,
             status="running",
-            started=moment,
-            heartbeat=moment,
+            started=started,
+            heartbeat=started,
             versions=versions(),
             code=code(),
             folder=identity(folder),
@@ -92,7 +92,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """The run in `folder`, for reading. UsageError when it is no run, DataError when run.json is damaged."""
+        """The run in `folder`, for reading. UsageError when it is not a run, DataError when run.json is damaged."""
         return cls(folder, read_record(folder), None)
 
     @classmethod
@@ -115,7 +115,7 @@ class Run:
             metadata: Added to the record's, or replacing it key by key.
 
         Raises:
-            UsageError: The folder is no run, or another process is writing it.
+            UsageError: The folder is not a run, or another process is writing it.
         """
         read_record(folder)
         claim = Claim(folder)
@@ -243,9 +243,9 @@ class Run:
         """
         if status not in get_args(Status):
             raise ValueError(f"status is {status!r}; it is one of {', '.join(get_args(Status))}")
-        moment = now()
+        ended = now()
         with self._lock:
-            self._write(status=status, reason=reason, finished=moment, heartbeat=moment)
+            self._write(status=status, reason=reason, finished=ended, heartbeat=ended)
         if self._claim:
             self._claim.release()
             self._claim = None

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,22 +17,14 @@ Status = Literal["running", "finished", "failed", "killed"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 FORMAT = 2
-# Settings that have another name since format 2, by dotted key.
-RENAMED_SETTINGS: Mapping[str, str] = {
-    "optim.warmup_share": "optim.warmup_fraction",
-    "optim.final_lr_share": "optim.min_lr_ratio",
-    "encoder_lr_share": "encoder_lr_scale",
-    "labels": "num_labelled",
-    "probe.labels": "probe.num_labelled",
-}
 
 
 class RunRecord(BaseModel):
     """The content of run.json. Times are UTC.
 
     Attributes:
-        format: Version of run.json and config.yaml. 1, which did not say so, had `facts` in place of `metadata` and the
-            old names of RENAMED_SETTINGS.
+        format: Version of run.json and config.yaml. 1, which did not say so, had `facts` in place of `metadata` and
+            the names of settings in `old_names`.
         id: Unique over all machines, and free of names.
         kind: Which command made the run.
         status: How it stands. A run that died without a word still says 'running'.
@@ -77,7 +68,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
 def read_record(folder: Path) -> RunRecord:
     """The record in FOLDER/run.json; an older format comes back in today's.
 
-    Raises UsageError when the folder is no run, DataError when the file is damaged or newer.
+    Raises UsageError when the folder is not a run, DataError when the file is damaged or newer.
     """
     path = RunPaths(folder).record
     try:
@@ -104,12 +95,12 @@ def read_record(folder: Path) -> RunRecord:
         ) from error
 
 
-def make_id(kind: str, moment: datetime) -> str:
+def make_id(kind: str, created: datetime) -> str:
     """A new id, unique over all machines and free of names."""
-    return f"{moment:%Y%m%d-%H%M%S}-{kind}-{secrets.token_hex(3)}"
+    return f"{created:%Y%m%d-%H%M%S}-{kind}-{secrets.token_hex(3)}"
 
 
 def now() -> datetime:
     """UTC, to the millisecond."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)

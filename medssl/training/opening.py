@@ -15,7 +15,7 @@ from medssl.runs.run import Run
 from medssl.runs.run_record import Kind
 from medssl.training.checkpoint import read_checkpoint
 
-# What every step of a run has in common. Other settings may change on the way: the record says when.
+# The same in every step of a run. Other settings may change on the way: the record says when.
 FIXED_SETTINGS = ("loop.seed", "loop.batch_size", "splits", "regions_per_scan")
 FIXED_METADATA = ("task", "init", "labelled_scans", "cohort_digest")
 
@@ -47,28 +47,28 @@ def open_run(
 def continue_run(
     out: Path, *, kind: Kind, settings: Mapping[str, Any], metadata: Mapping[str, Any], progress: Progress
 ) -> Run:
-    """The run in `out`, claimed. What is new in its settings is said, and written to log and record."""
-    found = Run.open(out)
-    if found.kind != kind:
-        raise UsageError(f"{out} is a {found.kind}. Continue it with: medssl {found.kind} --resume --out {out}")
-    state = read_checkpoint(found.paths.checkpoint)
+    """The run in `out`, claimed. Changed settings are shown, and written to log and record."""
+    earlier = Run.open(out)
+    if earlier.kind != kind:
+        raise UsageError(f"{out} is a {earlier.kind}. Continue it with: medssl {earlier.kind} --resume --out {out}")
+    state = read_checkpoint(earlier.paths.checkpoint)
     if state is None:
-        refuse_to_erase(found)
-        said = ["there is no checkpoint yet: it starts again from step 0"]
+        refuse_to_erase(earlier)
+        notes = ["there is no checkpoint yet: it starts again from step 0"]
     else:
-        refuse_another_training(found, step=int(state["step"]), settings=settings, metadata=metadata)
-        before, after = changed_settings(found.config, settings), changed_settings(settings, found.config)
-        said = [f"{key} is {after[key]} from here on, {old} before" for key, old in before.items()]
+        refuse_another_training(earlier, step=int(state["step"]), settings=settings, metadata=metadata)
+        before, after = changed_settings(earlier.config, settings), changed_settings(settings, earlier.config)
+        notes = [f"{key} is {after[key]} from here on, {old} before" for key, old in before.items()]
     run = Run.resume(out, at_step=int(state["step"]) if state else 0, config=settings, metadata=metadata)
-    for line in said:
-        progress.say(line)
-    if said:
-        run.note(f"resumed: {'; '.join(said)}")
+    for note in notes:
+        progress.say(note)
+    if notes:
+        run.note(f"resumed: {'; '.join(notes)}")
     return run
 
 
 def refuse_to_erase(run: Run) -> None:
-    """Raise UsageError where starting over would lose what a training had come to."""
+    """Raise UsageError where starting over would lose the results of a training."""
     weights = (run.paths.encoder_weights, run.paths.model_weights)
     if run.status == "finished" or any(path.exists() for path in weights):
         raise UsageError(
@@ -79,8 +79,8 @@ def refuse_to_erase(run: Run) -> None:
 
 
 def refuse_another_training(run: Run, *, step: int, settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Raise UsageError where the steps to come would not belong to those that were made."""
-    wanted, before, total = flat_settings(settings), flat_settings(run.config), int(settings["loop"]["steps"])
+    """Raise UsageError where the next steps would belong to another training than those that are done."""
+    flat, before, total = flat_settings(settings), flat_settings(run.config), int(settings["loop"]["steps"])
     if step > total:
         raise UsageError(
             f"{run.folder} has been trained for {step} steps, and loop.steps is {total}. "
@@ -88,10 +88,10 @@ def refuse_another_training(run: Run, *, step: int, settings: Mapping[str, Any],
         )
     old = {key: before[key] for key in FIXED_SETTINGS if key in before}
     old |= {key: run.metadata[key] for key in FIXED_METADATA if key in run.metadata}
-    new = {**wanted, **metadata}
-    other = [key for key, value in old.items() if key in new and new[key] != value]
-    if other:
-        names = " and ".join(key.replace("_", " ") if key in FIXED_METADATA else key for key in other)
+    new = {**flat, **metadata}
+    differing = [key for key, value in old.items() if key in new and new[key] != value]
+    if differing:
+        names = " and ".join(key.replace("_", " ") if key in FIXED_METADATA else key for key in differing)
         raise UsageError(
             f"{run.folder} was begun with another {names}, and a training is one throughout. "
             "Continue it without the change, or start a new run with another --out."

@@ -27,8 +27,13 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class TimedSteps:
-    """Milliseconds of a step, by part; and of the first step with a task its loss, the trivial one, and the
-    shapes of its views, (B, C, D, H, W).
+    """Timing of some steps, and what the first of them with a task showed.
+
+    Attributes:
+        parts_ms: Milliseconds per step, by part.
+        first_loss: Of the first step; NaN without a task.
+        trivial_loss: What the task calls trivial, where it does.
+        views: Name to shape, (B, C, D, H, W) of images.
     """
 
     parts_ms: dict[str, float]
@@ -105,12 +110,12 @@ def time_steps(
     parts = watch.parts_ms(warm_up)
     if first is None:
         return TimedSteps(parts)
-    loss, trivial, seen = first
-    return TimedSteps(parts, loss, trivial, {name: tuple(view.shape) for name, view in seen.items()})
+    loss, trivial, views = first
+    return TimedSteps(parts, loss, trivial, {name: tuple(view.shape) for name, view in views.items()})
 
 
 def _trainer(task: PretextTask, config: PretrainConfig, fabric: Fabric, watch: Stopwatch) -> Any:
-    """The part of a step that learns, as the loop has it, without the schedule."""
+    """The part of a step that learns, as in the loop, but without the schedule of the learning rate."""
     model, optimizer = fabric.setup(task, make_optimizer([(task, 1.0)], config.optim))
     set_up_chunks(task, model, chunk=config.gradient_cache)
 

@@ -130,7 +130,7 @@ def test_a_seed_gives_the_same_weights_twice():
     ],
 )
 def test_strides_and_kernels_follow_patch_and_spacing_as_in_nnu_net(patch, spacing_mm, most, strides, kernels):
-    topology = plan_levels(patch, spacing_mm=spacing_mm, most_levels=most)
+    topology = plan_levels(patch, spacing_mm=spacing_mm, max_levels=most)
     assert list(topology.strides) == strides
     assert list(topology.kernel_size) == kernels
     assert min(topology.smallest_edges_voxels) >= 4

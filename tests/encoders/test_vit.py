@@ -8,7 +8,7 @@ from monai.networks.blocks.pos_embed_utils import build_sincos_position_embeddin
 from monai.networks.nets import UNETR, ViT
 from torch.utils.flop_counter import FlopCounterMode
 
-from medssl.encoders.architectures.vit import places_of_tokens
+from medssl.encoders.architectures.vit import positions_of_tokens
 from medssl.encoders.build import build_encoder, check_patch, describe
 from medssl.encoders.segmentation_network import SegmentationNetwork
 from medssl.errors import ConfigError
@@ -93,7 +93,7 @@ def test_places_are_monais_sines_and_cosines_on_any_grid():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.meshgrid without indexing
         expected = build_sincos_position_embedding([2, 3, 5], 24)
-    assert torch.allclose(places_of_tokens((2, 3, 5), 24), expected, atol=1e-6)
+    assert torch.allclose(positions_of_tokens((2, 3, 5), 24), expected, atol=1e-6)
 
 
 def test_an_image_of_another_size_gets_the_places_of_an_encoder_built_for_it():
@@ -197,7 +197,7 @@ def test_sizes_that_do_not_fit_are_refused_with_what_fits():
         describe("vit", preset="tiny", options={"patch_size": 16}, patch=(32, 40, 32))
     with pytest.raises(ConfigError, match="num_heads = 5 does not divide"):
         describe("vit", preset="tiny", options={"num_heads": 5}, patch=PATCH)
-    with pytest.raises(ConfigError, match="no multiple of 6"):
+    with pytest.raises(ConfigError, match="is not a multiple of 6"):
         describe("vit", preset="tiny", options={"hidden_size": 64, "num_heads": 2}, patch=PATCH)
     with pytest.raises(ConfigError, match=r"multiples of \[8, 8, 8\]"):
         check_patch(vit_of(), (12, 16, 16))

@@ -22,7 +22,7 @@ STEPS = 4
 def settings(cohort: Path, *, steps: int) -> PretrainConfig:
     flags = {"cohort": str(cohort), "task.name": "masked-volume", "patch": [16, 16, 16], "encoder.preset": "tiny"}
     loop = {"loop.steps": steps, "loop.batch_size": 2, "loop.workers": 0, "loop.devices": 1}
-    return load_config(PretrainConfig, flags=flags | loop | {"optim.warmup_fraction": 0.25})
+    return load_config(PretrainConfig, flags=flags | loop | {"optim.warmup_fraction": 0.25, "task.mask_ratio": 0.5})
 
 
 def into_format_1(folder: Path) -> None:
@@ -34,6 +34,7 @@ def into_format_1(folder: Path) -> None:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["optim"]["warmup_share"] = config["optim"].pop("warmup_fraction")
     config["optim"]["final_lr_share"] = config["optim"].pop("min_lr_ratio")
+    config["task"]["ratio"] = config["task"].pop("mask_ratio")
     config["probe"]["labels"] = config["probe"].pop("num_labelled")
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     encoder = json.loads((folder / "encoder.json").read_text())
@@ -62,6 +63,7 @@ def test_run_of_format_1_is_read(old_run):
     assert run.metadata["task"] == "masked-volume"
     assert "facts" not in run.record.model_dump()
     assert run.config["optim"]["warmup_fraction"] == 0.25
+    assert run.config["task"] == {"name": "masked-volume", "mask_ratio": 0.5}
     assert encoder_record(old_run).metadata["steps"] == STEPS
     load_encoder(old_run)
 

@@ -93,17 +93,17 @@ class DynUNetEncoder(Encoder):
 
     @classmethod
     def resolve(
-        cls, preset: Preset, given: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
+        cls, preset: Preset, options: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
     ) -> tuple[dict[str, Any], list[str]]:
-        """Options for a patch (D, H, W), `given` ones kept; and a reason for each that was chosen."""
-        filters = tuple(given.get("filters", FILTERS[preset]))
-        if "strides" in given:
-            strides = tuple(given["strides"])
+        """Options for a patch (D, H, W), `options` kept; and a reason for each that was chosen."""
+        filters = tuple(options.get("filters", FILTERS[preset]))
+        if "strides" in options:
+            strides = tuple(options["strides"])
             chosen = {"filters": filters[: len(strides)], "kernel_size": ((3, 3, 3),) * len(strides)}
-            return {**chosen, **given}, ["kernel_size is 3 on every axis, because strides were given"]
-        topology = plan_levels(patch, spacing_mm=spacing_mm, most_levels=len(filters))
+            return {**chosen, **options}, ["kernel_size is 3 on every axis, because strides were given"]
+        topology = plan_levels(patch, spacing_mm=spacing_mm, max_levels=len(filters))
         levels = len(topology.strides)
-        if "filters" in given and levels < len(filters):
+        if "filters" in options and levels < len(filters):
             raise ConfigError(
                 f"encoder.options.filters names {len(filters)} levels, but a patch of {list(patch)} voxels carries "
                 f"{levels}. Give {levels} filters, or a larger patch."
@@ -113,7 +113,7 @@ class DynUNetEncoder(Encoder):
             f"{levels} levels with filters {list(filters[:levels])}: preset '{preset}' on a patch of {list(patch)} "
             f"voxels, which leaves {list(topology.smallest_edges_voxels)} at the bottom"
         )
-        return {**chosen, **given}, [reason]
+        return {**chosen, **options}, [reason]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, C, D, H, W) to one map per level."""

@@ -77,33 +77,31 @@ class SegResNetEncoder(Encoder):
         levels = range(len(options.blocks_down))
         self.channels = tuple(options.init_filters * 2**level for level in levels)
         self.strides = tuple((2**level, 2**level, 2**level) for level in levels)
-        whole = monai_network(options, in_channels, 1)
-        self.convInit, self.down_layers = whole.convInit, whole.down_layers
-        self.dropout = whole.dropout if options.dropout_prob is not None else nn.Identity()
+        network = monai_network(options, in_channels, 1)
+        self.convInit, self.down_layers = network.convInit, network.down_layers
+        self.dropout = network.dropout if options.dropout_prob is not None else nn.Identity()
 
     @classmethod
     def resolve(
-        cls, preset: Preset, given: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
+        cls, preset: Preset, options: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
     ) -> tuple[dict[str, Any], list[str]]:
-        """Options for a patch (D, H, W), `given` ones kept.
-
-        And a reason for each that was chosen. Spacing plays no part.
-        """
-        most = 0
-        while all(edge % 2 ** (most + 1) == 0 and edge >= SMALLEST_EDGE_VOXELS * 2 ** (most + 1) for edge in patch):
-            most += 1
-        blocks = tuple(given.get("blocks_down", BLOCKS[preset]))
-        if most == 0 or ("blocks_down" in given and len(blocks) > most + 1):
+        """Options for a patch (D, H, W), `options` kept, and a reason for each that was chosen; spacing is not used."""
+        halvings = 0
+        while all(
+            edge % 2 ** (halvings + 1) == 0 and edge >= SMALLEST_EDGE_VOXELS * 2 ** (halvings + 1) for edge in patch
+        ):
+            halvings += 1
+        blocks = tuple(options.get("blocks_down", BLOCKS[preset]))
+        if halvings == 0 or ("blocks_down" in options and len(blocks) > halvings + 1):
             raise ConfigError(
                 f"encoder 'segresnet' halves every edge at each of its levels, and a patch of {list(patch)} voxels (D, "
-                "H, W) can be "
-                f"halved {most} time(s). Take edges that are multiples of 8 and at least 32, or fewer entries in "
-                "blocks_down."
+                f"H, W) can be halved {halvings} time(s). Take edges that are multiples of 8 and at least 32, or fewer "
+                "entries in blocks_down."
             )
-        blocks = blocks[: most + 1]
+        blocks = blocks[: halvings + 1]
         chosen = {"init_filters": FEATURES[preset], "blocks_down": blocks, "blocks_up": (1,) * (len(blocks) - 1)}
         size = f"{len(blocks)} levels from {FEATURES[preset]} features"
-        return {**chosen, **given}, [f"{size}: preset '{preset}' on a patch of {list(patch)} voxels"]
+        return {**chosen, **options}, [f"{size}: preset '{preset}' on a patch of {list(patch)} voxels"]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, C, D, H, W) to one map per level."""
@@ -132,8 +130,8 @@ class SegResNetDecoder(Decoder):
     def __init__(self, options: SegResNetOptions, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
-        whole = monai_network(options, 1, out_channels)
-        self.up_layers, self.up_samples, self.conv_final = whole.up_layers, whole.up_samples, whole.conv_final
+        network = monai_network(options, 1, out_channels)
+        self.up_layers, self.up_samples, self.conv_final = network.up_layers, network.up_samples, network.conv_final
 
     def forward(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
         """(B, out_channels, D, H, W); the image is not read."""

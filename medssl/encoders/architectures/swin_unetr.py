@@ -84,9 +84,9 @@ class SwinUNETREncoder(Encoder):
 
     @classmethod
     def resolve(
-        cls, preset: Preset, given: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
+        cls, preset: Preset, options: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
     ) -> tuple[dict[str, Any], list[str]]:
-        """Options of the preset, `given` ones kept.
+        """Options of the preset, `options` kept.
 
         Raises ConfigError for a patch (D, H, W) that the network cannot take.
         """
@@ -94,16 +94,14 @@ class SwinUNETREncoder(Encoder):
         if list(patch) == fits == [COARSEST_STRIDE] * 3:
             raise ConfigError(
                 f"a patch of {list(patch)} voxels (D, H, W) leaves one voxel at the coarsest level of encoder "
-                "'swin-unetr'. "
-                "Take 64 voxels along at least one axis."
+                "'swin-unetr'. Take 64 voxels along at least one axis."
             )
         if list(patch) != fits:
             raise ConfigError(
                 f"a patch of {list(patch)} voxels (D, H, W) does not fit encoder 'swin-unetr', whose edges are "
-                "multiples of "
-                f"{COARSEST_STRIDE}. Set patch to {fits}, or take encoder 'dynunet'."
+                f"multiples of {COARSEST_STRIDE}. Set patch to {fits}, or take encoder 'dynunet'."
             )
-        return {**SIZES[preset], **given}, [f"feature size {SIZES[preset]['feature_size']}: preset '{preset}'"]
+        return {**SIZES[preset], **options}, [f"feature size {SIZES[preset]['feature_size']}: preset '{preset}'"]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, C, D, H, W) to one map per level, each normalised over its features."""
@@ -111,7 +109,7 @@ class SwinUNETREncoder(Encoder):
         return pyramid
 
     def make_decoder(self, out_channels: int) -> "SwinUNETRDecoder":
-        """The convolutional rest, freshly initialised."""
+        """The convolutional part, freshly initialised."""
         return SwinUNETRDecoder(self.options, self.description.in_channels, out_channels)
 
     def monai_arguments(self, out_channels: int) -> dict[str, Any]:
@@ -125,16 +123,16 @@ class SwinUNETRDecoder(Decoder):
     def __init__(self, options: SwinUNETROptions, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
-        whole = monai_network(options, in_channels, out_channels)
+        network = monai_network(options, in_channels, out_channels)
         self.encoder1, self.encoder2, self.encoder3, self.encoder4 = (
-            whole.encoder1,
-            whole.encoder2,
-            whole.encoder3,
-            whole.encoder4,
+            network.encoder1,
+            network.encoder2,
+            network.encoder3,
+            network.encoder4,
         )
-        self.encoder10 = whole.encoder10
-        self.decoder5, self.decoder4, self.decoder3 = whole.decoder5, whole.decoder4, whole.decoder3
-        self.decoder2, self.decoder1, self.out = whole.decoder2, whole.decoder1, whole.out
+        self.encoder10 = network.encoder10
+        self.decoder5, self.decoder4, self.decoder3 = network.decoder5, network.decoder4, network.decoder3
+        self.decoder2, self.decoder1, self.out = network.decoder2, network.decoder1, network.out
 
     def forward(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
         """(B, out_channels, D, H, W); `image` is the encoder's input."""

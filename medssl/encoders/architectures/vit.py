@@ -54,7 +54,7 @@ class ViTOptions(BaseModel):
     @model_validator(mode="after")
     def _sizes_agree(self) -> "ViTOptions":
         if self.hidden_size % 6 or self.hidden_size > 8192:
-            raise ValueError(f"hidden_size = {self.hidden_size} is no multiple of 6 up to 8192")
+            raise ValueError(f"hidden_size = {self.hidden_size} is not a multiple of 6 up to 8192")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads = {self.num_heads} does not divide hidden_size = {self.hidden_size}")
         if any(edge % self.patch_size or not 0 < edge <= 4096 for edge in self.img_size):
@@ -91,9 +91,9 @@ class ViTEncoder(Encoder):
 
     @classmethod
     def resolve(
-        cls, preset: Preset, given: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
+        cls, preset: Preset, options: Mapping[str, Any], *, patch: Shape3D, spacing_mm: Spacing3D | None
     ) -> tuple[dict[str, Any], list[str]]:
-        """Options for a patch (D, H, W), `given` ones kept, and the reasons. Spacing plays no part.
+        """Options for a patch (D, H, W), `options` kept, and the reasons. Spacing is not used.
 
         Raises ConfigError for a patch that tokens do not fill.
         """
@@ -105,12 +105,12 @@ class ViTEncoder(Encoder):
                 f"'vit' needs. Set patch to {near}, or take encoder 'dynunet'."
             )
         edge = next((edge for edge in fitting if math.prod(patch) >= MIN_TOKENS * edge**3), fitting[-1])
-        edge = given.get("patch_size", edge)
+        edge = options.get("patch_size", edge)
         reason = (
             f"{math.prod(length // edge for length in patch)} tokens of {edge} voxels in a patch of {list(patch)}, "
             f"{SIZES[preset]['hidden_size']} features each: preset '{preset}'"
         )
-        return {"img_size": patch, "patch_size": edge, **SIZES[preset], **given}, [reason]
+        return {"img_size": patch, "patch_size": edge, **SIZES[preset], **options}, [reason]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, C, D, H, W) to one map (B, hidden_size, D / patch_size, ...) per level."""
@@ -127,9 +127,9 @@ class ViTEncoder(Encoder):
         covered = F.max_pool3d(hidden.float(), self.options.patch_size).flatten(1) > 0  # (B, N)
         visible = covered.logical_not()
         # The one number that the host must know: how many tokens there are to compute.
-        most = int(visible.sum(dim=1).max().clamp(min=1))
-        order = torch.sort(covered.to(torch.uint8), dim=1, stable=True).indices[:, :most]  # visible ones first
-        rows = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))  # (B, most, F)
+        longest = int(visible.sum(dim=1).max().clamp(min=1))
+        order = torch.sort(covered.to(torch.uint8), dim=1, stable=True).indices[:, :longest]  # visible ones first
+        rows = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))  # (B, longest, F)
         present = visible.gather(1, order)
         levels = self._attended(rows, present)
         cells = order[..., None].expand_as(rows)
@@ -174,10 +174,10 @@ class ViTEncoder(Encoder):
         cells = embedding.patch_embeddings(image)  # (B, F, d, h, w)
         d, h, w = cells.shape[2:]
         tokens = cells.flatten(2).transpose(1, 2)
-        places = embedding.position_embeddings
+        positions = embedding.position_embeddings
         if (d, h, w) != tuple(edge // self.options.patch_size for edge in self.options.img_size):
-            places = places_of_tokens((d, h, w), self.options.hidden_size).to(places)
-        return embedding.dropout(tokens + places), (d, h, w)
+            positions = positions_of_tokens((d, h, w), self.options.hidden_size).to(positions)
+        return embedding.dropout(tokens + positions), (d, h, w)
 
     def _attended(self, tokens: Tensor, present: Tensor | None) -> list[Tensor]:
         """(B, N, F) per level. present: (B, N) tokens that may be attended to, None for all of them."""
@@ -198,8 +198,8 @@ def monai_arguments(options: ViTOptions, in_channels: int, out_channels: int) ->
     return {"spatial_dims": 3, "in_channels": in_channels, "out_channels": out_channels, **sizes}
 
 
-def places_of_tokens(grid: Shape3D, features: int) -> Tensor:
-    """(1, d * h * w, features): sine and cosine of each token's place along H, D and W, at `features` / 6 wavelengths.
+def positions_of_tokens(grid: Shape3D, features: int) -> Tensor:
+    """(1, d * h * w, features): sine and cosine of each token's position along H, D, W at `features` / 6 wavelengths.
 
     Vaswani et al. 2017 (arXiv 1706.03762, section 3.5) for three axes; the order is that of MONAI's "sincos".
     """
@@ -216,15 +216,15 @@ def _as_map(tokens: Tensor, grid: Shape3D) -> Tensor:
 
 
 def _transformer(options: ViTOptions, in_channels: int) -> Any:
-    """MONAI's ViT with places that are not trained, and weights drawn as in He et al. 2022 (MAE, reference code)."""
+    """MONAI's ViT with positions that are not trained, and weights drawn as in He et al. 2022 (MAE, reference code)."""
     sizes = options.model_dump(exclude={"feature_size"})
     vit = ViT(in_channels=in_channels, **sizes)
-    fixed = places_of_tokens(_grid(options), options.hidden_size)
+    fixed = positions_of_tokens(_grid(options), options.hidden_size)
     vit.patch_embedding.position_embeddings = nn.Parameter(fixed, requires_grad=False)
     projection = vit.patch_embedding.patch_embeddings
     nn.init.xavier_uniform_(projection.weight.view(options.hidden_size, -1))
     for block in vit.blocks:
-        # Its input is no cross attention; trained, it would never get a gradient.
+        # There is no cross attention, so this norm would never get a gradient.
         block.norm_cross_attn.requires_grad_(False)
         # torch's own attention needs no (N, N) matrix in memory, but drops features in evaluation too
         block.attn.use_flash_attention = options.dropout_rate == 0

@@ -11,7 +11,7 @@ MODELS = (PretrainConfig, FinetuneConfig)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_setting_has_a_meaning_and_every_number_a_bound(model: type[BaseModel]):
+def test_settings_have_meanings_and_bounds(model: type[BaseModel]):
     for row in setting_rows(model):
         assert row.meaning, f"{row.key} has no description"
         if row.kind in ("number", "whole number"):
@@ -19,13 +19,13 @@ def test_every_setting_has_a_meaning_and_every_number_a_bound(model: type[BaseMo
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_default_is_within_its_own_bounds(model: type[BaseModel]):
+def test_defaults_are_within_bounds(model: type[BaseModel]):
     load_config(
         model, flags={"cohort": "x", **({"task.name": "t"} if model is PretrainConfig else {"init": "scratch"})}
     )
 
 
-def test_the_explained_yaml_is_a_configuration_once_the_required_lines_are_there():
+def test_explained_yaml_is_a_configuration_once_completed():
     text = explained_yaml(PretrainConfig, settings=["optim.lr=3e-4"])
     assert "# cohort:" in text
     assert "[--set optim.lr=3e-4, default 0.001]" in text
@@ -35,7 +35,7 @@ def test_the_explained_yaml_is_a_configuration_once_the_required_lines_are_there
     )
 
 
-def test_the_explained_yaml_refuses_what_is_wrong():
+def test_explained_yaml_refuses_wrong_settings():
     with pytest.raises(ConfigError, match=r"optim\.lr: input should be greater than 0"):
         explained_yaml(PretrainConfig, settings=["optim.lr=-1"])
     with pytest.raises(ConfigError, match=r"task: needs the name"):
@@ -48,7 +48,7 @@ def test_settings_cannot_be_changed_afterwards():
         config.loop.steps = 5
 
 
-def test_rows_say_kind_default_and_bounds():
+def test_setting_rows_say_kind_default_bounds():
     rows = {row.key: row for row in setting_rows(FinetuneConfig)}
     assert (rows["optim.lr"].kind, rows["optim.lr"].default, rows["optim.lr"].bounds) == (
         "number",

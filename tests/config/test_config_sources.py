@@ -23,7 +23,7 @@ def problems(**arguments) -> str:
     return str(caught.value)
 
 
-def test_a_flag_wins_over_set_which_wins_over_the_later_file_which_wins_over_the_earlier(tmp_path):
+def test_precedence_is_flag_set_later_file_earlier_file(tmp_path):
     first = write(tmp_path, "optim: {lr: 0.1, clip_norm: 5}\nloop: {steps: 1, seed: 1, batch_size: 1}\n", "first.yaml")
     second = write(tmp_path, "loop: {steps: 2, seed: 2, batch_size: 2}\n", "second.yaml")
     config = load_config(
@@ -36,14 +36,14 @@ def test_a_flag_wins_over_set_which_wins_over_the_later_file_which_wins_over_the
     assert (config.loop.batch_size, config.loop.seed, config.loop.steps) == (2, 3, 4)
 
 
-def test_a_flag_that_was_not_given_changes_nothing(tmp_path):
+def test_flag_of_none_changes_nothing(tmp_path):
     config = load_config(
         PretrainConfig, files=[write(tmp_path, "loop: {steps: 7}")], flags=NEEDED | {"loop.steps": None}
     )
     assert config.loop.steps == 7
 
 
-def test_every_problem_is_listed_at_once_with_its_origin_and_what_was_probably_meant(tmp_path):
+def test_problems_are_listed_with_origin_and_suggestion(tmp_path):
     path = write(tmp_path, "cohort: x\ntask: {name: simclr}\noptim: {warmup: 100}\n")
     with pytest.raises(ConfigError) as caught:
         load_config(PretrainConfig, files=[path], settings=["optim.lr=-1"])
@@ -54,17 +54,17 @@ def test_every_problem_is_listed_at_once_with_its_origin_and_what_was_probably_m
     ]
 
 
-def test_a_setting_of_another_group_is_suggested_with_its_group():
+def test_suggestion_includes_group():
     assert "lr: no such setting; did you mean 'optim.lr'?" in problems(settings=["lr=1"])
 
 
-def test_an_unknown_key_without_a_neighbour_names_what_there_is():
+def test_unknown_key_without_match_lists_settings():
     assert "tracking.qqq: no such setting; there are enabled, uri, experiment, pictures" in problems(
         settings=["tracking.qqq=1"]
     )
 
 
-def test_a_missing_required_setting_is_said_in_words():
+def test_missing_required_setting_is_named():
     with pytest.raises(ConfigError, match=r"cohort: required, but not set[\s\S]*task: required, but not set"):
         load_config(PretrainConfig)
 
@@ -90,11 +90,11 @@ def test_a_missing_required_setting_is_said_in_words():
         ("optim=&a {lr: *a}", "aliases are not read; write the value out"),
     ],
 )
-def test_a_bad_value_is_named_with_what_would_be_good(setting, sentence):
+def test_bad_value_is_named_with_remedy(setting, sentence):
     assert sentence in problems(settings=[setting])
 
 
-def test_the_switch_of_a_tasks_options_is_no_number_either():
+def test_task_option_refuses_switch_for_number():
     class Options(BaseModel):
         share: float = 0.5
         both: bool = False
@@ -104,21 +104,21 @@ def test_the_switch_of_a_tasks_options_is_no_number_either():
         check_options(Options, {"share": True}, prefix="task.")
 
 
-def test_a_password_is_not_in_what_is_said_of_a_setting():
+def test_problem_hides_password():
     assert "http://***@host" in problems(settings=["tracking.uri=[http://me:secret@host]"])
     assert "secret" not in problems(settings=["tracking.uri=[http://me:secret@host]"])
 
 
-def test_a_problem_with_a_flag_names_the_flag():
+def test_problem_names_flag():
     assert "(--steps)" in problems(flags=NEEDED | {"loop.steps": 0})
     assert "(--task)" in problems(flags={"cohort": "x", "task.name": ""})
 
 
-def test_a_long_value_is_shortened_in_the_message():
+def test_problem_shortens_long_value():
     assert len(problems(settings=["loop.steps=" + "x" * 5000])) < 300
 
 
-def test_origins_tell_where_each_value_came_from(tmp_path):
+def test_origins_name_source_of_each_value(tmp_path):
     path = write(tmp_path, "optim: {lr: 0.1}\nloop: {seed: 4}\n")
     resolved = resolve_config(
         PretrainConfig, files=[path], settings=["loop.seed=5"], flags={**NEEDED, "loop.batch_size": 2}
@@ -132,27 +132,27 @@ def test_origins_tell_where_each_value_came_from(tmp_path):
     }
 
 
-def test_the_name_of_a_task_may_stand_alone():
+def test_task_name_may_stand_alone():
     assert load_config(PretrainConfig, settings=["task=simclr", "cohort=x"]).task == {"name": "simclr"}
     config = load_config(PretrainConfig, settings=["task=moco", "task.queue=8", "cohort=x", "encoder=segresnet"])
     assert config.task == {"name": "moco", "queue": 8}
     assert config.encoder.name == "segresnet"
 
 
-def test_a_word_for_a_group_keeps_its_origin_when_the_group_grows(tmp_path):
+def test_origin_of_name_survives_when_group_grows(tmp_path):
     path = write(tmp_path, "task: moco\ncohort: x\n")
     resolved = resolve_config(PretrainConfig, files=[path], settings=["task.queue=8"])
     assert resolved.origins["task.name"] == str(path)
     assert load_config(PretrainConfig, files=[path], settings=["task=simclr"]).task == {"name": "simclr"}
 
 
-def test_the_home_folder_is_found_in_a_file(tmp_path, monkeypatch):
+def test_home_folder_is_expanded_in_file(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     config = load_config(PretrainConfig, files=[write(tmp_path, "cohort: ~/cohort\ntask: simclr\n")])
     assert config.cohort == tmp_path / "cohort"
 
 
-def test_a_missing_file_and_a_file_that_is_no_yaml_are_named(tmp_path):
+def test_missing_file_and_invalid_yaml_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"no configuration file .*absent\.yaml"):
         load_config(PretrainConfig, files=[tmp_path / "absent.yaml"])
     with pytest.raises(ConfigError, match=r"c\.yaml, line 2, column \d+: not valid YAML"):
@@ -163,14 +163,14 @@ def test_a_missing_file_and_a_file_that_is_no_yaml_are_named(tmp_path):
         load_config(PretrainConfig, files=[tmp_path])
 
 
-def test_a_binary_file_is_refused_with_a_sentence(tmp_path):
+def test_binary_file_is_refused(tmp_path):
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(bytes(range(256)))
     with pytest.raises(UsageError, match="cannot be read"):
         load_config(PretrainConfig, files=[path])
 
 
-def test_an_empty_file_changes_nothing(tmp_path):
+def test_empty_file_changes_nothing(tmp_path):
     assert load_config(PretrainConfig, files=[write(tmp_path, "# nothing\n")], flags=NEEDED).loop.steps == 1000
 
 

@@ -52,23 +52,23 @@ TRAPS = [
         ("[1, 2.5, auto]", [1, 2.5, "auto"]),
     ],
 )
-def test_scalars_mean_what_people_mean(text, value):
+def test_yaml_scalars_follow_yaml_1_2(text, value):
     assert parse_yaml(text, source="test") == value
 
 
-def test_words_for_true_and_false_reach_a_switch():
+def test_yaml_words_for_true_and_false_reach_switch():
     for word, value in (("no", False), ("off", False), ("yes", True), ("true", True)):
         config = load_config(PretrainConfig, settings=[f"tracking.enabled={word}", "cohort=x", "task=simclr"])
         assert config.tracking.enabled is value
 
 
-def test_on_reaches_a_setting_that_takes_words():
+def test_yaml_on_reaches_setting_of_words():
     assert (
         load_config(PretrainConfig, settings=["tracking.pictures=on", "cohort=x", "task=t"]).tracking.pictures == "on"
     )
 
 
-def test_a_key_that_stands_twice_is_an_error_with_its_line():
+def test_yaml_repeated_key_is_an_error_with_line():
     with pytest.raises(
         ConfigError, match="test, line 3, column 1: not valid YAML \\(the key 'lr' stands there twice\\)"
     ):
@@ -88,7 +88,7 @@ def test_a_key_that_stands_twice_is_an_error_with_its_line():
         "[" * 3000,
     ],
 )
-def test_what_is_no_plain_yaml_is_refused_with_a_sentence(text):
+def test_yaml_refuses_what_is_not_plain(text):
     with pytest.raises(ConfigError, match=r"test.*not valid YAML"):
         parse_yaml(text, source="test")
 
@@ -108,16 +108,16 @@ plain = st.recursive(
 
 
 @given(plain)
-def test_what_is_written_reads_back_the_same(tree):
+def test_dump_yaml_reads_back_the_same(tree):
     assert parse_yaml(dump_yaml(tree), source="test") == tree
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(TRAPS) | st.integers() | st.booleans() | st.none()))
-def test_a_reader_of_yaml_1_1_sees_the_same_words(tree):
+def test_dump_yaml_reads_the_same_in_yaml_1_1(tree):
     assert yaml.safe_load(dump_yaml(tree)) == tree
 
 
-def test_a_dumped_configuration_reproduces_itself(tmp_path: Path):
+def test_dump_config_reproduces_itself(tmp_path: Path):
     config = load_config(
         PretrainConfig,
         settings=["optim.lr=3e-5", "patch=[32, 48, 40]", "task.note=1e5", "task.word='012'", "tracking.pictures=off"],

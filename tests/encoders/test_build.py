@@ -13,12 +13,12 @@ from medssl.errors import ConfigError, PluginError
 PATCHES = {"dynunet": (16, 24, 16), "segresnet": (16, 24, 16), "swin-unetr": (32, 64, 32), "vit": (16, 24, 16)}
 
 
-def test_the_default_comes_first():
+def test_encoder_names_begin_with_default():
     assert encoder_names() == ("dynunet", "segresnet", "swin-unetr", "vit")
 
 
 @pytest.mark.parametrize("name", encoder_names())
-def test_a_description_survives_json_and_builds_the_same_network(name):
+def test_description_survives_json(name):
     description = describe(name, preset="tiny", patch=PATCHES[name], in_channels=2)
     again = EncoderDescription.model_validate(json.loads(json.dumps(description.model_dump(mode="json"))))
     assert again == description
@@ -32,21 +32,21 @@ def test_a_description_survives_json_and_builds_the_same_network(name):
 
 
 @pytest.mark.parametrize("name", encoder_names())
-def test_auto_as_an_option_means_the_preset(name):
+def test_describe_takes_auto_option_from_preset(name):
     plain = describe(name, preset="tiny", patch=PATCHES[name])
     auto = describe(name, preset="tiny", patch=PATCHES[name], options=dict.fromkeys(plain.options, "auto"))
     assert auto == plain
 
 
 @pytest.mark.parametrize("name", encoder_names())
-def test_larger_presets_have_more_features(name):
+def test_describe_gives_larger_presets_more_features(name):
     widths = [describe(name, preset=preset, patch=(128, 128, 128)) for preset in ("tiny", "small", "base", "large")]
     with torch.device("meta"):
         sizes = [sum(weight.numel() for weight in build_encoder(description).parameters()) for description in widths]
     assert sizes == sorted(set(sizes))
 
 
-def test_unknown_names_come_with_a_suggestion():
+def test_describe_suggests_name_for_unknown_one():
     with pytest.raises(ConfigError, match="no encoder 'dynunett'; did you mean 'dynunet'"):
         describe("dynunett", preset="tiny", patch=(32, 32, 32))
     with pytest.raises(ConfigError, match="no encoder preset 'tinny'; did you mean 'tiny'"):
@@ -55,7 +55,7 @@ def test_unknown_names_come_with_a_suggestion():
         build_encoder(EncoderDescription(name="resnet"))
 
 
-def test_a_description_that_lacks_an_option_is_refused():
+def test_build_encoder_refuses_incomplete_description():
     with pytest.raises(ConfigError, match=r"encoder.options.filters: required, but not set"):
         build_encoder(EncoderDescription(name="dynunet", options={}))
 
@@ -75,7 +75,7 @@ class PlainEncoder(Encoder):
         return [self.convolution(image)]
 
 
-def test_an_encoder_from_a_plugin_is_built_by_its_name(monkeypatch):
+def test_build_encoder_of_plugin_by_name(monkeypatch):
     def load(name, *, known=()):
         if name != "plain":
             raise PluginError(f"No encoder named '{name}'.")
@@ -90,7 +90,7 @@ def test_an_encoder_from_a_plugin_is_built_by_its_name(monkeypatch):
         describe("plane", patch=(8, 8, 8))
 
 
-def test_a_plugin_that_fails_says_so_itself(monkeypatch):
+def test_build_encoder_of_failing_plugin_keeps_its_error(monkeypatch):
     def load(name, *, known=()):
         raise PluginError("medssl-plain 0.1 fails on import: no module named 'x'.")
 

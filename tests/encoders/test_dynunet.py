@@ -46,7 +46,7 @@ def monai_twin(network):
 @pytest.mark.parametrize(
     "options", [{}, {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)), "kernel_size": ((1, 3, 3), (1, 3, 3), (3, 3, 3))}]
 )
-def test_encoder_and_decoder_together_equal_monais_network(options):
+def test_dynunet_equals_monai_network(options):
     network = small_network(in_channels=2, **options)
     image = torch.randn(2, 2, *PATCH)
     for mode in (True, False):
@@ -54,7 +54,7 @@ def test_encoder_and_decoder_together_equal_monais_network(options):
         assert torch.equal(network.train(mode)(image), twin(image))
 
 
-def test_the_gradient_equals_that_of_monais_network():
+def test_dynunet_gradient_equals_that_of_monai():
     network = small_network()
     twin = monai_twin(network)
     image = torch.randn(2, 1, *PATCH)
@@ -66,7 +66,7 @@ def test_the_gradient_equals_that_of_monais_network():
             assert torch.equal(parameter.grad, theirs[name].grad), name
 
 
-def test_a_fresh_encoder_is_initialised_as_monai_does_it():
+def test_dynunet_is_initialised_as_in_monai():
     torch.manual_seed(3)
     network = small_network()
     weight = network.encoder.bottleneck.conv2.conv.weight  # He normal with slope 0.01 over 8 * 27 inputs
@@ -74,7 +74,7 @@ def test_a_fresh_encoder_is_initialised_as_monai_does_it():
     assert network.decoder.upsamples[0].transp_conv.conv.bias.abs().max() == 0
 
 
-def test_the_pyramid_has_the_channels_and_strides_that_the_encoder_states():
+def test_dynunet_pyramid_has_stated_channels_and_strides():
     encoder = build_encoder(describe("dynunet", preset="tiny", patch=(32, 48, 16), spacing_mm=(1.0, 1.0, 3.0)))
     pyramid = encoder(torch.randn(2, 1, 32, 48, 16))
     assert [level.shape[1] for level in pyramid] == list(encoder.channels)
@@ -86,7 +86,7 @@ def test_the_pyramid_has_the_channels_and_strides_that_the_encoder_states():
     assert {name.split(".")[0] for name in encoder.make_decoder(2).state_dict()} == {"upsamples", "output_block"}
 
 
-def test_channels_last_and_bfloat16_autocast_give_the_same_map_up_to_rounding():
+def test_dynunet_channels_last_and_bfloat16_agree():
     network = small_network().eval()
     image = torch.randn(2, 1, *PATCH)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_channels_last_and_bfloat16_autocast_give_the_same_map_up_to_rounding():
     assert (low.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
-def test_a_seed_gives_the_same_weights_twice():
+def test_dynunet_weights_depend_on_seed_alone():
     one, other = small_network(), small_network()
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
@@ -129,14 +129,14 @@ def test_a_seed_gives_the_same_weights_twice():
         ((8, 64, 64), None, 4, [(1, 1, 1), (2, 2, 2), (1, 2, 2), (1, 2, 2)], [(3, 3, 3)] * 4),
     ],
 )
-def test_strides_and_kernels_follow_patch_and_spacing_as_in_nnu_net(patch, spacing_mm, most, strides, kernels):
+def test_dynunet_levels_follow_patch_and_spacing(patch, spacing_mm, most, strides, kernels):
     topology = plan_levels(patch, spacing_mm=spacing_mm, max_levels=most)
     assert list(topology.strides) == strides
     assert list(topology.kernel_size) == kernels
     assert min(topology.smallest_edges_voxels) >= 4
 
 
-def test_the_default_on_a_cpu_for_a_small_patch_is_the_tiny_network_with_a_reason():
+def test_describe_explains_tiny_preset_on_cpu():
     reasons: list[str] = []
     description = describe("dynunet", patch=(32, 48, 32), explain=reasons.append)
     if not torch.cuda.is_available():
@@ -147,7 +147,7 @@ def test_the_default_on_a_cpu_for_a_small_patch_is_the_tiny_network_with_a_reaso
     assert preset_for_device(80 * 2**30)[0] == "large"
 
 
-def test_a_patch_that_does_not_fit_is_refused_with_one_that_does():
+def test_dynunet_refuses_patch_that_does_not_fit():
     with pytest.raises(ConfigError, match=r"edge H = 35 .* patch \[32, 32, 32\]"):
         describe("dynunet", preset="tiny", patch=(32, 35, 32))
     with pytest.raises(ConfigError, match="carries 2 resolution"):
@@ -176,11 +176,11 @@ def test_a_patch_that_does_not_fit_is_refused_with_one_that_does():
         ({"dropout": 2.0}, "encoder.options.dropout: input should be less than 1"),
     ],
 )
-def test_options_are_checked_by_name_and_value(options, sentence):
+def test_dynunet_options_are_checked(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         describe("dynunet", preset="tiny", options=options, patch=PATCH)
 
 
-def test_the_number_of_channels_is_checked():
+def test_describe_checks_number_of_channels():
     with pytest.raises(ConfigError, match="in_channels of encoder 'dynunet' is 0"):
         describe("dynunet", preset="tiny", patch=PATCH, in_channels=0)

@@ -28,13 +28,13 @@ def case(request):
     return network, twin, torch.randn(2, 2, *patch), roots
 
 
-def test_encoder_and_decoder_together_equal_monais_network(case):
+def test_monai_networks_equal_those_of_monai(case):
     network, twin, image, _ = case
     for mode in (True, False):
         assert torch.equal(network.train(mode)(image), twin.train(mode)(image))
 
 
-def test_the_pyramid_has_the_channels_and_strides_that_the_encoder_states(case):
+def test_monai_networks_have_stated_channels_and_strides(case):
     network, _, image, roots = case
     encoder = network.encoder
     pyramid = encoder(image)
@@ -45,7 +45,7 @@ def test_the_pyramid_has_the_channels_and_strides_that_the_encoder_states(case):
     assert {name.split(".")[0] for name in encoder.state_dict()} == roots
 
 
-def test_bfloat16_autocast_and_channels_last_run_forwards_and_backwards(case):
+def test_monai_networks_train_in_bfloat16_channels_last(case):
     network, _, image, _ = case
     network = network.to(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", torch.bfloat16):
@@ -54,14 +54,14 @@ def test_bfloat16_autocast_and_channels_last_run_forwards_and_backwards(case):
     assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in network.parameters())
 
 
-def test_dropout_of_segresnet_is_off_in_evaluation_and_on_in_training():
+def test_segresnet_dropout_is_off_in_evaluation():
     encoder = build_encoder(describe("segresnet", preset="tiny", options={"dropout_prob": 0.5}, patch=(16, 16, 16)))
     image = torch.randn(2, 1, 16, 16, 16)
     assert torch.equal(encoder.eval()(image)[-1], encoder(image)[-1])
     assert not torch.equal(encoder.train()(image)[-1], encoder(image)[-1])
 
 
-def test_a_patch_that_does_not_fit_is_refused_with_one_that_does():
+def test_monai_networks_refuse_patch_that_does_not_fit():
     with pytest.raises(ConfigError, match=r"Set patch to \[32, 64, 32\]"):
         describe("swin-unetr", preset="tiny", patch=(32, 50, 32))
     with pytest.raises(ConfigError, match="64 voxels along at least one axis"):
@@ -72,7 +72,7 @@ def test_a_patch_that_does_not_fit_is_refused_with_one_that_does():
         describe("segresnet", preset="tiny", options={"blocks_down": (1, 1, 1, 1)}, patch=(16, 32, 32))
 
 
-def test_options_that_contradict_each_other_are_refused():
+def test_contradicting_options_are_refused():
     with pytest.raises(ConfigError, match=r"num_heads\[1\] = 5 does not divide the 24 features"):
         describe("swin-unetr", preset="tiny", options={"num_heads": (1, 5, 4, 8)}, patch=(32, 64, 32))
     with pytest.raises(ConfigError, match="blocks_up has 1 entries"):

@@ -19,7 +19,7 @@ def encoder_of(seed=0, in_channels=1, filters=(4, 6, 8)):
     )
 
 
-def test_every_tensor_moves_and_the_outputs_agree():
+def test_transfer_moves_every_tensor():
     source, target = encoder_of(0), encoder_of(1)
     report = transfer(source.state_dict(), target, what="encoder")
     assert report.complete
@@ -30,7 +30,7 @@ def test_every_tensor_moves_and_the_outputs_agree():
     assert target.training
 
 
-def test_the_source_keeps_its_own_memory():
+def test_transfer_copies_memory():
     source, target = encoder_of(0), encoder_of(1)
     transfer(source.state_dict(), target, what="encoder")
     with torch.no_grad():
@@ -39,7 +39,7 @@ def test_the_source_keeps_its_own_memory():
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "network.encoder."])
-def test_a_common_prefix_is_removed_and_stated(prefix):
+def test_transfer_removes_and_states_common_prefix(prefix):
     source, target = encoder_of(0), encoder_of(1)
     renamed = {prefix + name: tensor for name, tensor in source.state_dict().items()}
     report = transfer(renamed, target, what="encoder")
@@ -48,7 +48,7 @@ def test_a_common_prefix_is_removed_and_stated(prefix):
     assert f"prefix '{prefix}' removed" in str(report)
 
 
-def test_monais_aliases_and_the_decoder_are_left_over_by_name():
+def test_transfer_names_aliases_and_decoder_as_left_over():
     from monai.networks.nets import DynUNet
 
     encoder = encoder_of()
@@ -61,7 +61,7 @@ def test_monais_aliases_and_the_decoder_are_left_over_by_name():
     assert {name.split(".")[0] for name in report.names("left over")} == {"skip_layers", "upsamples", "output_block"}
 
 
-def test_one_channel_becomes_three_by_repeating_and_dividing():
+def test_transfer_widens_one_channel_to_three():
     source, target = encoder_of(0), encoder_of(1, in_channels=3)
     report = transfer(source.state_dict(), target, what="encoder")
     assert report.names("reshaped") == ("input_block.conv1.conv.weight",)
@@ -72,7 +72,7 @@ def test_one_channel_becomes_three_by_repeating_and_dividing():
     assert torch.allclose(weight.sum(1, keepdim=True), source.input_block.conv1.conv.weight)
 
 
-def test_a_different_head_is_named_and_left_as_it_was():
+def test_transfer_names_mismatched_head():
     encoder = encoder_of()
     source, target = encoder.make_decoder(1), encoder.make_decoder(4)
     before = target.output_block.conv.conv.weight.clone()
@@ -85,14 +85,14 @@ def test_a_different_head_is_named_and_left_as_it_was():
     assert "mismatched output_block.conv.conv.weight 1x4x1x1x1 -> 4x4x1x1x1 left as it was" in shown
 
 
-def test_missing_tensors_are_named():
+def test_transfer_names_missing_tensors():
     source = encoder_of(0).state_dict()
     del source["bottleneck.norm2.weight"]
     report = transfer(source, encoder_of(1), what="encoder")
     assert report.names("missing") == ("bottleneck.norm2.weight",)
 
 
-def test_nothing_that_matches_is_an_error():
+def test_transfer_without_match_is_an_error():
     with pytest.raises(
         CheckpointError, match=r"no tensor of the source fits the encoder: the source has 2 tensors \('a.weight' \[3\]"
     ):
@@ -101,7 +101,7 @@ def test_nothing_that_matches_is_an_error():
         transfer({}, encoder_of(), what="encoder")
 
 
-def test_the_report_is_plain_json_with_every_tensor():
+def test_transfer_report_is_plain_json():
     report = transfer(encoder_of(0).state_dict(), encoder_of(1, in_channels=2), what="encoder")
     record = json.loads(json.dumps(report.as_dict()))
     assert record["counts"] == {"matched": 17, "reshaped": 1, "mismatched": 0, "missing": 0, "left over": 0}
@@ -110,7 +110,7 @@ def test_the_report_is_plain_json_with_every_tensor():
     assert len(report.table().splitlines()) == 19
 
 
-def test_networks_that_differ_in_one_weight_fail_the_forward_check():
+def test_forward_equality_notices_one_changed_weight():
     source, target = encoder_of(0), encoder_of(1)
     transfer(source.state_dict(), target, what="encoder")
     with torch.no_grad():

@@ -36,7 +36,7 @@ def hidden_tokens(counts, edge=8, patch=PATCH):
     return cells.repeat_interleave(edge, 2).repeat_interleave(edge, 3).repeat_interleave(edge, 4)
 
 
-def test_with_tokens_of_16_and_12_blocks_it_is_monais_unetr_with_the_same_weights():
+def test_vit_with_16_and_12_equals_monais_unetr():
     patch = (16, 32, 48)
     encoder = vit_of(patch, in_channels=2, patch_size=16, num_layers=12)
     network = SegmentationNetwork(encoder, encoder.make_decoder(3))
@@ -56,7 +56,7 @@ def test_with_tokens_of_16_and_12_blocks_it_is_monais_unetr_with_the_same_weight
 
 
 @pytest.mark.parametrize("edge", [4, 8])
-def test_with_other_tokens_it_is_monais_vit_and_takes_its_states_after_equal_shares_of_the_blocks(edge):
+def test_vit_with_other_tokens_equals_monais_vit(edge):
     encoder = vit_of(patch_size=edge)
     twin = ViT(1, PATCH, edge, hidden_size=24, mlp_dim=32, num_layers=6, num_heads=2)
     twin.load_state_dict(encoder.vit.state_dict())
@@ -68,7 +68,7 @@ def test_with_other_tokens_it_is_monais_vit_and_takes_its_states_after_equal_sha
         assert torch.allclose(found.flatten(2).transpose(1, 2), tokens, atol=1e-5)
 
 
-def test_dropout_is_off_in_evaluation_and_on_in_training():
+def test_vit_dropout_is_off_in_evaluation():
     encoder, image = vit_of(dropout_rate=0.3), torch.randn(2, 1, *PATCH)
     assert torch.equal(encoder.eval()(image)[-1], encoder(image)[-1])
     assert not torch.equal(encoder.train()(image)[-1], encoder(image)[-1])
@@ -77,7 +77,7 @@ def test_dropout_is_off_in_evaluation_and_on_in_training():
 
 
 @pytest.mark.parametrize("patch_size", [4, 8, 16])
-def test_pyramid_and_decoder_have_the_sizes_that_are_stated(patch_size):
+def test_vit_pyramid_and_decoder_have_stated_sizes(patch_size):
     patch = (16, 32, 48)
     encoder = vit_of(patch, patch_size=patch_size)
     image = torch.randn(2, 1, *patch)
@@ -89,14 +89,14 @@ def test_pyramid_and_decoder_have_the_sizes_that_are_stated(patch_size):
     assert encoder.make_decoder(2)(pyramid, image).shape == (2, 2, *patch)
 
 
-def test_places_are_monais_sines_and_cosines_on_any_grid():
+def test_positions_of_tokens_equal_monais_sincos():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.meshgrid without indexing
         expected = build_sincos_position_embedding([2, 3, 5], 24)
     assert torch.allclose(positions_of_tokens((2, 3, 5), 24), expected, atol=1e-6)
 
 
-def test_an_image_of_another_size_gets_the_places_of_an_encoder_built_for_it():
+def test_vit_takes_images_of_other_sizes():
     here, there = vit_of(), vit_of(patch=(8, 32, 24))
     for name, weight in there.named_parameters():
         if "position" not in name:
@@ -106,7 +106,7 @@ def test_an_image_of_another_size_gets_the_places_of_an_encoder_built_for_it():
 
 
 @pytest.mark.parametrize("counts", [(9, 9), (4, 15), (0, 23)])
-def test_visible_tokens_are_encoded_as_a_loop_over_samples_with_the_tokens_left_does(counts):
+def test_encode_visible_equals_loop_over_samples(counts):
     encoder, image, hidden = vit_of().double(), torch.randn(2, 1, *PATCH).double(), hidden_tokens(counts)
     found = encoder.encode_visible(image, hidden)
     for sample in range(2):
@@ -124,7 +124,7 @@ def test_visible_tokens_are_encoded_as_a_loop_over_samples_with_the_tokens_left_
             assert torch.count_nonzero(cells) == torch.count_nonzero(cells[rows])
 
 
-def test_nothing_depends_on_hidden_voxels():
+def test_encode_visible_ignores_hidden_voxels():
     encoder, image, hidden = vit_of(), torch.randn(2, 1, *PATCH), hidden_tokens((10, 13))
     changed = torch.where(hidden, image * 3 + 5, image).requires_grad_()
     before, after = encoder.encode_visible(image, hidden), encoder.encode_visible(changed, hidden)
@@ -134,7 +134,7 @@ def test_nothing_depends_on_hidden_voxels():
     assert (changed.grad[~hidden] != 0).float().mean() > 0.99
 
 
-def test_a_token_with_a_single_hidden_voxel_is_left_out():
+def test_encode_visible_drops_token_with_one_hidden_voxel():
     encoder, image = vit_of(), torch.randn(2, 1, *PATCH)
     hidden = torch.zeros(2, 1, *PATCH, dtype=torch.bool)
     hidden[:, :, 9, 17, 3] = True
@@ -143,14 +143,14 @@ def test_a_token_with_a_single_hidden_voxel_is_left_out():
     assert (last.abs().sum(dim=1) == 0).sum() == 2
 
 
-def test_with_nothing_hidden_the_features_are_those_of_the_plain_encoder():
+def test_encode_visible_with_nothing_hidden_equals_forward():
     encoder, image = vit_of(), torch.randn(2, 1, *PATCH)
     plain, visible = encoder(image), encoder.encode_visible(image, torch.zeros_like(image, dtype=torch.bool))
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(plain, visible, strict=True))
     assert isinstance(encoder, DropsTokens)
 
 
-def test_three_of_four_tokens_hidden_cost_about_a_quarter():
+def test_encode_visible_costs_a_quarter_with_three_quarters_hidden():
     encoder, image = vit_of(patch_size=4, hidden_size=96, mlp_dim=384), torch.randn(2, 1, *PATCH)
 
     def flops(run):
@@ -168,7 +168,7 @@ def test_three_of_four_tokens_hidden_cost_about_a_quarter():
     assert share < 0.27
 
 
-def test_every_weight_that_asks_for_a_gradient_gets_one_and_the_others_are_places_and_an_unused_norm():
+def test_vit_trains_all_but_positions_and_unused_norm():
     encoder = vit_of()
     sum(level.square().mean() for level in encoder(torch.randn(2, 1, *PATCH))).backward()
     assert all(weight.grad is not None for weight in encoder.parameters() if weight.requires_grad)
@@ -176,7 +176,7 @@ def test_every_weight_that_asks_for_a_gradient_gets_one_and_the_others_are_place
     assert all("position_embeddings" in name or "norm_cross_attn" in name for name in still)
 
 
-def test_queries_keys_and_values_are_drawn_as_three_matrices():
+def test_vit_initialises_qkv_as_three_matrices():
     weight = vit_of(hidden_size=96).vit.blocks[0].attn.qkv.weight
     limit = (6 / (96 + 96)) ** 0.5
     assert weight.abs().max().item() == pytest.approx(limit, rel=0.01)
@@ -186,11 +186,11 @@ def test_queries_keys_and_values_are_drawn_as_three_matrices():
     ("patch", "edge"),
     [((96, 96, 96), 16), ((128, 112, 64), 16), ((64, 64, 64), 8), ((32, 48, 32), 4), ((24, 160, 160), 8)],
 )
-def test_tokens_are_as_large_as_leaves_216_of_them(patch, edge):
+def test_vit_token_size_leaves_216_tokens(patch, edge):
     assert describe("vit", preset="tiny", patch=patch).options["patch_size"] == edge
 
 
-def test_sizes_that_do_not_fit_are_refused_with_what_fits():
+def test_vit_refuses_sizes_that_do_not_fit():
     with pytest.raises(ConfigError, match=r"Set patch to \[32, 48, 32\]"):
         describe("vit", preset="tiny", patch=(32, 50, 32))
     with pytest.raises(ConfigError, match="not made of tokens of 16"):

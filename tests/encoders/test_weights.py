@@ -40,7 +40,7 @@ def equal(one, other):
     return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_encoder_and_decoder_come_back_bit_for_bit(saved):
+def test_load_encoder_returns_the_same_bits(saved):
     folder, encoder, decoder = saved
     loaded, rest = load_encoder(folder)
     assert equal(encoder, loaded)
@@ -57,7 +57,7 @@ def test_encoder_and_decoder_come_back_bit_for_bit(saved):
 
 
 @pytest.mark.parametrize(("name", "patch"), [("segresnet", (16, 16, 16)), ("swin-unetr", (32, 64, 32))])
-def test_the_other_encoders_come_back_too_buffers_included(tmp_path, name, patch):
+def test_load_encoder_returns_buffers_of_every_encoder(tmp_path, name, patch):
     encoder = build_encoder(describe(name, preset="tiny", patch=patch))
     save_encoder(tmp_path, encoder, metadata={})
     loaded, decoder = load_encoder(tmp_path)
@@ -76,7 +76,7 @@ class Compiled(torch.nn.Module):
         self._orig_mod = module
 
 
-def test_memory_format_and_compilation_leave_no_trace(tmp_path):
+def test_save_encoder_ignores_memory_format_and_compilation(tmp_path):
     encoder = encoder_of()
     expected = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     encoder.to(memory_format=torch.channels_last_3d)
@@ -87,14 +87,14 @@ def test_memory_format_and_compilation_leave_no_trace(tmp_path):
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in expected.items())
 
 
-def test_saving_again_without_a_decoder_removes_the_old_one(saved):
+def test_save_encoder_removes_old_decoder(saved):
     folder, _, _ = saved
     save_encoder(folder, encoder_of(seed=1), metadata={})
     assert load_encoder(folder)[1] is None
     assert not (folder / "decoder.safetensors").exists()
 
 
-def test_a_network_comes_back_with_what_a_prediction_needs(tmp_path):
+def test_load_network_returns_weights_and_metadata(tmp_path):
     encoder = encoder_of()
     network = SegmentationNetwork(encoder, encoder.make_decoder(3))
     names = {1: "anterior", 2: "posterior"}
@@ -108,7 +108,7 @@ def test_a_network_comes_back_with_what_a_prediction_needs(tmp_path):
     assert loaded.required_divisor == (4, 4, 4)
 
 
-def test_weights_that_are_not_finite_are_not_written(tmp_path):
+def test_save_encoder_refuses_weights_that_are_not_finite(tmp_path):
     encoder = encoder_of()
     with torch.no_grad():
         encoder.bottleneck.conv1.conv.weight[0, 0, 0, 0, 0] = float("nan")
@@ -119,14 +119,14 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_without_an_encoder_is_named(tmp_path):
+def test_load_encoder_names_folder_without_encoder(tmp_path):
     with pytest.raises(CheckpointError, match=r"there is no encoder.json in .*Give the folder of a finished run"):
         load_encoder(tmp_path)
     with pytest.raises(CheckpointError, match=r"there is no model.json"):
         load_network(tmp_path)
 
 
-def test_missing_weights_are_named(saved):
+def test_load_encoder_names_missing_weights(saved):
     folder, _, _ = saved
     (folder / "encoder.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no encoder.safetensors in .*copy the weights beside it"):
@@ -134,7 +134,7 @@ def test_missing_weights_are_named(saved):
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -1])
-def test_a_truncated_file_is_refused(saved, keep):
+def test_load_encoder_refuses_truncated_file(saved, keep):
     folder, _, _ = saved
     path = folder / "encoder.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
@@ -142,7 +142,7 @@ def test_a_truncated_file_is_refused(saved, keep):
         load_encoder(folder)
 
 
-def test_a_changed_byte_is_noticed(saved):
+def test_load_encoder_notices_changed_byte(saved):
     folder, _, _ = saved
     path = folder / "encoder.safetensors"
     data = bytearray(path.read_bytes())
@@ -152,14 +152,14 @@ def test_a_changed_byte_is_noticed(saved):
         load_encoder(folder)
 
 
-def test_weights_of_another_run_are_noticed(saved):
+def test_load_encoder_notices_weights_of_another_run(saved):
     folder, _, _ = saved
     save_file(encoder_of(seed=1).state_dict(), folder / "encoder.safetensors")
     with pytest.raises(CheckpointError, match="come from different runs"):
         load_encoder(folder)
 
 
-def test_weights_of_another_architecture_are_refused(saved, tmp_path_factory):
+def test_load_encoder_refuses_another_architecture(saved, tmp_path_factory):
     folder, _, _ = saved
     wider = tmp_path_factory.mktemp("wider")
     save_encoder(wider, encoder_of(filters=(4, 6, 10)), metadata={})
@@ -178,7 +178,7 @@ def edit(folder, change):
     path.write_text(json.dumps(record))
 
 
-def test_a_description_of_an_enormous_network_is_refused_before_anything_is_allocated(saved):
+def test_load_encoder_refuses_enormous_network_unallocated(saved):
     folder, _, _ = saved
     edit(folder, lambda record: record["description"]["options"].update(filters=[4096, 4096, 4096]))  # 12 GB of weights
     with pytest.raises(CheckpointError, match="another architecture"):
@@ -203,21 +203,21 @@ def test_a_description_of_an_enormous_network_is_refused_before_anything_is_allo
         ),
     ],
 )
-def test_a_foreign_record_is_refused(saved, content, sentence):
+def test_load_encoder_refuses_foreign_record(saved, content, sentence):
     folder, _, _ = saved
     (folder / "encoder.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=sentence):
         load_encoder(folder)
 
 
-def test_a_pickled_checkpoint_in_place_of_the_weights_is_refused_unopened(saved):
+def test_load_encoder_refuses_pickle_unopened(saved):
     folder, encoder, _ = saved
     torch.save(encoder.state_dict(), folder / "encoder.safetensors")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         load_encoder(folder)
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+def test_save_encoder_explains_unwritable_folder(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("x")
     with pytest.raises(CheckpointError, match=r"encoder\.safetensors cannot be written: .*choose another folder"):

@@ -47,7 +47,7 @@ def scripts(monkeypatch):
 
 
 @pytest.mark.parametrize("name", list(SIZES))
-def test_network_def_loads_model_pt_strictly_and_gives_the_outputs_of_the_run(pretrained, tmp_path, name):
+def test_bundle_network_equals_that_of_the_run(pretrained, tmp_path, name):
     run, encoder, decoder = pretrained(name)
     out = export(run, tmp_path / "out", form="monai-bundle").folder
     parser = parser_of(out)
@@ -63,7 +63,7 @@ def test_network_def_loads_model_pt_strictly_and_gives_the_outputs_of_the_run(pr
         assert torch.allclose(features(image), pyramid[-1], rtol=rounding, atol=rounding)
 
 
-def test_every_entry_of_the_configurations_can_be_built(finetuned, tmp_path, scripts):
+def test_bundle_entries_can_be_built(finetuned, tmp_path, scripts):
     run, _ = finetuned()
     path, _ = phantom(tmp_path)
     for kind in ("images", "labels"):
@@ -78,7 +78,7 @@ def test_every_entry_of_the_configurations_can_be_built(finetuned, tmp_path, scr
                 parser.get_parsed_content(key)
 
 
-def test_the_metadata_has_the_keys_of_the_specification_and_monais_own_check_passes(pretrained, tmp_path, monkeypatch):
+def test_bundle_metadata_passes_monais_check(pretrained, tmp_path, monkeypatch):
     from monai.bundle import verify_net_in_out
 
     run, _, _ = pretrained("segresnet")
@@ -121,7 +121,7 @@ def phantom(tmp_path):
 @pytest.mark.parametrize(
     ("modality", "trained_on"), [("MR", ["MR"]), ("CT", ["CT"]), ("MR", ["CT", "MR"]), ("CT", ["CT", "MR"])]
 )
-def test_the_bundle_segments_a_scan_as_medssl_does(finetuned, tmp_path, scripts, modality, trained_on):
+def test_bundle_segments_as_medssl_does(finetuned, tmp_path, scripts, modality, trained_on):
     """Same orientation, intensities, windows and way back.
 
     Only the resampling to the store's spacing is each library's own.
@@ -163,7 +163,7 @@ def test_the_bundle_segments_a_scan_as_medssl_does(finetuned, tmp_path, scripts,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trained_on", [["MR"], ["CT", "MR"]], ids="-".join)
-def test_the_command_in_the_readme_of_a_bundle_runs_as_it_stands(finetuned, tmp_path, trained_on):
+def test_bundle_readme_command_runs(finetuned, tmp_path, trained_on):
     run, _ = finetuned(modalities=trained_on)
     out = export(run, tmp_path / "out", form="monai-bundle").folder
     path, _ = phantom(tmp_path)
@@ -175,7 +175,7 @@ def test_the_command_in_the_readme_of_a_bundle_runs_as_it_stands(finetuned, tmp_
     assert (out / "eval" / "scan_labels.nii.gz").is_file()
 
 
-def test_a_bundle_of_two_modalities_takes_no_scan_before_one_is_named(finetuned, tmp_path, scripts):
+def test_bundle_of_two_modalities_asks_for_one(finetuned, tmp_path, scripts):
     run, _ = finetuned(modalities=["CT", "MR"])
     done = export(run, tmp_path / "out", form="monai-bundle")
     scripts(done.folder)
@@ -192,7 +192,7 @@ def test_a_bundle_of_two_modalities_takes_no_scan_before_one_is_named(finetuned,
 
 @pytest.mark.parametrize("modality", ["MR", "CT", None])
 @pytest.mark.parametrize("kind", ["noise", "constant", "large"])
-def test_the_bundles_normalisation_is_that_of_the_store(modality, kind):
+def test_bundle_normalisation_equals_that_of_store(modality, kind):
     from medssl.exchange.bundle_transforms import NormalizeScand
 
     generator = np.random.default_rng(1)
@@ -203,7 +203,7 @@ def test_the_bundles_normalisation_is_that_of_the_store(modality, kind):
     np.testing.assert_allclose(out[0].numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_bundle_trains_and_predicts_under_ignite(finetuned, tmp_path, scripts):
+def test_bundle_trains_and_predicts_under_ignite(finetuned, tmp_path, scripts):
     import nibabel as nib
 
     run, _ = finetuned()
@@ -226,7 +226,7 @@ def test_the_bundle_trains_and_predicts_under_ignite(finetuned, tmp_path, script
 
 
 @pytest.mark.parametrize("name", ["dynunet", "vit"])
-def test_an_encoder_bundle_writes_features_under_ignite(pretrained, tmp_path, scripts, name):
+def test_bundle_of_encoder_writes_features(pretrained, tmp_path, scripts, name):
     run, _, _ = pretrained(name, decoder=False)
     out = export(run, tmp_path / "out", form="monai-bundle").folder
     path, _ = phantom(tmp_path)

@@ -21,7 +21,7 @@ from medssl.exchange.trained_model import open_trained_model
 
 
 @pytest.mark.parametrize("name", list(SIZES))
-def test_safetensors_load_strictly_into_monais_own_class(pretrained, tmp_path, name):
+def test_export_safetensors_load_into_monais_class(pretrained, tmp_path, name):
     from monai.networks import nets
 
     run, encoder, decoder = pretrained(name)
@@ -39,7 +39,7 @@ def test_safetensors_load_strictly_into_monais_own_class(pretrained, tmp_path, n
         assert torch.allclose(network.eval()(image), ours, rtol=rounding, atol=rounding)
 
 
-def test_the_readme_of_the_export_runs_as_it_stands(pretrained, tmp_path, monkeypatch):
+def test_export_readme_runs(pretrained, tmp_path, monkeypatch):
     run, encoder, _ = pretrained(decoder=False)
     out = export(run, tmp_path / "out", form="safetensors").folder
     code = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
@@ -49,7 +49,7 @@ def test_the_readme_of_the_export_runs_as_it_stands(pretrained, tmp_path, monkey
     assert torch.equal(names["network"].bottleneck.conv1.conv.weight, encoder.bottleneck.conv1.conv.weight)
 
 
-def test_an_exported_folder_is_a_start_for_fine_tuning(pretrained, tmp_path):
+def test_export_is_a_start_for_fine_tuning(pretrained, tmp_path):
     run, encoder, decoder = pretrained()
     out = export(run, tmp_path / "out", form="safetensors").folder
     again, rest = load_encoder(out)
@@ -60,7 +60,7 @@ def test_an_exported_folder_is_a_start_for_fine_tuning(pretrained, tmp_path):
     assert open_trained_model(out).metadata["task"] == "masked-volume"
 
 
-def test_a_fine_tuned_model_keeps_its_labels(finetuned, tmp_path):
+def test_export_of_fine_tuned_model_keeps_labels(finetuned, tmp_path):
     run, _ = finetuned()
     out = export(run, tmp_path / "out", form="safetensors").folder
     facts = json.loads((out / "network.json").read_text())
@@ -69,7 +69,7 @@ def test_a_fine_tuned_model_keeps_its_labels(finetuned, tmp_path):
 
 
 @pytest.mark.parametrize("form", list(FORMATS))
-def test_no_scan_is_named_in_an_export_not_even_by_its_pseudonym(finetuned, tmp_path, form):
+def test_export_names_no_scan(finetuned, tmp_path, form):
     run, _ = finetuned(labelled_scans=["4f2ac0ffee"], transfer=[], init="pretrained", steps=7)
     out = export(run, tmp_path / "out", form=form).folder
     for path in out.rglob("*"):
@@ -91,12 +91,12 @@ def test_no_scan_is_named_in_an_export_not_even_by_its_pseudonym(finetuned, tmp_
         ({"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": [1, 1, 1]}, ["CT", "MR"], None),
     ],
 )
-def test_the_spacing_is_stated_only_where_there_was_one(finetuned, policy, modalities, expected):
+def test_trained_model_states_spacing_only_where_resampled(finetuned, policy, modalities, expected):
     run, _ = finetuned(store_policy=policy, modalities=modalities)
     assert open_trained_model(run).spacing_mm == expected
 
 
-def test_modalities_of_different_spacing_do_not_fit_into_one_bundle(finetuned, tmp_path):
+def test_bundle_refuses_modalities_of_different_spacing(finetuned, tmp_path):
     policy = {"spacing_mm": {"CT": [1, 1, 3]}, "other_spacing_mm": [1, 1, 1]}
     run, _ = finetuned(store_policy=policy, modalities=["CT", "MR"])
     with pytest.raises(ConfigError, match="resampled CT and MR to different spacings"):
@@ -106,7 +106,7 @@ def test_modalities_of_different_spacing_do_not_fit_into_one_bundle(finetuned, t
     assert open_trained_model(out).modalities == ("CT", "MR")
 
 
-def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(pretrained, tmp_path):
+def test_export_refusals_leave_nothing_behind(pretrained, tmp_path):
     run, _, _ = pretrained("segresnet")
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="no counterpart in nnU-Net"):
@@ -122,7 +122,7 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(pretrained, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "run"]
 
 
-def test_a_vit_that_is_not_monais_unetr_leaves_as_safetensors_and_says_why(pretrained, finetuned, tmp_path):
+def test_export_of_vit_unlike_unetr_is_safetensors(pretrained, finetuned, tmp_path):
     run, encoder, _ = pretrained("vit", patch_size=8)
     with pytest.raises(
         ConfigError, match="UNETR has tokens of 16 voxels and 12 blocks, and this 'vit' has tokens of 8"
@@ -164,7 +164,7 @@ def test_export_takes_encoder_of_plugin(pretrained, tmp_path, monkeypatch, form)
         assert torch.equal(monai_network(image), decoder.eval()(encoder.eval()(image), image))
 
 
-def test_a_taken_folder_is_left_alone(pretrained, tmp_path):
+def test_export_leaves_taken_folder_alone(pretrained, tmp_path):
     run, _, _ = pretrained()
     out = tmp_path / "out"
     out.mkdir()
@@ -176,7 +176,7 @@ def test_a_taken_folder_is_left_alone(pretrained, tmp_path):
     assert (out / "mine").read_text() == "x"
 
 
-def test_a_decoder_that_does_not_belong_to_the_encoder_is_not_exported(pretrained, tmp_path, monkeypatch):
+def test_export_refuses_foreign_decoder(pretrained, tmp_path, monkeypatch):
     run, _, _ = pretrained()
     real = load_encoder(run)
     with torch.no_grad():
@@ -188,7 +188,7 @@ def test_a_decoder_that_does_not_belong_to_the_encoder_is_not_exported(pretraine
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_the_command_prints_notes_files_and_the_folder(pretrained, tmp_path):
+def test_export_command_prints_notes_files_folder(pretrained, tmp_path):
     import typer
 
     from medssl_cli.commands.export import export as command
@@ -203,11 +203,11 @@ def test_the_command_prints_notes_files_and_the_folder(pretrained, tmp_path):
     assert result.output.strip().splitlines()[-1].startswith("Exported: ")
 
 
-def test_every_format_is_named_in_the_help():
+def test_export_help_names_every_format():
     import medssl_cli.commands.export as module
 
     assert all(form in Path(module.__file__).read_text() for form in FORMATS)
 
 
-def test_the_helper_encoders_differ_from_their_initialisation():
+def test_encoder_of_differs_from_initialisation():
     assert encoder_of().input_block.norm1.bias.abs().max() > 0

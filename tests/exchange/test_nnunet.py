@@ -31,7 +31,7 @@ def nnunet_network(plan, classes):
     return cls(plan["pretrain_num_input_channels"], num_classes=classes, deep_supervision=False, **arguments)
 
 
-def test_the_file_holds_plain_types_and_every_key_that_nnunet_reads(pretrained, tmp_path):
+def test_nnunet_file_has_every_key_nnunet_reads(pretrained, tmp_path):
     run, _, _ = pretrained()
     out = export(run, tmp_path / "out", form="nnunet").folder
     checkpoint = read(out)
@@ -55,7 +55,7 @@ def test_the_file_holds_plain_types_and_every_key_that_nnunet_reads(pretrained, 
     assert json.loads((out / "adaptation_plan.json").read_text()) == {**plan, "trainer_name": "medssl"}
 
 
-def test_nnunets_plain_network_gives_exactly_the_same_output(finetuned, tmp_path):
+def test_nnunet_network_gives_the_same_output(finetuned, tmp_path):
     pytest.importorskip("dynamic_network_architectures")
     run, network = finetuned()
     checkpoint = read(export(run, tmp_path / "out", form="nnunet").folder)
@@ -67,7 +67,7 @@ def test_nnunets_plain_network_gives_exactly_the_same_output(finetuned, tmp_path
 
 
 @pytest.mark.parametrize("decoder", [True, False])
-def test_the_encoder_is_exact_for_anisotropic_voxels_too(pretrained, tmp_path, decoder):
+def test_nnunet_encoder_is_exact_for_anisotropic_voxels(pretrained, tmp_path, decoder):
     pytest.importorskip("dynamic_network_architectures")
     run, encoder, _ = pretrained(decoder=decoder, **ANISOTROPIC)
     done = export(run, tmp_path / "out", form="nnunet")
@@ -82,7 +82,7 @@ def test_the_encoder_is_exact_for_anisotropic_voxels_too(pretrained, tmp_path, d
     assert any("decoder" in note and "freshly initialised" in note for note in done.notes)
 
 
-def test_the_loader_of_pretrained_weights_finds_every_tensor(pretrained, tmp_path):
+def test_nnunet_loader_finds_every_tensor(pretrained, tmp_path):
     """`-pretrained_weights` insists on every key but the segmentation layers, whatever the classes."""
     pytest.importorskip("dynamic_network_architectures")
     run, _, _ = pretrained(decoder=False)
@@ -92,7 +92,7 @@ def test_the_loader_of_pretrained_weights_finds_every_tensor(pretrained, tmp_pat
             assert checkpoint["network_weights"][key].shape == tensor.shape, key
 
 
-def test_the_keys_named_in_the_plan_are_modules_of_the_network(pretrained, tmp_path):
+def test_nnunet_plan_names_modules_of_network(pretrained, tmp_path):
     pytest.importorskip("dynamic_network_architectures")
     from dynamic_network_architectures.architectures.abstract_arch import test_submodules_loadable as submodules_load
 
@@ -104,14 +104,14 @@ def test_the_keys_named_in_the_plan_are_modules_of_the_network(pretrained, tmp_p
     submodules_load(network)
 
 
-def test_the_spacing_of_the_store_is_handed_over_in_the_order_of_the_axes(finetuned, tmp_path):
+def test_nnunet_plan_orders_spacing_by_axes(finetuned, tmp_path):
     run, _ = finetuned()
     plan = read(export(run, tmp_path / "out", form="nnunet").folder)["nnssl_adaptation_plan"]
     assert plan["pretrain_plan"]["configurations"]["medssl"]["spacing"] == [2.0, 1.5, 1.0]
     assert open_trained_model(run).spacing_mm == (2.0, 1.5, 1.0)
 
 
-def test_a_fresh_decoder_is_the_same_on_every_export_and_leaves_the_random_state_alone():
+def test_nnunet_fresh_decoder_is_deterministic():
     encoder = encoder_of()
     torch.manual_seed(5)
     first, _ = network_weights(encoder, None)
@@ -123,7 +123,7 @@ def test_a_fresh_decoder_is_the_same_on_every_export_and_leaves_the_random_state
     assert torch.equal(torch.rand(1), drawn)
 
 
-def test_dropout_is_left_out_with_a_note(tmp_path):
+def test_nnunet_leaves_dropout_out_with_note(tmp_path):
     from medssl.exchange.nnunet import write_nnunet
 
     encoder = encoder_of(dropout=0.1)

@@ -10,7 +10,7 @@ def ramp(low: float, high: float) -> np.ndarray:
     return np.linspace(low, high, 12 * 16 * 20, dtype=np.float32).reshape(12, 16, 20)
 
 
-def test_a_sheet_is_an_rgb_picture_that_grows_with_rows_and_columns():
+def test_contact_sheet_grows_with_rows_and_columns():
     one = contact_sheet([{"scan": ramp(-1, 1)}])
     four = contact_sheet([{"scan": ramp(-1, 1), "guess": ramp(-1, 1)}] * 2)
     assert one.dtype == np.uint8
@@ -19,7 +19,7 @@ def test_a_sheet_is_an_rgb_picture_that_grows_with_rows_and_columns():
     assert four.shape[1] > one.shape[1]
 
 
-def test_columns_share_the_window_of_the_scan():
+def test_contact_sheet_columns_share_window():
     scan = ramp(0.0, 1.0)
     brighter = contact_sheet([{"scan": scan, "guess": scan + 100.0}])
     same = contact_sheet([{"scan": scan, "guess": scan}])
@@ -28,7 +28,7 @@ def test_columns_share_the_window_of_the_scan():
     assert not np.array_equal(brighter, same)
 
 
-def test_labels_are_coloured_and_greys_are_not():
+def test_contact_sheet_colours_labels_only():
     label = np.zeros((12, 16, 20), np.int64)
     label[:, 4:12, 5:15] = 1
 
@@ -39,13 +39,13 @@ def test_labels_are_coloured_and_greys_are_not():
     assert not colourful(contact_sheet([{"scan": ramp(0, 1)}]))
 
 
-def test_values_that_are_not_finite_do_not_break_a_sheet():
+def test_contact_sheet_takes_values_that_are_not_finite():
     scan = ramp(0, 1)
     scan[0, 0, 0] = np.nan
     scan[5, 5, 5] = np.inf
     assert contact_sheet([{"scan": scan}]).size > 0
 
 
-def test_a_sheet_without_rows_is_an_error_of_the_caller():
+def test_contact_sheet_refuses_no_rows():
     with pytest.raises((ValueError, IndexError)):
         contact_sheet([])

@@ -25,50 +25,50 @@ def run(tmp_path) -> Run:
     return Run.create(tmp_path / "run", kind="pretrain", config=CONFIG, metadata={"task": "masked-volume"})
 
 
-def test_a_new_run_can_be_read_back(run):
+def test_create_writes_run_that_opens(run):
     found = Run.open(run.folder)
     assert (found.id, found.kind, found.status) == (run.id, "pretrain", "running")
     assert found.metadata == {"task": "masked-volume"}
     assert yaml.safe_load((run.folder / "config.yaml").read_text()) == CONFIG
 
 
-def test_a_folder_with_anything_in_it_is_refused_and_left_as_it_is(tmp_path):
+def test_create_refuses_occupied_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
         Run.create(tmp_path, kind="pretrain", config={})
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_run_is_not_started_twice_in_one_folder(run):
+def test_create_refuses_folder_of_a_run(run):
     with pytest.raises(UsageError, match="--resume"):
         Run.create(run.folder, kind="pretrain", config={})
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path):
+def test_open_names_folder_without_run(tmp_path):
     with pytest.raises(UsageError, match="not a run"):
         Run.open(tmp_path)
 
 
-def test_a_damaged_record_is_named(run):
+def test_open_names_damaged_record(run):
     (run.folder / "run.json").write_text('{"id": "x", ')
     with pytest.raises(DataError, match="damaged"):
         Run.open(run.folder)
 
 
-def test_metrics_are_whole_lines_in_order(run):
+def test_metrics_are_complete_lines_in_order(run):
     for step in (10, 20):
         run.log(step, {"train/loss": 1 / step})
     assert [(line["step"], line["train/loss"]) for line in run.metrics()] == [(10, 0.1), (20, 0.05)]
 
 
-def test_a_line_that_a_kill_cut_off_does_not_count(run):
+def test_metrics_ignore_unfinished_line(run):
     run.log(10, {"train/loss": 0.5})
     with run.paths.metrics.open("a") as file:
         file.write('{"step": 20, "train/lo')
     assert [line["step"] for line in run.metrics()] == [10]
 
 
-def test_resuming_drops_what_came_after_the_checkpoint(run):
+def test_resume_drops_results_after_checkpoint(run):
     for step in (10, 20, 30):
         run.log(step, {"train/loss": 1.0})
         run.picture("case-01/views", step, np.zeros((4, 4, 3), np.uint8))
@@ -84,7 +84,7 @@ def test_resuming_drops_what_came_after_the_checkpoint(run):
 @pytest.mark.parametrize(
     ("raised", "status"), [(None, "finished"), (ValueError("x"), "failed"), (KeyboardInterrupt(), "killed")]
 )
-def test_the_ending_is_told(run, raised, status):
+def test_recording_sets_status_at_end(run, raised, status):
     def body() -> None:
         with run.recording():
             if raised:
@@ -98,7 +98,7 @@ def test_the_ending_is_told(run, raised, status):
     assert Run.open(run.folder).status == status
 
 
-def test_a_termination_signal_ends_the_run_as_killed(run):
+def test_recording_ends_as_killed_on_sigterm(run):
     def body() -> None:
         with run.recording():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -109,24 +109,24 @@ def test_a_termination_signal_ends_the_run_as_killed(run):
     assert Run.open(run.folder).status == "killed"
 
 
-def test_facts_are_added_and_survive(run):
+def test_update_adds_metadata(run):
     run.update(mlflow_run_id="abc")
     assert Run.open(run.folder).metadata == {"task": "masked-volume", "mlflow_run_id": "abc"}
 
 
-def test_a_picture_key_cannot_leave_the_folder(run):
+def test_picture_key_cannot_leave_folder(run):
     with pytest.raises(ValueError, match="picture key"):
         run.picture("../../etc/x", 1, np.zeros((4, 4, 3), np.uint8))
 
 
-def test_the_record_names_neither_user_nor_machine(run, monkeypatch):
+def test_record_names_neither_user_nor_machine(run, monkeypatch):
     content = (run.folder / "run.json").read_text()
     assert os.uname().nodename not in json.loads(content).values()
     assert f'"{os.uname().nodename}"' not in content
     assert os.path.expanduser("~") not in content
 
 
-def test_adding_a_fact_to_a_dead_run_is_no_sign_of_life(run):
+def test_update_of_dead_run_sends_no_heartbeat(run):
     before = run.record.heartbeat
     other = Run.open(run.folder)
     run.finish("killed")
@@ -138,7 +138,7 @@ def test_adding_a_fact_to_a_dead_run_is_no_sign_of_life(run):
     assert found.metadata["review"] == "rejected"
 
 
-def test_two_processes_do_not_write_one_run(run):
+def test_claim_keeps_second_process_out(run):
     code = "import sys, pathlib; from medssl.runs.run import Run; Run.resume(pathlib.Path(sys.argv[1]), at_step=0)"
     second = subprocess.run([sys.executable, "-c", code, str(run.folder)], capture_output=True, text=True, check=False)
     assert "is being written by another process" in second.stderr
@@ -146,7 +146,7 @@ def test_two_processes_do_not_write_one_run(run):
     assert subprocess.run([sys.executable, "-c", code, str(run.folder)], check=False).returncode == 0
 
 
-def test_the_tail_hands_out_each_whole_line_once(run):
+def test_metrics_tail_reads_each_line_once(run):
     tail = MetricsTail(run.paths.metrics)
     assert tail.read() == []
     run.log(1, {"a": 1.0})
@@ -160,13 +160,13 @@ def test_the_tail_hands_out_each_whole_line_once(run):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, on which every write finds the disk full")
-def test_a_full_disk_is_said_with_the_folder_and_what_to_do(run):
+def test_log_explains_full_disk(run):
     run.paths.metrics.symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"metrics\.jsonl .* disk is full .* Free some space .* --resume"):
         run.log(1, {"train/loss": 1.0})
 
 
-def test_an_error_is_described_without_its_message_and_without_the_folders_above_the_package():
+def test_describe_error_without_message_and_home():
     with pytest.raises(UsageError) as caught:
         Run.open(Path("/home/DOE_JOHN/scan"))
     assert re.fullmatch(r"UsageError in medssl/runs/run_record\.py:\d+", describe(caught.value))

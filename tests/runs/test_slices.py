@@ -9,7 +9,7 @@ MIDDLE = (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_superior_anterior_and_the_patients_right_are_where_radiologists_expect_them(plane):
+def test_plane_slice_has_radiological_orientation(plane):
     volume = np.zeros((5, 6, 7))
     volume[4] += 1  # superior
     volume[:, 5] += 10  # anterior
@@ -20,7 +20,7 @@ def test_superior_anterior_and_the_patients_right_are_where_radiologists_expect_
     assert (top, left) == pytest.approx(expected[plane])
 
 
-def test_planes_run_through_the_largest_cut_of_the_label():
+def test_focus_voxel_lies_in_largest_cut():
     labels = np.zeros((5, 6, 7), np.int64)
     labels[1, 2:5, 3] = 2
     labels[1, 4, 3:6] = 1
@@ -30,31 +30,31 @@ def test_planes_run_through_the_largest_cut_of_the_label():
     assert plane_slice(labels, "axial", focus).any()
 
 
-def test_an_empty_label_leaves_the_planes_in_the_middle():
+def test_focus_voxel_of_empty_label_is_the_middle():
     slice_number = np.arange(5)[:, None, None] * np.ones((5, 6, 7))
     assert (plane_slice(slice_number, "axial", focus_voxel(None, (5, 6, 7))) == 2).all()
 
 
-def test_a_window_maps_its_ends_to_black_and_white_and_clips():
+def test_grey_maps_window_and_clips():
     pixels = grey(np.array([[-5.0, 0.0, 1.0, 2.0, 9.0, np.nan]]), 0.0, 2.0)
     assert pixels[0, :5, 0].tolist() == [0, 0, 128, 255, 255]
     assert pixels[0, 5].tolist() == [255, 0, 255]
 
 
-def test_errors_grow_lighter_and_do_not_depend_on_their_sign():
+def test_colour_errors_ignores_sign():
     pixels = colour_errors(np.array([[0.0, 0.25, -0.25, 0.5, 1.0, 2.0]]), 1.0).astype(int).sum(axis=2)[0]
     assert pixels[0] == 0
     assert pixels[1] == pixels[2] < pixels[3] < pixels[4] == pixels[5]
 
 
-def test_background_stays_and_each_label_has_one_colour():
+def test_colour_labels_keeps_background():
     under = np.full((1, 4, 3), 100, np.uint8)
     pixels = colour_labels(np.array([[0, 1, 2, 1]]), under)
     assert pixels[0, 0].tolist() == [100, 100, 100]
     assert pixels[0, 1].tolist() == pixels[0, 3].tolist() != pixels[0, 2].tolist()
 
 
-def test_small_tiles_are_repeated_by_whole_numbers_and_large_ones_averaged():
+def test_fit_repeats_small_and_averages_large_tiles():
     tile = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     assert np.array_equal(fit(tile, 12, longest=3)[::4, ::4], tile)
     checker = (np.indices((8, 8)).sum(axis=0) % 2 * 200).astype(np.uint8)[..., None].repeat(3, axis=2)

@@ -24,7 +24,7 @@ class Said(Silent):
         self.lines.append(line)
 
 
-def test_a_run_says_and_records_the_values_with_their_reasons(small_archive, tmp_path):
+def test_auto_values_are_shown_and_recorded_with_reasons(small_archive, tmp_path):
     said = Said()
     loop = LoopConfig(steps=1, batch_size=2, devices=1, pictures_every=100, diagnose_every=40)
     config = PretrainConfig(cohort=small_archive.cohort, task="denoising", loop=loop)
@@ -39,7 +39,7 @@ def test_a_run_says_and_records_the_values_with_their_reasons(small_archive, tmp
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in list_tasks() if entry.name != "combine"])
-def test_every_automatic_setting_of_a_task_has_its_value_and_its_rule(name, small_archive):
+def test_auto_values_cover_every_setting_of_a_task(name, small_archive):
     config = PretrainConfig(cohort=small_archive.cohort, task=name, encoder={"preset": "tiny"})
     prepared = prepare(config)
     task, patch = prepared.task, prepared.scans.patch

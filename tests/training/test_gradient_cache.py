@@ -43,7 +43,7 @@ def gradient_in_chunks(case: str, views: dict[str, torch.Tensor], chunk: int) ->
 
 
 @pytest.mark.parametrize("case", SPLIT)
-def test_the_gradient_of_chunks_is_that_of_the_whole_batch(case, scans):
+def test_gradient_cache_equals_gradient_of_whole_batch(case, scans):
     task = without_batch_norm(case)
     views = in_double(task.views(region(task, scans)))
     whole, loss = gradient_in_chunks(case, views, 0)
@@ -70,7 +70,7 @@ def progress_of(run: Path) -> list[tuple[float, float]]:
     return [(line["train/loss"], line["train/grad_norm"]) for line in lines]
 
 
-def test_a_pretraining_in_chunks_is_that_of_the_whole_batch(small_archive, tmp_path):
+def test_gradient_cache_pretraining_equals_whole_batch(small_archive, tmp_path):
     config = config_of(small_archive.cohort, "vicreg", chunk=2, hidden=16, features=8)
     chunks = progress_of(pretrain(config, tmp_path / "chunks"))
     whole = progress_of(pretrain(config.model_copy(update={"gradient_cache": 0}), tmp_path / "whole"))
@@ -86,7 +86,7 @@ def test_a_pretraining_in_chunks_is_that_of_the_whole_batch(small_archive, tmp_p
         ("byol", {"norm": "batch"}, "is a batch norm, which sees other statistics.*task.norm=layer"),
     ],
 )
-def test_a_task_whose_chunks_would_lie_is_refused_before_there_is_a_run(task, options, said, small_archive, tmp_path):
+def test_gradient_cache_refuses_unsuited_task_before_run(task, options, said, small_archive, tmp_path):
     config = config_of(small_archive.cohort, task, chunk=2, **options)
     with pytest.raises(ConfigError, match=said):
         pretrain(config, tmp_path / "run")
@@ -120,7 +120,7 @@ leave_process_group()  # with the model gone: see there
 
 
 @pytest.mark.slow
-def test_chunks_on_two_ranks_with_different_data_are_one_process(tmp_path):
+def test_gradient_cache_on_two_ranks_equals_one_process(tmp_path):
     scans = store_phantoms(tmp_path / "store", 6)
     case = "moco without queue"
     task = without_batch_norm(case)

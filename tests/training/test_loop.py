@@ -74,7 +74,7 @@ def trained(folder: Path, scans) -> tuple[nn.Module, Run]:
     return module, run
 
 
-def test_training_lowers_the_loss_and_leaves_metrics_pictures_and_a_checkpoint(tmp_path, ball_scans):
+def test_train_lowers_loss_and_writes_run(tmp_path, ball_scans):
     module, run = trained(tmp_path / "run", ball_scans)
     losses = [line["train/loss"] for line in run.metrics()]
     assert len(losses) == 12
@@ -84,7 +84,7 @@ def test_training_lowers_the_loss_and_leaves_metrics_pictures_and_a_checkpoint(t
     assert (run.paths.checkpoint).exists()
 
 
-def test_a_training_killed_between_checkpoints_ends_with_the_same_bits(tmp_path, ball_scans):
+def test_resume_after_kill_gives_the_same_bits(tmp_path, ball_scans):
     whole, whole_run = trained(tmp_path / "whole", ball_scans)
 
     broken, run = Denoise(), run_in(tmp_path / "broken")
@@ -113,7 +113,7 @@ class Steep(Denoise):
         return Step(step.loss * 3e3, step.energy)
 
 
-def test_under_16_bits_the_scale_of_the_loss_survives_a_restart(tmp_path, ball_scans):
+def test_resume_restores_loss_scale_under_16_mixed(tmp_path, ball_scans):
     short = LOOP.model_copy(update={"precision": "16-mixed"})
 
     def run_to_the_end(module: nn.Module, run: Run, **how: object) -> dict[str, Tensor]:
@@ -167,9 +167,7 @@ def test_finite_watch_stops_after_too_many_skipped_steps(tmp_path, ball_scans, l
     ("sent", "ends_with", "reason"),
     [(signal.SIGTERM, Terminated, "stopped by SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "stopped by hand")],
 )
-def test_a_signal_saves_the_step_and_ends_the_run_as_it_would_outside_the_loop(
-    tmp_path, ball_scans, sent, ends_with, reason
-):
+def test_signal_saves_checkpoint_and_ends_run(tmp_path, ball_scans, sent, ends_with, reason):
     class SignalAt(Silent):
         def step(self, stage: str, done: int, total: int | None, note: str = "") -> None:
             if done == 6:
@@ -188,7 +186,7 @@ def test_a_signal_saves_the_step_and_ends_the_run_as_it_would_outside_the_loop(
     assert (run.status, run.record.reason) == ("killed", reason)
 
 
-def test_every_step_is_a_sign_of_life(tmp_path, ball_scans, monkeypatch):
+def test_heartbeat_is_sent_every_step(tmp_path, ball_scans, monkeypatch):
     beats = []
     monkeypatch.setattr(Run, "beat", lambda run: beats.append(1))
     seldom = LOOP.model_copy(update={"log_every": 100})
@@ -201,7 +199,7 @@ def test_every_step_is_a_sign_of_life(tmp_path, ball_scans, monkeypatch):
     assert len(beats) >= LOOP.steps
 
 
-def test_a_loss_that_is_not_finite_stops_with_what_to_do(tmp_path, ball_scans):
+def test_finite_watch_stops_at_nan_loss(tmp_path, ball_scans):
     class Exploding(Denoise):
         def forward(self, views: dict[str, Tensor]) -> Step:
             step = super().forward(views)
@@ -233,7 +231,7 @@ class BreaksAt(Denoise):
 
 @pytest.mark.parametrize("only_gradient", [True, False])
 @pytest.mark.parametrize("signalled", [True, False])
-def test_broken_weights_never_replace_a_checkpoint(tmp_path, ball_scans, monkeypatch, only_gradient, signalled):
+def test_finite_watch_keeps_broken_weights_from_checkpoint(tmp_path, ball_scans, monkeypatch, only_gradient, signalled):
     module, run = BreaksAt(6, only_gradient=only_gradient), run_in(tmp_path / "run")
     seldom = LOOP.model_copy(update={"log_every": 100})
     if signalled:
@@ -253,7 +251,7 @@ def test_broken_weights_never_replace_a_checkpoint(tmp_path, ball_scans, monkeyp
     assert not all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path, ball_scans):
+def test_checkpoint_of_another_network_is_refused(tmp_path, ball_scans):
     _, run = trained(tmp_path / "run", ball_scans)
 
     class Wider(Denoise):
@@ -265,7 +263,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, ball_scans):
         train(training_of(Wider(), ball_scans), fabric=start_fabric(LOOP), run=run, progress=Silent(), resume=True)
 
 
-def test_a_damaged_checkpoint_is_refused_without_unpickling(tmp_path, ball_scans):
+def test_checkpoint_damaged_is_refused_without_unpickling(tmp_path, ball_scans):
     _, run = trained(tmp_path / "run", ball_scans)
     path = run.paths.checkpoint
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -296,7 +294,7 @@ print("in a group while training:", dist.is_initialized())
 """
 
 
-def test_a_process_leaves_its_group_before_python_ends(tmp_path):
+def test_process_group_is_left_before_exit(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LEAVES, str(tmp_path / "store")], capture_output=True, text=True, timeout=120
     )

@@ -58,7 +58,7 @@ def probed(small_archive, tmp_path_factory):
     ), said
 
 
-def test_the_encoder_is_the_same_bit_for_bit_with_and_without_it(probed, small_archive, tmp_path):
+def test_online_probe_leaves_encoder_unchanged(probed, small_archive, tmp_path):
     alone = pretrain(config_of(small_archive.cohort, num_labelled=0), tmp_path / "alone")
     with_probe, without = (load_encoder(run)[0].state_dict() for run in (probed[0], alone))
     for name, tensor in without.items():
@@ -70,7 +70,7 @@ def test_the_encoder_is_the_same_bit_for_bit_with_and_without_it(probed, small_a
     assert losses[0] == losses[1]
 
 
-def test_its_scores_reach_the_run_the_card_and_the_terminal(probed):
+def test_online_probe_scores_reach_run_card_terminal(probed):
     run, said = probed
     scores = scores_of(run)
     assert [row[0] for row in scores] == [0, 4, 8]
@@ -81,7 +81,7 @@ def test_its_scores_reach_the_run_the_card_and_the_terminal(probed):
     assert f"step 8: a linear probe reaches Dice {scores[-1][1]:.3f}" in said.lines
 
 
-def test_a_resumed_run_has_the_scores_of_one_that_never_stopped(probed, small_archive, tmp_path):
+def test_online_probe_scores_are_equal_after_resume(probed, small_archive, tmp_path):
     config = config_of(small_archive.cohort, num_labelled=4)
     with pytest.raises(KilledError):
         pretrain(config, tmp_path / "run", progress=KillAt(7))
@@ -89,7 +89,7 @@ def test_a_resumed_run_has_the_scores_of_one_that_never_stopped(probed, small_ar
     assert scores_of(tmp_path / "run") == scores_of(probed[0])
 
 
-def test_labels_of_the_test_split_are_never_read(probed, small_archive):
+def test_online_probe_reads_no_test_labels(probed, small_archive):
     cohort = Cohort.open(small_archive.cohort)
     test = {row.scan_id for row in cohort.accepted(split="test")}
     used = json.loads((probed[0] / "run.json").read_text())["metadata"]["probe_scans"]
@@ -100,7 +100,7 @@ def test_labels_of_the_test_split_are_never_read(probed, small_archive):
     assert used == [scan.scan_id for scan in training_scans(cohort, num_labelled=4, seed=0)]
 
 
-def test_scans_are_fitted_on_or_scored_never_both(small_archive):
+def test_online_probe_separates_fitted_and_scored_scans(small_archive):
     cohort, task = Cohort.open(small_archive.cohort), prepare(config_of(small_archive.cohort, num_labelled=3)).task
     probe = online_probe(task, ProbeConfig(num_labelled=3), cohort, patch=PATCH, seed=0)
     assert probe is not None
@@ -110,7 +110,7 @@ def test_scans_are_fitted_on_or_scored_never_both(small_archive):
     assert int(second.sum()) == 4
 
 
-def test_more_labels_than_there_are_and_a_single_one_are_refused(small_archive, tmp_path):
+def test_online_probe_refuses_too_many_or_one_label(small_archive, tmp_path):
     with pytest.raises(ConfigError, match=r"probe\.num_labelled is 9, but the split 'train' has 8 labelled scans"):
         pretrain(config_of(small_archive.cohort, num_labelled=9), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -51,7 +51,7 @@ def go_on(run: Run, wanted: dict[str, object], **facts: object) -> tuple[Run, He
     return continue_run(run.folder, kind="pretrain", settings=wanted, metadata=FACTS | facts, progress=heard), heard
 
 
-def test_changed_settings_are_written_said_and_recorded_with_what_they_were(tmp_path):
+def test_resume_records_changed_settings(tmp_path):
     wanted = settings(steps=4000)
     wanted["optim"]["lr"], wanted["cohort"] = 0.5, "/elsewhere/cohort"
     run, heard = go_on(stopped(tmp_path / "run"), wanted, scans=4)
@@ -65,12 +65,12 @@ def test_changed_settings_are_written_said_and_recorded_with_what_they_were(tmp_
     assert "elsewhere" not in found.paths.log.read_text()
 
 
-def test_going_on_as_before_is_no_change(tmp_path):
+def test_resume_without_change_records_nothing(tmp_path):
     run, heard = go_on(stopped(tmp_path / "run"), settings())
     assert (run.record.changes, run.record.resumes, heard.lines) == ([], [30], [])
 
 
-def test_fewer_steps_than_were_trained_are_refused(tmp_path):
+def test_resume_refuses_fewer_steps_than_trained(tmp_path):
     run = stopped(tmp_path / "run")
     with pytest.raises(UsageError, match=r"trained for 30 steps, and loop\.steps is 6\. .* --steps 40"):
         go_on(run, settings(steps=6))
@@ -88,20 +88,20 @@ def test_fewer_steps_than_were_trained_are_refused(tmp_path):
         ({"seed": 1}, {"cohort_digest": "def"}, r"loop\.seed and cohort digest"),
     ],
 )
-def test_another_seed_batch_cohort_or_task_is_another_training(tmp_path, loop, facts, named):
+def test_resume_refuses_another_training(tmp_path, loop, facts, named):
     run = stopped(tmp_path / "run")
     with pytest.raises(UsageError, match=f"begun with another {named}, and"):
         go_on(run, settings(**loop), **facts)
     assert [line["step"] for line in run.metrics()] == [0, 10, 20, 30, 40]
 
 
-def test_a_run_of_another_kind_is_named_with_its_command(tmp_path):
+def test_resume_names_command_of_another_kind(tmp_path):
     run = stopped(tmp_path / "run")
     with pytest.raises(UsageError, match="medssl pretrain --resume"):
         continue_run(run.folder, kind="finetune", settings=settings(), metadata=FACTS, progress=Silent())
 
 
-def test_without_a_checkpoint_a_run_that_came_to_nothing_starts_over_and_says_so(tmp_path):
+def test_resume_without_checkpoint_starts_over(tmp_path):
     run, heard = go_on(stopped(tmp_path / "run", at=None), settings(seed=7))
     assert heard.lines == ["there is no checkpoint yet: it starts again from step 0"]
     assert run.metrics() == []
@@ -109,21 +109,21 @@ def test_without_a_checkpoint_a_run_that_came_to_nothing_starts_over_and_says_so
 
 
 @pytest.mark.parametrize(("weights", "status"), [(True, "running"), (False, "finished"), (True, "killed")])
-def test_without_a_checkpoint_what_a_training_came_to_is_not_erased(tmp_path, weights, status):
+def test_resume_without_checkpoint_keeps_finished_run(tmp_path, weights, status):
     run = stopped(tmp_path / "run", at=None, weights=weights, status=status)
     with pytest.raises(UsageError, match=r"last\.ckpt\) is gone: .* would erase"):
         go_on(run, settings())
     assert len(run.metrics()) == 5
 
 
-def test_a_damaged_checkpoint_says_what_goes_with_it(tmp_path):
+def test_resume_with_damaged_checkpoint_says_what_is_lost(tmp_path):
     run = stopped(tmp_path / "run")
     (run.paths.checkpoint).write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="loses its metrics and pictures too"):
         go_on(run, settings())
 
 
-def test_a_copy_becomes_a_run_of_its_own_and_a_renamed_folder_stays_the_run(tmp_path):
+def test_resume_gives_a_copy_its_own_id(tmp_path):
     original = stopped(tmp_path / "run")
     shutil.copytree(original.folder, tmp_path / "copy")
     copy, _ = go_on(Run.open(tmp_path / "copy"), settings())
@@ -136,7 +136,7 @@ def test_a_copy_becomes_a_run_of_its_own_and_a_renamed_folder_stays_the_run(tmp_
     assert (renamed.id, renamed.record.resumed_from) == (original.id, None)
 
 
-def test_a_pretraining_that_was_made_longer_goes_on_to_its_new_end(small_archive, tmp_path):
+def test_resume_with_more_steps_trains_to_new_end(small_archive, tmp_path):
     config = PretrainConfig.model_validate(
         {
             "cohort": small_archive.cohort,

@@ -9,7 +9,7 @@ from medssl.config import OptimConfig
 from medssl.training.optimizer import lr_at_step, make_optimizer, set_lr
 
 
-def test_norms_and_biases_are_not_decayed():
+def test_make_optimizer_does_not_decay_norms_and_biases():
     module = nn.Sequential(nn.Conv3d(1, 4, 3), nn.InstanceNorm3d(4, affine=True))
     optimizer = make_optimizer([(module, 1.0)], OptimConfig(weight_decay=0.1))
     decayed = [p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]]
@@ -17,7 +17,7 @@ def test_norms_and_biases_are_not_decayed():
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
 
 
-def test_a_part_keeps_its_share_of_the_learning_rate_and_is_counted_once():
+def test_set_lr_scales_each_module_once():
     encoder, head = nn.Linear(2, 2), nn.Linear(2, 2)
     whole = nn.Sequential(encoder, head)
     optimizer = make_optimizer([(encoder, 0.1), (whole, 1.0)], OptimConfig(lr=1e-2))
@@ -33,7 +33,7 @@ class WithASteadyHead(nn.Sequential):
         return [self[1]]
 
 
-def test_a_part_that_a_task_names_keeps_the_peak_of_the_learning_rate():
+def test_set_lr_skips_unscheduled_modules():
     whole = WithASteadyHead(nn.Linear(2, 2), nn.Linear(2, 2))
     optimizer = make_optimizer([(whole, 1.0)], OptimConfig(lr=1e-2))
     set_lr(optimizer, 5e-5)
@@ -43,7 +43,7 @@ def test_a_part_that_a_task_names_keeps_the_peak_of_the_learning_rate():
     assert len(by_param) == 4
 
 
-def test_the_schedule_warms_up_linearly_and_falls_as_a_cosine():
+def test_lr_at_step_warms_up_then_follows_cosine():
     settings = OptimConfig(lr=1.0, warmup_fraction=0.1, min_lr_ratio=0.0)
     rates = [lr_at_step(step, 100, settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
@@ -53,6 +53,6 @@ def test_the_schedule_warms_up_linearly_and_falls_as_a_cosine():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_the_schedule_ends_at_the_share_asked_for():
+def test_lr_at_step_ends_at_min_lr_ratio():
     settings = OptimConfig(lr=2.0, warmup_fraction=0.0, min_lr_ratio=0.25)
     assert lr_at_step(10**6 - 1, 10**6, settings) == pytest.approx(0.5, abs=1e-5)

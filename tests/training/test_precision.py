@@ -22,7 +22,7 @@ class Listening(nn.Module):
 
 
 @pytest.mark.parametrize(("precision", "computed"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
-def test_places_and_targets_reach_the_task_in_full_precision(precision, computed):
+def test_mixed_precision_leaves_views_in_full_precision(precision, computed):
     fabric = start_fabric(LoopConfig(precision=precision, steps=1))
     module = Listening()
     model = fabric.setup(module)

@@ -83,7 +83,7 @@ def views_by_hand() -> Tensor:
 
 
 @pytest.mark.parametrize(("select", "right"), [("last", 40), ("rankme", 30), ("lidar", 30), ("energy-gap", 20)])
-def test_each_rule_keeps_the_encoder_that_is_the_best_by_its_measure(select, right, ball_scans, tmp_path):
+def test_candidates_keep_the_best_encoder_of_each_rule(select, right, ball_scans, tmp_path):
     step, kept, expected = kept_step(tmp_path / "run", ball_scans, select)
     assert step == right
     assert torch.equal(kept, expected)
@@ -116,7 +116,7 @@ def pairs_of_views() -> Tensor:
     return images
 
 
-def test_lidar_prefers_features_of_the_scan_where_rankme_prefers_any_that_vary():
+def test_choose_checkpoint_lidar_prefers_features_of_scan():
     trajectory = {10: Answers(0.1, 1.0), 20: Answers(1.0, 0.05), 30: Answers(0.6, 1.0), 40: Answers(0.0, 1.0)}
     monitor, candidates = CollapseMonitor(views_per_scan=2), []
     for step, encoder in trajectory.items():
@@ -127,7 +127,7 @@ def test_lidar_prefers_features_of_the_scan_where_rankme_prefers_any_that_vary()
     assert candidates[-1].metrics["diagnostics/pooled_lidar"] == 0.0
 
 
-def test_where_the_guard_leaves_nothing_to_compare_the_last_is_kept_and_it_says_so():
+def test_choose_checkpoint_falls_back_to_the_last():
     none = [Candidate(step, {"diagnostics/pooled_lidar": 0.0}) for step in (10, 20, 30)]
     choice = choose_checkpoint(none, select="lidar")
     assert choice.step == 30

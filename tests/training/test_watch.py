@@ -61,7 +61,7 @@ def pretrained(folder: Path, scans, *, collapses: bool, select: str = "last") ->
     return task, run
 
 
-def test_a_collapse_is_named_and_a_healthy_training_is_left_in_peace(tmp_path, ball_scans):
+def test_collapse_watch_names_collapse_only(tmp_path, ball_scans):
     _, collapsed = pretrained(tmp_path / "collapsed", ball_scans, collapses=True)
     _, healthy = pretrained(tmp_path / "healthy", ball_scans, collapses=False)
     assert collapsed.metadata["verdict"]["alarm"], collapsed.metadata["health"]
@@ -72,7 +72,7 @@ def test_a_collapse_is_named_and_a_healthy_training_is_left_in_peace(tmp_path, b
     assert diagnosed == [0, 10, 20, 30, 40]
 
 
-def test_watching_changes_nothing_in_the_training(tmp_path, ball_scans):
+def test_collapse_watch_leaves_training_unchanged(tmp_path, ball_scans):
     watched, _ = pretrained(tmp_path / "watched", ball_scans, collapses=False)
     task = Pulled(collapses=False)
     plan = BatchPlan(ball_scans, task.crops(PATCH), batch_size=2, seed=0)
@@ -83,7 +83,7 @@ def test_watching_changes_nothing_in_the_training(tmp_path, ball_scans):
         assert torch.equal(tensor, watched.state_dict()[name]), name
 
 
-def test_the_encoder_that_a_rule_prefers_is_kept(tmp_path, ball_scans):
+def test_candidates_save_encoder_of_highest_rankme(tmp_path, ball_scans):
     _, run = pretrained(tmp_path / "run", ball_scans, collapses=False, select="rankme")
     ranks = {
         line["step"]: line["diagnostics/dense_rankme"] for line in run.metrics() if "diagnostics/dense_rankme" in line
@@ -92,7 +92,7 @@ def test_the_encoder_that_a_rule_prefers_is_kept(tmp_path, ball_scans):
     assert encoder_record(run.folder).metadata["step"] == best
 
 
-def test_enough_batches_are_heard_to_judge_small_ones_and_no_more(ball_scans):
+def test_should_observe_enough_batches_between_evaluations(ball_scans):
     watch = CollapseWatch(Pulled(collapses=False), ball_scans, patch=PATCH, seed=0, every="auto")
     heard = [step for step in range(1, 1001) if watch.should_observe(step, 1000)]
     between = [step for step in heard if 50 < step <= 100]  # a diagnosis every 50 steps
@@ -101,7 +101,7 @@ def test_enough_batches_are_heard_to_judge_small_ones_and_no_more(ball_scans):
     assert short == list(range(1, 41))
 
 
-def test_a_checkpoint_carries_what_the_watch_has_seen(tmp_path, ball_scans):
+def test_checkpoint_carries_history_of_watch(tmp_path, ball_scans):
     task, run = pretrained(tmp_path / "run", ball_scans, collapses=False)
     state = torch.load(run.paths.checkpoint, weights_only=True)["watch"]
     again = CollapseWatch(task, ball_scans, patch=PATCH, seed=0, every=10)

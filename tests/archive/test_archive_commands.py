@@ -43,7 +43,7 @@ def archive(tmp_path):
     return tmp_path / "archive"
 
 
-def test_ingest_report_and_explain_tell_the_same_story(tmp_path, medssl, archive):
+def test_ingest_report_and_explain_agree(tmp_path, medssl, archive):
     out = tmp_path / "cohort"
     shown = medssl("ingest", archive, "--out", out, "--workers", 0).output
     assert "DERIVED" in shown
@@ -65,13 +65,14 @@ def test_ingest_report_and_explain_tell_the_same_story(tmp_path, medssl, archive
     assert "Xenobia" in medssl("archive", "explain", out, "IM0003", "--show-paths").output
 
 
-def test_the_report_draws_a_picture_in_the_private_folder(tmp_path, medssl, archive):
+def test_report_draws_picture_into_private_folder(tmp_path, medssl, archive):
     medssl("ingest", archive, "--out", tmp_path / "cohort", "--workers", 0)
     assert "overview.png" in medssl("archive", "report", tmp_path / "cohort").output
     assert (tmp_path / "cohort" / "private" / "overview.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_convert_writes_the_exact_sheared_affine_and_nothing_that_names_anybody(tmp_path, medssl, archive):
+def test_convert_writes_sheared_affine_and_no_identifier(tmp_path, medssl, archive):
+    """File names and headers name no patient."""
     out, manifest = tmp_path / "nifti", tmp_path / "m.parquet"
     medssl("convert", archive, "--out", out, "--manifest", manifest, "--workers", 0)
     (path,) = out.iterdir()
@@ -89,18 +90,18 @@ def test_convert_writes_the_exact_sheared_affine_and_nothing_that_names_anybody(
 
 
 @pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="dcm2niix is not on the path; pip install dcm2niix")
-def test_verify_agrees_with_dcm2niix_on_an_upright_series(tmp_path, medssl):
+def test_verify_agrees_with_dcm2niix(tmp_path, medssl):
     Series(random_voxels((26, 22, 12)), modality="MR", intercept=0.0).write(tmp_path / "a")
     assert "1 of 1 series agree" in medssl("archive", "verify", tmp_path / "a").output
 
 
-def test_wrong_use_is_one_sentence_and_exit_code_2(tmp_path, medssl, archive):
+def test_wrong_usage_exits_with_2(tmp_path, medssl, archive):
     assert "does not exist" in medssl("ingest", tmp_path / "no", "--out", tmp_path / "c", code=2).output
     assert "known" in medssl("archive", "verify", archive, "--against", "magic", code=2).output
     assert "no cohort" in medssl("archive", "report", archive, code=1).output
 
 
-def test_an_ingest_without_any_scan_fails_and_says_why(tmp_path, medssl):
+def test_ingest_without_scans_fails_with_reasons(tmp_path, medssl):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("nothing here")
     result = medssl("ingest", tmp_path / "a", "--out", tmp_path / "c", "--workers", 0, code=1)
@@ -109,7 +110,7 @@ def test_an_ingest_without_any_scan_fails_and_says_why(tmp_path, medssl):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes UTF-8 only")
-def test_names_that_are_no_utf_8_are_read_explained_and_printed(tmp_path, medssl):
+def test_names_outside_utf_8_are_supported(tmp_path, medssl):
     """Disks of older systems: b"M\\xfcller" is Müller in Latin-1, and no text in UTF-8."""
     root = tmp_path / "archive"
     Series(random_voxels((40, 36, 32))).write(root / "x")
@@ -131,14 +132,14 @@ def test_names_that_are_no_utf_8_are_read_explained_and_printed(tmp_path, medssl
     assert (report["n_scans"], report["reasons"]) == (2, {"NOT_DICOM": 1})
 
 
-def test_a_folder_below_a_file_cannot_be_made(tmp_path, medssl, archive):
+def test_out_folder_below_a_file_is_an_error(tmp_path, medssl, archive):
     (tmp_path / "file").write_text("x")
     for command in ("ingest", "convert"):
         told = medssl(command, archive, "--out", tmp_path / "file" / "c", code=2).output
         assert "file is a file. Choose another folder" in " ".join(told.split())
 
 
-def test_damage_deep_in_the_private_index_is_told_in_a_sentence(tmp_path, medssl, archive):
+def test_damaged_index_page_is_a_clear_error(tmp_path, medssl, archive):
     out = tmp_path / "cohort"
     medssl("ingest", archive, "--out", out, "--workers", 0)
     path = out / "private" / "index.sqlite"
@@ -154,7 +155,7 @@ def test_damage_deep_in_the_private_index_is_told_in_a_sentence(tmp_path, medssl
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float64"])
 @pytest.mark.parametrize("most", [1000, 2**53])
-def test_convert_keeps_the_values_of_a_nifti_file_of_any_type(tmp_path, medssl, dtype, most):
+def test_convert_keeps_nifti_values_of_any_type(tmp_path, medssl, dtype, most):
     kind = np.dtype(dtype)
     most = min(most, np.iinfo(kind).max) if kind.kind in "iu" else most
     voxels = np.random.default_rng(1).integers(0, most, (12, 10, 8), dtype=np.int64).astype(kind)
@@ -168,7 +169,7 @@ def test_convert_keeps_the_values_of_a_nifti_file_of_any_type(tmp_path, medssl, 
         assert read.get_data_dtype() == np.int32
 
 
-def test_convert_says_before_it_starts_that_the_manifest_has_no_place(tmp_path, medssl, archive):
+def test_convert_checks_manifest_path_first(tmp_path, medssl, archive):
     out = tmp_path / "nifti"
 
     def said(manifest, code):

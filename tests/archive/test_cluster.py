@@ -71,7 +71,8 @@ def archive(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_two_workers_give_the_manifest_of_one_machine_also_when_one_is_killed(tmp_path, archive, run_ingest, cluster):
+def test_cluster_manifest_equals_that_of_one_machine(tmp_path, archive, run_ingest, cluster):
+    """Also when one of the two workers is killed on the way."""
     alone = run_ingest(archive, out=tmp_path / "alone")
     together = run_ingest(archive, out=tmp_path / "together", workers=None, scheduler=cluster.address)
     assert cohort_bytes(tmp_path / "together") == cohort_bytes(tmp_path / "alone")
@@ -91,7 +92,8 @@ def test_two_workers_give_the_manifest_of_one_machine_also_when_one_is_killed(tm
     assert len(Cohort.open(tmp_path / "killed").accepted()) == 6
 
 
-def test_what_kills_or_outlasts_a_decoder_costs_its_own_task_and_no_dask_worker(tmp_path, cluster):
+def test_deadly_task_spares_the_dask_worker(tmp_path, cluster):
+    """A task that kills its process or takes too long costs itself and no Dask worker."""
     with cluster_module.ClusterWorkers(cluster.address, worker_bytes=4 * GIGABYTE, must_see=[tmp_path]) as workers:
         done = {one.task: one for one in workers.run(behave, [0, 1, 2, 3, 4, 6], timeout_s=6.0)}
         with pytest.raises(ZeroDivisionError) as caught:
@@ -103,7 +105,7 @@ def test_what_kills_or_outlasts_a_decoder_costs_its_own_task_and_no_dask_worker(
     assert "in fail" in "".join(caught.value.__notes__)
 
 
-def test_a_worker_that_does_not_see_the_archive_stops_the_ingest(tmp_path, cluster):
+def test_worker_without_the_archive_stops_the_ingest(tmp_path, cluster):
     needs = {"worker_bytes": 4 * GIGABYTE, "must_see": [tmp_path / "mounted elsewhere"]}
     with (
         pytest.raises(DataError, match=r"does not see .*mounted elsewhere\. Mount"),
@@ -112,7 +114,7 @@ def test_a_worker_that_does_not_see_the_archive_stops_the_ingest(tmp_path, clust
         list(workers.run(behave, [1], timeout_s=5.0))
 
 
-def test_a_scheduler_that_does_not_answer_is_one_sentence(tmp_path, archive, monkeypatch):
+def test_silent_scheduler_is_a_clear_error(tmp_path, archive, monkeypatch):
     monkeypatch.setattr(cluster_module, "_CONNECT_TIMEOUT_S", 1)
     monkeypatch.setenv("MEDSSL_KEY_FILE", str(tmp_path / "key"))
     words = ["ingest", str(archive), "--out", str(tmp_path / "c"), "--scheduler", "tcp://127.0.0.1:9"]
@@ -125,6 +127,6 @@ def test_a_scheduler_that_does_not_answer_is_one_sentence(tmp_path, archive, mon
     assert "Write it like tcp://node1:8786" in CliRunner().invoke(app, words).output
 
 
-def test_workers_of_this_machine_and_a_scheduler_exclude_each_other():
+def test_workers_and_scheduler_exclude_each_other():
     with pytest.raises(ConfigError, match="with a scheduler its own workers do the work"):
         ingest_settings({"workers": 2, "scheduler": "tcp://127.0.0.1:9"})

@@ -28,7 +28,7 @@ def patients_of(cohort: Path) -> dict[str, str]:
     return {row.scan_id: row.patient_id for row in Cohort.open(cohort).accepted()}
 
 
-def test_two_ids_become_one_patient_without_any_scan_being_loaded_again(tmp_path, run_ingest):
+def test_crosswalk_merges_patients_without_reloading(tmp_path, run_ingest):
     root = archive(tmp_path / "a", "P1", "P2", "P3")
     run_ingest(root)
     before = patients_of(tmp_path / "cohort")
@@ -43,7 +43,7 @@ def test_two_ids_become_one_patient_without_any_scan_being_loaded_again(tmp_path
     assert len({(row.patient_id, row.split) for row in rows}) == 2
 
 
-def test_later_ingests_remember_the_list_and_new_scans_follow_it(tmp_path, run_ingest):
+def test_crosswalk_holds_for_later_ingests(tmp_path, run_ingest):
     run_ingest(archive(tmp_path / "a", "P1"), patients=table(tmp_path / "known.csv", "patient,same_as\nP2,P1\n"))
     Series(random_voxels((6, 5, 4), seed=9), patient="P2").write(tmp_path / "a" / "late")
     run_ingest(tmp_path / "a")
@@ -52,7 +52,7 @@ def test_later_ingests_remember_the_list_and_new_scans_follow_it(tmp_path, run_i
     assert len(set(found.values())) == 1
 
 
-def test_a_nifti_subject_can_be_another_one(tmp_path, run_ingest):
+def test_crosswalk_merges_nifti_subjects(tmp_path, run_ingest):
     for number in (1, 2):
         path = tmp_path / "a" / f"sub-0{number}" / "anat" / f"sub-0{number}_T1w.nii.gz"
         path.parent.mkdir(parents=True)
@@ -62,7 +62,8 @@ def test_a_nifti_subject_can_be_another_one(tmp_path, run_ingest):
     assert len(set(patients_of(tmp_path / "cohort").values())) == 1
 
 
-def test_chains_end_at_the_id_that_stays_and_issuers_are_kept_apart():
+def test_crosswalk_follows_chains_per_issuer():
+    """Chains end at the id that remains; issuers are kept apart."""
     crosswalk = Crosswalk({("", "A"): ("", "B"), ("", "B"): ("", "C"), ("X", "D"): ("Y", "E"), ("X", "F"): ("", "G")})
     assert crosswalk("H", "A") == ("H", "C")
     assert crosswalk("X", "D") == ("Y", "E")
@@ -70,7 +71,7 @@ def test_chains_end_at_the_id_that_stays_and_issuers_are_kept_apart():
     assert crosswalk("X", "F") == ("", "G")
 
 
-def test_columns_for_issuers_are_read(tmp_path):
+def test_crosswalk_reads_issuer_columns(tmp_path):
     known = table(tmp_path / "k.csv", "patient,same_as,issuer,same_as_issuer\n17,a 4,North,South\n")
     assert read_patients_file(known).same_as == {("North", "17"): ("South", "A 4")}
 
@@ -86,13 +87,13 @@ def test_columns_for_issuers_are_read(tmp_path):
         ("patient,same_as\nP1,P2\nP2,P3\nP3,P1\n", "from an id back to itself"),
     ],
 )
-def test_a_list_that_cannot_be_meant_is_refused_without_naming_anybody(tmp_path, text, problem):
+def test_invalid_crosswalk_error_names_no_patient(tmp_path, text, problem):
     with pytest.raises(UsageError, match=problem) as caught:
         read_patients_file(table(tmp_path / "k.csv", text))
     assert "P1" not in str(caught.value)
 
 
-def test_a_circle_over_two_ingests_is_refused(tmp_path, run_ingest):
+def test_crosswalk_cycle_over_two_ingests_is_an_error(tmp_path, run_ingest):
     root = archive(tmp_path / "a", "P1", "P2")
     run_ingest(root, patients=table(tmp_path / "k.csv", "patient,same_as\nP1,P2\n"))
     with pytest.raises(UsageError, match="together with the lines of earlier ingests"):

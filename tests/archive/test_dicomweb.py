@@ -76,7 +76,7 @@ def accepted(cohort):
     return [row for row in read_manifest(cohort / "manifest.parquet") if row.accepted]
 
 
-def test_a_real_orthanc_gives_the_scans_of_the_folder(tmp_path, run_ingest, exported, orthanc):
+def test_orthanc_gives_the_scans_of_the_folder(tmp_path, run_ingest, exported, orthanc):
     folder, series = exported
     for path in sorted(folder.rglob("IM*")):
         httpx.post(f"{orthanc}/instances", content=path.read_bytes()).raise_for_status()
@@ -146,7 +146,7 @@ def fake(exported):
     thread.join()
 
 
-def test_headers_come_from_metadata_and_no_instance_is_fetched_for_them(tmp_path, run_ingest, exported, fake):
+def test_headers_come_from_metadata_alone(tmp_path, run_ingest, exported, fake):
     answers, source = fake
     run_ingest(exported[0], out=tmp_path / "from_folder")
     assert run_ingest(source, dry_run=True).n_scans == 2
@@ -155,7 +155,7 @@ def test_headers_come_from_metadata_and_no_instance_is_fetched_for_them(tmp_path
     assert accepted(tmp_path / "cohort") == accepted(tmp_path / "from_folder")
 
 
-def test_metadata_that_leave_out_what_is_needed_make_it_look_at_the_instance(tmp_path, run_ingest, exported, fake):
+def test_incomplete_metadata_fall_back_to_the_instance(tmp_path, run_ingest, exported, fake):
     answers, source = fake
     run_ingest(exported[0], out=tmp_path / "from_folder")
     answers.bad = lambda path: (
@@ -181,7 +181,8 @@ GOOD = b"--b0\r\n\r\n" + b"x" * 300 + b"\r\n--b0--"
         (404, "text/plain", b"gone"),
     ],
 )
-def test_a_bad_answer_costs_its_scan_and_it_is_tried_again(tmp_path, run_ingest, fake, status, kind, body):
+def test_bad_response_rejects_its_scan_until_repeated(tmp_path, run_ingest, fake, status, kind, body):
+    """The next run tries again."""
     answers, source = fake
     victim = sorted(answers.files)[0]
     answers.bad = lambda path: (status, kind, body) if path.endswith(victim) else None
@@ -193,14 +194,14 @@ def test_a_bad_answer_costs_its_scan_and_it_is_tried_again(tmp_path, run_ingest,
     assert run_ingest(source).n_scans == 2
 
 
-def test_metadata_that_are_no_json_cost_their_instance(run_ingest, fake):
+def test_metadata_without_json_reject_their_instance(run_ingest, fake):
     answers, source = fake
     victim = sorted(answers.files)[0]
     answers.bad = lambda path: (200, "application/dicom+json", b"[{") if f"{victim}/metadata" in path else None
     assert run_ingest(source).reasons.get("IO_ERROR") == 1
 
 
-def test_a_stranger_under_the_name_of_an_instance_is_refused(run_ingest, fake):
+def test_wrong_instance_is_rejected(run_ingest, fake):
     answers, source = fake
     first, second = sorted(answers.files)[:2]
     stranger = answers.answer(f"/studies/1/series/1/instances/{second}", "")
@@ -209,9 +210,8 @@ def test_a_stranger_under_the_name_of_an_instance_is_refused(run_ingest, fake):
     assert (report.n_scans, report.reasons) == (1, {"IN_FLUX": 1})
 
 
-def test_a_server_that_dies_or_refuses_ends_the_ingest_in_one_sentence_and_it_can_be_continued(
-    tmp_path, run_ingest, fake
-):
+def test_dead_server_ends_ingest_and_can_be_continued(tmp_path, run_ingest, fake):
+    """Also where the server refuses the credentials."""
     answers, source = fake
     run_ingest(source, out=tmp_path / "whole")
     answers.asked.clear()
@@ -226,7 +226,7 @@ def test_a_server_that_dies_or_refuses_ends_the_ingest_in_one_sentence_and_it_ca
     assert accepted(tmp_path / "cohort") == accepted(tmp_path / "whole")
 
 
-def test_credentials_come_from_the_environment_and_are_written_nowhere(tmp_path, run_ingest, fake, monkeypatch):
+def test_credentials_are_read_and_never_written(tmp_path, run_ingest, fake, monkeypatch):
     answers, source = fake
     monkeypatch.setenv("MEDSSL_DICOMWEB_TOKEN", "Xenobia-4711")
     run_ingest(source)
@@ -240,7 +240,7 @@ def test_credentials_come_from_the_environment_and_are_written_nowhere(tmp_path,
         run_ingest(Path("dicomweb+http://anna:secret@127.0.0.1/dicom-web"))
 
 
-def test_a_header_made_of_json_reads_like_the_file(exported):
+def test_json_header_reads_like_the_file(exported):
     path = sorted(exported[0].rglob("IM*"))[0]
     ds = pydicom.dcmread(path)
     made = pydicom.dcmread(io.BytesIO(header_bytes(ds.to_json_dict())), stop_before_pixels=True)
@@ -252,7 +252,7 @@ def test_a_header_made_of_json_reads_like_the_file(exported):
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 5000])
-def test_the_part_is_found_however_the_answer_is_cut(size):
+def test_first_part_is_independent_of_chunk_size(size):
     content = b"\r\n--b" + bytes(range(256)) * 3 + b"\r\n--"
     body = b"preamble\r\n--b0 \r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n--b0--\r\n"
     pieces = [body[begin : begin + size] for begin in range(0, len(body), size)]

@@ -36,7 +36,7 @@ def remote(url):
     return Path(url)
 
 
-def test_a_store_gives_the_scans_of_the_folder(tmp_path, run_ingest, stored):
+def test_store_gives_the_scans_of_the_folder(tmp_path, run_ingest, stored):
     folder, series = stored
     run_ingest(folder, out=tmp_path / "from_folder")
     report = run_ingest(remote("memory://archive/2020"))
@@ -48,7 +48,7 @@ def test_a_store_gives_the_scans_of_the_folder(tmp_path, run_ingest, stored):
     assert run_ingest(remote("memory://archive/2020")).n_loaded == 0
 
 
-def test_the_header_scan_fetches_the_first_bytes_only(run_ingest, stored, monkeypatch):
+def test_header_scan_fetches_first_bytes_only(run_ingest, stored, monkeypatch):
     fetched = []
     original = MemoryFileSystem.cat_file
 
@@ -63,7 +63,8 @@ def test_the_header_scan_fetches_the_first_bytes_only(run_ingest, stored, monkey
     assert max(fetched) == 8192
 
 
-def test_an_object_that_changed_is_read_again_and_one_that_vanished_keeps_its_scan(run_ingest, stored):
+def test_changed_object_is_reread_and_vanished_one_stays(run_ingest, stored):
+    """The scan of a vanished object stays in the cohort."""
     run_ingest(remote("memory://archive/2020"))
     store = fsspec.filesystem("memory")
     store.rm("/archive/2020/p1", recursive=True)
@@ -73,7 +74,7 @@ def test_an_object_that_changed_is_read_again_and_one_that_vanished_keeps_its_sc
     assert (report.n_scans, report.n_loaded) == (2, 1)
 
 
-def test_an_object_that_changes_between_header_and_pixels_is_in_flux(tmp_path, run_ingest, stored, monkeypatch):
+def test_object_changed_after_header_is_in_flux(tmp_path, run_ingest, stored, monkeypatch):
     from medssl.archive.voxels import scan as load
     from medssl.archive.voxels.local_copies import local_copies
 
@@ -105,9 +106,8 @@ def failing(monkeypatch, *, fails):
     return calls
 
 
-def test_one_object_that_cannot_be_had_costs_itself_after_a_few_tries_and_is_tried_again(
-    tmp_path, run_ingest, stored, monkeypatch
-):
+def test_failing_object_is_rejected_after_retries(tmp_path, run_ingest, stored, monkeypatch):
+    """A few attempts cost this object alone; the next run tries again."""
     with monkeypatch.context() as patch:
         calls = failing(patch, fails=lambda path, _: path.endswith("notes.txt"))
         report = run_ingest(remote("memory://archive/2020"))
@@ -119,14 +119,13 @@ def test_one_object_that_cannot_be_had_costs_itself_after_a_few_tries_and_is_tri
     assert run_ingest(remote("memory://archive/2020")).reasons == {"EMPTY_FILE": 1, "NOT_DICOM": 1}
 
 
-def test_a_store_that_stumbles_once_costs_nothing(run_ingest, stored, monkeypatch):
+def test_single_failed_request_is_repeated(run_ingest, stored, monkeypatch):
     failing(monkeypatch, fails=lambda path, calls: calls.count(path) < 1)
     assert run_ingest(remote("memory://archive/2020")).n_scans == 2
 
 
-def test_a_store_that_dies_on_the_way_ends_the_ingest_in_one_sentence_and_it_can_be_continued(
-    tmp_path, run_ingest, stored, monkeypatch
-):
+def test_dead_store_ends_ingest_and_can_be_continued(tmp_path, run_ingest, stored, monkeypatch):
+    """The ingest ends with one sentence, and the same command continues it."""
     run_ingest(remote("memory://archive/2020"), out=tmp_path / "whole")
     seen = []
     with monkeypatch.context() as patch:
@@ -139,7 +138,7 @@ def test_a_store_that_dies_on_the_way_ends_the_ingest_in_one_sentence_and_it_can
     )
 
 
-def test_no_url_bucket_or_key_leaves_the_private_folder(tmp_path, run_ingest, stored):
+def test_urls_and_keys_stay_in_the_private_folder(tmp_path, run_ingest, stored):
     store = fsspec.filesystem("memory")
     store.cp("/archive/2020", "/Zebulon/Xenobia", recursive=True)
     run_ingest(remote("memory://Zebulon/Xenobia"))
@@ -149,7 +148,7 @@ def test_no_url_bucket_or_key_leaves_the_private_folder(tmp_path, run_ingest, st
         assert not [path for path in public if name in path.read_bytes()]
 
 
-def test_what_cannot_be_a_source_is_said_in_a_sentence(run_ingest, stored, monkeypatch):
+def test_invalid_sources_have_clear_errors(run_ingest, stored, monkeypatch):
     with pytest.raises(UsageError, match="gopher9:// is not a known kind of source"):
         run_ingest(remote("gopher9://archive"))
     fsspec.filesystem("memory").makedirs("/void")
@@ -168,9 +167,8 @@ def test_what_cannot_be_a_source_is_said_in_a_sentence(run_ingest, stored, monke
 
 @pytest.mark.enable_socket
 @pytest.mark.filterwarnings("default")
-def test_an_s3_server_gives_the_same_scans_and_when_it_is_dead_the_cohort_stays_as_it_was(
-    tmp_path, run_ingest, stored, monkeypatch
-):
+def test_s3_server_gives_same_scans_until_it_dies(tmp_path, run_ingest, stored, monkeypatch):
+    """When the server is dead, the cohort stays as it was."""
     s3fs = pytest.importorskip("s3fs", reason="needs s3fs: pip install 'medssl[remote]'")
     s3fs.S3FileSystem.clear_instance_cache()  # one from another test would not know these credentials
     server_of = pytest.importorskip("moto.server", reason="needs moto[server], a stand-in for S3")

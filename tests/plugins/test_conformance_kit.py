@@ -321,24 +321,26 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("cls", "check", "sentence"), FAULTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_fault_is_caught_with_the_sentence_that_fixes_it(cls, check, sentence):
+def test_kit_catches_fault_and_says_the_fix(cls, check, sentence):
     with pytest.raises(PluginError, match=sentence):
         check(Workbench(cls))
 
 
 @parametrize_with_checks([Good])
-def test_a_good_task_passes_each_check(check):
+def test_good_task_passes_each_check(check):
     check()
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_task_that_ships_passes_every_check_that_needs_one_process(name):
+def test_shipped_tasks_pass_single_process_checks(name):
     bench = Workbench(load_task(name).cls)
     for check in SINGLE_PROCESS_CHECKS:
         check(bench)
 
 
-def test_an_error_inside_a_task_is_an_outcome_with_its_place_and_stops_no_other_check(monkeypatch):
+def test_error_in_task_is_an_outcome(monkeypatch):
+    """With its file and line; the other checks run."""
+
     def crash(self, views: Tensor) -> None:
         raise ZeroDivisionError("in forward")
 
@@ -349,7 +351,7 @@ def test_an_error_inside_a_task_is_an_outcome_with_its_place_and_stops_no_other_
     assert "test_conformance_kit.py" in outcomes["step_is_complete"]
 
 
-def test_the_workbench_hands_over_what_the_loader_would_with_edges_that_differ():
+def test_workbench_regions_equal_those_of_the_loader():
     bench = Workbench(Good)
     region = bench.region(bench.task(), batch=2)
     assert region.crop("patch").shape == (2, 1, *PATCH)

@@ -164,28 +164,28 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("cls", "check", "sentence"), FAULTS, ids=[cls.__name__ for cls, _, _ in FAULTS])
-def test_each_fault_is_caught_with_what_to_change(cls, check, sentence, monkeypatch):
+def test_kit_catches_each_encoder_fault(cls, check, sentence, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     with pytest.raises(PluginError, match=sentence):
         check(EncoderBench(cls))
 
 
-def test_an_option_that_the_description_forgets_is_caught():
+def test_forgotten_option_in_description_is_caught():
     with pytest.raises(PluginError, match="Keep every option in it"):
         checks.describes_itself(EncoderBench(ForgetsAnOption, options={"width": 5}))
 
 
 @parametrize_with_encoder_checks([Good])
-def test_a_good_encoder_passes(check):
+def test_good_encoder_passes(check):
     check()
 
 
 @pytest.mark.parametrize("name", ["dynunet", "segresnet", "vit"])
-def test_encoders_that_ship_pass(name):
+def test_shipped_encoders_pass(name):
     problems = {outcome.name: outcome.problem for outcome in run_encoder_checks(encoder_class(name))}
     assert not {check: problem for check, problem in problems.items() if problem}
 
 
-def test_every_check_is_listed_and_says_what_it_checks():
+def test_encoder_checks_are_listed_and_documented():
     assert len({check.__name__ for check in checks.ENCODER_CHECKS}) == 9
     assert all(check.__doc__ for check in checks.ENCODER_CHECKS)

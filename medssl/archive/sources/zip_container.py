@@ -73,11 +73,11 @@ class ZipSource:
             yield info.filename.replace("\\", "/"), _problem(info, self._limits) or _stamp(info)
 
     def _select(self, paths: Sequence[Path]) -> list[tuple[Path, zipfile.ZipInfo]]:
-        wanted = set(paths)
+        requested = set(paths)
         members = zip(with_paths(self._container, self._members()), self._infos, strict=True)
-        selected = [(path, info) for (path, _), info in members if path in wanted]
-        if len(selected) < len(wanted):
-            missing = len(wanted) - len(selected)
+        selected = [(path, info) for (path, _), info in members if path in requested]
+        if len(selected) < len(requested):
+            missing = len(requested) - len(selected)
             raise Rejected(Reason.IN_FLUX, f"{missing} members are not in the container any more")
         return sorted(selected, key=lambda member: member[1].header_offset)
 

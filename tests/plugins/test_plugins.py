@@ -32,7 +32,7 @@ def write(folder, text: str, name: str = "task.py"):
     return path
 
 
-def test_a_task_of_an_installed_plugin_is_listed_and_loaded_with_its_origin(install):
+def test_installed_task_is_listed_and_loaded_with_origin(install):
     install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")}, version="0.3.1")
     assert entry("jigsaw-x").origin == "medssl-p1 0.3.1"
     assert not entry("jigsaw-x").built_in
@@ -40,14 +40,15 @@ def test_a_task_of_an_installed_plugin_is_listed_and_loaded_with_its_origin(inst
     assert (loaded.cls.name, loaded.origin, loaded.path, loaded.notes) == ("jigsaw-x", "medssl-p1 0.3.1", None, ())
 
 
-def test_the_built_in_tasks_arrive_through_entry_points_and_carry_their_names():
+def test_built_in_tasks_come_through_entry_points():
     built_in = [entry for entry in list_tasks() if entry.built_in]
     assert {"simclr", "masked-volume"} <= {entry.name for entry in built_in}
     for one in built_in:
         assert load_task(one.name).cls.name == one.name
 
 
-def test_a_misspelt_name_brings_a_suggestion_what_there_is_and_what_failed(install, tmp_path):
+def test_misspelt_name_gets_suggestion_and_notes(install, tmp_path):
+    """The error suggests a name, lists those available, and says which plugins failed."""
     install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")})
     install("medssl-broken", {"other": BROKEN})
     first, available, *notes = complaint("jigsw-x").splitlines()
@@ -60,7 +61,7 @@ def test_a_misspelt_name_brings_a_suggestion_what_there_is_and_what_failed(insta
     ]
 
 
-def test_a_broken_plugin_stops_nobody_who_does_not_ask_for_it(install):
+def test_broken_plugin_does_not_stop_others(install):
     install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")})
     install("medssl-broken", {"other": BROKEN, "another": "raise SystemExit(3)\n"})
     assert load_task("jigsaw-x").notes == ()
@@ -68,14 +69,15 @@ def test_a_broken_plugin_stops_nobody_who_does_not_ask_for_it(install):
     assert complaint("another").startswith("medssl-broken 0.1 failed to load (SystemExit: 3)")
 
 
-def test_the_error_of_a_broken_plugin_keeps_its_cause(install):
+def test_broken_plugin_error_keeps_its_cause(install):
     install("medssl-broken", {"other": BROKEN})
     with pytest.raises(PluginError) as caught:
         load_task("other")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
-def test_two_plugins_with_one_name_are_an_error_that_names_both_and_stops_nobody_else(install):
+def test_name_clash_error_names_both_plugins(install):
+    """Other tasks still load."""
     install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")})
     install("medssl-p2", {"jigsaw-x": task_source("jigsaw-x"), "mine": task_source("mine")}, version="2.0")
     assert complaint("jigsaw-x").splitlines() == [
@@ -87,14 +89,15 @@ def test_two_plugins_with_one_name_are_an_error_that_names_both_and_stops_nobody
     assert load_task("mine").origin == "medssl-p2 2.0"
 
 
-def test_a_file_that_provides_the_name_of_an_installed_task_is_a_clash(install, tmp_path):
+def test_file_with_installed_task_name_is_a_clash(install, tmp_path):
     install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")})
     message = complaint("jigsaw-x", files=[write(tmp_path, task_source("jigsaw-x"))])
     assert "'jigsaw-x' is provided by task.py sha256:" in message
     assert "and medssl-p1 0.1" in message
 
 
-def test_a_task_made_of_others_is_told_the_files_and_no_later_one_hears_of_them(tmp_path):
+def test_composed_task_gets_files_for_itself_only(tmp_path):
+    """A task made of others is given the files; tasks loaded later are not."""
     path = write(tmp_path, task_source("mine", cls="Mine"))
     parts = {"tasks": [{"name": "mine"}, {"name": "rotation"}]}
     told, untold = load_task("combine", files=[path]), load_task("combine")
@@ -105,7 +108,7 @@ def test_a_task_made_of_others_is_told_the_files_and_no_later_one_hears_of_them(
         untold.cls(TinyEncoder(), task_config(untold.cls, parts))
 
 
-def test_leaving_one_out_settles_a_clash(install, monkeypatch):
+def test_leaving_one_out_resolves_a_clash(install, monkeypatch):
     install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")})
     install("medssl-p2", {"jigsaw-x": task_source("jigsaw-x")})
     for switch, origin in (("-medssl-p1", "medssl-p2 0.1"), ("medssl_p1", "medssl-p1 0.1")):
@@ -113,7 +116,7 @@ def test_leaving_one_out_settles_a_clash(install, monkeypatch):
         assert load_task("jigsaw-x").origin == origin
 
 
-def test_a_task_that_is_switched_off_says_so(install, monkeypatch):
+def test_switched_off_task_says_so(install, monkeypatch):
     install("medssl-p1", {"jigsaw-x": task_source("jigsaw-x")})
     monkeypatch.setenv("MEDSSL_PLUGINS", "none")
     assert entry("jigsaw-x").status == "off"
@@ -121,13 +124,14 @@ def test_a_task_that_is_switched_off_says_so(install, monkeypatch):
     assert entry("simclr").status == "ok"
 
 
-def test_a_task_whose_entry_point_has_another_name_is_found_by_its_own(install):
+def test_task_is_found_despite_differing_entry_point_name(install):
     install("medssl-p1", {"entry-name": task_source("class-name")})
     assert load_task("class-name").origin == "medssl-p1 0.1"
     assert re.search(r"Available: .*\bclass-name\b", complaint("entry-name"))
 
 
-def test_a_single_file_is_loaded_with_its_hash_and_leaves_no_trace_beside_it(tmp_path):
+def test_single_file_loads_with_hash_and_no_pycache(tmp_path):
+    """Nothing is written beside the file."""
     path = write(tmp_path, task_source("mine"))
     loaded = load_task("mine", files=[path, path])
     import hashlib
@@ -138,14 +142,14 @@ def test_a_single_file_is_loaded_with_its_hash_and_leaves_no_trace_beside_it(tmp
     assert sys.modules[loaded.cls.__module__].__file__ == str(path)
 
 
-def test_an_edited_file_is_the_edited_task_at_once(tmp_path):
+def test_edited_file_gives_edited_task(tmp_path):
     path = write(tmp_path, task_source("mine", "Aaaa"))
     first = load_task("mine", files=[path])
     write(tmp_path, task_source("mine", "Bbbb"))  # same size, same second
     assert load_task("mine", files=[path]).cls.__name__ == "Bbbb" != first.cls.__name__
 
 
-def test_a_broken_file_is_a_note_and_a_missing_one_an_error(tmp_path):
+def test_broken_file_is_a_note_missing_an_error(tmp_path):
     broken, good = write(tmp_path, BROKEN, "broken.py"), write(tmp_path, task_source("mine"), "good.py")
     assert load_task("mine", files=[broken, good]).notes[0].startswith("broken.py failed to load (ModuleNotFoundError")
     assert "Note: broken.py failed to load" in complaint("absent", files=[broken])
@@ -170,13 +174,13 @@ def test_a_broken_file_is_a_note_and_a_missing_one_an_error(tmp_path):
         ("def (:\n", "failed to load (SyntaxError"),
     ],
 )  # fmt: skip
-def test_a_plugin_that_is_wrong_is_told_what_to_do(tmp_path, text, sentence):
+def test_invalid_plugin_error_says_the_fix(tmp_path, text, sentence):
     with pytest.raises(PluginError) as caught:
         tasks_in(write(tmp_path, text))
     assert sentence in str(caught.value)
 
 
-def test_options_of_a_task_are_checked_with_suggestions(tmp_path):
+def test_task_options_are_checked_with_suggestions(tmp_path):
     source = task_source("mine").replace(
         '    family = "test"',
         f'    family = "test"\n{SETTING}',
@@ -192,7 +196,7 @@ def test_options_of_a_task_are_checked_with_suggestions(tmp_path):
     ]
 
 
-def test_an_encoder_comes_from_a_plugin_through_a_hook_of_the_same_shape(install):
+def test_encoder_is_loaded_from_a_plugin(install):
     text = (
         "import medssl\nclass Tiny(medssl.Encoder):\n    name = 'tiny-x'\n"
         "@medssl.hookimpl\ndef medssl_encoders(): return [Tiny]\n"
@@ -204,7 +208,7 @@ def test_an_encoder_comes_from_a_plugin_through_a_hook_of_the_same_shape(install
         load_encoder("dynunit", known=("dynunet", "segresnet"))
 
 
-def test_listing_imports_neither_torch_nor_any_plugin(install):
+def test_listing_imports_neither_torch_nor_plugins(install):
     site = install("medssl-broken", {"other": "raise RuntimeError('imported')\n"})
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"

@@ -65,7 +65,7 @@ def reasons_of(cohort):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "bztar", "xztar", "zst", "single gz"])
-def test_a_packed_archive_gives_the_scans_of_the_folder(tmp_path, run_ingest, plain, kind):
+def test_container_gives_the_scans_of_its_folder(tmp_path, run_ingest, plain, kind):
     folder, series = plain
     run_ingest(folder, out=tmp_path / "from_folder")
     source = pack(kind, folder, tmp_path / "packed")
@@ -79,7 +79,7 @@ def test_a_packed_archive_gives_the_scans_of_the_folder(tmp_path, run_ingest, pl
     assert affines == sorted(np.round(one.affine_ras_mm.ravel(), 4).tolist() for one in series)
 
 
-def test_left_out_archives_are_counted_with_the_option_that_opens_them(tmp_path, run_ingest, plain):
+def test_report_names_option_for_unopened_containers(tmp_path, run_ingest, plain):
     zipped(plain[0], tmp_path / "packed" / "x")
     run_ingest(tmp_path / "packed")
     summary = summarise(Cohort.open(tmp_path / "cohort").rows)
@@ -88,7 +88,7 @@ def test_left_out_archives_are_counted_with_the_option_that_opens_them(tmp_path,
     assert summarise(Cohort.open(tmp_path / "cohort").rows).rejected == 0
 
 
-def test_an_office_document_is_no_archive(tmp_path, run_ingest):
+def test_office_document_is_not_a_container(tmp_path, run_ingest):
     path = tmp_path / "packed" / "letter.docx"
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as file:
@@ -97,9 +97,8 @@ def test_an_office_document_is_no_archive(tmp_path, run_ingest):
     assert reasons_of(tmp_path / "cohort") == {"letter.docx": "NOT_DICOM"}
 
 
-def test_an_unchanged_archive_is_not_opened_again_and_a_grown_one_is_read_where_it_grew(
-    tmp_path, run_ingest, plain, monkeypatch
-):
+def test_container_is_read_again_only_where_it_grew(tmp_path, run_ingest, plain, monkeypatch):
+    """An unchanged container is not opened; of a grown one only the new members are read."""
     folder, _ = plain
     zipped(folder, tmp_path / "packed" / "x")
     run_ingest(tmp_path / "packed", containers=True)
@@ -116,7 +115,7 @@ def test_an_unchanged_archive_is_not_opened_again_and_a_grown_one_is_read_where_
     assert len(opened) == 3  # listed, headers of what is new, the new scan
 
 
-def test_nifti_labels_and_dataset_json_match_inside_an_archive(tmp_path, run_ingest):
+def test_labels_and_dataset_json_match_inside_container(tmp_path, run_ingest):
     folder = tmp_path / "task"
     for name, voxels in (
         ("imagesTr", random_voxels((12, 10, 9)).astype(np.int16)),
@@ -147,7 +146,8 @@ def write_tar(path, members):
     return path
 
 
-def test_names_that_lead_out_links_and_doubles_are_refused(tmp_path, run_ingest, plain):
+def test_members_with_unsafe_names_are_rejected(tmp_path, run_ingest, plain):
+    """Names that lead out of the container, links, devices and duplicate names."""
     dicom = next((plain[0] / "p0" / "scan").iterdir()).read_bytes()
     with pytest.warns(UserWarning, match="Duplicate name"):
         write_zip(
@@ -169,7 +169,7 @@ def test_names_that_lead_out_links_and_doubles_are_refused(tmp_path, run_ingest,
         assert {file.path.name for file in index.files(kind="dicom")} == {"ok", "fine"}
 
 
-def test_a_locked_zip_costs_itself_and_a_locked_member_costs_itself(tmp_path, run_ingest, plain):
+def test_encrypted_zip_or_member_is_rejected_alone(tmp_path, run_ingest, plain):
     zipped(plain[0], tmp_path / "packed" / "fine")
 
     def lock(path, names):
@@ -194,7 +194,7 @@ def test_a_locked_zip_costs_itself_and_a_locked_member_costs_itself(tmp_path, ru
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
-def test_a_truncated_archive_has_a_reason_and_the_rest_is_ingested(tmp_path, run_ingest, plain, kind):
+def test_truncated_container_keeps_members_before_the_cut(tmp_path, run_ingest, plain, kind):
     folder, _ = plain
     source = pack(kind, folder, tmp_path / "packed")
     whole = next(source.iterdir())
@@ -206,7 +206,7 @@ def test_a_truncated_archive_has_a_reason_and_the_rest_is_ingested(tmp_path, run
     assert set(report.reasons) <= {"CONTAINER_BROKEN", "TRUNCATED", "TOO_FEW_SLICES", "MISSING_SLICES"}
 
 
-def test_a_member_with_a_wrong_checksum_costs_its_scan(tmp_path, run_ingest, plain):
+def test_wrong_checksum_rejects_its_scan(tmp_path, run_ingest, plain):
     # Slices of more than the 8 KiB that the header scan reads.
     Series(random_voxels((80, 64, 6), seed=3), patient="P-3003").write(plain[0] / "p2")
     path = zipped(plain[0], tmp_path / "packed" / "x")
@@ -219,7 +219,7 @@ def test_a_member_with_a_wrong_checksum_costs_its_scan(tmp_path, run_ingest, pla
     assert (report.n_scans, report.reasons) == (2, {"CONTAINER_BROKEN": 1})
 
 
-def test_an_archive_within_an_archive_and_other_methods_are_not_read(tmp_path, run_ingest, plain):
+def test_nested_containers_and_other_methods_are_rejected(tmp_path, run_ingest, plain):
     inner = write_zip(tmp_path / "inner.zip", [("x", b"1")]).read_bytes()
     write_zip(tmp_path / "packed" / "a.zip", [("inner.zip", inner), ("x.dcm.gz", gzip.compress(b"\0" * 2000))])
     write_zip(tmp_path / "packed" / "b.zip", [("x", b"1" * 9999)], compression=zipfile.ZIP_LZMA)
@@ -230,7 +230,7 @@ def test_an_archive_within_an_archive_and_other_methods_are_not_read(tmp_path, r
 
 
 @pytest.mark.parametrize("kind", ["zip", "gztar", "bztar", "single gz"])
-def test_a_bomb_is_refused_before_it_unpacks(tmp_path, run_ingest, monkeypatch, kind):
+def test_bomb_is_rejected_before_unpacking(tmp_path, run_ingest, monkeypatch, kind):
     for module in (members, zip_source):
         monkeypatch.setattr(module, "MIN_BOMB_BYTES", 1 << 20)
     (tmp_path / "zeros").mkdir()
@@ -240,7 +240,7 @@ def test_a_bomb_is_refused_before_it_unpacks(tmp_path, run_ingest, monkeypatch, 
     assert report.reasons == {"CONTAINER_BOMB": 1}
 
 
-def test_too_many_members_and_a_directory_that_is_too_long_are_refused(tmp_path, run_ingest):
+def test_container_members_and_directory_are_limited(tmp_path, run_ingest):
     write_zip(tmp_path / "packed" / "many.zip", [(f"m{number}", b"1") for number in range(30)])
     write_tar(tmp_path / "packed" / "many.tar", [(tarfile.TarInfo(f"m{number}"), b"") for number in range(30)])
     lying = write_zip(tmp_path / "packed" / "lying.zip", [("x", b"1")])
@@ -251,7 +251,7 @@ def test_too_many_members_and_a_directory_that_is_too_long_are_refused(tmp_path,
     assert reasons_of(tmp_path / "cohort") == dict.fromkeys(["many.zip", "many.tar", "lying.zip"], "CONTAINER_BOMB")
 
 
-def test_a_tar_whose_name_is_gigabytes_long_is_refused(tmp_path, run_ingest):
+def test_tar_with_gigabytes_of_name_is_rejected(tmp_path, run_ingest):
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
     (tmp_path / "packed").mkdir()
@@ -261,7 +261,7 @@ def test_a_tar_whose_name_is_gigabytes_long_is_refused(tmp_path, run_ingest):
 
 
 @pytest.mark.parametrize("time", [2.0**40, -(2.0**50), float("inf"), float("nan")])
-def test_a_member_of_an_absurd_time_is_read(tmp_path, run_ingest, plain, time):
+def test_tar_member_with_absurd_mtime_is_read(tmp_path, run_ingest, plain, time):
     (tmp_path / "packed").mkdir()
     with tarfile.open(tmp_path / "packed" / "a.tar", "w", format=tarfile.PAX_FORMAT) as file:
         for path in sorted(p for p in plain[0].rglob("*") if p.is_file()):
@@ -272,7 +272,7 @@ def test_a_member_of_an_absurd_time_is_read(tmp_path, run_ingest, plain, time):
     assert run_ingest(tmp_path / "packed", containers=True).n_scans == wanted > 0
 
 
-def test_mutated_archives_never_stop_an_ingest(tmp_path, run_ingest, plain):
+def test_mutated_containers_never_stop_an_ingest(tmp_path, run_ingest, plain):
     folder, _ = plain
     shutil.rmtree(folder / "p1")
     draws = random.Random(7)
@@ -290,7 +290,7 @@ def test_mutated_archives_never_stop_an_ingest(tmp_path, run_ingest, plain):
     assert report.n_files == 75
 
 
-def test_worker_processes_read_archives_and_no_copy_stays(tmp_path, run_ingest, plain, monkeypatch):
+def test_container_copies_vanish_with_the_worker(tmp_path, run_ingest, plain, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     pack("gztar", plain[0], tmp_path / "packed")
@@ -300,7 +300,7 @@ def test_worker_processes_read_archives_and_no_copy_stays(tmp_path, run_ingest, 
     assert [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()] == []
 
 
-def test_an_interrupted_look_into_an_archive_is_continued(tmp_path, run_ingest, plain, monkeypatch):
+def test_interrupted_container_is_continued(tmp_path, run_ingest, plain, monkeypatch):
     zipped(plain[0], tmp_path / "packed" / "x")
     run_ingest(tmp_path / "packed", containers=True, out=tmp_path / "whole")
     from medssl.archive.index.database import Index
@@ -323,7 +323,7 @@ def test_an_interrupted_look_into_an_archive_is_continued(tmp_path, run_ingest, 
     )
 
 
-def test_no_name_of_an_archive_or_member_leaves_the_private_folder(tmp_path, run_ingest, plain):
+def test_container_names_stay_in_the_private_folder(tmp_path, run_ingest, plain):
     shutil.move(plain[0], tmp_path / "Qvortrup_Xenobia")
     path = zipped(tmp_path / "Qvortrup_Xenobia", tmp_path / "packed" / "Zebulon_1961")
     with zipfile.ZipFile(path, "a") as file:

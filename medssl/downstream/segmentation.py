@@ -16,7 +16,7 @@ from medssl.views.region import Region
 def segmentation_crops(patch: Shape3D, *, strength: float) -> Mapping[str, Crop]:
     """The single crop of fine-tuning; rotation and zoom grow with `strength`, and 0 switches both off.
 
-    There is no mirroring: left and right are different labels in much of the anatomy.
+    Without mirroring, because left and right are different labels in much of the anatomy.
     """
     angle = 15.0 * strength
     zoom = 1.0 + 0.2 * strength

@@ -257,7 +257,7 @@ def test_training_names_missing_cohort(tmp_path, command):
     call = [command, "--cohort", tmp_path / "nowhere", "--out", tmp_path / "run", *option, *SHORT]
     refused(medssl(*call), 2, "nowhere", "does not exist")
     (tmp_path / "nowhere").mkdir()
-    refused(medssl(*call), 1, "is no cohort", "medssl ingest")
+    refused(medssl(*call), 1, "is not a cohort", "medssl ingest")
     assert is_untouched(tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""The comparison of starts at label counts."""
+"""The comparison of inits with each number of labelled scans."""
 
 import json
 from dataclasses import replace
@@ -119,15 +119,15 @@ def test_scratch_takes_the_network_of_pretrained_inits(tmp_path):
     for name, patch in (("a", (32, 32, 32)), ("b", (32, 32, 32)), ("shallow", (24, 32, 24))):
         (tmp_path / name).mkdir()
         save_encoder(tmp_path / name, build_encoder(describe("dynunet", preset="tiny", patch=patch)), metadata={})
-    starts = {name: str(tmp_path / name) for name in ("a", "b", "shallow")}
+    inits = {name: str(tmp_path / name) for name in ("a", "b", "shallow")}
     asked = EncoderConfig(name="segresnet", preset="small")
-    network = shared_network(asked, {"scratch": "scratch", "a": starts["a"], "b": starts["b"]})
+    network = shared_network(asked, {"scratch": "scratch", "a": inits["a"], "b": inits["b"]})
     assert (network.name, network.preset, network.options["filters"]) == ("dynunet", "small", [8, 16, 32, 64])
     again = describe(network.name, preset=network.preset, options=network.options, patch=(48, 64, 48))
     assert again == build_encoder(again).description == describe("dynunet", preset="tiny", patch=(32, 32, 32))
     assert shared_network(asked, {"scratch": "scratch"}) == asked
     with pytest.raises(UsageError, match=r"'a' and 'shallow'.*filters \[8, 16, 32, 64\] and \[8, 16, 32\]"):
-        shared_network(asked, starts)
+        shared_network(asked, inits)
 
 
 @pytest.mark.parametrize("name", ["dynunet", "segresnet", "swin-unetr", "vit"])

@@ -343,7 +343,7 @@ def test_label_efficiency_refuses_changed_cohort(encoder_run, small_archive, tmp
         ({"num_labelled": 50}, ConfigError, "the split 'train' has 8"),
         ({"init": "/nowhere"}, CheckpointError, "encoder.json"),
         ({"patch": (16, 16, 17)}, ConfigError, "W = 17"),
-        ({"cohort": Path("/nowhere")}, DataError, "no cohort"),
+        ({"cohort": Path("/nowhere")}, DataError, "not a cohort"),
     ],
 )
 def test_finetuning_reports_problems_before_run_exists(small_archive, tmp_path, changes, error, says):

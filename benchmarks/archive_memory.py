@@ -17,15 +17,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from medssl.archive.index.outcome import Outcome
-
 from medssl.archive.dicom.record import Frame, Record, record_json
 from medssl.archive.dicom.uids import CT, EXPLICIT_VR_LITTLE_ENDIAN
 from medssl.archive.index.database import Index, open_index
 from medssl.archive.index.entries import IndexedFile
+from medssl.archive.index.planned_scan import Outcome
 from medssl.archive.plan.dicom import plan_dicom
 from medssl.archive.plan.labels import label_objects, name_table
-from medssl.archive.plan.rows import duplicates, scan_rows
+from medssl.archive.plan.rows import scan_rows
 from medssl.archive.privacy.pseudonyms import Pseudonyms
 from medssl.archive.series.assemble import Rules
 from medssl.archive.sources.walk import FileStamp
@@ -76,7 +75,7 @@ def load(index: Index) -> None:
     """Outcomes as loading leaves them; every hundredth scan is another one's copy."""
     for number, scan_id in enumerate(index.scans_to_load()):
         content = f"{number - number % 100 // 99:064x}"
-        index.put_outcome(scan_id, Outcome(None, "", content_hash=content).text())
+        index.put_outcome(scan_id, Outcome(None, "", content_hash=content))
 
 
 def stages(folder: Path, n_records: int) -> Iterator[tuple[str, float]]:
@@ -87,9 +86,9 @@ def stages(folder: Path, n_records: int) -> Iterator[tuple[str, float]]:
             "index": lambda: fill(index, n_records),
             "plan": lambda: plan(index, pseudonyms),
             "outcomes": lambda: load(index),
-            "duplicates": lambda: sum(1 for _ in duplicates(index)),
+            "duplicates": index.duplicates,
             "manifest": lambda: write_manifest(
-                folder / "manifest.parquet", scan_rows(index, pseudonyms, lambda patient: "train")
+                folder / "manifest.parquet", scan_rows(index, pseudonyms, lambda patient: "train", {})
             ),
         }.items():
             started_s = time.process_time()

@@ -33,11 +33,11 @@ FILLER_NAMES = {
     "others", "given", "asked", "wanted", "met", "seen", "made", "left", "ready", "ours", "theirs", "here", "there",
     "both", "most", "least", "twin", "twins", "thing", "things", "way", "moment",
 }  # fmt: skip
-MAX_FILLER_FRACTION = 0.035
-MAX_SILENT_PACKAGES = 21  # without a docstring
+MAX_FILLER_FRACTION = 0.01
+MAX_SILENT_PACKAGES = 2  # without a docstring
 # "x is no y" is a calque: "x is not a y". "There is no y" and "no longer" are English.
 CALQUE = re.compile(r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b)[a-z]+")
-MAX_CALQUES = 66
+MAX_CALQUES = 17
 
 
 def name(path: Path) -> str:

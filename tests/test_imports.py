@@ -1,6 +1,7 @@
 """Who may import whom (docs/architecture.md), read from the source; and what must stay light, seen in a process."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -243,3 +244,19 @@ def test_public_names_are_complete_sorted_and_lazy():
         assert getattr(medssl, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Jigsaw'"):
         medssl.Jigsaw  # noqa: B018
+
+
+def test_benchmarks_import_names_that_exist():
+    """They run by hand, so that nothing else would notice a name that has changed."""
+    missing = []
+    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in SOURCES:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                missing += [f"{path.name}: {name}" for name in names if not exists(name)]
+    assert not missing, "\n".join(missing)
+
+
+def exists(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    return name in MODULES or (module in MODULES and hasattr(importlib.import_module(module), attribute))

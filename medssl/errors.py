@@ -4,7 +4,7 @@
   + ConfigError        a setting is unknown, misspelt or out of range (exit code 2)
   + UsageError         the command cannot start as asked: missing path, folder not empty (exit code 2)
   + DataError          a file, scan, label or cohort cannot be used
-  + PluginError        a pretext task cannot be found, loaded or told from another
+  + PluginError        a pretext task cannot be found, loaded or distinguished from another
     + UnknownNameError no plugin has the name that was asked for (also a UsageError: exit code 2)
   + TrackingError      the tracking store cannot be written or read
   + CheckpointError    weights or training state do not fit, or cannot be read
@@ -32,7 +32,7 @@ class DataError(MedsslError):
 
 
 class PluginError(MedsslError):
-    """A pretext task cannot be found, loaded or told from another."""
+    """A pretext task cannot be found, loaded or distinguished from another."""
 
 
 class UnknownNameError(PluginError, UsageError):

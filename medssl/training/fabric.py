@@ -12,9 +12,7 @@ from medssl.config import LoopConfig
 
 
 def start_fabric(settings: LoopConfig) -> Fabric:
-    """Strategy, precision and processes for these settings; bf16 on GPUs that have it, 32 bits elsewhere, unless
-    told.
-    """
+    """Start the processes and set up strategy and precision for these settings."""
     precision = chosen_precision(settings)
     devices = settings.devices
     if devices == "auto" and not torch.cuda.is_available():
@@ -30,15 +28,15 @@ def start_fabric(settings: LoopConfig) -> Fabric:
 
 
 def leave_process_group() -> None:
-    """Take leave of the other processes, where there are any, before Python ends: gloo's threads drop Python objects of
-    the last exchange, and one that comes too late aborts the process.
+    """Leave the group of processes, where there is one, before Python ends: gloo's threads release Python objects of
+    the last exchange, and a release after the interpreter's end aborts the process.
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def chosen_precision(settings: LoopConfig) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """Arithmetic: as asked; automatic means bf16 where the GPU has it, which needs no scaling of the loss."""
+    """Precision as set; automatic means bf16 on a GPU that has it, which needs no scaling of the loss, else 32 bits."""
     if settings.precision != "auto":
         return settings.precision
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
@@ -46,7 +44,7 @@ def chosen_precision(settings: LoopConfig) -> Literal["32-true", "bf16-mixed", "
 
 def precision_of(name: str) -> dict[str, Any]:
     """Arguments of Fabric for this precision. Mixed precision leaves views as they are: Fabric's own would round them
-    to 16 bits, targets and the places of points included; autocast converts what convolutions and products take.
+    to 16 bits, targets and coordinates of points included; autocast converts what convolutions and products take.
     """
     if name not in ("bf16-mixed", "16-mixed"):
         return {"precision": name}
@@ -60,7 +58,7 @@ def precision_of(name: str) -> dict[str, Any]:
 
 
 def worker_count(settings: LoopConfig) -> int:
-    """Data workers: as asked; automatic means up to 4 beside a GPU and none without one, where they would take
+    """Data workers as set; automatic means up to 4 beside a GPU and none without one, where they would take
     cores from the network.
     """
     if settings.workers != "auto":

@@ -18,7 +18,7 @@ from medssl.store.volumes import StoredVolume, open_volume
 from medssl.training.intervals import interval, is_due
 from medssl.views.region import Region
 
-TIMES = 10  # probes of a training, unless it says how often
+PROBES = 10  # in a training, unless it says how often
 REGIONS = 2  # patches of a scan, each centred on a labelled voxel
 
 
@@ -39,7 +39,16 @@ class OnlineProbe:
         seed: int,
         every: int | str,
     ) -> None:
-        """names: of the foreground classes. every: steps between probes, or 'auto' for about ten in a training."""
+        """Prepare to probe.
+
+        Args:
+            task: The task whose encoder is probed.
+            scans: Labelled scans; the second half of them scores what is fitted on the first, and the reverse.
+            names: Of the foreground classes, by label value.
+            patch: Edges D, H, W of an image in voxels.
+            seed: Of the choice of regions.
+            every: Steps between probes, or 'auto' for about `PROBES` in a training.
+        """
         self.task, self.scans, self._names = task, tuple(scans), dict(names)
         self._seed, self._every = seed, every
         self._plan = BatchPlan(
@@ -53,8 +62,8 @@ class OnlineProbe:
 
     @staticmethod
     def interval(every: int | str, total: int) -> int:
-        """Steps between two probes, as asked or automatic."""
-        return interval(every, total, times=TIMES)
+        """Steps between two probes, as set or automatic."""
+        return interval(every, total, times=PROBES)
 
     def measure(self, *, device: torch.device) -> dict[str, float]:
         """Of the encoder that the task would export: `probe/dice`, the mean over foreground classes, `probe/dice_...`

@@ -72,7 +72,7 @@ class LoopConfig(Settings):
     log_every: int = Field(default=10, ge=1, description="steps between two lines of metrics")
     checkpoint_every: int = Field(default=200, ge=1, description="steps between two checkpoints")
     diagnose_every: PositiveInt | Auto = Field(
-        default="auto", description="steps between two looks for collapse in a pretraining; auto makes about twenty"
+        default="auto", description="steps between two diagnoses of collapse in a pretraining; auto makes about twenty"
     )
     pictures_every: PositiveInt | Auto = Field(
         default="auto", description="steps between two contact sheets; auto spreads about ten over the run"

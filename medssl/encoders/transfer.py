@@ -30,7 +30,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Account of one transfer. what: which part, in words ("encoder"). prefix: what was cut off the source's names."""
+    """Account of one transfer.
+
+    Attributes:
+        what: Which part, in words: 'encoder'.
+        entries: One per tensor of either side.
+        prefix: What was removed from the source's names.
+    """
 
     what: str
     entries: tuple[Entry, ...]

@@ -105,7 +105,7 @@ def test_load_network_returns_weights_and_metadata(tmp_path):
     assert equal(network, loaded)
     assert (back.label_names, back.patch, back.overlap, back.store_policy) == (names, PATCH, 0.25, policy)
     assert back.model_extra == {"cohort_digest": "ab"}
-    assert loaded.required_divisor == (4, 4, 4)
+    assert loaded.encoder.divisor == (4, 4, 4)
 
 
 def test_save_encoder_refuses_weights_that_are_not_finite(tmp_path):

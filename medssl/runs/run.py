@@ -265,7 +265,7 @@ class Run:
             self._record = read_record(self.folder)
 
     def _write(self, **fields: Any) -> None:
-        """Write the record; callers hold the lock, or alone know this run. Only the training itself sends a heartbeat."""
+        """Write the record. Callers hold the lock, or alone know this run; only the training sends a heartbeat."""
         life = {"heartbeat": now()} if self._claim else {}
         record = self._record.model_copy(update={**life, **fields})
         write_record(self.folder, record)

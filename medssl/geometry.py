@@ -1,4 +1,4 @@
-"""Volumes, frames, and the one place where array axes become tensor axes.
+"""Volumes, their affines, and the only conversion between array axes and tensor axes.
 
 Arrays on disk are (X, Y, Z): index i runs along the first axis. A 4x4 affine maps (i, j, k, 1) to RAS millimetres.
 Tensors are (B, C, D, H, W) with D = Z, H = Y, W = X, so that a slice of a tensor is an axial picture, and as nnU-Net
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels with a proven place in the patient.
+    """Voxels with a proven position in the patient.
 
     voxels: (X, Y, Z), in the modality's physical units (HU for CT). affine_ras_mm: (4, 4), voxel index to RAS mm.
     """
@@ -68,7 +68,7 @@ def to_ras(volume: Volume) -> Volume:
 
 
 def same_grid(a: Volume, b: Volume, *, tolerance_mm: float = AFFINE_TOLERANCE_MM) -> bool:
-    """Whether two volumes have the same shape and put every voxel within `tolerance_mm` of the same place."""
+    """Whether two volumes have the same shape and put every voxel within `tolerance_mm` of the same position."""
     if a.shape != b.shape:
         return False
     corners = np.array(

@@ -33,17 +33,20 @@ class SampleRandom:
     """Random parameters for a batch, each sample from its own stream.
 
     The same sample gets the same numbers in any batch, on any rank, in any position. Small parameters are drawn on the
-    host and copied over; noise the size of a volume is drawn on the device (`noise`), where it depends on the kind of
-    device but on nothing else.
+    host and copied; noise the size of a volume is drawn on the device (`noise`), and then depends on the kind of device
+    as well.
+
+    Args:
+        seed: of the training.
+        numbers: sample numbers of the batch.
+        device: of the tensors.
     """
 
     def __init__(self, seed: int, numbers: Sequence[int], device: "torch.device") -> None:
         self.seed, self.numbers, self.device = seed, tuple(numbers), device
 
     def random(self, name: str, shape: tuple[int, ...] = ()) -> npt.NDArray[np.float64]:
-        """(B, *shape) in [0, 1), on the host: for decisions that choose what is computed, without waiting for the
-        device.
-        """
+        """(B, *shape) in [0, 1), on the host, for decisions on what to compute: they need not wait for the device."""
         return np.stack([generator(self.seed, n, name).random(shape) for n in self.numbers])
 
     def uniform(self, name: str, low: float, high: float, shape: tuple[int, ...] = ()) -> "Tensor":

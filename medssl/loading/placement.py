@@ -2,7 +2,7 @@
 
 All in tensor order (D, H, W). A matrix is (3, 4): scan voxel = matrix @ (patch voxel, 1). It is composed, from the
 patch outwards, of flips and quarter turns, zoom and stretch, the rotation in millimetres (so that an anisotropic scan
-is turned and not sheared), and the place of the window.
+is rotated and not sheared), and the position of the window.
 """
 
 from collections.abc import Mapping
@@ -28,13 +28,15 @@ def draw_crops(
 ) -> dict[str, Matrix]:
     """One (3, 4) matrix per crop, a function of (seed, number) and the scan alone.
 
-    foreground, in_body: chances of `draw_centre`.
+    foreground, in_body: probabilities of `draw_centre`.
     """
     centres: dict[str, tuple[Vector, Vector]] = {}
     matrices = {}
     for name in anchored_order(crops):
         crop = crops[name]
         draw = generator(seed, number, f"crop/{name}")
+        # The window's extent comes from the matrix without the rotation: a rotated patch may look over the edge of the
+        # scan with its corners, otherwise large rotations would only ever show the middle of a scan.
         upright, linear = _draw_linear(crop, scan.spacing_mm, draw)
         size = np.array(crop.size, np.float64)
         extent = np.abs(upright) @ size
@@ -43,8 +45,8 @@ def draw_crops(
                 scan, extent, draw, foreground=foreground, in_body=in_body, whole_voxels=_is_unit(linear)
             )
         else:
-            middle, anchor_extent = centres[crop.anchor]
-            centre = middle + draw.uniform(-crop.max_offset, crop.max_offset, 3) * anchor_extent
+            anchor_centre, anchor_extent = centres[crop.anchor]
+            centre = anchor_centre + draw.uniform(-crop.max_offset, crop.max_offset, 3) * anchor_extent
             low, high = centre_limits(np.array(scan.shape, np.float64), extent)
             centre = np.clip(centre, low, high)
         matrices[name] = _matrix(linear, centre, size)
@@ -53,21 +55,21 @@ def draw_crops(
 
 
 def anchored_order(crops: Mapping[str, Crop]) -> list[str]:
-    """Names with every anchor before what hangs on it. Raises ConfigError for an unknown anchor or a circle."""
+    """Names, every anchor before the crops that refer to it. Raises ConfigError for an unknown anchor or a circle."""
     order: list[str] = []
     while len(order) < len(crops):
-        ready = [n for n, c in crops.items() if n not in order and (c.anchor is None or c.anchor in order)]
-        if not ready:
+        placeable = [n for n, c in crops.items() if n not in order and (c.anchor is None or c.anchor in order)]
+        if not placeable:
             stuck = {n: c.anchor for n, c in crops.items() if n not in order}
             raise ConfigError(
-                f"crops hang on anchors that do not exist or on each other: {stuck}. Known crops: {', '.join(crops)}."
+                f"anchors of crops do not exist or refer to each other: {stuck}. Declared crops: {', '.join(crops)}."
             )
-        order += ready
+        order += placeable
     return order
 
 
 def is_exact(matrix: Matrix) -> bool:
-    """Whether the patch is a window of whole voxels, mirrored or turned by quarter turns at most: it can be sliced."""
+    """Whether the patch is a window of whole voxels, at most mirrored or quarter-turned, so that it can be sliced."""
     return _is_unit(matrix[:, :3]) and bool((matrix[:, 3] == np.rint(matrix[:, 3])).all())
 
 
@@ -85,9 +87,9 @@ def corners(matrix: Matrix, size: Shape3D) -> npt.NDArray[np.float64]:
 def _draw_linear(crop: Crop, spacing_mm: Spacing3D, draw: np.random.Generator) -> tuple[Matrix, Matrix]:
     """(3, 3) part of the matrix, without and with the rotation.
 
-    Every number is drawn whether it is used or not: settings do not shift each other's streams.
+    Every number is drawn whether it is used or not, so settings do not shift each other's streams.
     """
-    happens = draw.random() < crop.probability
+    is_applied = draw.random() < crop.probability
     angles = np.deg2rad(draw.uniform(-1.0, 1.0, 3) * np.array(crop.rotation_deg))
     zoom = np.exp(draw.uniform(*np.log(crop.zoom))) * crop.stretch ** draw.uniform(-1.0, 1.0, 3)
     mirrored = draw.random(3) < np.array(crop.flip)
@@ -95,11 +97,12 @@ def _draw_linear(crop: Crop, spacing_mm: Spacing3D, draw: np.random.Generator) -
     linear = np.diag(np.where(mirrored, -1.0, 1.0))
     if crop.rotate90:
         linear = np.linalg.matrix_power(QUARTER_TURN, turns) @ linear
-    if not happens:
+    if not is_applied:
         return linear, linear
     linear = np.diag(1.0 / zoom) @ linear
     if not angles.any():
         return linear, linear
+    # Rotate in millimetres: to mm, rotate, back to voxels. In voxels, a rotation would shear an anisotropic scan.
     to_mm = np.diag(spacing_mm)
     return linear, np.linalg.inv(to_mm) @ rotation(angles) @ to_mm @ linear
 
@@ -117,15 +120,15 @@ def rotation(angles_rad: Vector) -> Matrix:
 
 
 def _matrix(linear: Matrix, centre: Vector, size: Vector) -> Matrix:
-    """(3, 4) with the patch's middle on `centre`; windows without rotation or zoom are moved onto whole voxels."""
+    """(3, 4) with the patch's middle on `centre`; windows without rotation or zoom are rounded to whole voxels."""
     shift = centre - linear @ ((size - 1) / 2)
     if _is_unit(linear):
         shift = np.rint(shift)
     return np.concatenate([linear, shift[:, None]], axis=1)
 
 
-# How far, as a share of the patch, a window may leave the box of the body (never the scan): voxels at its rim are then
-# seen nearly as often as those in its middle.
+# How far, as a fraction of the patch, a window may leave the box of the body (never the scan): voxels at its rim are
+# then seen nearly as often as those in its middle.
 OVERHANG = 0.25
 
 
@@ -138,56 +141,67 @@ def draw_centre(
     in_body: float,
     whole_voxels: bool,
 ) -> Vector:
-    """Centre of a window of `extent` voxels (D, H, W) in scan voxels: on a labelled voxel with the chance
-    `foreground`, else in a cell of the body mask with the chance `in_body`, else where it overlaps the body's box.
+    """Centre of a window, in scan voxels.
 
-    whole_voxels: the window will be rounded to whole voxels, so half a voxel more at both ends keeps the first and
-    last place as likely.
+    Args:
+        scan: that is cut.
+        extent: (D, H, W) voxels that the window covers.
+        draw: generator of this sample.
+        foreground: probability of a centre on a labelled voxel, of a class drawn uniformly.
+        in_body: probability, otherwise, of a centre in a cell of the body mask; the remaining ones lie where the window
+            overlaps the body's box.
+        whole_voxels: whether the window will be rounded to whole voxels; half a voxel more at both ends then keeps the
+            first and last position as likely as the others.
     """
     shape = np.array(scan.shape, np.float64)
     low, high = centre_limits(shape, extent)
-    on_label, share = draw.random() < foreground, draw.random(3)
+    # All numbers are drawn first, used or not: one probability does not change what another draws.
+    on_label, u = draw.random() < foreground, draw.random(3)
     which, voxel = draw.random(2)
     on_body, cell = draw.random(2)
     if on_label and scan.class_voxels:
         values = sorted(scan.class_voxels)
-        places = scan.class_voxels[values[int(which * len(values))]]
-        place = places[int(voxel * len(places))].astype(np.float64)
-        if whole_voxels:  # an even window has no middle voxel: without this it would lie on even voxels only
-            place, low, high = place + share - 0.5, low - 0.5, high + 0.5
-        return np.asarray(np.clip(place, low, high))
+        voxels = scan.class_voxels[values[int(which * len(values))]]
+        centre = voxels[int(voxel * len(voxels))].astype(np.float64)
+        if whole_voxels:  # an even window lacks a middle voxel: without this it would lie on even voxels only
+            centre, low, high = centre + u - 0.5, low - 0.5, high + 0.5
+        return np.asarray(np.clip(centre, low, high))
+    # Centres for which at most OVERHANG of the window leaves the body's box. Where the box is smaller than the window,
+    # the limits cross: swapped, they are the centres for which the window covers the box.
     body_low = np.array(scan.body_box[0]) - 0.5 + extent * (0.5 - OVERHANG)
     body_high = np.array(scan.body_box[1]) - 0.5 - extent * (0.5 - OVERHANG)
     body_low, body_high = np.minimum(body_low, body_high), np.maximum(body_low, body_high)
     low, high = np.clip(body_low, low, high), np.clip(body_high, low, high)
     margin = 0.5 if whole_voxels else 0.0
     if on_body < in_body and scan.body_mask is not None:
-        within = _in_mask(scan.body_mask, low - 0.5, high + 0.5, cell, share)
+        within = _in_mask(scan.body_mask, low - 0.5, high + 0.5, cell, u)
         if within is not None:
             return np.clip(within, low - margin, high + margin)
-    return low - margin + share * (high - low + 2 * margin)
+    return low - margin + u * (high - low + 2 * margin)
 
 
 def centre_limits(shape: Vector, extent: Vector) -> tuple[Vector, Vector]:
-    """Lowest and highest centre of a window that stays in the scan or, where it is larger, covers the scan."""
+    """Lowest and highest centre of a window that stays in the scan or, if it is larger, covers the scan."""
     a, b = extent / 2 - 0.5, shape - extent / 2 - 0.5
     return np.minimum(a, b), np.maximum(a, b)
 
 
-def _in_mask(mask: BodyMask, low: Vector, high: Vector, cell: float, share: Vector) -> Vector | None:
-    """A place in the body between `low` and `high`, every one as likely; None where no cell of the mask lies there.
+def _in_mask(mask: BodyMask, low: Vector, high: Vector, cell: float, u: Vector) -> Vector | None:
+    """A uniform position in the body between `low` and `high`; None if no cell of the mask lies there.
 
-    cell, share: numbers in [0, 1) that decide.
+    cell, u: numbers in [0, 1) that choose the cell and the position in it.
     """
-    from_to = []
+    # Cells are clipped to the limits and drawn in proportion to the volume that remains of them: then every position
+    # is as likely as any other, and none has to be rejected and drawn again.
+    spans = []
     for axis, (count, edge) in enumerate(zip(mask.shape, mask.edges, strict=True)):
         faces = np.arange(count + 1) * float(edge) - 0.5
-        from_to.append(np.clip(np.stack([faces[:-1], faces[1:]]), low[axis], high[axis]))
-    d, h, w = (ends[1] - ends[0] for ends in from_to)
+        spans.append(np.clip(np.stack([faces[:-1], faces[1:]]), low[axis], high[axis]))
+    d, h, w = (ends[1] - ends[0] for ends in spans)
     volumes = (mask.cells * d[:, None, None] * h[:, None] * w).ravel().cumsum()
     if volumes[-1] <= 0:
         return None
-    at = min(int(np.searchsorted(volumes, cell * volumes[-1], side="right")), len(volumes) - 1)
-    chosen = np.unravel_index(at, mask.shape)
-    start, stop = np.array([ends[:, index] for ends, index in zip(from_to, chosen, strict=True)]).T
-    return np.asarray(start + share * (stop - start))
+    flat = min(int(np.searchsorted(volumes, cell * volumes[-1], side="right")), len(volumes) - 1)
+    index = np.unravel_index(flat, mask.shape)
+    start, stop = np.array([ends[:, i] for ends, i in zip(spans, index, strict=True)]).T
+    return np.asarray(start + u * (stop - start))

@@ -1,4 +1,4 @@
-"""Which scan, which place and which geometry each sample has: a pure function of (seed, step)."""
+"""Scan, position and geometry of each sample: a pure function of (seed, step)."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -15,18 +15,23 @@ from medssl.store.volumes import StoredVolume
 
 
 class BatchPlan:
-    """The endless stream of samples. Sample number n is the n-th of the stream, whatever worker or rank reads it.
+    """The endless stream of samples. Sample number n is the n-th of the stream, whichever worker or rank reads it.
 
-    batch_size: samples of the global batch, over all ranks. weights: chance of each scan (any positive scale), drawn
-    anew for every sample (`weights.py` makes them); None visits every scan once per epoch in a seeded order.
-    regions_per_scan: so many consecutive samples come from one scan; less to open and better for the disk cache, but a
-    batch then shows fewer patients, and a contrastive task sees false negatives. foreground: chance that a crop without
-    anchor is centred on a labelled voxel, of a class drawn uniformly among those present. in_body: chance that any
-    other crop without anchor is centred in the mask of the body; else anywhere in the body's box. A scan stored before
-    there were masks has only its box.
+    Rotation is in millimetres: on an anisotropic scan a tilted patch spans many thin voxels, as it does in the patient.
 
-    Rotation is in millimetres: on an anisotropic scan a tilted patch reaches across many thin voxels, as it does in
-    the patient.
+    Args:
+        scans: to read from.
+        crops: of a sample, by name.
+        batch_size: samples of the global batch, over all ranks.
+        seed: of everything that is drawn.
+        weights: relative frequency of each scan, drawn anew for every sample (`scan_weights.py` makes them); None
+            visits every scan once per epoch in a seeded order.
+        regions_per_scan: number of consecutive samples from one scan. More of them mean fewer files to open and a
+            better use of the disk cache, but fewer patients in a batch, and false negatives in a contrastive task.
+        foreground: probability that a crop without anchor is centred on a labelled voxel, of a class drawn uniformly
+            among those present.
+        in_body: probability that any other crop without anchor is centred in the body mask; otherwise it lies in the
+            body's box.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class BatchPlan:
     ) -> None:
         if not scans:
             raise DataError(
-                "there is no scan to read. Check the manifest for accepted scans of the wanted split and modality."
+                "no scan matches. Check the manifest for accepted scans of the requested split and modality."
             )
         if batch_size < 1 or regions_per_scan < 1:
             raise ConfigError(
@@ -57,18 +62,15 @@ class BatchPlan:
         self._order = lru_cache(maxsize=2)(self._order_of)
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> tuple[Sample, ...]:
-        """The rank's share of the global batch at `step`.
-
-        Raises ConfigError where the batch cannot be split evenly.
-        """
+        """The rank's part of the global batch at `step`. Raises ConfigError if the batch cannot be split evenly."""
         if self.batch_size % world_size:
             raise ConfigError(
                 f"a batch of {self.batch_size} cannot be split over {world_size} ranks. "
                 f"Make it a multiple of {world_size}."
             )
-        share = self.batch_size // world_size
-        first = step * self.batch_size + rank * share
-        return tuple(self.sample(number) for number in range(first, first + share))
+        per_rank = self.batch_size // world_size
+        first = step * self.batch_size + rank * per_rank
+        return tuple(self.sample(number) for number in range(first, first + per_rank))
 
     def sample(self, number: int) -> Sample:
         """Sample `number` of the stream."""
@@ -83,8 +85,8 @@ class BatchPlan:
         """The scan that sample `number` is cut from."""
         visit = number // self.regions_per_scan
         if self._cumulative is not None:
-            at = np.searchsorted(self._cumulative, generator(self.seed, visit, "scan").random(), side="right")
-            return self.scans[int(at)]
+            u = generator(self.seed, visit, "scan").random()
+            return self.scans[int(np.searchsorted(self._cumulative, u, side="right"))]
         epoch, position = divmod(visit, len(self.scans))
         return self.scans[int(self._order(epoch)[position])]
 
@@ -104,9 +106,7 @@ class BatchPlan:
 def _cumulative(weights: Sequence[float], scans: int) -> npt.NDArray[np.float64]:
     w = np.asarray(weights, np.float64)
     if w.shape != (scans,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
-        raise ConfigError(
-            f"{len(w)} weights for {scans} scans: there must be one per scan, none negative, and not all zero."
-        )
+        raise ConfigError(f"{len(w)} weights for {scans} scans: give one per scan, none negative, and not all zero.")
     total = np.cumsum(w) / w.sum()
     total[-1] = 1.0
     return np.asarray(total)

@@ -1,4 +1,4 @@
-"""How often each scan is drawn: groups of the manifest balanced against each other, and factors on some of them."""
+"""How often each scan is drawn: groups of the manifest balanced against each other, and factors for some of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ LISTED = 12
 
 
 def scan_weights(rows: Sequence[ManifestRow], sampling: SamplingConfig) -> list[float] | None:
-    """Chance of each scan, on any scale; None where the settings ask for nothing, so that every scan comes once per
-    epoch.
+    """Relative frequency of each scan; None for settings without `balance` and `factors`, under which every scan comes
+    once per epoch.
 
-    Raises ConfigError for a factor on a value that no scan has, and where nothing would be left to draw.
+    Raises ConfigError for a factor on a value that no scan has, and for factors that leave no scan to draw.
     """
     if not sampling.balance and not sampling.factors:
         return None
@@ -34,10 +34,9 @@ def scan_weights(rows: Sequence[ManifestRow], sampling: SamplingConfig) -> list[
 
 
 def balanced_weights(groups: Sequence[str], *, power: float = 0.5) -> list[float]:
-    """Weights per scan that draw each group (dataset, modality, ...) in proportion to its number of scans to the
-    `power`.
+    """Weights per scan that draw each group in proportion to its number of scans to the `power`.
 
-    1 leaves the proportions of the cohort; 0 draws all groups alike; 0.5 keeps the small ones from drowning.
+    1 keeps the proportions of the cohort, 0 draws all groups equally often, 0.5 lifts the small ones.
     """
     counts = Counter(groups)
     return [counts[group] ** (power - 1.0) for group in groups]

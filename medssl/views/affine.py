@@ -1,6 +1,4 @@
-"""Affine and elastic geometry of a patch: everything spatial as one matrix and one smooth displacement, then one
-resample.
-"""
+"""Affine and elastic geometry of a patch: one matrix and one smooth displacement, then one resampling."""
 
 from collections.abc import Sequence
 
@@ -56,16 +54,14 @@ def affine_matrix(
 def about_the_middle(
     centred: Float[Tensor, "b 3 4"], *, source: Sequence[int], target: Shape3D
 ) -> Float[Tensor, "b 3 4"]:
-    """The matrix between voxel indices of a matrix between places counted from the middle of the source and of the
-    target.
-    """
+    """The matrix between voxel indices, from one between positions relative to the middles of source and target."""
     middles = on_device([(n - 1) / 2 for n in (*source, *target)], centred.device)
     shift = centred[:, :, 3] + middles[:3] - (centred[:, :, :3] @ middles[3:, None])[:, :, 0]
     return torch.cat([centred[:, :, :3], shift[:, :, None]], dim=2)
 
 
 def elastic_displacement(control_voxels: Float[Tensor, "b 3 gd gh gw"], size: Shape3D) -> Float[Tensor, "b 3 d h w"]:
-    """Cubic B-spline through a coarse grid of displacements: smooth, and never larger than the largest of them.
+    """Cubic B-spline over a coarse grid of displacements: smooth, and never larger than the largest of them.
 
     The grid spans the patch with one control point beyond each face; it has at least four points per axis.
     """
@@ -77,8 +73,8 @@ def elastic_displacement(control_voxels: Float[Tensor, "b 3 gd gh gw"], size: Sh
 
 def spline_matrix(length: int, points: int, device: torch.device) -> Float[Tensor, "length points"]:
     """Weights of the control points for each voxel of a line; every row sums to one."""
-    place = torch.linspace(1.0, points - 2.0, length, device=device)
-    distance = (place[:, None] - torch.arange(points, device=device, dtype=torch.float32)[None]).abs()
+    position = torch.linspace(1.0, points - 2.0, length, device=device)
+    distance = (position[:, None] - torch.arange(points, device=device, dtype=torch.float32)[None]).abs()
     near = (4.0 - 6.0 * distance**2 + 3.0 * distance**3) / 6.0
     far = (2.0 - distance).clamp_min(0.0) ** 3 / 6.0
     return torch.where(distance < 1.0, near, far)

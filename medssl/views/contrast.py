@@ -33,11 +33,11 @@ def gamma(
     if invert:
         return gamma(-images, exponent).neg_()
     low, high = (edge.float() for edge in intensity_range(images))
-    # fp16 and bf16 cannot hold the powers of small shares: the arithmetic is float32 throughout.
-    share = (images.float() - low).div_(high - low + EPSILON)
+    # fp16 and bf16 cannot hold the powers of small fractions: the arithmetic is float32 throughout.
+    fraction = (images.float() - low).div_(high - low + EPSILON)
     # Half the time of `pow` on a CPU; the darkest voxel goes through log 0 to exp(-inf) = 0.
-    share.log_().mul_(per_sample(exponent, share)).exp_()
-    return share.mul_(high - low).add_(low).to(images.dtype)
+    fraction.log_().mul_(per_sample(exponent, fraction)).exp_()
+    return fraction.mul_(high - low).add_(low).to(images.dtype)
 
 
 def window(
@@ -46,8 +46,8 @@ def window(
     """Values clipped to [low, high] and stretched back over the sample's range: another window on the same CT."""
     darkest, brightest = (edge.float() for edge in intensity_range(images))
     a, b = per_sample(low.float(), darkest), per_sample(high.float(), darkest)
-    share = images.float().clamp(a, b).sub_(a).div_((b - a).clamp_min(EPSILON))
-    return share.mul_(brightest - darkest).add_(darkest).to(images.dtype)
+    fraction = images.float().clamp(a, b).sub_(a).div_((b - a).clamp_min(EPSILON))
+    return fraction.mul_(brightest - darkest).add_(darkest).to(images.dtype)
 
 
 def histogram_shift(
@@ -56,15 +56,15 @@ def histogram_shift(
     """A piecewise linear curve over each sample's range of intensities.
 
     curve: row b holds at 0..points[b]-1 the heights, in 0..1, at evenly spaced positions from darkest to brightest;
-    the rest is unused.
+    later columns are unused.
     """
     low, high = (edge.float() for edge in intensity_range(images))
     last = per_sample(points, low) - 1.0
-    place = (images.float() - low).div_((high - low).clamp_min(EPSILON)).mul_(last)
-    below = torch.minimum(place.floor(), last - 1.0).clamp_min_(0.0)
+    position = (images.float() - low).div_((high - low).clamp_min(EPSILON)).mul_(last)
+    below = torch.minimum(position.floor(), last - 1.0).clamp_min_(0.0)
     flat = below.long().flatten(1)
-    left, right = curve.gather(1, flat), curve.gather(1, flat + 1)
-    height = torch.lerp(left, right, (place - below).flatten(1)).view_as(place)
+    lower, upper = curve.gather(1, flat), curve.gather(1, flat + 1)
+    height = torch.lerp(lower, upper, (position - below).flatten(1)).view_as(position)
     return height.mul_(high - low).add_(low).to(images.dtype)
 
 

@@ -57,8 +57,8 @@ def legendre(length: int, degree: int, device: torch.device) -> Float[Tensor, "l
 
 
 def gibbs_ringing(images: Float[Tensor, "b c d h w"], alpha: Float[Tensor, " b"]) -> Float[Tensor, "b c d h w"]:
-    """High spatial frequencies cut off: of the half diagonal of k-space the share 1 - alpha is kept, as MONAI's
-    GibbsNoise does.
+    """High spatial frequencies cut off: the fraction 1 - alpha of the half diagonal of k-space remains, as in MONAI's
+    GibbsNoise.
     """
     shape = images.shape[2:]
     distance = torch.zeros((), device=images.device)
@@ -68,7 +68,7 @@ def gibbs_ringing(images: Float[Tensor, "b c d h w"], alpha: Float[Tensor, " b"]
         along = torch.fft.ifftshift(index - (length - 1) / 2).square()
         distance = distance + along.view([-1 if a == axis else 1 for a in range(3)])
     radius = (1.0 - alpha.float()) * (max(shape) * math.sqrt(2.0) / 2.0)
-    kept = distance.sqrt() <= per_sample(radius, images.float())  # (B, 1, D, H, W)
+    mask = distance.sqrt() <= per_sample(radius, images.float())  # (B, 1, D, H, W)
     spectrum = torch.fft.fftn(images.float(), dim=(2, 3, 4))
-    ringing: Tensor = torch.fft.ifftn(spectrum * kept, dim=(2, 3, 4)).real
+    ringing: Tensor = torch.fft.ifftn(spectrum * mask, dim=(2, 3, 4)).real
     return ringing.to(images.dtype)

@@ -35,8 +35,8 @@ def gaussian_matrix(sigma_voxels: Float[Tensor, " b"], length: int) -> Float[Ten
     root = math.sqrt(0.5) / sigma
     weights = 0.5 * (torch.erf((distance + 0.5) * root) - torch.erf((distance - 0.5) * root))
     # MONAI's kernel reaches int(max(truncated * sigma, 0.5) + 0.5) voxels and is used as it is, without a sum of one.
-    reach = ((TRUNCATED * sigma).clamp_min(0.5) + 0.5).floor()
-    return weights.clamp_min(0.0) * (distance <= reach)
+    radius = ((TRUNCATED * sigma).clamp_min(0.5) + 0.5).floor()
+    return weights.clamp_min(0.0) * (distance <= radius)
 
 
 def along_axis(images: Float[Tensor, "b c d h w"], matrix: Float[Tensor, "_ m n"], axis: int) -> Tensor:
@@ -64,8 +64,8 @@ def low_resolution(
     size = images.shape[2:]
     out = torch.empty_like(images)
     with torch.autocast(images.device.type, enabled=False):
-        for row, share in enumerate(zoom):
-            coarse = [max(1, round(n * share)) for n in size]
+        for row, factor in enumerate(zoom):
+            coarse = [max(1, round(n * factor)) for n in size]
             up = F.interpolate(images[row : row + 1].float(), size=coarse, mode=down)
             for axis in (2, 1, 0):  # the axis whose lines lie in memory first, while the volume is small
                 up = along_axis(up, linear_matrix(size[axis], coarse[axis], device=images.device)[None], axis)
@@ -77,5 +77,5 @@ def linear_matrix(fine: int, coarse: int, *, device: torch.device) -> Float[Tens
     """Weights of linear interpolation from `coarse` voxels to `fine` over the same extent, the outermost voxels held
     beyond their centres: `F.interpolate(align_corners=False)`, as a matrix product, which takes half the time on a CPU.
     """
-    place = ((torch.arange(fine, device=device) + 0.5) * (coarse / fine) - 0.5).clamp(0, coarse - 1)
-    return (1 - (place[:, None] - torch.arange(coarse, device=device)).abs()).clamp_min(0)
+    position = ((torch.arange(fine, device=device) + 0.5) * (coarse / fine) - 0.5).clamp(0, coarse - 1)
+    return (1 - (position[:, None] - torch.arange(coarse, device=device)).abs()).clamp_min(0)

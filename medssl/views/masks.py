@@ -17,7 +17,7 @@ def block_mask(
     """(B, 1, *shape), true = hidden: in each sample exactly round(ratio * n) of its n blocks, drawn without
     replacement.
 
-    Where an edge of `shape` is no multiple of the block, the last blocks along it are thinner; they count as blocks
+    If an edge of `shape` is not a multiple of the block, the last blocks along it are thinner; they count as blocks
     like all others. Raises ConfigError for a ratio outside 0..1.
     """
     cells = (math.ceil(shape[0] / block[0]), math.ceil(shape[1] / block[1]), math.ceil(shape[2] / block[2]))
@@ -29,7 +29,7 @@ def token_mask(random: SampleRandom, name: str, *, tokens: int, ratio: float) ->
     """(B, tokens), true = hidden: exactly round(ratio * tokens) in each sample."""
     if not 0.0 <= ratio <= 1.0:
         raise ConfigError(
-            f"a mask ratio of {ratio} is not between 0 and 1. Give the share of blocks to hide, such as 0.6."
+            f"a mask ratio of {ratio} is not between 0 and 1. Give the fraction of blocks to hide, such as 0.6."
         )
     order = random.permutations(name, tokens)
     return order < round(ratio * tokens)

@@ -15,14 +15,18 @@ from medssl.views.sampling import inside_scan, resample, window
 
 
 class Region:
-    """What was read for one batch. Patches are cut by name, as the task's `crops` declared them.
+    """The boxes of one batch. Patches are cut by name, as the task's `crops` declared them.
 
-    Padding rule: what lies beyond the scan has the normalised value of `low`, the darkest of the scan (air). A window
-    of whole voxels is sliced, bit for bit; a rotated or zoomed one is interpolated linearly, and falls to the padding
-    value within one voxel beyond the last centres. `valid` tells which voxels lie in the scan, for losses.
+    Padding rule: voxels beyond the scan have the normalised value of `low`, the darkest of the scan (air). A window of
+    whole voxels is sliced, bit for bit; a rotated or zoomed one is interpolated linearly and falls to the padding value
+    within one voxel beyond the last centres. `valid` marks the voxels in the scan, for losses.
 
-    random: random numbers of this batch's samples. spacing_mm: (B, 3) along d, h, w of the stored scan. numbers,
-    scan_ids: per sample.
+    Attributes:
+        random: random numbers of this batch's samples.
+        spacing_mm: (B, 3) along d, h, w of the stored scan.
+        numbers: sample numbers in the stream.
+        scan_ids: per sample.
+        device: where patches are made.
     """
 
     def __init__(self, batch: RegionBatch, *, device: torch.device, seed: int) -> None:
@@ -53,21 +57,19 @@ class Region:
         return self._batch.scan_shape.to(self.device, torch.float32, non_blocking=True)
 
     def matrix(self, name: str) -> Float[Tensor, "b 3 4"]:
-        """(B, 3, 4) patch voxel (d, h, w, 1) to voxel (d, h, w) of the stored scan: where each crop lies, for tasks
-        that compare places.
-        """
+        """(B, 3, 4) patch voxel (d, h, w, 1) to voxel (d, h, w) of the scan, for tasks that compare positions."""
         matrix = self._to_box(name).clone()
         matrix[:, :, 3] += self._batch.start
         return matrix.to(self.device, non_blocking=True)
 
-    def between(self, name: str, other: str) -> Float[Tensor, "b 3 4"]:
-        """(B, 3, 4) voxel (d, h, w, 1) of crop `name` to voxel of crop `other`, in double precision on the host and
-        then on the device.
+    def between(self, name: str, target: str) -> Float[Tensor, "b 3 4"]:
+        """(B, 3, 4) voxel (d, h, w, 1) of crop `name` to voxel of crop `target`, computed in double precision on the
+        host.
         """
-        here, there = self._to_box(name).double(), self._to_box(other).double()
-        back = torch.linalg.inv(there[:, :, :3])
-        linear = back @ here[:, :, :3]
-        shift = back @ (here[:, :, 3:] - there[:, :, 3:])
+        source_to_box, target_to_box = self._to_box(name).double(), self._to_box(target).double()
+        from_box = torch.linalg.inv(target_to_box[:, :, :3])
+        linear = from_box @ source_to_box[:, :, :3]
+        shift = from_box @ (source_to_box[:, :, 3:] - target_to_box[:, :, 3:])
         return torch.cat([linear, shift], dim=2).float().to(self.device, non_blocking=True)
 
     def size(self, name: str) -> Shape3D:
@@ -82,8 +84,8 @@ class Region:
 
     def _to_box(self, name: str) -> Tensor:
         if name not in self._batch.crops:
-            known = ", ".join(self._batch.crops)
-            raise PluginError(f"the crop '{name}' was not declared. The task's `crops` declares: {known}.")
+            declared = ", ".join(self._batch.crops)
+            raise PluginError(f"the crop '{name}' was not declared. The task's `crops` declares: {declared}.")
         return self._batch.crops[name]
 
     @cached_property
@@ -108,7 +110,7 @@ class Region:
     def _label_boxes(self) -> Tensor:
         """(B, 1, D, H, W) uint8, 0 beyond each sample's own box."""
         if self._batch.labels is None:
-            raise PluginError("labels were asked for, but this training reads none. Only fine-tuning reads labels.")
+            raise PluginError("a label was requested, but this training reads none. Only fine-tuning reads labels.")
         labels = self._padded(self._batch.labels, torch.uint8)
         _fill_beyond(labels, self._batch.box_shape, torch.zeros(len(labels), device=self.device))
         return labels
@@ -135,7 +137,7 @@ class Region:
         rows = (~exact).nonzero()[0].tolist()
         if not rows:
             return out
-        # Zero is grid_sample's padding: it is made to mean "outside" by a shift there and back.
+        # grid_sample pads with zero: a shift there and back makes zero mean the padding value.
         shift = pad_value.view(-1, 1, 1, 1, 1)
         where = chosen(rows, self.device)
         matrix = to_box[chosen(rows, to_box.device)].to(self.device, non_blocking=True)

@@ -45,7 +45,7 @@ def resample(
     for axis, length in enumerate(volumes.shape[2:]):
         scaled[:, axis] *= 2 / length
         scaled[:, axis, 3] += 1 / length - 1.0
-    # Axes apart while they are written (a third of the time), interleaved only as a view; named w, h, d.
+    # One plane per axis while they are written (a third of the time), interleaved only as a view, in the order w, h, d.
     grid = torch.empty((len(matrix), 3, *size), device=volumes.device, dtype=volumes.dtype)
     for axis in range(3):
         _coordinates_into(grid[:, 2 - axis], scaled[:, axis])
@@ -82,8 +82,8 @@ def _cut(volume: Tensor, start: list[int], extent: list[int], pad_value: Tensor)
     if list(inside.shape[1:]) == extent:
         return inside
     out = pad_value.expand(len(volume), *extent).clone()
-    place = [slice(a - s, a - s + n) for a, s, n in zip(low, start, inside.shape[1:], strict=True)]
-    out[:, place[0], place[1], place[2]] = inside
+    d, h, w = (slice(a - s, a - s + n) for a, s, n in zip(low, start, inside.shape[1:], strict=True))
+    out[:, d, h, w] = inside
     return out
 
 
@@ -92,8 +92,8 @@ def inside_scan(
 ) -> Bool[Tensor, "b 1 d h w"]:
     """True where a patch voxel's centre lies within a voxel of the scan. matrix: patch voxel to scan voxel."""
     valid = None
-    for axis, place in enumerate(coordinates(matrix, size)):
+    for axis, position in enumerate(coordinates(matrix, size)):
         length = scan_shape[:, axis].view(-1, 1, 1, 1)
-        within = (place >= -0.5) & (place < length - 0.5)
+        within = (position >= -0.5) & (position < length - 0.5)
         valid = within if valid is None else valid & within
     return valid[:, None]  # type: ignore[index]  # there are three axes

@@ -52,14 +52,14 @@ def test_rankme_agrees_with_its_formula_in_numpy():
     assert rankme(features) == pytest.approx(math.exp(-(share * np.log(share)).sum()), rel=1e-9)
 
 
-def test_an_offset_hides_the_rank_unless_it_is_taken_away():
+def test_rankme_centred_ignores_offset():
     features = normal(2048, 64)
     assert rankme(features) == pytest.approx(63.7, abs=0.2)
     assert rankme(features + 10) == pytest.approx(12.2, abs=0.7)
     assert rankme(features + 10, centred=True) == pytest.approx(rankme(features, centred=True), rel=1e-3)
 
 
-def test_rank_of_nothing_is_zero_and_not_nan():
+def test_rankme_of_zeros_is_zero():
     assert rankme(torch.zeros(5, 4)) == 0.0
     assert rankme(CONSTANT, centred=True) == 0.0
     assert participation_ratio(eigenvalues(CONSTANT)) == 0.0
@@ -67,12 +67,12 @@ def test_rank_of_nothing_is_zero_and_not_nan():
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
-def test_alpha_of_a_power_law_is_its_exponent(exponent):
+def test_alpha_of_power_law_is_its_exponent(exponent):
     spectrum = torch.arange(1, 65, dtype=torch.float64) ** -exponent
     assert alpha_req(spectrum) == pytest.approx(exponent, abs=1e-9)
 
 
-def test_alpha_of_features_with_a_power_law_covariance():
+def test_alpha_of_power_law_features():
     d = 32
     rotation = torch.from_numpy(ortho_group.rvs(d, random_state=0)).float()
     spectrum = torch.arange(1, d + 1).double() ** -1.0
@@ -92,27 +92,28 @@ def test_participation_ratio_counts_equal_directions():
 # --- spread on the sphere
 
 
-def test_feature_std_is_zero_when_collapsed_and_one_over_root_d_when_isotropic():
+def test_feature_std_of_collapsed_and_isotropic():
+    """0 when collapsed, 1/sqrt(F) when isotropic."""
     assert feature_std(CONSTANT) == pytest.approx(0.0, abs=1e-9)
     assert feature_std(normal(4096, 64)) == pytest.approx(1 / 8, rel=0.01)
     assert relative_std(normal(4096, 64)) == pytest.approx(1.0, rel=0.01)
     assert feature_std(torch.zeros(4, 4)) == 0.0
 
 
-def test_uniformity_of_collapsed_antipodal_and_orthonormal_features():
+def test_uniformity_of_known_features():
     assert uniformity(CONSTANT) == pytest.approx(0.0, abs=1e-9)
     assert uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-8.0)
     assert uniformity(torch.eye(6)) == pytest.approx(-4.0)
     assert uniformity(normal(256, 512)) == pytest.approx(-3.985, abs=0.01)
 
 
-def test_uniformity_agrees_with_a_loop_over_pairs():
+def test_uniformity_matches_loop_over_pairs():
     points = torch.nn.functional.normalize(normal(7, 3).double(), dim=1)
     terms = [math.exp(-2 * float((points[i] - points[j]).square().sum())) for i in range(7) for j in range(i)]
     assert uniformity(points.float()) == pytest.approx(math.log(sum(terms) / len(terms)), rel=1e-5)
 
 
-def test_alignment_is_zero_for_equal_two_for_orthogonal_four_for_opposite_pairs():
+def test_alignment_of_equal_orthogonal_opposite_pairs():
     x = torch.eye(4)
     assert alignment(x, 3 * x) == pytest.approx(0.0)
     assert alignment(x, x.roll(1, 0)) == pytest.approx(2.0)
@@ -126,7 +127,7 @@ def test_root_mean_square():
 # --- energy
 
 
-def test_energy_gap_of_separated_and_of_equal_energies():
+def test_energy_gap_of_separated_and_equal_energies():
     apart = energy_gap(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 4.0, 6.0]))
     assert (apart.mean, apart.auc, apart.pairs) == (3.5, 1.0, 2)
     assert energy_gap(torch.ones(3), torch.ones(5)).auc == 0.5
@@ -137,7 +138,7 @@ def test_energy_gap_of_separated_and_of_equal_energies():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=9), st.lists(st.integers(-3, 3), min_size=1, max_size=9))
-def test_auc_agrees_with_the_mann_whitney_statistic_of_scipy(right, wrong):
+def test_auc_matches_scipy_mann_whitney(right, wrong):
     gap = energy_gap(torch.tensor(right).float(), torch.tensor(wrong).float())
     statistic = mannwhitneyu(wrong, right, method="asymptotic").statistic if len(set(right + wrong)) > 1 else None
     expected = 0.5 if statistic is None else statistic / (len(right) * len(wrong))
@@ -147,7 +148,7 @@ def test_auc_agrees_with_the_mann_whitney_statistic_of_scipy(right, wrong):
 # --- LiDAR
 
 
-def test_lidar_of_isotropic_groups_is_the_number_of_channels():
+def test_lidar_of_isotropic_groups_counts_channels():
     groups = normal(500, 1, 16) + 0.1 * normal(500, 8, 16, seed=1)
     assert lidar(groups) == pytest.approx(15.66, abs=0.25)
 
@@ -169,7 +170,8 @@ def test_lidar_does_not_call_noise_perfect():
 
 
 @pytest.mark.parametrize("channels", [12, 16, 17, 64, 320])
-def test_lidar_of_sixteen_scans_in_two_views_counts_the_directions_of_the_signal(channels):
+def test_lidar_counts_signal_directions_with_few_views(channels):
+    """Sixteen scans in two views leave most of the within-scan covariance undetermined."""
     found = []
     for directions in (1, 3, 6, 10):
         signal = (
@@ -189,7 +191,7 @@ def test_lidar_is_blind_to_scale():
 # --- codes and latents
 
 
-def test_teacher_entropy_of_uniform_one_prototype_and_healthy_teachers():
+def test_teacher_entropy_of_known_teachers():
     uniform = teacher_entropy(torch.full((6, 4), 0.25))
     assert (uniform.each, uniform.overall) == (pytest.approx(1.0), pytest.approx(1.0))
     one = teacher_entropy(torch.eye(4)[[2, 2, 2]])

@@ -86,7 +86,7 @@ def vicreg(z, covariance_weight=1.0):
     )
 
 
-def test_without_what_keeps_features_apart_the_collapse_is_named_within_the_first_evaluations():
+def test_monitor_names_complete_collapse_early():
     # Features are drawn to one point other than zero, as a bias and weight decay do in long trainings.
     diagnoses = train(lambda z: (z - 1).square().sum(1).mean())
     names = [diagnosis.verdict.name for diagnosis in diagnoses]
@@ -94,7 +94,7 @@ def test_without_what_keeps_features_apart_the_collapse_is_named_within_the_firs
     assert "complete collapse" in names[1:4], names
 
 
-def test_with_only_the_variance_kept_the_dimensional_collapse_is_named():
+def test_monitor_names_dimensional_collapse():
     one = torch.ones(16)
 
     def spread_along_one_direction(z):
@@ -106,7 +106,8 @@ def test_with_only_the_variance_kept_the_dimensional_collapse_is_named():
     assert "complete collapse" not in names
 
 
-def test_with_what_keeps_features_apart_there_is_silence_and_the_gap_opens():
+def test_monitor_is_silent_for_healthy_training():
+    """The energy gap opens and no alarm is raised."""
     diagnoses = train(vicreg)
     assert not [d.verdict for d in diagnoses if d.verdict.alarm]
     assert diagnoses[-1].metrics["diagnostics/energy_auc"] > 0.8
@@ -129,7 +130,7 @@ def test_with_what_keeps_features_apart_there_is_silence_and_the_gap_opens():
         ({"dino/prototypes_used": 0.9, "swav/prototypes_used": 0.02, "vae/active_units": 0.5}, None, "one prototype"),
     ],
 )
-def test_terms_of_tasks_reach_the_verdict(terms, trivial, name):
+def test_monitor_reads_terms_of_tasks(terms, trivial, name):
     encoder, monitor, images = encoder_of(), CollapseMonitor(), scans(6)
     step = Step(
         loss=torch.tensor(1.0),
@@ -158,7 +159,8 @@ def whole(**parts):
     return Step(**sum_of, embeddings=next(iter(parts.values())).embeddings, parts=parts)
 
 
-def test_a_part_that_collapses_is_named_whatever_the_sum_says_also_after_a_restart():
+def test_monitor_names_collapsed_part_after_restart():
+    """A healthy sum of the parts does not hide the collapse of one."""
     encoder, monitor, images = encoder_of(), CollapseMonitor(), scans(6)
     sound = part(tells_apart=True)
     for _ in range(3):
@@ -178,7 +180,7 @@ def test_a_part_that_collapses_is_named_whatever_the_sum_says_also_after_a_resta
     assert str(looks[1].verdict).startswith("complete collapse: in second, the energy no longer tells pairs")
 
 
-def test_evaluating_changes_neither_the_encoder_nor_the_random_state():
+def test_monitor_leaves_encoder_and_random_state():
     encoder, images = encoder_of(), scans(5)
     encoder.train()
     encoder.bottleneck.eval()
@@ -193,7 +195,7 @@ def test_evaluating_changes_neither_the_encoder_nor_the_random_state():
     assert diagnosis.verdict.name == "first evaluation"
 
 
-def test_the_same_encoder_gives_the_same_numbers_whatever_the_chunks(monkeypatch):
+def test_features_do_not_depend_on_chunks(monkeypatch):
     encoder, images = encoder_of(), scans(7)
     one = extract_features(encoder, images)
     monkeypatch.setattr("medssl.diagnostics.features.CHUNK", 7)
@@ -206,7 +208,7 @@ def test_the_same_encoder_gives_the_same_numbers_whatever_the_chunks(monkeypatch
         torch.testing.assert_close(one.pooled[2], encoder(images[2:4])[-1].mean(dim=(2, 3, 4))[0].detach())
 
 
-def test_a_resumed_monitor_gives_the_verdict_of_one_that_never_stopped():
+def test_monitor_resume_gives_same_verdict():
     encoder, images = encoder_of(), scans(6)
     draw = torch.Generator().manual_seed(1)
 
@@ -228,7 +230,7 @@ def test_a_resumed_monitor_gives_the_verdict_of_one_that_never_stopped():
     assert found.verdict == expected.verdict
 
 
-def test_views_of_one_scan_give_lidar_and_alignment():
+def test_monitor_measures_lidar_and_alignment():
     encoder = encoder_of()
     volumes = scans(8)
     views = torch.stack([volumes, volumes + 0.01 * torch.randn_like(volumes)], 1).flatten(0, 1)
@@ -237,13 +239,13 @@ def test_views_of_one_scan_give_lidar_and_alignment():
     assert metrics["diagnostics/pooled_alignment"] < 0.01
 
 
-def test_rank_share_is_of_what_so_few_features_can_have():
+def test_rank_fraction_accounts_for_few_features():
     few = torch.randn(9, 64, generator=torch.Generator().manual_seed(0))
     assert 0.9 < rank_fraction(few) <= 1.0
     assert rank_fraction(torch.ones(1, 4)) == 0.0
 
 
-def test_samples_with_nothing_to_score_are_no_pairs():
+def test_samples_without_valid_voxels_are_not_pairs():
     energy, wrong = torch.tensor([0.1, 0.2, 0.0, 0.0]), torch.tensor([0.5, 0.6, 0.0, 0.0])
     step = Step(torch.tensor(1.0), energy, wrong, valid_fraction=torch.tensor([0.5, 1.0, 0.0, 0.0]))
     metrics = CollapseMonitor().evaluate(encoder_of(), scans(8), step).metrics

@@ -10,7 +10,7 @@ from medssl.diagnostics.selection import Candidate, choose_checkpoint
 from medssl.errors import ConfigError
 
 
-def test_the_probe_solves_the_weighted_ridge_regression():
+def test_probe_solves_weighted_ridge_regression():
     draw = torch.Generator().manual_seed(0)
     features, labels = torch.randn(40, 5, generator=draw), torch.arange(40) % 4 // 3  # classes of 30 and 10
     probe = LinearProbe.fit(features, labels, classes=2, ridge=0.1)
@@ -23,7 +23,7 @@ def test_the_probe_solves_the_weighted_ridge_regression():
     np.testing.assert_allclose(probe.weights.numpy(), expected, atol=1e-8)
 
 
-def test_the_probe_reads_off_what_is_linear_and_nothing_from_noise():
+def test_probe_finds_linear_signal_but_not_noise():
     draw = torch.Generator().manual_seed(1)
     labels = torch.randint(0, 3, (600,), generator=draw)
     good = torch.eye(3)[labels] + 0.1 * torch.randn(600, 3, generator=draw)
@@ -34,20 +34,20 @@ def test_the_probe_reads_off_what_is_linear_and_nothing_from_noise():
         assert low <= score.accuracy <= high
 
 
-def test_a_constant_channel_does_no_harm():
+def test_probe_tolerates_constant_channel():
     features = torch.cat([torch.eye(4)[:, :2], torch.ones(4, 1)], 1)
     probe = LinearProbe.fit(features, torch.tensor([0, 1, 0, 1]), classes=2)
     assert torch.isfinite(probe.weights).all()
 
 
-def test_dice_by_hand_and_absent_classes():
+def test_probe_dice_by_hand():
     score = score_labels(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 0, 0]), 4)
     assert score.dice == {1: pytest.approx(2 / 3)}
     assert score.accuracy == 0.5
     assert score_labels(torch.zeros(3).long(), torch.zeros(3).long(), 2).mean_dice == 0.0
 
 
-def test_dense_features_of_an_encoder_tell_a_ball_from_its_surroundings_without_touching_it():
+def test_probe_segments_ball_from_dense_features():
     encoder, images = encoder_of(), scans(8)
     labels = (images > 0.6).long()
     score = probe_segmentation(encoder, images, labels, classes=2, fit_on=4)
@@ -61,7 +61,7 @@ def candidates(**values):
     return [Candidate(10 * (i + 1), {f"diagnostics/{k}": v[i] for k, v in values.items()}) for i in range(4)]
 
 
-def test_the_rules_choose_by_their_measure_and_say_why():
+def test_selection_rules_state_their_reason():
     runs = candidates(dense_rankme=[9.0, 5.0, 7.0, 6.0], energy_auc=[0.5, 0.9, 0.9, 0.8])
     assert choose_checkpoint(runs, select="last").step == 40
     chosen = choose_checkpoint(runs, select="rankme")
@@ -70,7 +70,7 @@ def test_the_rules_choose_by_their_measure_and_say_why():
     assert choose_checkpoint(runs, select="energy-gap").step == 30  # the later of equals
 
 
-def test_the_first_quarter_and_alarms_do_not_compete():
+def test_selection_skips_first_quarter_and_alarms():
     early = [Candidate(0, {"diagnostics/dense_rankme": 99.0}), *candidates(dense_rankme=[1.0, 8.0, 7.0, 6.0])]
     assert choose_checkpoint(early, select="rankme").step == 20
     alarmed = [Candidate(c.step, c.metrics, alarm=c.step == 20) for c in early]
@@ -81,7 +81,7 @@ def test_the_first_quarter_and_alarms_do_not_compete():
     assert "none without an alarm" in chosen.reason
 
 
-def test_an_unknown_rule_comes_with_a_suggestion():
+def test_selection_suggests_for_unknown_rule():
     with pytest.raises(ConfigError, match=r"unknown rule 'rankmee'.*; did you mean 'rankme'"):
         choose_checkpoint(candidates(dense_rankme=[1.0, 2.0, 3.0, 4.0]), select="rankmee")
     with pytest.raises(ValueError, match="needs at least one candidate"):

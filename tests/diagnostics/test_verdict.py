@@ -53,7 +53,7 @@ def run(*changes):
         (run({"dense_rms": 9.0}), "diverging norm"),
     ],
 )
-def test_each_failure_has_its_name_and_its_evidence(history, name):
+def test_verdict_names_each_failure_with_evidence(history, name):
     verdict = judge(history)
     assert verdict.name == name
     assert verdict.alarm
@@ -93,33 +93,33 @@ def test_each_failure_has_its_name_and_its_evidence(history, name):
         run({"dense_rms": 3.0}),
     ],
 )
-def test_a_healthy_run_is_silent(history):
+def test_verdict_of_healthy_run_is_silent(history):
     verdict = judge(history)
     assert not verdict.alarm
     assert verdict.name == "healthy"
 
 
-def test_the_first_evaluation_is_only_looked_at():
+def test_verdict_of_first_evaluation_is_no_alarm():
     verdict = judge([{"embedding_std": 0.0, "dense_rank_fraction": 0.0}])
     assert (verdict.name, verdict.alarm) == ("first evaluation", False)
 
 
-def test_a_rising_loss_with_rising_rank_is_no_failure():
+def test_verdict_accepts_rising_loss_with_rising_rank():
     rising = [{"loss": 2.0 + 0.1 * i, "embedding_rank_fraction": 0.3 + 0.1 * i} for i in range(4)]
     verdict = judge(run(*rising))
     assert (verdict.name, verdict.alarm) == ("loss up, rank up", False)
     assert "expected" in verdict.sentence
 
 
-def test_the_gravest_failure_is_the_verdict():
+def test_verdict_is_the_most_serious_failure():
     assert judge(run({"embedding_std": 0.01, "embedding_rank_fraction": 0.01})).name == "complete collapse"
 
 
-def test_the_healthy_sentence_says_what_was_seen():
+def test_healthy_sentence_reports_metrics():
     sentence = judge(run({"energy_auc": 0.93, "energy_pairs": 64.0})).sentence
     assert "93%" in sentence
     assert "90% of their dimensions" in sentence
 
 
-def test_metrics_that_a_task_does_not_have_are_no_matter():
+def test_verdict_ignores_absent_metrics():
     assert judge([{"loss": 1.0}, {"loss": 0.5}]).name == "healthy"

@@ -53,18 +53,18 @@ def same(a: RegionBatch, b: RegionBatch) -> bool:
     )
 
 
-def test_any_number_of_workers_gives_the_same_bytes(plan):
+def test_loader_bytes_do_not_depend_on_workers(plan):
     alone = batches(plan, 7)
     for workers in (1, 3):
         assert all(same(a, b) for a, b in zip(alone, batches(plan, 7, workers=workers), strict=True))
 
 
-def test_a_restart_goes_on_where_the_first_run_stopped(plan):
+def test_loader_resumes_at_first_step(plan):
     alone = batches(plan, 5)
     assert all(same(a, b) for a, b in zip(alone[3:], batches(plan, 2, first_step=3, workers=2), strict=True))
 
 
-def test_two_ranks_read_the_two_halves_of_the_batch(plan):
+def test_loader_splits_batch_between_ranks(plan):
     whole, halves = batches(plan, 1)[0], [batches(plan, 1, rank=r, world_size=2)[0] for r in range(2)]
     assert halves[0].numbers + halves[1].numbers == whole.numbers
     assert halves[0].scan_ids + halves[1].scan_ids == whole.scan_ids
@@ -72,7 +72,7 @@ def test_two_ranks_read_the_two_halves_of_the_batch(plan):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_batch_holds_the_boxes_one_after_the_other_and_nothing_else(plan, scans, workers):
+def test_batch_holds_boxes_without_padding(plan, scans, workers):
     by_id = {scan.scan_id: scan for scan in scans}
     for batch in batches(plan, 5, workers=workers):
         assert batch.voxels.dtype == torch.int16
@@ -88,7 +88,7 @@ def test_a_batch_holds_the_boxes_one_after_the_other_and_nothing_else(plan, scan
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_missing_scan_stops_the_training_with_its_name(tmp_path, workers):
+def test_loader_names_missing_scan(tmp_path, workers):
     scans = [store_scan(tmp_path, f"scan-{i}", noise((20, 20, 20), i)) for i in range(3)]
     (tmp_path / "scan-1.b2nd").unlink()
     plan = BatchPlan(scans, {"a": Crop(size=(8, 8, 8))}, batch_size=3, seed=0)
@@ -96,7 +96,7 @@ def test_a_missing_scan_stops_the_training_with_its_name(tmp_path, workers):
         batches(plan, 1, workers=workers, with_labels=False)
 
 
-def test_a_truncated_scan_stops_the_training_with_its_name(tmp_path):
+def test_loader_names_truncated_scan(tmp_path):
     scans = [store_scan(tmp_path, f"scan-{i}", noise((40, 40, 40), i)) for i in range(3)]
     path = tmp_path / "scan-2.b2nd"
     path.write_bytes(path.read_bytes()[:9000])
@@ -105,7 +105,8 @@ def test_a_truncated_scan_stops_the_training_with_its_name(tmp_path):
         batches(plan, 1, workers=1, with_labels=False)
 
 
-def test_a_killed_worker_stops_the_training_with_the_scan_it_was_reading(tmp_path):
+def test_killed_worker_names_scan_being_read(tmp_path):
+    """The error names the signal and the scan that the worker was reading."""
     plan = BatchPlan(
         [store_scan(tmp_path, "stuck", noise((40, 40, 40)))], {"a": Crop(size=(30,) * 3)}, batch_size=1, seed=0
     )
@@ -120,7 +121,7 @@ def test_a_killed_worker_stops_the_training_with_the_scan_it_was_reading(tmp_pat
             batch.result()
 
 
-def test_a_worker_killed_at_any_moment_stops_the_training(plan):
+def test_worker_killed_at_any_moment_is_an_error(plan):
     with RegionLoader(plan, workers=2, first_step=0) as loader:
         stream = iter(loader)
         next(stream)
@@ -132,13 +133,13 @@ def test_a_worker_killed_at_any_moment_stops_the_training(plan):
             list(zip(range(6), stream, strict=False))
 
 
-def test_a_large_batch_fills_no_channel_between_the_processes(scans):
+def test_large_batch_does_not_block_the_socket(scans):
     """600 samples: orders of 400 KB and more, while the worker is at work on the one before."""
     plan = BatchPlan(scans, {"a": Crop(size=(4, 4, 4)), "b": Crop(size=(4, 4, 4))}, batch_size=600, seed=0)
     assert [batch.step for batch in batches(plan, 4, workers=2, with_labels=False)] == [0, 1, 2, 3]
 
 
-def test_leaving_the_loader_ends_its_workers(plan):
+def test_loader_exit_ends_workers(plan):
     with RegionLoader(plan, workers=2, first_step=0) as loader:
         next(iter(loader))
         processes = [worker.process for worker in loader._pool.workers]
@@ -153,7 +154,8 @@ def test_workers_do_not_load_torch(plan):
             assert "libtorch" not in maps.read()
 
 
-def test_a_batch_that_is_kept_is_not_overwritten_by_the_next(plan):
+def test_batch_in_use_is_not_overwritten(plan):
+    """A batch that the caller still holds keeps its voxels while later ones are read."""
     with RegionLoader(plan, workers=1, first_step=0) as loader:
         stream = iter(loader)
         first = next(stream)
@@ -163,7 +165,7 @@ def test_a_batch_that_is_kept_is_not_overwritten_by_the_next(plan):
         assert torch.equal(first.voxels, before)
 
 
-def test_memory_is_used_again_once_its_batch_is_gone_and_not_before(plan):
+def test_memory_is_reused_after_its_batch(plan):
     with RegionLoader(plan, workers=1, first_step=0) as loader:
         stream, worker = iter(loader), loader._pool.workers[0]
         for _ in range(40):
@@ -182,7 +184,7 @@ def test_memory_is_used_again_once_its_batch_is_gone_and_not_before(plan):
         assert len(worker.free) <= 3
 
 
-def test_descriptors_and_memory_are_given_back(plan):
+def test_loader_returns_descriptors_and_memory(plan):
     with RegionLoader(plan, workers=1, first_step=0, with_labels=True) as loader:
         stream = iter(loader)
         for _ in range(10):
@@ -232,7 +234,8 @@ class Log(list):
         return log
 
 
-def test_a_copy_goes_on_a_stream_of_its_own_and_is_waited_for_by_the_device_only(plan, monkeypatch):
+def test_copy_has_its_own_stream(plan, monkeypatch):
+    """The device waits for the copy; the host does not."""
     batch = batches(plan, 1)[0]
     log = Log().install(monkeypatch)
     sent = batch.sent(torch.device("cuda"), torch.cuda.Stream(torch.device("cuda")))
@@ -244,7 +247,7 @@ def test_a_copy_goes_on_a_stream_of_its_own_and_is_waited_for_by_the_device_only
     assert log[:3] == [("wait", "compute", "arrival"), *kept]
 
 
-def test_copies_ahead_in_a_thread_keep_order_and_bytes(plan, monkeypatch):
+def test_prefetched_copies_keep_order_and_bytes(plan, monkeypatch):
     alone = batches(plan, 5)
     with RegionLoader(plan, workers=2, first_step=0, with_labels=True) as loader:
         Log().install(monkeypatch)
@@ -255,7 +258,7 @@ def test_copies_ahead_in_a_thread_keep_order_and_bytes(plan, monkeypatch):
     assert all(same(a, b) for a, b in zip(alone, ahead, strict=True))
 
 
-def test_on_a_cpu_nothing_is_pinned_or_sent(plan):
+def test_loader_neither_pins_nor_sends_on_cpu(plan):
     with RegionLoader(plan, workers=1, first_step=0, device=torch.device("cpu")) as loader:
         batch = next(iter(loader))
     assert batch.arrival is None
@@ -263,7 +266,7 @@ def test_on_a_cpu_nothing_is_pinned_or_sent(plan):
 
 
 @pytest.mark.gpu
-def test_a_batch_reaches_the_gpu_whole_while_it_computes(plan):
+def test_batch_reaches_busy_gpu_complete(plan):
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     alone, device = batches(plan, 20), torch.device("cuda")

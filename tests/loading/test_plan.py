@@ -50,7 +50,7 @@ def same(a, b) -> bool:
     )
 
 
-def test_a_batch_is_a_function_of_seed_and_step_alone():
+def test_plan_is_a_function_of_seed_and_step():
     scans = [scan(f"s{i}") for i in range(7)]
     one, other = (BatchPlan(scans, {"a": MOVED}, batch_size=4, seed=5) for _ in range(2))
     for step in (9, 0, 3, 9):  # any order, any past
@@ -60,18 +60,18 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_ranks_share_the_global_batch(world_size):
+def test_plan_ranks_share_global_batch(world_size):
     plan = BatchPlan([scan(f"s{i}") for i in range(7)], {"a": MOVED}, batch_size=8, seed=5)
     parts = itertools.chain.from_iterable(plan.batch(3, rank=r, world_size=world_size) for r in range(world_size))
     assert all(same(x, y) for x, y in zip(parts, plan.batch(3), strict=True))
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+def test_plan_rejects_uneven_batch():
     with pytest.raises(ConfigError, match="batch of 4 cannot be split over 3 ranks"):
         BatchPlan([scan("s")], {"a": MOVED}, batch_size=4, seed=0).batch(0, rank=0, world_size=3)
 
 
-def test_every_scan_is_visited_once_per_epoch_in_another_order():
+def test_plan_visits_every_scan_once_per_epoch():
     plan = BatchPlan([scan(f"s{i}") for i in range(11)], {"a": MOVED}, batch_size=3, seed=1)
     ids = [plan.scan_of(n).scan_id for n in range(33)]
     epochs = [ids[i : i + 11] for i in (0, 11, 22)]
@@ -79,7 +79,7 @@ def test_every_scan_is_visited_once_per_epoch_in_another_order():
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_several_regions_come_from_one_scan_in_a_row():
+def test_plan_regions_per_scan_are_consecutive():
     plan = BatchPlan([scan(f"s{i}") for i in range(5)], {"a": MOVED}, batch_size=3, seed=1, regions_per_scan=3)
     ids = [plan.scan_of(n).scan_id for n in range(15)]
     assert all(len(set(ids[i : i + 3])) == 1 for i in range(0, 15, 3))
@@ -87,7 +87,7 @@ def test_several_regions_come_from_one_scan_in_a_row():
     assert not np.array_equal(plan.sample(0).crops["a"], plan.sample(1).crops["a"])
 
 
-def test_weights_are_the_chances_of_the_scans():
+def test_plan_weights_are_scan_frequencies():
     plan = BatchPlan([scan(f"s{i}") for i in range(3)], {"a": MOVED}, batch_size=1, seed=2, weights=[1.0, 0.0, 3.0])
     counts = Counter(plan.scan_of(n).scan_id for n in range(4000))
     assert counts["s1"] == 0
@@ -95,12 +95,12 @@ def test_weights_are_the_chances_of_the_scans():
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, np.nan]])
-def test_weights_that_are_no_chances_are_refused(weights):
+def test_plan_rejects_invalid_weights(weights):
     with pytest.raises(ConfigError, match="weights for 2 scans"):
         BatchPlan([scan("a"), scan("b")], {"a": MOVED}, batch_size=1, seed=2, weights=weights)
 
 
-def test_a_plain_patch_is_a_window_of_whole_voxels_and_reads_no_voxel_more():
+def test_plain_patch_reads_exactly_its_window():
     plan = BatchPlan([scan("s")], {"patch": Crop(size=(12, 16, 20))}, batch_size=1, seed=0)
     for n in range(50):
         sample = plan.sample(n)
@@ -110,7 +110,7 @@ def test_a_plain_patch_is_a_window_of_whole_voxels_and_reads_no_voxel_more():
         assert (np.array(sample.stop) <= (40, 50, 60)).all()
 
 
-def test_plain_patches_start_at_every_place_alike():
+def test_plain_patch_starts_are_uniform():
     plan = BatchPlan([scan("s", (10, 9, 13))], {"patch": Crop(size=(7, 9, 12))}, batch_size=1, seed=0)
     places = starts(plan, 4000)
     for axis, n in ((0, 4), (1, 1), (2, 2)):
@@ -119,7 +119,7 @@ def test_plain_patches_start_at_every_place_alike():
         assert counts.min() > 0.85 * 4000 / n
 
 
-def test_patches_overlap_the_body():
+def test_patches_overlap_body():
     box = ((5, 30, 40), (25, 45, 55))
     plan = BatchPlan([scan("s", (40, 50, 60), box=box)], {"patch": Crop(size=(12, 16, 10))}, batch_size=1, seed=0)
     first = starts(plan, 500)
@@ -132,7 +132,7 @@ def masked(cells: np.ndarray, edges: tuple[int, int, int]) -> BodyMask:
     return BodyMask(edges, cells.shape, zlib.compress(np.packbits(cells).tobytes()))
 
 
-def test_patches_are_centred_in_the_body_as_often_as_asked():
+def test_in_body_is_the_fraction_of_centres():
     cells = np.zeros((5, 5, 6), bool)
     cells[1, 3, 2] = cells[4, 0, 5] = True
     plan = BatchPlan(
@@ -151,7 +151,7 @@ def test_patches_are_centred_in_the_body_as_often_as_asked():
     assert corner.sum() / (inside | corner).sum() == pytest.approx(125 / (125 + 512), abs=0.04)
 
 
-def test_a_mask_without_air_leaves_every_place_as_likely():
+def test_full_mask_keeps_positions_uniform():
     mask = masked(np.ones((2, 2, 2), bool), (8, 8, 8))
     plan = BatchPlan(
         [scan("s", (10, 9, 13), mask=mask)], {"patch": Crop(size=(7, 9, 12))}, batch_size=1, seed=0, in_body=1.0
@@ -163,7 +163,7 @@ def test_a_mask_without_air_leaves_every_place_as_likely():
         assert counts.min() > 0.85 * 4000 / n
 
 
-def test_body_that_no_window_can_be_centred_on_leaves_the_box():
+def test_unreachable_body_falls_back_to_box():
     cells = np.zeros((5, 5, 5), bool)
     cells[0, 0, 0] = True
     plan = BatchPlan(
@@ -176,7 +176,7 @@ def test_body_that_no_window_can_be_centred_on_leaves_the_box():
     assert starts(plan, 50).max() == 4
 
 
-def test_the_chance_of_the_body_moves_no_other_number():
+def test_in_body_does_not_shift_other_draws():
     scans = [scan(f"s{i}", mask=masked(np.ones((5, 7, 8), bool), (8, 8, 8))) for i in range(3)]
     one = BatchPlan(scans, {"a": MOVED}, batch_size=4, seed=5)
     other = BatchPlan(scans, {"a": MOVED}, batch_size=4, seed=5, in_body=1.0)
@@ -186,7 +186,8 @@ def test_the_chance_of_the_body_moves_no_other_number():
         assert np.array_equal(a.crops["a"][:, :3], b.crops["a"][:, :3])
 
 
-def test_a_scan_smaller_than_the_patch_lies_in_it_somewhere_whole():
+def test_small_scan_lies_in_patch_completely():
+    """The patch covers the whole scan, at a random position."""
     plan = BatchPlan([scan("s", (6, 20, 9))], {"patch": Crop(size=(8, 16, 12))}, batch_size=1, seed=0)
     first = starts(plan, 300)
     assert sorted(set(first[:, 0])) == [-2, -1, 0]
@@ -195,7 +196,8 @@ def test_a_scan_smaller_than_the_patch_lies_in_it_somewhere_whole():
     assert plan.sample(0).stop[0] == 6
 
 
-def test_foreground_patches_hold_a_voxel_of_a_class_drawn_uniformly():
+def test_foreground_patches_hold_uniform_classes():
+    """Each class is as likely as any other, however rare its voxels are."""
     classes = {1: np.array([[3, 4, 5]] * 500, np.int32), 2: np.array([[30, 40, 50]], np.int32)}
     plan = BatchPlan(
         [scan("s", classes=classes)], {"patch": Crop(size=(8, 8, 8))}, batch_size=1, seed=0, foreground=1.0
@@ -207,7 +209,7 @@ def test_foreground_patches_hold_a_voxel_of_a_class_drawn_uniformly():
 
 
 @pytest.mark.parametrize("edge", [7, 8])
-def test_foreground_patches_start_on_odd_and_on_even_voxels(edge):
+def test_foreground_patches_start_on_any_voxel(edge):
     inside = {1: 10 + np.indices((20, 20, 20)).reshape(3, -1).T.astype(np.int32)}
     crops = {"patch": Crop(size=(edge, edge, edge))}
     plan = BatchPlan([scan("s", (40, 40, 40), classes=inside)], crops, batch_size=1, seed=0, foreground=1.0)
@@ -215,7 +217,7 @@ def test_foreground_patches_start_on_odd_and_on_even_voxels(edge):
     assert (np.abs(odd - 0.5) < 0.1).all()
 
 
-def test_the_box_holds_every_voxel_that_interpolation_reads():
+def test_box_holds_all_interpolated_voxels():
     plan = BatchPlan([scan("s", spacing=(0.7, 0.7, 2.1))], {"a": MOVED, "b": MOVED}, batch_size=1, seed=3)
     grid = np.stack([g.ravel() for g in np.indices(MOVED.size)] + [np.ones(np.prod(MOVED.size))])
     for n in range(20):
@@ -227,7 +229,7 @@ def test_the_box_holds_every_voxel_that_interpolation_reads():
         assert np.array_equal(high, sample.stop)
 
 
-def test_rotation_turns_millimetres_not_voxels():
+def test_rotation_is_in_millimetres():
     crop = Crop(size=(8, 8, 8), rotation_deg=(0.0, 0.0, 30.0))
     plan = BatchPlan([scan("s", (40, 80, 40), spacing=(1.0, 0.5, 4.0))], {"a": crop}, batch_size=1, seed=3)
     to_mm = np.diag([4.0, 0.5, 1.0])
@@ -237,19 +239,19 @@ def test_rotation_turns_millimetres_not_voxels():
         assert np.degrees(np.arccos((np.trace(turn) - 1) / 2)) <= 30
 
 
-def test_rotation_is_the_one_of_scipy():
+def test_rotation_matches_scipy():
     angles = np.array([0.3, -0.7, 1.1])
     # Our axes are named d, h, w; a positive angle turns i into j for the two other axes in this order.
     expected = Rotation.from_euler("xyz", [angles[0], -angles[1], angles[2]]).as_matrix()
     assert np.allclose(rotation(angles), expected)
 
 
-def test_zoom_above_one_enlarges_what_is_seen():
+def test_zoom_above_one_enlarges():
     plan = BatchPlan([scan("s")], {"a": Crop(size=(8, 8, 8), zoom=(2.0, 2.0))}, batch_size=1, seed=3)
     assert np.allclose(plan.sample(0).crops["a"][:, :3], np.eye(3) / 2)
 
 
-def test_zoom_and_stretch_stay_in_their_ranges():
+def test_zoom_and_stretch_stay_in_range():
     crop = Crop(size=(8, 8, 8), zoom=(0.5, 1.5), stretch=1.2)
     plan = BatchPlan([scan("s")], {"a": crop}, batch_size=1, seed=3)
     factors = np.array([1 / np.diag(plan.sample(n).crops["a"][:, :3]) for n in range(500)])
@@ -259,13 +261,14 @@ def test_zoom_and_stretch_stay_in_their_ranges():
     assert (factors.std(axis=1) > 0).all()
 
 
-def test_probability_is_the_chance_that_anything_but_a_window_happens():
+def test_probability_is_of_geometric_changes():
+    """Without rotation, zoom and stretch, the patch is a window of whole voxels."""
     crop = Crop(size=(8, 8, 8), rotation_deg=(5.0, 5.0, 5.0), zoom=(0.9, 1.1), probability=0.3, rotate90=True)
     plan = BatchPlan([scan("s")], {"a": crop}, batch_size=1, seed=3)
     assert np.mean([not is_exact(plan.sample(n).crops["a"]) for n in range(1000)]) == pytest.approx(0.3, abs=0.05)
 
 
-def test_flips_and_quarter_turns_keep_the_window():
+def test_flips_and_quarter_turns_keep_window():
     crop = Crop(size=(4, 6, 6), flip=(0.5, 0.5, 0.5), rotate90=True)
     plan = BatchPlan([scan("s")], {"a": crop}, batch_size=1, seed=3)
     seen = set()
@@ -277,13 +280,13 @@ def test_flips_and_quarter_turns_keep_the_window():
     assert len(seen) == 16  # 8 mirrorings, and for each the turn by a quarter
 
 
-def test_a_quarter_turn_of_a_patch_with_unequal_edges_reads_the_turned_window():
+def test_quarter_turn_swaps_unequal_edges():
     plan = BatchPlan([scan("s")], {"a": Crop(size=(4, 6, 10), rotate90=True)}, batch_size=1, seed=3)
     edges = {tuple(np.subtract(plan.sample(n).stop, plan.sample(n).start).tolist()) for n in range(50)}
     assert edges == {(4, 6, 10), (4, 10, 6)}
 
 
-def test_an_anchored_crop_lies_within_reach_of_its_anchor():
+def test_anchored_crop_lies_within_max_offset():
     crops = {
         "near": Crop(size=(6, 6, 6), anchor="middle", max_offset=0.25),
         "middle": Crop(size=(12, 16, 20)),
@@ -298,18 +301,19 @@ def test_an_anchored_crop_lies_within_reach_of_its_anchor():
 
 
 @pytest.mark.parametrize("anchor", ["nobody", "b"])
-def test_an_anchor_that_does_not_hold_is_refused(anchor):
+def test_plan_rejects_unknown_anchor(anchor):
     crops = {"a": Crop(size=(4, 4, 4), anchor=anchor), "b": Crop(size=(4, 4, 4), anchor="a")}
     with pytest.raises(ConfigError, match="anchors that do not exist or on each other"):
         BatchPlan([scan("s")], crops, batch_size=1, seed=0)
 
 
-def test_no_scans_is_an_error():
+def test_plan_rejects_empty_scans():
     with pytest.raises(DataError, match="no scan to read"):
         BatchPlan([], {"a": MOVED}, batch_size=1, seed=0)
 
 
-def test_settings_of_one_kind_do_not_move_the_draws_of_another():
+def test_crop_settings_do_not_shift_other_draws():
+    """Changing one setting of a crop leaves the numbers drawn for the others."""
     plain, zoomed = (
         BatchPlan([scan("s")], {"a": Crop(size=(8, 8, 8), flip=(0.5, 0.5, 0.5), zoom=z)}, batch_size=1, seed=3)
         for z in ((1.0, 1.0), (0.7, 1.4))

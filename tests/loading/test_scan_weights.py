@@ -39,7 +39,7 @@ def shares(found: list[float]) -> list[float]:
     return [weight / sum(found) for weight in found]
 
 
-def test_without_wishes_every_scan_comes_once_per_epoch():
+def test_scan_weights_default_is_none():
     assert scan_weights(rows(modality=["CT", "MR"]), SamplingConfig()) is None
 
 
@@ -50,26 +50,26 @@ def test_balanced_weights_lift_small_groups():
         assert sum(weights[90:]) / sum(weights) == pytest.approx(share)
 
 
-def test_groups_of_several_columns_are_balanced():
+def test_balance_combines_several_columns():
     scans = rows(modality=["CT", "CT", "CT", "MR"], body_part=["HEAD", "CHEST", "CHEST", "HEAD"])
     found = scan_weights(scans, SamplingConfig(balance=("modality", "body_part"), power=0.0))
     assert shares(found) == pytest.approx([1 / 3, 1 / 6, 1 / 6, 1 / 3])
 
 
-def test_factors_multiply_and_unnamed_values_keep_theirs():
+def test_factors_multiply_and_default_to_one():
     scans = rows(modality=["CT", "MR", "MR"], model=["One", "One", "Two"])
     sampling = SamplingConfig(factors={"modality": {"MR": 3.0}, "model": {"Two": 0.5}})
     assert scan_weights(scans, sampling) == pytest.approx([1.0, 3.0, 1.5])
 
 
-def test_a_value_that_no_scan_has_is_refused_with_what_was_probably_meant():
+def test_factors_reject_unknown_value_with_suggestion():
     scans = rows(body_part=["CHEST", "HEAD", "HEAD"])
     said = "sampling.factors.body_part names 'CHST', which no scan of these splits has; did you mean 'CHEST'? "
     with pytest.raises(ConfigError, match=re.escape(said + "They have 'HEAD' (2 scans), 'CHEST' (1 scans).")):
         scan_weights(scans, SamplingConfig(factors={"body_part": {"CHST": 2.0}}))
 
 
-def test_factors_that_leave_nothing_are_refused():
+def test_factors_reject_all_zero():
     with pytest.raises(ConfigError, match="leave no scan to draw"):
         scan_weights(rows(modality=["CT", "CT"]), SamplingConfig(factors={"modality": {"CT": 0.0}}))
 

@@ -18,7 +18,7 @@ def ct_of_a_chest() -> np.ndarray:
     return voxels
 
 
-def test_the_mask_holds_the_body_with_its_lungs_and_leaves_air_and_couch_out():
+def test_mask_holds_body_without_air_and_couch():
     voxels = ct_of_a_chest()
     box, mask = find_body(voxels, "CT")
     assert (mask.edges, mask.shape) == ((8, 8, 8), (5, 12, 15))
@@ -30,14 +30,15 @@ def test_the_mask_holds_the_body_with_its_lungs_and_leaves_air_and_couch_out():
     assert box == ((0, 12, 12), (40, 92, 108))  # in cells of 4 voxels, the couch is a quarter
 
 
-def test_cavities_are_what_scipy_fills_in_each_slice():
+def test_cavities_match_scipy_fill_per_slice():
     cells = np.random.default_rng(0).random((6, 20, 25)) < 0.6
     expected = np.stack([ndimage.binary_fill_holes(plane) for plane in cells])
     assert np.array_equal(with_cavities(cells), expected)
 
 
 @pytest.mark.parametrize("edges", [(8, 8, 8), (4, 5, 7)])
-def test_a_cell_is_body_from_a_quarter_of_its_voxels_on_also_where_it_is_thin(edges):
+def test_cell_is_body_from_quarter_of_voxels(edges):
+    """Thin cells at the end of an axis follow the same rule."""
     mask = np.random.default_rng(0).random((21, 34, 19)) < 0.25
     cells = coarse_mask(mask, edges)
     for index in np.ndindex(cells.shape):
@@ -45,19 +46,19 @@ def test_a_cell_is_body_from_a_quarter_of_its_voxels_on_also_where_it_is_thin(ed
         assert cells[index] == (mask[place].mean() >= 0.25)
 
 
-def test_a_scan_without_body_is_body_all_over():
+def test_scan_without_body_has_full_mask():
     box, mask = find_body(np.full((20, 30, 40), -1000, np.int16), "CT")
     assert box == ((0, 0, 0), (20, 30, 40))
     assert mask.cells.all()
 
 
-def test_large_scans_have_larger_cells():
+def test_mask_cells_grow_with_scan():
     voxels = np.zeros((20, 300, 30), np.int16)
     _, mask = find_body(voxels, "CT")
     assert (mask.edges, mask.shape) == ((8, 10, 8), (3, 30, 4))
 
 
-def test_the_mask_comes_back_from_the_store_and_is_small(tmp_path):
+def test_mask_survives_store_and_is_small(tmp_path):
     voxels = ct_of_a_chest()
     stored = store_scan(tmp_path, "a", voxels.transpose(2, 1, 0), modality="CT")
     assert np.array_equal(stored.body_mask.cells, find_body(voxels, "CT")[1].cells)

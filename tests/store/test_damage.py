@@ -26,7 +26,8 @@ def break_a_block(path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_block_that_cannot_be_unpacked_stops_the_training_with_the_scan_and_what_to_do(tmp_path, workers):
+def test_damaged_block_names_scan_and_remedy(tmp_path, workers):
+    """Training stops; no other scan takes the place of the damaged one."""
     scans = [store_scan(tmp_path, f"scan-{i}", noise((40, 40, 40), i)) for i in range(3)]
     break_a_block(tmp_path / "scan-1.b2nd")
     plan = BatchPlan(scans, {"a": Crop(size=(36, 36, 36))}, batch_size=1, seed=0)
@@ -41,7 +42,7 @@ def test_a_block_that_cannot_be_unpacked_stops_the_training_with_the_scan_and_wh
 
 
 @pytest.mark.parametrize(("packing", "name"), [("lz4", "scan-7.label.b2nd"), ("none", "scan-7.label.safetensors")])
-def test_a_label_that_is_missing_is_named(tmp_path, packing, name):
+def test_missing_label_file_names_scan(tmp_path, packing, name):
     label = (noise((20, 22, 24)) % 3).astype(np.uint8)
     scan = store_scan(tmp_path, "scan-7", noise((20, 22, 24)), label=label, packing=packing)
     (tmp_path / name).unlink()
@@ -50,7 +51,8 @@ def test_a_label_that_is_missing_is_named(tmp_path, packing, name):
 
 
 @pytest.mark.parametrize("packing", ["lz4", "none"])
-def test_garbage_in_a_file_is_an_error_or_other_voxels_but_never_a_crash(tmp_path, packing):
+def test_garbage_in_file_never_crashes(tmp_path, packing):
+    """Random bytes give a DataError or other voxels, never an abort of the process."""
     scan = store_scan(tmp_path, "scan-7", noise((64, 32, 48)) // 20, packing=packing)
     path, draw = image_path(tmp_path, "scan-7", packing), np.random.default_rng(0)
     whole, voxels = path.read_bytes(), scan.read((0, 0, 0), scan.shape)
@@ -69,7 +71,7 @@ def test_garbage_in_a_file_is_an_error_or_other_voxels_but_never_a_crash(tmp_pat
 
 
 @pytest.mark.parametrize("packing", ["lz4", "none"])
-def test_a_flipped_bit_that_still_unpacks_is_found_by_the_check_of_the_store(tmp_path, packing):
+def test_verify_finds_flipped_bit(tmp_path, packing):
     scan = store_scan(tmp_path, "scan-7", noise((64, 32, 48)), packing=packing)
     path = image_path(tmp_path, "scan-7", packing)
     whole, voxels = path.read_bytes(), scan.read((0, 0, 0), scan.shape)
@@ -98,7 +100,7 @@ except DataError as error:
 
 @pytest.mark.parametrize("packing", ["lz4", "none"])
 @pytest.mark.parametrize("limit", [20_000, 150_000])
-def test_a_disk_that_takes_no_more_leaves_nothing_of_the_scan_behind(tmp_path, limit, packing):
+def test_full_disk_leaves_nothing_of_scan(tmp_path, limit, packing):
     tests = str(Path(__file__).parents[1])
     script = STORE_WITH_LITTLE_SPACE.format(tests=tests, folder=str(tmp_path), limit=limit, packing=packing)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
@@ -107,7 +109,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_of_the_scan_behind(tmp_path, l
     assert not list(tmp_path.iterdir())
 
 
-def test_a_scan_that_is_stored_keeps_its_label_when_storing_it_again_fails(tmp_path, monkeypatch):
+def test_failed_rewrite_keeps_stored_label(tmp_path, monkeypatch):
     label = (noise((8, 9, 10)) % 3).astype(np.uint8)
     scan = store_scan(tmp_path, "a", noise((8, 9, 10)), label=label)
 

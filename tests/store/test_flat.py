@@ -25,7 +25,7 @@ def with_header(path, changed):
     path.write_bytes(len(text).to_bytes(8, "little") + text + path.read_bytes()[8 + length :])
 
 
-def test_every_box_is_that_of_the_packed_file(tmp_path):
+def test_flat_boxes_equal_packed_boxes(tmp_path):
     voxels, label = noise(SHAPE), (noise(SHAPE, 1) % 4).astype(np.uint8)
     packed = store_scan(tmp_path / "packed", "a", voxels, label=label)
     flat = store_scan(tmp_path / "flat", "a", voxels, label=label, packing="none")
@@ -44,20 +44,20 @@ def test_every_box_is_that_of_the_packed_file(tmp_path):
         assert np.array_equal(flat.read_label(start, stop), packed.read_label(start, stop))
 
 
-def test_a_box_is_read_into_the_array_that_is_given(tmp_path):
+def test_flat_box_is_read_into_out(tmp_path):
     scan = store_scan(tmp_path, "a", noise((20, 10, 30)), packing="none")
     target = np.zeros((5, 4, 3), np.int16)
     assert scan.read((1, 2, 3), (6, 6, 6), out=target) is target
     assert np.array_equal(target, scan.read((0, 0, 0), scan.shape)[1:6, 2:6, 3:6])
 
 
-def test_the_file_is_one_that_safetensors_reads(tmp_path):
+def test_flat_file_is_readable_by_safetensors(tmp_path):
     voxels = noise((20, 10, 30))
     store_scan(tmp_path, "a", voxels, label=(voxels % 3).astype(np.uint8), packing="none")
     assert np.array_equal(load_file(tmp_path / "a.safetensors")["voxels"], voxels.transpose(2, 1, 0))
 
 
-def test_writing_again_gives_the_same_bytes(tmp_path):
+def test_flat_rewrite_gives_same_bytes(tmp_path):
     found = []
     for _ in range(2):
         store_scan(tmp_path, "a", noise((30, 20, 10)), label=(noise((30, 20, 10)) % 4).astype(np.uint8), packing="none")
@@ -67,7 +67,7 @@ def test_writing_again_gives_the_same_bytes(tmp_path):
     verify_volume(tmp_path, "a")
 
 
-def test_a_scan_is_found_and_removed_however_it_is_packed(tmp_path):
+def test_scan_is_found_and_removed_in_any_packing(tmp_path):
     for scan_id, packing in (("a", "lz4"), ("b", "none")):
         store_scan(tmp_path, scan_id, noise((8, 9, 10)), label=np.ones((8, 9, 10), np.uint8), packing=packing)
         assert packing_of(tmp_path, scan_id) == open_volume(tmp_path, scan_id).packing == packing
@@ -77,7 +77,7 @@ def test_a_scan_is_found_and_removed_however_it_is_packed(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 3000, 100_000])
-def test_a_truncated_file_is_named(tmp_path, keep):
+def test_truncated_file_names_scan(tmp_path, keep):
     scan = store_scan(tmp_path, "scan-7", noise((40, 40, 40)), packing="none")
     path = tmp_path / "scan-7.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
@@ -99,7 +99,8 @@ def test_a_truncated_file_is_named(tmp_path, keep):
         ("data_offsets", "all"),
     ],
 )
-def test_a_header_that_lies_about_the_voxels_is_refused_before_anything_is_allocated(tmp_path, field, value):
+def test_flat_header_with_false_sizes_is_rejected(tmp_path, field, value):
+    """The header is checked before any memory is allocated."""
     scan = store_scan(tmp_path, "scan-7", noise((40, 40, 40)), packing="none")
     path = tmp_path / "scan-7.safetensors"
     _, entries = header(path)
@@ -111,7 +112,7 @@ def test_a_header_that_lies_about_the_voxels_is_refused_before_anything_is_alloc
         verify_volume(tmp_path, "scan-7")
 
 
-def test_a_header_without_end_is_not_read(tmp_path):
+def test_flat_header_without_end_is_rejected(tmp_path):
     scan = store_scan(tmp_path, "scan-7", noise((40, 40, 40)), packing="none")
     path = tmp_path / "scan-7.safetensors"
     path.write_bytes((2**40).to_bytes(8, "little") + path.read_bytes()[8:])
@@ -119,7 +120,7 @@ def test_a_header_without_end_is_not_read(tmp_path):
         scan.read((0, 0, 0), (4, 4, 4))
 
 
-def test_a_box_beyond_the_file_is_refused(tmp_path):
+def test_box_beyond_file_is_rejected(tmp_path):
     scan = store_scan(tmp_path, "scan-7", noise((10, 20, 30)), packing="none")
     with pytest.raises(DataError, match="do not hold the box"):
         scan.read((0, 0, 0), (31, 20, 10))

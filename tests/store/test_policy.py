@@ -18,7 +18,8 @@ def world_value(volume: Volume, point_mm: np.ndarray) -> float:
     return float(volume.voxels[tuple(np.rint(index[:3]).astype(int))])
 
 
-def test_native_spacing_only_turns_the_scan_to_ras_and_keeps_every_voxel_in_its_place():
+def test_native_spacing_only_reorients_to_ras():
+    """Every voxel keeps its position in the patient."""
     scan = Volume(ramp((9, 14, 11)), SAGITTAL)
     stored = to_store_grid(scan, policy=StorePolicy(), modality="MR")
     assert nib.aff2axcodes(stored.affine_ras_mm) == ("R", "A", "S")
@@ -28,7 +29,7 @@ def test_native_spacing_only_turns_the_scan_to_ras_and_keeps_every_voxel_in_its_
         assert world_value(stored, place) == scan.voxels[index]
 
 
-def test_resampling_reproduces_a_linear_ramp_in_world_coordinates():
+def test_resampling_reproduces_linear_ramp():
     policy = StorePolicy(spacing_mm={"CT": (1.0, 1.0, 2.0)}, keep_through_plane=False)
     i, j, k = np.indices((20, 17, 12))
     world = np.einsum("ab,bijk->aijk", OBLIQUE[:3, :3], np.stack([i, j, k])) + OBLIQUE[:3, 3, None, None, None]
@@ -47,7 +48,7 @@ def test_resampling_reproduces_a_linear_ramp_in_world_coordinates():
     assert np.allclose(stored.voxels[inner], expected[inner], atol=1e-4)
 
 
-def test_resampling_keeps_the_middle_of_the_field_of_view():
+def test_resampling_keeps_centre_of_field_of_view():
     scan = Volume(noise((20, 17, 12)).astype(np.float32), SAGITTAL)
     stored = to_store_grid(
         scan, policy=StorePolicy(other_spacing_mm=(1.3, 1.3, 1.3), keep_through_plane=False), modality="MR"
@@ -66,7 +67,7 @@ def test_coarser_grids_average_and_do_not_alias():
     assert np.allclose(stored.voxels[1:-1], 0.5, atol=0.01)  # taking every fourth voxel would give 0 or 1
 
 
-def test_an_anisotropic_scan_keeps_its_through_plane_spacing():
+def test_anisotropic_scan_keeps_through_plane_spacing():
     thick = Volume(noise((20, 20, 6)), np.diag([0.5, 0.5, 5.0, 1.0]))
     kept = to_store_grid(thick, policy=StorePolicy(other_spacing_mm=(1.0, 1.0, 1.0)), modality="MR")
     assert np.allclose(kept.spacing_mm, (1.0, 1.0, 5.0))
@@ -74,14 +75,14 @@ def test_an_anisotropic_scan_keeps_its_through_plane_spacing():
     assert np.allclose(to_store_grid(thick, policy=policy, modality="MR").spacing_mm, (1.0, 1.0, 1.0))
 
 
-def test_a_modality_can_have_a_spacing_of_its_own():
+def test_policy_spacing_per_modality():
     policy = StorePolicy(spacing_mm={"CT": (2.0, 2.0, 2.0)})
     scan = Volume(noise((10, 10, 10)), np.eye(4))
     assert to_store_grid(scan, policy=policy, modality="MR").shape == (10, 10, 10)
     assert to_store_grid(scan, policy=policy, modality="CT").shape == (5, 5, 5)
 
 
-def test_labels_stay_labels_when_they_are_resampled():
+def test_resampled_labels_stay_labels():
     label = (noise((20, 17, 12)) % 3 * 7).astype(np.uint8)
     stored = to_store_grid(
         Volume(label, OBLIQUE), policy=StorePolicy(other_spacing_mm=(1.3, 0.7, 2.0)), modality="MR", nearest=True
@@ -91,14 +92,14 @@ def test_labels_stay_labels_when_they_are_resampled():
 
 
 @pytest.mark.parametrize("affine", [OBLIQUE, SAGITTAL])
-def test_a_prediction_comes_back_to_the_scan_voxel_for_voxel(affine):
+def test_native_grid_round_trip_is_exact(affine):
     native = Volume(ramp((9, 14, 11)), affine)
     stored = to_store_grid(native, policy=StorePolicy(), modality="MR")
     back = to_native_grid(stored.voxels.transpose(2, 1, 0), stored.affine_ras_mm, native, nearest=True)
     assert np.array_equal(back, native.voxels)
 
 
-def test_a_prediction_on_a_finer_grid_comes_back_where_it_belongs():
+def test_native_grid_round_trip_from_finer_grid():
     affine = SAGITTAL
     ball = np.zeros((24, 30, 26), np.uint8)
     grid = np.indices(ball.shape)
@@ -112,7 +113,7 @@ def test_a_prediction_on_a_finer_grid_comes_back_where_it_belongs():
     assert np.array_equal(back, ball)
 
 
-def test_the_way_back_refuses_a_grid_that_is_turned_against_the_scan():
+def test_native_grid_rejects_rotated_grid():
     native = Volume(ramp(), OBLIQUE)
     with pytest.raises(DataError, match="not parallel"):
         to_native_grid(np.zeros((9, 11, 14)), np.diag([0.8, 1.1, 2.5, 1.0]), native, nearest=True)

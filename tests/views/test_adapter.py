@@ -29,7 +29,7 @@ def chain(monai):
     )
 
 
-def test_a_sample_gets_the_same_numbers_in_any_batch_and_after_any_past(monai, images):
+def test_per_sample_is_independent_of_batch_and_history(monai, images):
     per_sample = PerSample(chain(monai))
     together = per_sample(images, random(4, 5, 6), "view")
     alone = per_sample(images[1:2], random(5), "view")
@@ -38,33 +38,33 @@ def test_a_sample_gets_the_same_numbers_in_any_batch_and_after_any_past(monai, i
     assert not torch.equal(per_sample(images, random(4, 5, 6), "other view"), together)
 
 
-def test_samples_of_a_batch_differ(monai):
+def test_per_sample_samples_differ(monai):
     out = PerSample(monai.RandGaussianNoise(1.0))(torch.zeros(2, 1, 4, 4, 4), random(0, 1), "view")
     assert not torch.equal(out[0], out[1])
 
 
-def test_the_input_is_left_alone_even_by_transforms_that_write_to_it(monai, images):
+def test_per_sample_protects_its_input(monai, images):
     before = images.clone()
     out = PerSample(chain(monai))(images, random(0, 1, 2), "view")
     assert torch.equal(images, before)
     assert (out == 0).any()
 
 
-def test_the_result_is_a_plain_tensor(monai, images):
+def test_per_sample_returns_plain_tensor(monai, images):
     out = PerSample(monai.RandAffine(prob=1.0, rotate_range=0.3))(images, random(0, 1, 2), "view")
     assert type(out) is torch.Tensor
 
 
-def test_one_sample_is_what_monai_makes_of_it(monai, images):
+def test_per_sample_matches_monai(monai, images):
     transform = monai.ScaleIntensityRange(0.2, 0.8, 0.0, 1.0, clip=True)
     out = PerSample(transform)(images, random(0, 1, 2), "view")
     assert np.allclose(out.numpy(), np.clip((images.numpy() - 0.2) / 0.6, 0, 1), atol=1e-6)
 
 
-def test_samples_of_different_shapes_are_an_error(monai, images):
+def test_per_sample_rejects_different_shapes(monai, images):
     with pytest.raises(PluginError, match="RandSpatialCrop made samples of different shapes"):
         PerSample(monai.RandSpatialCrop((2, 2, 2), random_size=True))(images, random(0, 1, 2), "view")
 
 
-def test_any_callable_on_a_sample_will_do(images):
+def test_per_sample_takes_any_callable(images):
     assert torch.equal(PerSample(lambda x: x + 1)(images, random(0, 1, 2), "view"), images + 1)

@@ -58,7 +58,7 @@ EDGES = st.tuples(*(st.integers(3, 14),) * 3)
 @pytest.mark.parametrize("name", TRANSFORMS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=EDGES, batch=st.integers(2, 4), channels=st.integers(1, 2), seed=st.integers(0, 2**31))
-def test_a_batch_of_different_samples_equals_the_samples_one_by_one(name, shape, batch, channels, seed):
+def test_transform_of_batch_equals_single_samples(name, shape, batch, channels, seed):
     images = torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(seed))
     before, numbers = images.clone(), [11 * i + 3 for i in range(batch)]
     transform = TRANSFORMS[name]()
@@ -72,7 +72,7 @@ def test_a_batch_of_different_samples_equals_the_samples_one_by_one(name, shape,
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_safe(name, dtype):
+def test_transform_half_precision_is_safe(name, dtype):
     images = 2 * torch.randn(3, 1, 9, 10, 8, generator=torch.Generator().manual_seed(0))
     random, transform = SampleRandom(1, [0, 1, 2], CPU), TRANSFORMS[name]()
     out = transform(images.to(dtype), random, "view")
@@ -83,7 +83,7 @@ def test_half_precision_is_safe(name, dtype):
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_flat_images_stay_finite(name):
+def test_transform_of_constant_images_is_finite(name):
     out = TRANSFORMS[name]()(torch.full((3, 1, 6, 7, 8), -1.5), SampleRandom(1, [0, 1, 2], CPU), "view")
     assert torch.isfinite(out).all()
 
@@ -135,7 +135,7 @@ class HostVisits(TorchFunctionMode):
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_no_transform_visits_the_host(name):
+def test_transform_never_visits_host(name):
     images = torch.randn(4, 1, 20, 20, 20)
     with HostVisits() as watch:
         TRANSFORMS[name]()(images, SampleRandom(1, range(4), CPU), "view")
@@ -143,7 +143,7 @@ def test_no_transform_visits_the_host(name):
     assert watch.visits == []
 
 
-def test_the_watch_sees_a_visit():
+def test_host_visits_are_detected():
     images = torch.randn(1, 1, 20, 20, 20)
     with HostVisits() as watch:
         float(images.mean())
@@ -155,7 +155,7 @@ def test_the_watch_sees_a_visit():
     assert watch.visits == seen
 
 
-def test_cutting_and_the_standard_chain_do_not_wait_for_the_device(tmp_path):
+def test_crop_and_chain_do_not_wait_for_device(tmp_path):
     region = region_of(tmp_path, CPU)
     with HostVisits() as watch:
         chain_of(region)
@@ -164,7 +164,7 @@ def test_cutting_and_the_standard_chain_do_not_wait_for_the_device(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cutting_and_the_standard_chain_do_not_wait_for_the_gpu(tmp_path):
+def test_crop_and_chain_do_not_wait_for_gpu(tmp_path):
     region = region_of(tmp_path, torch.device("cuda"))
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
@@ -187,7 +187,7 @@ def chain_of(region: Region) -> torch.Tensor:
     return IntensityChain(2.0)(region.crop("patch"), region.random, "view") * hidden
 
 
-def test_labels_follow_the_images_and_keep_their_classes():
+def test_affine_labels_follow_images():
     images = torch.nn.functional.interpolate(torch.randn(4, 1, 4, 4, 4), size=(16, 16, 16), mode="trilinear")
     labels = (images > 0.2).long() * 3
     transform = ours.BatchRandAffine(prob=1.0, rotate_range=(0.4, 0.4, 0.4), elastic_voxels=2.0)
@@ -211,6 +211,6 @@ def test_labels_follow_the_images_and_keep_their_classes():
         (lambda: ours.BatchRandAffine(rotate_range=(0.1,) * 4), "4 ranges"),
     ],
 )
-def test_settings_that_make_no_sense_are_named(make, word):
+def test_invalid_settings_are_named(make, word):
     with pytest.raises(ConfigError, match=word):
         make()

@@ -29,7 +29,7 @@ def everything_happens(monkeypatch) -> None:
             monkeypatch.setattr(intensity, name, 1.0)
 
 
-def test_a_batch_equals_its_samples_one_by_one(monkeypatch):
+def test_batch_equals_single_samples(monkeypatch):
     everything_happens(monkeypatch)
     x = images()
     together = IntensityChain(STRONG)(x, random(), "view")
@@ -38,14 +38,14 @@ def test_a_batch_equals_its_samples_one_by_one(monkeypatch):
         assert torch.allclose(together[row], alone[0], atol=1e-5)
 
 
-def test_every_sample_and_every_view_has_parameters_of_its_own():
+def test_chain_parameters_differ_by_sample_and_view():
     x = images(1).expand(6, -1, -1, -1, -1)
     a, b = (IntensityChain()(x, random(), view) for view in "ab")
     assert not torch.equal(a, b)
     assert len({float(v.sum()) for v in a}) > 1
 
 
-def test_the_input_is_left_alone(monkeypatch):
+def test_chain_does_not_write_to_input(monkeypatch):
     everything_happens(monkeypatch)
     x = images()
     before = x.clone()
@@ -55,7 +55,7 @@ def test_the_input_is_left_alone(monkeypatch):
     assert IntensityChain(0.0)(x, random(), "view").data_ptr() != x.data_ptr()
 
 
-def test_strength_zero_changes_nothing_and_more_strength_changes_more(monkeypatch):
+def test_chain_change_grows_with_strength(monkeypatch):
     everything_happens(monkeypatch)
     x = images()
     change = [(IntensityChain(s)(x, random(), "view") - x).abs().mean().item() for s in (0.0, 0.5, 1.0, 2.0)]
@@ -63,7 +63,7 @@ def test_strength_zero_changes_nothing_and_more_strength_changes_more(monkeypatc
     assert change == sorted(change)
 
 
-def test_each_step_happens_with_its_chance():
+def test_chain_steps_have_their_probability():
     x = images(1, (2, 2, 2)).expand(3000, -1, -1, -1, -1)
     changed = (IntensityChain()(x, random(range(3000)), "view") != x).flatten(1).any(dim=1).float().mean()
     untouched = np.prod([1 - v for n, v in vars(intensity).items() if n.endswith("_CHANCE")])
@@ -72,7 +72,7 @@ def test_each_step_happens_with_its_chance():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_half_precision_stays_finite_and_close(monkeypatch, dtype):
+def test_chain_half_precision_is_finite_and_close(monkeypatch, dtype):
     everything_happens(monkeypatch)
     x = images() * 3
     out = IntensityChain()(x.to(dtype), random(), "view")
@@ -83,7 +83,7 @@ def test_half_precision_stays_finite_and_close(monkeypatch, dtype):
 
 
 @pytest.mark.parametrize("value", [-0.1, 5.0])
-def test_a_strength_out_of_range_is_refused(value):
+def test_chain_rejects_strength_out_of_range(value):
     with pytest.raises(ConfigError, match="strength"):
         IntensityChain(value)
 
@@ -94,7 +94,7 @@ def test_scale_and_shift_is_the_formula():
     assert np.allclose(scale_and_shift(x, factor, shift).numpy(), expected, atol=1e-6)
 
 
-def test_contrast_spreads_around_the_mean_within_the_range():
+def test_contrast_stretches_around_mean_within_range():
     x = images(2)
     out = stretch_contrast(x, torch.tensor([0.5, 3.0]))
     assert torch.allclose(out[0], (x[0] - x[0].mean()) * 0.5 + x[0].mean(), atol=1e-5)
@@ -103,7 +103,7 @@ def test_contrast_spreads_around_the_mean_within_the_range():
 
 
 @pytest.mark.parametrize("invert", [False, True])
-def test_gamma_keeps_the_range_and_bends_between(invert):
+def test_gamma_keeps_range(invert):
     x, exponent = images(2, channels=2), torch.tensor([0.5, 2.0])
     out = gamma(x, exponent, invert=invert)
     for b in range(2):
@@ -113,12 +113,12 @@ def test_gamma_keeps_the_range_and_bends_between(invert):
         assert np.allclose(out[b].numpy(), -expected if invert else expected, atol=1e-5)
 
 
-def test_gamma_of_a_constant_image_is_the_image():
+def test_gamma_of_constant_image_is_identity():
     flat = torch.full((2, 1, 4, 4, 4), 0.7)
     assert torch.allclose(gamma(flat, torch.tensor([0.5, 2.0])), flat)
 
 
-def test_blur_is_a_separable_gaussian_with_its_own_sigma_per_sample_and_axis():
+def test_blur_is_gaussian_per_sample_and_axis():
     x = images(2, (14, 12, 17))
     sigma = torch.tensor([[0.5, 1.0, 1.5], [1.2, 0.3, 0.9]])
     out = blur(x, sigma)
@@ -133,12 +133,12 @@ def test_blur_is_a_separable_gaussian_with_its_own_sigma_per_sample_and_axis():
         assert np.allclose(out[row, 0].numpy(), expected, atol=1e-5)
 
 
-def test_blur_of_zero_width_changes_nothing():
+def test_blur_of_zero_width_is_identity():
     x = images(2)
     assert torch.allclose(blur(x, torch.zeros(2, 3)), x, atol=1e-6)
 
 
-def test_low_resolution_keeps_the_size_the_mean_and_loses_detail():
+def test_low_resolution_keeps_size_and_loses_detail():
     x = images(2, (20, 24, 16))
     out = low_resolution(x, [0.5, 1.0])
     assert out.shape == x.shape
@@ -146,7 +146,7 @@ def test_low_resolution_keeps_the_size_the_mean_and_loses_detail():
     assert out[0].diff(dim=3).abs().mean() < 0.7 * x[0].diff(dim=3).abs().mean()
 
 
-def test_low_resolution_does_not_move_the_image():
+def test_low_resolution_does_not_shift_image():
     ramp = torch.arange(24.0).expand(1, 1, 4, 4, 24).contiguous()
     out = low_resolution(ramp, [0.5])
     assert (out - ramp)[..., 4:-4].abs().max() <= 0.51  # MONAI's floor sampling is off by up to one and a half voxels

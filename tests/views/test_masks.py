@@ -17,7 +17,7 @@ def random(*numbers: int) -> SampleRandom:
     ("shape", "block"), [((16, 24, 8), (8, 8, 8)), ((17, 20, 9), (8, 6, 4)), ((5, 5, 5), (8, 8, 8))]
 )
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.75, 1.0])
-def test_exactly_the_asked_share_of_blocks_is_hidden_whole(shape, block, ratio):
+def test_block_mask_hides_exact_fraction(shape, block, ratio):
     mask = block_mask(random(0, 1, 2), "m", shape=shape, block=block, ratio=ratio)
     assert mask.shape == (3, 1, *shape)
     assert mask.dtype == torch.bool
@@ -31,7 +31,7 @@ def test_exactly_the_asked_share_of_blocks_is_hidden_whole(shape, block, ratio):
         assert hidden == round(ratio * np.prod(cells))
 
 
-def test_samples_differ_and_do_not_depend_on_their_neighbours():
+def test_block_mask_is_independent_per_sample():
     many = block_mask(random(0, 1, 2), "m", shape=(16, 16, 16), block=(4, 4, 4), ratio=0.5)
     one = block_mask(random(1), "m", shape=(16, 16, 16), block=(4, 4, 4), ratio=0.5)
     assert torch.equal(many[1], one[0])
@@ -40,13 +40,13 @@ def test_samples_differ_and_do_not_depend_on_their_neighbours():
     assert not torch.equal(one, other)
 
 
-def test_every_block_is_hidden_as_often_as_any_other():
+def test_token_mask_is_uniform():
     counts = torch.stack([token_mask(random(n), "m", tokens=27, ratio=0.6)[0] for n in range(2000)]).float().mean(dim=0)
     assert counts.min() > 0.5
     assert counts.max() < 0.7
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])
-def test_a_ratio_that_is_no_share_is_refused(ratio):
+def test_token_mask_rejects_ratio_outside_0_1(ratio):
     with pytest.raises(ConfigError, match="mask ratio"):
         token_mask(random(0), "m", tokens=8, ratio=ratio)

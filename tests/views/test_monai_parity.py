@@ -182,7 +182,7 @@ def test_affine(monai, images):
     agree(out, expected, tolerance=2e-4)
 
 
-def test_elastic_deformation_is_monais_resample_of_the_same_grid(monai, images):
+def test_elastic_deformation_matches_monai_resample(monai, images):
     transform = ours.BatchRandAffine(elastic_voxels=3.0, rotate_range=(0.2, 0.2, 0.2))
     out, p = pieces(transform, images)
     from medssl.views.affine import elastic_displacement
@@ -201,7 +201,7 @@ def test_elastic_deformation_is_monais_resample_of_the_same_grid(monai, images):
     agree(out, expected, tolerance=2e-4)
 
 
-def test_elastic_displacement_is_the_cubic_b_spline_of_scipy():
+def test_elastic_displacement_matches_scipy_b_spline():
     from scipy.interpolate import BSpline
 
     from medssl.views.affine import spline_matrix
@@ -214,7 +214,7 @@ def test_elastic_displacement_is_the_cubic_b_spline_of_scipy():
     assert np.allclose(matrix, np.nan_to_num(expected), atol=1e-6)
 
 
-def test_mirroring_and_quarter_turns_move_whole_voxels():
+def test_flips_and_quarter_turns_move_whole_voxels():
     image = torch.randn(8, 1, 5, 6, 6)
     transform = ours.BatchRandAffine(prob=1.0, flip_prob=(0.5, 0.5, 0.5), rotate90=True)
     out = transform(image, SampleRandom(5, range(8), torch.device("cpu")))
@@ -226,7 +226,7 @@ def test_mirroring_and_quarter_turns_move_whole_voxels():
     assert turns > 3
 
 
-def test_they_are_monai_transforms_with_their_own_random_state(monai, images):
+def test_batch_transforms_have_monai_random_state(monai, images):
     chain = monai.Compose([ours.BatchRandGaussianNoise(1.0), ours.BatchRandScaleIntensity(0.5, prob=1.0)])
     outs = [chain.set_random_state(seed=s)(images) for s in (3, 3, 4)]
     assert isinstance(ours.BatchRandGaussianNoise(), monai.RandomizableTransform)

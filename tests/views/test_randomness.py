@@ -8,19 +8,20 @@ from medssl.randomness import SampleRandom, generator
 CPU = torch.device("cpu")
 
 
-def test_a_stream_is_a_function_of_seed_number_and_name():
+def test_generator_depends_on_seed_number_and_name():
     first = generator(3, 5, "a").random(4)
     assert np.array_equal(first, generator(3, 5, "a").random(4))
     for other in (generator(4, 5, "a"), generator(3, 6, "a"), generator(3, 5, "b")):
         assert not np.array_equal(first, other.random(4))
 
 
-def test_numbers_of_seed_and_sample_are_not_mixed_up():
+def test_generator_separates_seed_and_number():
     assert generator(1, 23, "a").random() != generator(12, 3, "a").random()
 
 
 @pytest.mark.parametrize("method", ["uniform", "normal", "permutations", "noise", "shares"])
-def test_a_sample_draws_the_same_in_any_batch_and_position(method):
+def test_sample_random_is_independent_of_batch(method):
+
     def draw(*numbers: int):
         random = SampleRandom(1, numbers, CPU)
         calls = {
@@ -37,20 +38,20 @@ def test_a_sample_draws_the_same_in_any_batch_and_position(method):
     assert not torch.equal(draw(7, 8)[0], draw(7, 8)[1])
 
 
-def test_streams_of_neighbouring_samples_are_uniform_together():
+def test_sample_random_neighbours_are_uncorrelated():
     values = SampleRandom(1, range(4000), CPU).uniform("x", 0.0, 1.0).numpy()
     assert kstest(values, "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.06
 
 
-def test_noise_is_normal():
+def test_sample_random_noise_is_normal():
     assert kstest(SampleRandom(1, [3], CPU).noise("x", (4000,)).numpy()[0], "norm").pvalue > 1e-3
 
 
-def test_chances_come_true_as_often_as_asked():
+def test_sample_random_chance_has_its_probability():
     assert SampleRandom(1, range(4000), CPU).chance("x", 0.3).float().mean() == pytest.approx(0.3, abs=0.03)
 
 
-def test_drawing_for_some_samples_is_drawing_for_all_and_taking_those():
+def test_sample_random_of_selects_rows():
     random = SampleRandom(1, [4, 8, 15, 16], CPU)
     assert torch.equal(random.of([2, 0]).uniform("x", 0.0, 1.0), random.uniform("x", 0.0, 1.0)[[2, 0]])

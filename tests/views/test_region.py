@@ -47,7 +47,7 @@ def by_id(scans):
     return {scan.scan_id: scan for scan in scans}
 
 
-def test_a_turned_patch_is_what_scipy_cuts_from_the_whole_scan(scans):
+def test_rotated_crop_matches_scipy(scans):
     for _, region in regions(scans, {"a": TURNED}):
         images, matrices = region.crop("a"), region.matrix("a").double().numpy()
         assert images.shape == (5, 1, 9, 11, 13)
@@ -56,7 +56,7 @@ def test_a_turned_patch_is_what_scipy_cuts_from_the_whole_scan(scans):
             assert np.abs(images[row, 0].numpy() - expected).max() < 2e-4
 
 
-def test_a_window_of_whole_voxels_is_cut_bit_for_bit(scans):
+def test_window_crop_is_bit_exact(scans):
     crop = Crop(size=(9, 12, 10), flip=(0.5, 0.5, 0.5), rotate90=True)
     for batch, region in regions(scans, {"a": crop}, count=6):
         assert batch.exact["a"].all()
@@ -70,7 +70,7 @@ def test_a_window_of_whole_voxels_is_cut_bit_for_bit(scans):
             assert (cut[~inside] == cut.min()).all()
 
 
-def test_windows_and_turned_patches_of_one_batch_do_not_disturb_each_other(scans):
+def test_mixed_batch_equals_separate_crops(scans):
     seen = []
     for batch, region in regions(scans, {"a": MIXED}, count=4):
         images, matrices = region.crop("a"), region.matrix("a").double().numpy()
@@ -81,7 +81,7 @@ def test_windows_and_turned_patches_of_one_batch_do_not_disturb_each_other(scans
     assert {True, False} == set(seen)
 
 
-def test_a_batch_equals_its_samples_one_by_one(scans):
+def test_batch_equals_single_samples(scans):
     for _, together in regions(scans, {"a": MIXED, "b": TURNED}, batch_size=5, count=2):
         alone = {}
         for _, region in regions(scans, {"a": MIXED, "b": TURNED}, batch_size=1, count=10):
@@ -93,7 +93,7 @@ def test_a_batch_equals_its_samples_one_by_one(scans):
                 assert (together.label(name)[row] == alone[number].label(name)[0]).float().mean() > 0.999
 
 
-def test_labels_follow_the_image_and_stay_class_numbers(scans):
+def test_label_crop_follows_image(scans):
     for _, region in regions(scans, {"a": MIXED}, count=3):
         labels, matrices = region.label("a"), region.matrix("a").double().numpy()
         assert labels.dtype == torch.int64
@@ -104,7 +104,7 @@ def test_labels_follow_the_image_and_stay_class_numbers(scans):
             assert (labels[row, 0].numpy() == expected).mean() > 0.995
 
 
-def test_valid_marks_exactly_what_lies_in_the_scan(scans):
+def test_valid_marks_voxels_in_scan(scans):
     for _, region in regions(scans, {"a": MIXED}, count=3):
         matrices = region.matrix("a").double().numpy()
         for row, scan_id in enumerate(region.scan_ids):
@@ -115,7 +115,7 @@ def test_valid_marks_exactly_what_lies_in_the_scan(scans):
             assert (region.valid("a")[row, 0].numpy() == expected).mean() > 0.999
 
 
-def test_a_scan_smaller_than_the_patch_is_padded_with_its_lowest_value_whole_inside(scans):
+def test_small_scan_is_padded_with_lowest_value(scans):
     tiny = [s for s in scans if s.scan_id == "scan-4"]
     _, region = regions(tiny, {"a": Crop(size=(12, 12, 12))}, batch_size=2, count=1)[0]
     image, valid = region.crop("a"), region.valid("a")
@@ -125,7 +125,7 @@ def test_a_scan_smaller_than_the_patch_is_padded_with_its_lowest_value_whole_ins
     assert image.min() >= pad_value - 1e-6
 
 
-def test_two_crops_of_one_region_agree_where_they_overlap(scans):
+def test_overlapping_crops_agree(scans):
     crops = {"a": Crop(size=(6, 6, 6)), "b": Crop(size=(4, 4, 4), anchor="a")}
     for _, region in regions(scans, crops, count=2):
         a, b = region.crop("a"), region.crop("b")
@@ -134,7 +134,7 @@ def test_two_crops_of_one_region_agree_where_they_overlap(scans):
             assert torch.equal(a[row, 0, d : d + 4, h : h + 4, w : w + 4], b[row, 0])
 
 
-def test_crops_are_memory_of_their_own(scans):
+def test_crop_owns_its_memory(scans):
     _, region = regions(scans, {"a": MIXED}, count=1)[0]
     first = region.crop("a")
     before = first.clone()
@@ -142,13 +142,13 @@ def test_crops_are_memory_of_their_own(scans):
     assert torch.equal(region.crop("a"), before)
 
 
-def test_a_crop_that_was_not_declared_is_named(scans):
+def test_undeclared_crop_is_named(scans):
     _, region = regions(scans, {"a": MIXED}, count=1)[0]
     with pytest.raises(PluginError, match="crop 'view' was not declared"):
         region.crop("view")
 
 
-def test_the_region_tells_spacing_and_numbers(scans):
+def test_region_has_spacing_and_numbers(scans):
     _, region = regions(scans, {"a": MIXED}, count=2)[1]
     assert region.numbers == (5, 6, 7, 8, 9)
     assert torch.allclose(region.spacing_mm, torch.tensor([2.5, 1.1, 0.8]).expand(5, 3))

@@ -147,13 +147,13 @@ def main() -> None:
     parser.add_argument("--edges", type=int, nargs="+", default=[96, 160])
     parser.add_argument("--crops", type=int, default=25)
     asked = parser.parse_args()
-    facts = {"machine": machine("blosc2", "zarr", "nibabel"), **measure(asked.edges, asked.crops)}
+    results = {"machine": machine("blosc2", "zarr", "nibabel"), **measure(asked.edges, asked.crops)}
     print(f"{'':42}{'of float32':>11}" + "".join(f"{f'{e}^3 (ms)':>12}" for e in asked.edges))
-    for name, row in facts["formats"].items():
+    for name, row in results["formats"].items():
         print(
             f"{name:42}{row['share_of_float32']:>11.3f}" + "".join(f"{row[f'cpu_ms_{e}']:>12.2f}" for e in asked.edges)
         )
-    print(f"written: {write_results('crop_read', facts)}")
+    print(f"written: {write_results('crop_read', results)}")
 
 
 if __name__ == "__main__":

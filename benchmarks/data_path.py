@@ -134,11 +134,14 @@ def main() -> None:
     size = (asked.edge,) * 3
     plain = Crop(size=size, flip=(0.5, 0.5, 0.5))
     turned = Crop(size=size, rotation_deg=(ROTATE_DEG,) * 3, zoom=ZOOM, probability=HAPPENS, flip=(0.5, 0.5, 0.5))
-    facts: dict[str, object] = {"machine": machine("blosc2", "batchgeneratorsv2"), "data": f"{origin}, {voxels.shape}"}
+    results: dict[str, object] = {
+        "machine": machine("blosc2", "batchgeneratorsv2"),
+        "data": f"{origin}, {voxels.shape}",
+    }
     with tempfile.TemporaryDirectory() as folder:
         stored = scans(Path(folder), voxels, 3)
         flat = scans(Path(folder) / "flat", voxels, 3, "none")
-        facts["cpu_ms_per_sample"] = {
+        results["cpu_ms_per_sample"] = {
             f"{what}, {packing}": round(per_sample(kept, crop, steps=asked.steps, workers=1), 2)
             for what, crop in (
                 (f"windows of {asked.edge}^3", plain),
@@ -146,16 +149,16 @@ def main() -> None:
             )
             for packing, kept in (("lz4", stored), ("not packed", flat))
         }
-        facts["cpu_ms_per_sample"][f"batchgeneratorsv2 SpatialTransform at {asked.edge}^3"] = batchgenerators(
+        results["cpu_ms_per_sample"][f"batchgeneratorsv2 SpatialTransform at {asked.edge}^3"] = batchgenerators(
             voxels, asked.edge
         )
-        facts["memory"] = memory(Path(folder) / "small", asked.memory_steps)
-        facts["share of a step spent waiting, GPU"] = waiting(stored)
+        results["memory"] = memory(Path(folder) / "small", asked.memory_steps)
+        results["share of a step spent waiting, GPU"] = waiting(stored)
     for group in ("cpu_ms_per_sample", "memory"):
-        for name, value in facts[group].items():
+        for name, value in results[group].items():
             print(f"{name}: {value}")
-    print(f"share of a step spent waiting: {facts['share of a step spent waiting, GPU']}")
-    print(f"written: {write_results('data_path', facts)}")
+    print(f"share of a step spent waiting: {results['share of a step spent waiting, GPU']}")
+    print(f"written: {write_results('data_path', results)}")
 
 
 if __name__ == "__main__":

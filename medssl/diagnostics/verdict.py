@@ -286,7 +286,7 @@ RULES: tuple[Callable[[Sequence[Numbers]], Verdict | None], ...] = (
 
 
 def _is_at_chance(numbers: Numbers) -> bool:
-    """Whether the energies of enough pairs are no better than chance."""
+    """Whether enough pairs show energies at chance level."""
     return numbers.get("energy_pairs", 0) >= MIN_PAIRS and numbers["energy_auc"] < MIN_AUC
 
 

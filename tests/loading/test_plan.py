@@ -303,12 +303,12 @@ def test_anchored_crop_lies_within_max_offset():
 @pytest.mark.parametrize("anchor", ["nobody", "b"])
 def test_plan_rejects_unknown_anchor(anchor):
     crops = {"a": Crop(size=(4, 4, 4), anchor=anchor), "b": Crop(size=(4, 4, 4), anchor="a")}
-    with pytest.raises(ConfigError, match="anchors that do not exist or on each other"):
+    with pytest.raises(ConfigError, match="anchors of crops do not exist or refer to each other"):
         BatchPlan([scan("s")], crops, batch_size=1, seed=0)
 
 
 def test_plan_rejects_empty_scans():
-    with pytest.raises(DataError, match="no scan to read"):
+    with pytest.raises(DataError, match="no scan matches"):
         BatchPlan([], {"a": MOVED}, batch_size=1, seed=0)
 
 

@@ -32,7 +32,7 @@ _PLACES = {
     "VectorHead": "medssl.pretext.heads",
     "VoxelHead": "medssl.pretext.heads",
     "block_mask": "medssl.views.masks",
-    "gather": "medssl.pretext.gather",
+    "gather": "medssl.pretext.collectives",
     "hookimpl": "medssl.hookspecs",
     "pooled": "medssl.pretext.heads",
 }
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription, MonaiTarget
     from medssl.hookspecs import hookimpl
     from medssl.loading.crops import Crop
-    from medssl.pretext.gather import gather
+    from medssl.pretext.collectives import gather
     from medssl.pretext.heads import VectorHead, VoxelHead, pooled
     from medssl.pretext.momentum import Teacher
     from medssl.pretext.queue import Queue

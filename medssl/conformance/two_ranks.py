@@ -87,7 +87,7 @@ class TwoRanks:
         if differs:
             raise PluginError(
                 f"after a step, {differs[0]} differs between two processes. Fill queues, centres and prototypes from "
-                "the gathered batch (medssl.pretext.gather)."
+                "the gathered batch (medssl.pretext.collectives)."
             )
 
     def _job(self, rank: int) -> dict[str, Any]:
@@ -159,5 +159,5 @@ def _same_gradient(alone: Tensor, averaged: Tensor) -> None:
     if cosine < 0.999 or abs(ratio - 1) > 0.01:
         raise PluginError(
             f"with two processes the gradient differs (cosine {cosine:.3f}, norm ratio {ratio:.3f}). What looks "
-            "across the batch must see all of it: medssl.pretext.gather, and no batch normalisation."
+            "across the batch must see all of it: medssl.gather, and no batch normalisation."
         )

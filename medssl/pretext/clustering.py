@@ -1,19 +1,22 @@
-"""Directions that samples are assigned to: the last layer of clustering and self-distillation."""
+"""Soft clustering: prototypes, and balanced assignments of samples to them (SwAV, DINO)."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medssl.pretext.gather import gather, rank
-from medssl.pretext.projection import in_full, unit, without_autocast
+from medssl.pretext.collectives import gather, rank
+from medssl.pretext.projection import unit, upcast, without_autocast
 
 
 class Prototypes(nn.Module):
-    """Cosine similarity to `count` directions.
+    """Cosine similarity of vectors to learned directions.
 
-    Only the direction of a prototype matters, so neither weight decay nor its length can move the scores (SwAV
-    normalises the weights before each step, DINO fixes the gain of a weight norm at 1; this is the same). `frozen` (0
-    or 1, on the device) keeps the gradient out.
+    Only the direction of a prototype enters the scores, so neither weight decay nor its length can change them. SwAV
+    normalises the weights before each step, DINO fixes the gain of a weight norm at 1; both amount to this.
+
+    Args:
+        features: length of the vectors.
+        count: number of prototypes.
     """
 
     def __init__(self, features: int, count: int) -> None:
@@ -21,7 +24,13 @@ class Prototypes(nn.Module):
         self.weight = nn.Parameter(torch.empty(count, features).normal_(std=features**-0.5))
 
     def forward(self, vectors: Float[Tensor, "... f"], frozen: Tensor | float = 0.0) -> Float[Tensor, "... k"]:
-        """Scores in [-1, 1]."""
+        """Scores in [-1, 1].
+
+        Args:
+            vectors: of any length; they are normalised here.
+            frozen: 1 keeps the gradient from the prototypes, 0 does not. A tensor on the device, so that a schedule can
+                switch it without a host synchronisation and without leaving parameters out of DDP's reduction.
+        """
         with without_autocast(vectors):
             weight = self.weight.detach() + (1.0 - frozen) * (self.weight - self.weight.detach())
             return unit(vectors) @ unit(weight).mT
@@ -31,12 +40,20 @@ class Prototypes(nn.Module):
 def sinkhorn(
     scores: Float[Tensor, "b k"], *, epsilon: float, iterations: int, mass: Float[Tensor, "b"] | None = None
 ) -> Float[Tensor, "b k"]:
-    """Soft assignment of B samples to K prototypes: rows sum to 1, columns come closer to B / K with each iteration.
+    """Soft assignment of B samples to K prototypes that uses all prototypes equally.
 
-    epsilon: the smaller, the harder the codes. mass: how much each sample counts towards the columns, default 1 each.
-    Works on logarithms, so that scores of any size neither overflow nor vanish.
+    Entropic optimal transport by Sinkhorn's algorithm (Cuturi 2013; Caron et al. 2020, SwAV, equation 3): each
+    iteration scales the columns of exp(scores / epsilon) to equal sums, then the rows to sum 1. Ending with the rows
+    makes every row exactly a distribution; the columns approach B / K.
+
+    Args:
+        scores: similarity of each sample to each prototype.
+        epsilon: weight of the entropy; smaller values give harder assignments.
+        iterations: number of column and row scalings.
+        mass: weight of each sample in the column sums; 1 each by default.
     """
-    plan = in_full(scores) / epsilon
+    # In logarithms: exp(score / 0.03) overflows float32 for scores near 3, and small ones underflow to rows of zeros.
+    plan = upcast(scores) / epsilon
     weight = torch.zeros_like(plan[:, :1]) if mass is None else mass.to(plan).log()[:, None]
     for _ in range(iterations):
         plan = plan - (plan + weight).logsumexp(dim=0, keepdim=True)
@@ -45,25 +62,34 @@ def sinkhorn(
 
 
 @torch.no_grad()
-def codes(
+def balanced_codes(
     scores: Float[Tensor, "b k"],
     *,
     epsilon: float,
     iterations: int,
     memory: Float[Tensor, "m k"] | None = None,
     memory_mass: Float[Tensor, "m"] | None = None,
-    together: bool = True,
+    across_ranks: bool = True,
 ) -> Float[Tensor, "b k"]:
-    """Codes of this rank's samples, balanced over the batch of all ranks and a memory that all ranks share.
+    """Assignments of this rank's samples by `sinkhorn` over the batch of all ranks and a memory.
 
-    The batch of a 3D network is far too small to spread over all prototypes; the memory is its company.
+    The batch of a 3D network is far smaller than the number of prototypes; without a memory, equal use of all
+    prototypes would force samples onto prototypes that do not fit them (Caron et al. 2020, section 3.1).
+
+    Args:
+        scores: of this rank's samples.
+        epsilon: as in `sinkhorn`.
+        iterations: as in `sinkhorn`.
+        memory: scores of earlier samples, the same on every rank.
+        memory_mass: 1 for an entry that counts, 0 for one that is still empty; 1 each by default.
+        across_ranks: whether the batch is that of all ranks.
     """
-    everyone = gather(in_full(scores.detach()), together=together)
-    first, mass = rank(together=together) * len(scores), None
+    everyone = gather(upcast(scores.detach()), across_ranks=across_ranks)
+    first, mass = rank(across_ranks=across_ranks) * len(scores), None
     if memory is not None:
         first += len(memory)
-        known = torch.ones_like(memory[:, 0]) if memory_mass is None else memory_mass
-        mass = torch.cat([known.to(everyone), torch.ones_like(everyone[:, 0])])
+        memory_weights = torch.ones_like(memory[:, 0]) if memory_mass is None else memory_mass
+        mass = torch.cat([memory_weights.to(everyone), torch.ones_like(everyone[:, 0])])
         everyone = torch.cat([memory.to(everyone), everyone])
     balanced: Tensor = sinkhorn(everyone, epsilon=epsilon, iterations=iterations, mass=mass)
     return balanced[first : first + len(scores)]

@@ -1,4 +1,4 @@
-"""What a student learns from a teacher's assignment to prototypes, and what keeps that from being one for all."""
+"""Self-distillation: what a student learns from a teacher's assignment to prototypes, and what prevents collapse."""
 
 import math
 
@@ -7,14 +7,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.pretext.gather import total, world_size
-from medssl.pretext.projection import in_full
+from medssl.pretext.collectives import sum_over_ranks, world_size
+from medssl.pretext.projection import upcast
 
 
 class Centre(nn.Module):
-    """Running mean of the teacher's scores, taken off before its softmax (Caron et al. 2021, DINO, equation 4).
+    """Running mean of the teacher's scores, subtracted before its softmax (Caron et al. 2021, DINO, equation 4).
 
-    It is saved with the task, moves after it was used, and is the same on every rank.
+    It is saved with the task, is updated after it was used, and is the same on every rank.
+
+    Args:
+        count: number of prototypes.
     """
 
     mean: Tensor
@@ -24,42 +27,44 @@ class Centre(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("moved", torch.zeros((), dtype=torch.int64))
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._sums: list[tuple[Tensor, Tensor]] = []
 
-    def note(self, scores: Float[Tensor, "*b k"], weight: Float[Tensor, "*b"] | None = None) -> None:
-        """Remember this rank's scores for the next `move`; each counts as much as its weight."""
-        rows = in_full(scores.detach()).flatten(0, -2)
+    def observe(self, scores: Float[Tensor, "*b k"], weight: Float[Tensor, "*b"] | None = None) -> None:
+        """Remember this rank's scores for the next `update`; each counts as much as its weight."""
+        rows = upcast(scores.detach()).flatten(0, -2)
         counts = torch.ones_like(rows[:, 0]) if weight is None else weight.detach().flatten().to(rows)
-        self._seen.append(((rows * counts[:, None]).sum(dim=0), counts.sum()))
+        self._sums.append(((rows * counts[:, None]).sum(dim=0), counts.sum()))
 
     @torch.no_grad()
-    def move(self, momentum: float = 0.9) -> None:
-        """Take in what was noted since the last time: once per optimiser step, on all ranks together.
+    def update(self, momentum: float = 0.9) -> None:
+        """Take in the scores observed since the last update; once per optimiser step, on all ranks together.
 
-        momentum: share of the old centre that stays; the first time nothing does, because the scores of a new network
-        lie far from 0 and a teacher with a wrong centre has one answer for all.
+        Args:
+            momentum: weight of the old centre. The first update ignores it and replaces the centre: the scores of a new
+                network lie far from 0, and a teacher with a wrong centre gives the same answer for everything.
         """
-        if not self._seen:
+        if not self._sums:
             return
-        summed = total(torch.stack([part for part, _ in self._seen]).sum(dim=0), together=self.training)
-        count = total(torch.stack([number for _, number in self._seen]).sum(), together=self.training)
-        self._seen.clear()
-        stays = torch.where(self.moved == 0, torch.zeros_like(count), torch.full_like(count, momentum))
-        stays = torch.where(count > 0, stays, torch.ones_like(stays)).to(self.mean)
-        self.mean.lerp_((summed / count.clamp(min=1)).to(self.mean), 1 - stays)
+        summed = sum_over_ranks(torch.stack([rows for rows, _ in self._sums]).sum(dim=0), across_ranks=self.training)
+        count = sum_over_ranks(torch.stack([number for _, number in self._sums]).sum(), across_ranks=self.training)
+        self._sums.clear()
+        # `where` instead of `if`: neither condition is known on the host, and reading it would wait for the device.
+        momentums = torch.where(self.moved == 0, torch.zeros_like(count), torch.full_like(count, momentum))
+        momentums = torch.where(count > 0, momentums, torch.ones_like(momentums)).to(self.mean)
+        self.mean.lerp_((summed / count.clamp(min=1)).to(self.mean), 1 - momentums)
         self.moved += 1
 
 
 def teacher_probabilities(scores: Float[Tensor, "*b k"], *, centre: Tensor, temperature: Tensor | float) -> Tensor:
     """Softmax of the centred scores, in at least float32; adding a constant to scores and centre changes nothing."""
-    return torch.softmax((in_full(scores) - centre.to(scores.device)) / temperature, dim=-1).detach()
+    return torch.softmax((upcast(scores) - centre.to(scores.device)) / temperature, dim=-1).detach()
 
 
 def cross_entropy(
     target: Float[Tensor, "*b k"], scores: Float[Tensor, "*b k"], *, temperature: float
 ) -> Float[Tensor, "*b"]:
     """Per row, -sum of target * log softmax(scores / temperature); ln K for a uniform student."""
-    return -(target * F.log_softmax(in_full(scores) / temperature, dim=-1)).sum(dim=-1)
+    return -(target * F.log_softmax(upcast(scores) / temperature, dim=-1)).sum(dim=-1)
 
 
 def entropy(probabilities: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
@@ -67,14 +72,13 @@ def entropy(probabilities: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
     return -torch.xlogy(probabilities, probabilities).sum(dim=-1)
 
 
-def usage(probabilities: Float[Tensor, "b k"], *, together: bool) -> Tensor:
-    """Entropy of the mean over all ranks as a share of what so many samples can reach: 1 for even use, 0 where one
-    takes all.
+def prototype_usage(probabilities: Float[Tensor, "b k"], *, across_ranks: bool) -> Tensor:
+    """How evenly a batch uses the prototypes: 1 for equal use, 0 where one prototype takes all; without gradient.
 
-    B samples that are each certain cannot use more than B prototypes, so ln min(B, K) is 1, and more than that too.
-    Without gradient.
+    The entropy of the mean assignment over all ranks, divided by its largest possible value. B samples that are each
+    certain cannot use more than B prototypes, so that value is ln min(B, K), and the result is clipped at 1.
     """
-    ranks = world_size(together=together)
-    mean = total(in_full(probabilities).mean(dim=0), together=together) / ranks
+    ranks = world_size(across_ranks=across_ranks)
+    mean = sum_over_ranks(upcast(probabilities).mean(dim=0), across_ranks=across_ranks) / ranks
     reachable = math.log(max(2, min(mean.numel(), ranks * len(probabilities))))
     return (entropy(mean) / reachable).clamp(max=1.0)

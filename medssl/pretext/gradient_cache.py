@@ -1,7 +1,7 @@
-"""Exact gradients of a batch that does not fit: embed in chunks, compare all, embed again with what came back.
+"""Exact gradients of a batch that does not fit in memory, by the gradient cache of Gao et al. 2021 (arXiv 2101.06983).
 
-After Gao et al. 2021 (arXiv 2101.06983). Plain accumulation over chunks shows the loss only the negatives of a chunk;
-this one costs a second forward pass and gives the gradient of the whole batch to rounding.
+Plain accumulation over chunks shows the loss only the negatives within a chunk. The gradient cache costs a second
+forward pass and gives the gradient of the whole batch, to rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,12 +29,26 @@ def backward_in_chunks(
 ) -> Step:
     """Step of a batch, with its gradient added to the parameters of `task`; holds the graph of one chunk at a time.
 
-    embed: `task.embed` as the distributed wrapper exposes it. backward: the strategy's (precision, scaling).
-    accumulating(True): context in which gradients are not yet averaged over ranks; it is entered for all chunks but the
-    last. `compare` must use no parameter of its own. Raises ConfigError as `check_chunks` does.
+    Args:
+        task: has `embed` and `compare`; `compare` may use no parameters.
+        views: the whole batch.
+        chunk: samples per chunk.
+        embed: `task.embed` as the distributed wrapper exposes it; `task.embed` itself by default.
+        backward: the strategy's backward pass, which handles precision and loss scaling.
+        accumulating: `accumulating(True)` is a context in which gradients are not averaged over ranks yet.
+
+    Raises:
+        ConfigError: as `check_chunks`.
     """
-    halves = check_chunks(task)
-    embed = embed or halves.embed
+    # The loss depends on the parameters only through the embeddings z, so dL/dw = sum over chunks of dz_c/dw . dL/dz_c
+    # (Gao et al. 2021, section 3).
+    # 1. Embed all chunks without a graph.
+    # 2. Compute the loss of all embeddings, which are small, and dL/dz.
+    # 3. Embed each chunk again with its graph, and backpropagate <z_c, dL/dz_c>, whose gradient is the chunk's term.
+    # The second pass must draw the same dropout masks as the first, or z_c would not be what dL/dz_c belongs to: hence
+    # the random state of each chunk. Ranks synchronise once, in the last chunk.
+    comparing = check_chunks(task)
+    embed = embed or comparing.embed
     chunks = list(split(views, chunk))
     states = []
     with torch.no_grad():
@@ -42,9 +56,9 @@ def backward_in_chunks(
         for part in chunks:
             states.append(_random_state(part))
             first.append(embed(part))
-    whole = {name: torch.cat([part[name] for part in first]) for name in first[0]}
-    leaves = {name: value.requires_grad_(value.is_floating_point()) for name, value in whole.items()}
-    step = halves.compare(leaves)
+    joined = {name: torch.cat([part[name] for part in first]) for name in first[0]}
+    leaves = {name: value.requires_grad_(value.is_floating_point()) for name, value in joined.items()}
+    step = comparing.compare(leaves)
     step.loss.backward()  # type: ignore[no-untyped-call]
     gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
     for number, (part, state, cached) in enumerate(zip(chunks, states, split(gradients, chunk), strict=True)):
@@ -55,10 +69,10 @@ def backward_in_chunks(
 
 
 def check_chunks(task: nn.Module) -> Compares:
-    """The task, where the gradient of chunks is that of the whole batch.
+    """The task, if the gradient of its chunks is that of the whole batch.
 
-    Raises ConfigError for a task that does not split into embed and compare, and where a norm looks across the batch in
-    `embed`: chunks would change what it sees.
+    Raises:
+        ConfigError: it does not split into `embed` and `compare`, or a batch norm in it would see other statistics.
     """
     if not isinstance(task, Compares):
         raise ConfigError(
@@ -70,7 +84,7 @@ def check_chunks(task: nn.Module) -> Compares:
 
 
 def check_no_batch_norm(task: nn.Module) -> None:
-    """Raises ConfigError naming the first batch norm that is in training mode."""
+    """Raise ConfigError that names the first batch norm in training mode."""
     for name, module in task.named_modules():
         if isinstance(module, (_BatchNorm, BatchNorm)) and module.training:
             raise ConfigError(
@@ -88,7 +102,7 @@ def split(views: Mapping[str, Tensor], chunk: int) -> Iterator[Views]:
 
 
 def _inner_product(embeddings: Views, gradients: Views) -> Tensor:
-    """A scalar whose gradient is that of the whole batch's loss, as far as these samples go."""
+    """<z_c, dL/dz_c>: a scalar whose gradient is this chunk's term of the batch's gradient."""
     terms = [(embeddings[name] * gradient.to(embeddings[name].dtype)).sum() for name, gradient in gradients.items()]
     return torch.stack(terms).sum()
 

@@ -10,17 +10,22 @@ from medssl.encoders.encoder import Encoder
 from medssl.pretext.projection import pooled_channels, pooled_levels
 from medssl.shapes import Shape3D
 
-POOLED_LEVELS = 2  # what a vector for a whole image is made of
+POOLED_LEVELS = 2  # coarsest levels that describe an image as one vector
 
 
 class VoxelHead(nn.Module):
-    """One map at the resolution of the image, straight from the pyramid; a decoder for those who need no U-Net.
+    """One map at the resolution of the image, straight from the pyramid: a decoder without a U-Net.
 
     Each level is projected to `width` features, the coarser ones are enlarged and added to the finer (feature pyramid,
-    Lin et al. 2017, arXiv 1612.03144), and the sum is projected to `out_channels`. Nothing of the image is read but its
-    features, so whatever was hidden from the encoder stays hidden from the head. `out_channels`: None for as many as
-    the image has. `level`: of the pyramid, at whose
-    resolution the map is left; every finer level is then averaged down to it.
+    Lin et al. 2017, arXiv 1612.03144), and the sum is projected to `out_channels`. The head reads the features alone,
+    so whatever was hidden from the encoder stays hidden from the head.
+
+    Args:
+        encoder: whose pyramid it reads.
+        out_channels: as many as the image has by default.
+        width: features inside the head.
+        level: of the pyramid whose resolution the map has; finer levels are averaged down to it. By default the map has
+            the resolution of the image.
     """
 
     def __init__(
@@ -50,10 +55,15 @@ class VoxelHead(nn.Module):
 class VectorHead(nn.Module):
     """`outputs` numbers per image: mean and maximum of the two deepest levels, through one hidden layer.
 
-    The deepest mean alone is nearly the same for all images behind an instance norm, and rotations and orders of tiles
-    were not learnt from it. Without batch normalisation, which at 2-8 volumes per device depends on the company a
-    volume is in. For classes, and for any other small vector that the task predicts from a whole patch. `images`: how
-    many images of one sample are put side by side before the hidden layer (the tiles of a jigsaw).
+    For classes, and for any other small vector that a task predicts from a patch. The deepest mean alone is nearly the
+    same for all images behind an instance norm, and rotations and orders of tiles were not learnt from it. Without
+    batch normalisation, which at 2-8 volumes per device makes a volume's result depend on the others.
+
+    Args:
+        encoder: whose pyramid it reads.
+        outputs: numbers to predict.
+        hidden: width of the hidden layer.
+        images: images of one sample that are concatenated before the hidden layer, such as the tiles of a jigsaw.
     """
 
     def __init__(self, encoder: Encoder, outputs: int, *, hidden: int = 256, images: int = 1) -> None:
@@ -64,14 +74,14 @@ class VectorHead(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         """(B, outputs) from a pyramid of B * images images, those of one sample next to each other."""
-        return self.answers(self.describe(pyramid))
+        return self.predict(self.pool(pyramid))
 
-    def describe(self, pyramid: list[Tensor]) -> Tensor:
-        """(B * images, F): what stands for each image."""
+    def pool(self, pyramid: list[Tensor]) -> Tensor:
+        """(B * images, F): the features of each image as one vector."""
         return pooled_levels(pyramid, POOLED_LEVELS).to(pyramid[-1].dtype)
 
-    def answers(self, features: Tensor) -> Tensor:
-        """(B, outputs) from what `describe` gave, those of one sample next to each other."""
+    def predict(self, features: Tensor) -> Tensor:
+        """(B, outputs) from the vectors of `pool`, those of one sample next to each other."""
         out: Tensor = self.layers(features.reshape(len(features) // self.images, -1))
         return out
 
@@ -79,8 +89,14 @@ class VectorHead(nn.Module):
 class LatentDecoder(nn.Module):
     """A volume from a map at the resolution of the encoder's deepest level, and from nothing else.
 
-    The encoder's own decoder reads every level, past any bottleneck; this one leaves no way around the latent map.
-    No normalisation layers: they would take off the very amplitude that is to be reconstructed.
+    The encoder's decoder reads every level, past any bottleneck; this one leaves no way around the latent map. It has
+    no normalisation layers, which would remove the amplitude that is to be reconstructed.
+
+    Args:
+        encoder: whose strides it undoes.
+        latent_channels: channels of the map.
+        out_channels: channels of the volume.
+        widest: largest number of features of a level.
     """
 
     def __init__(self, encoder: Encoder, latent_channels: int, out_channels: int = 1, *, widest: int = 128) -> None:
@@ -124,9 +140,13 @@ def _resized(features: Tensor, size: torch.Size | list[int]) -> Tensor:
 
 
 def class_energies(logits: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) cross-entropy of the right class, and without gradient the mean of that of all wrong classes.
+    """(B,) cross-entropy of the right class, and the mean of that of all wrong classes, the latter without gradient.
 
-    Logits (B, K), answers (B,). A head that says the same of everything gives ln K for both.
+    Both are ln K for a head that gives the same answer for everything.
+
+    Args:
+        logits: (B, K).
+        answer: (B,) the right classes.
     """
     surprise = -F.log_softmax(logits, dim=1)  # (B, K)
     right = surprise.gather(1, answer.unsqueeze(1)).squeeze(1)

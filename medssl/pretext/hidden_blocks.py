@@ -1,4 +1,4 @@
-"""Blocks of a patch that the encoder does not see."""
+"""Blocks of a patch that are hidden from the encoder."""
 
 from torch import Tensor
 
@@ -9,24 +9,33 @@ from medssl.views.masks import block_mask
 
 
 def hide_blocks(
-    volume: Tensor, random: SampleRandom, *, asked: int | str, ratio: float, step: Shape3D = (1, 1, 1)
+    volume: Tensor, random: SampleRandom, *, block: int | str, ratio: float, step: Shape3D = (1, 1, 1)
 ) -> tuple[Tensor, Shape3D]:
-    """(B, 1, D, H, W), true = hidden, for volumes (B, C, D, H, W), and the edges of a block.
+    """(B, 1, D, H, W) bool, true where hidden, and the edges of a block.
 
-    asked, step: as in `block_edges`. ratio: share of the blocks, from 0 to 1.
+    Args:
+        volume: (B, C, D, H, W).
+        random: of its samples.
+        block: as in `block_edges`.
+        ratio: fraction of the blocks that is hidden.
+        step: as in `block_edges`.
     """
-    edges = volume_edges(volume)
-    block = block_edges(asked, edges, step=step)
-    return block_mask(random, "hidden", shape=edges, block=block, ratio=ratio), block
+    shape = volume_edges(volume)
+    edges = block_edges(block, shape, step=step)
+    return block_mask(random, "hidden", shape=shape, block=edges, ratio=ratio), edges
 
 
-def block_edges(asked: int | str, patch: Shape3D, *, step: Shape3D = (1, 1, 1)) -> Shape3D:
-    """Edges (D, H, W) of a hidden block in voxels for such a patch: multiples of `step`, and otherwise at most half of
-    the patch. As asked; "auto" is, per axis, an eighth of the patch as a power of two from 4 to 16.
+def block_edges(block: int | str, patch: Shape3D, *, step: Shape3D = (1, 1, 1)) -> Shape3D:
+    """Edges (D, H, W) of a hidden block in voxels, at most half of the patch before they are rounded up to `step`.
+
+    Args:
+        block: edge in voxels. "auto" is, per axis, an eighth of the patch as a power of two from 4 to 16.
+        patch: edges (D, H, W) of the patch in voxels.
+        step: what the edges must be multiples of: the encoder's stride where whole cells are hidden.
     """
-    edges = [_auto_edge(edge) if asked == "auto" else min(int(asked), max(1, edge // 2)) for edge in patch]
-    whole = [-(-edge // size) * size for edge, size in zip(edges, step, strict=True)]
-    return whole[0], whole[1], whole[2]
+    edges = [_auto_edge(edge) if block == "auto" else min(int(block), max(1, edge // 2)) for edge in patch]
+    d, h, w = (-(-edge // size) * size for edge, size in zip(edges, step, strict=True))
+    return d, h, w
 
 
 def _auto_edge(edge: int) -> int:

@@ -1,7 +1,7 @@
-"""k-means: clusters of directions, and of descriptors whose length means something.
+"""k-means of directions and of descriptors, deterministic: every rank finds the same clusters.
 
-Lloyd 1982, with the start of Arthur and Vassilvitskii 2007 (k-means++). On directions it is the spherical one of
-Dhillon and Modha 2001, which DeepCluster-v2 (in arXiv 2006.09882) uses on embeddings. Draws nothing at random.
+Lloyd 1982, with the initialisation of Arthur and Vassilvitskii 2007 (k-means++). On directions it is the spherical
+k-means of Dhillon and Modha 2001, which DeepCluster-v2 (in arXiv 2006.09882) uses on embeddings.
 """
 
 from collections.abc import Callable
@@ -11,35 +11,38 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-# (N, F), (K, F) to (N, K): small for vectors that belong together. What is the same for all centroids may be left out.
+# (N, F), (K, F) to (N, K): distance of each vector to each centroid, up to a constant per vector.
 Distance = Callable[[Tensor, Tensor], Tensor]
-# Sums of the members of each cluster, or the vector it moves to, and how many there are: to centroids.
-Centre = Callable[[Tensor, Tensor], Tensor]
+# Sums (K, F) and counts (K,) of the members of each cluster, to centroids (K, F).
+CentroidRule = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
 def spherical_kmeans(
     vectors: Float[Tensor, "n f"], start: Float[Tensor, "k f"], *, iterations: int
 ) -> tuple[Float[Tensor, "k f"], Int[Tensor, "n"]]:
-    """Unit centroids, and the number of the centroid nearest to each of N unit vectors. start: first centroids."""
-    centroids = _rounds(vectors, F.normalize(start, dim=1), _apart, _direction, iterations=iterations)
-    return centroids, _apart(vectors, centroids).argmin(dim=1)
+    """Unit centroids, and the number of the centroid nearest to each of N unit vectors.
+
+    Args:
+        vectors: of length 1.
+        start: first centroids.
+        iterations: rounds of Lloyd's algorithm.
+    """
+    centroids = _rounds(vectors, F.normalize(start, dim=1), _negative_cosine, _direction, iterations=iterations)
+    return centroids, _negative_cosine(vectors, centroids).argmin(dim=1)
 
 
 @torch.no_grad()
 def euclidean_kmeans(vectors: Float[Tensor, "n f"], count: int, *, iterations: int) -> Float[Tensor, "k f"]:
-    """(count, F) centroids of N vectors, from `count` of them that lie far from each other.
-
-    With fewer different vectors than clusters, some centroids coincide.
-    """
-    start = _far_apart(vectors, count, lambda rows, one: (rows - one).square().sum(dim=1))
+    """(count, F) centroids of N vectors. With fewer distinct vectors than clusters, some centroids coincide."""
+    start = _initial_centroids(vectors, count, lambda rows, chosen: (rows - chosen).square().sum(dim=1))
     return _rounds(vectors, start, squared_distances, _mean, iterations=iterations)
 
 
 @torch.no_grad()
-def spread_start(vectors: Float[Tensor, "n f"], count: int) -> Float[Tensor, "k f"]:
-    """First centroids for directions: `count` of N unit vectors that lie far from each other."""
-    return _far_apart(vectors, count, lambda rows, one: (1 - rows @ one).clamp(min=0))
+def kmeans_plus_plus(vectors: Float[Tensor, "n f"], count: int) -> Float[Tensor, "k f"]:
+    """First centroids for `spherical_kmeans`: `count` of N unit vectors that lie far from each other."""
+    return _initial_centroids(vectors, count, lambda rows, chosen: (1 - rows @ chosen).clamp(min=0))
 
 
 def nearest_centroid(vectors: Float[Tensor, "n f"], centroids: Float[Tensor, "k f"]) -> Int[Tensor, "n"]:
@@ -53,38 +56,42 @@ def squared_distances(vectors: Float[Tensor, "n f"], centroids: Float[Tensor, "k
     return (squares - 2 * vectors @ centroids.T).clamp_min(0)
 
 
-def _rounds(vectors: Tensor, centroids: Tensor, distance: Distance, centre: Centre, *, iterations: int) -> Tensor:
-    """Lloyd's rounds. A cluster that loses all its members moves to the vector farthest from its own centroid, because
-    an empty one would stay empty; the first empty cluster takes the farthest.
-    """
+def _rounds(
+    vectors: Tensor, centroids: Tensor, distance: Distance, centroid_of: CentroidRule, *, iterations: int
+) -> Tensor:
+    """Centroids after some rounds of Lloyd's algorithm."""
+    # A cluster that loses all members would stay empty for ever. It moves to the vector that lies farthest from its
+    # centroid: the first empty cluster to the farthest, the second to the second farthest. Written without `if`, since
+    # the number of empty clusters is known on the device alone.
     count = len(centroids)
     for _ in range(iterations):
-        own, nearest = distance(vectors, centroids).min(dim=1)
+        distances, nearest = distance(vectors, centroids).min(dim=1)
         sums = torch.zeros_like(centroids).index_add_(0, nearest, vectors)
         members = torch.bincount(nearest, minlength=count)
         empty = members == 0
-        spare = vectors[own.topk(min(count, len(vectors))).indices]
-        order = (empty.cumsum(0) - 1).clamp(min=0, max=len(spare) - 1)
-        centroids = centre(torch.where(empty[:, None], spare[order], sums), members.clamp(min=1))
+        farthest = vectors[distances.topk(min(count, len(vectors))).indices]
+        order = (empty.cumsum(0) - 1).clamp(min=0, max=len(farthest) - 1)
+        centroids = centroid_of(torch.where(empty[:, None], farthest[order], sums), members.clamp(min=1))
     return centroids
 
 
-def _far_apart(vectors: Tensor, count: int, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """k-means++ with the same draws every time: each vector is taken with a chance proportional to its `distance`, (N,)
-    from one vector, to the nearest one taken before.
+def _initial_centroids(vectors: Tensor, count: int, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """k-means++ with the same random numbers every time.
+
+    Each vector is chosen with a probability proportional to its `distance` to the nearest one chosen before.
     """
     random = torch.rand(count, generator=torch.Generator().manual_seed(0)).to(vectors)
     chosen = [vectors[0]]
     nearest = distance(vectors, chosen[0])
     for draw in random[1:]:
         reached = nearest.cumsum(0)
-        place = torch.searchsorted(reached, draw * reached[-1]).clamp(max=len(vectors) - 1)
-        chosen.append(vectors[place])
+        index = torch.searchsorted(reached, draw * reached[-1]).clamp(max=len(vectors) - 1)
+        chosen.append(vectors[index])
         nearest = torch.minimum(nearest, distance(vectors, chosen[-1]))
     return torch.stack(chosen)
 
 
-def _apart(vectors: Tensor, centroids: Tensor) -> Tensor:
+def _negative_cosine(vectors: Tensor, centroids: Tensor) -> Tensor:
     return -(vectors @ centroids.T)
 
 

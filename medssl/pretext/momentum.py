@@ -1,4 +1,4 @@
-"""Teachers: copies of student modules that follow them slowly."""
+"""Teachers: exponential moving averages of student modules."""
 
 import copy
 import math
@@ -16,18 +16,20 @@ AutoMomentum = Annotated[
     Field(
         ge=0.0,
         lt=1.0,
-        description="Share of the teacher that stays at each step; rises to 1 along a cosine. auto: an average over a "
+        description="Weight of the old teacher at each step; rises to 1 along a cosine. auto: an average over a "
         "fortieth of the run, 0.9 to 0.996.",
     ),
 ]
 
 
 class Teacher(nn.Module):
-    """A copy of a module whose weights are a running average of the student's; takes no gradient.
+    """A copy of a module whose weights are an exponential moving average of the student's; takes no gradient.
 
-    It is saved with the task, so a resumed run has the same teacher. Dropout and the like are always off in it; batch
-    norms, where a module has any, keep the statistics of the teacher's own batches, as in MoCo and DINO: buffers are
-    never copied from the student.
+    It is saved with the task, so a resumed run has the same teacher. Dropout is always off in it. Batch norms keep
+    statistics of the teacher's batches, as in MoCo and DINO; buffers are never copied from the student.
+
+    Args:
+        student: the module to copy.
     """
 
     def __init__(self, student: nn.Module) -> None:
@@ -41,7 +43,7 @@ class Teacher(nn.Module):
         return self.module(*inputs)
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Switch batch norms alone; everything else stays in evaluation."""
+        """Switch batch norms to `mode`; everything else stays in evaluation."""
         super().train(False)
         self.training = mode
         for module in self.modules():
@@ -50,14 +52,14 @@ class Teacher(nn.Module):
         return self
 
     @torch.no_grad()
-    def follow(self, student: nn.Module, momentum: float) -> None:
+    def update(self, student: nn.Module, momentum: float) -> None:
         """Move every weight to momentum * teacher + (1 - momentum) * student; once per optimiser step."""
-        for mine, theirs in zip(self.module.parameters(), student.parameters(), strict=True):
-            mine.lerp_(theirs.detach().to(mine.dtype), 1.0 - momentum)
+        for average, newest in zip(self.module.parameters(), student.parameters(), strict=True):
+            average.lerp_(newest.detach().to(average.dtype), 1.0 - momentum)
 
 
 def first_momentum(steps: int, *, base: AutoMomentum) -> dict[str, float]:
-    """What `momentum` stands for at the first of `steps`, as `PretextTask.automatic` tells it."""
+    """Value of `momentum` at the first of `steps`, for `PretextTask.automatic`."""
     return {"momentum": round(momentum_at(0, steps, base=base), 4)}
 
 

@@ -1,4 +1,4 @@
-"""Overlapping crops of one region, each with its own geometry and intensities, for tasks that compare them."""
+"""Overlapping crops of one region with independent geometry and intensities, for tasks that compare them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,7 +21,7 @@ PAIR = ("a", "b")
 
 
 class PairGeometry(PatchGeometry):
-    """More geometry than for a single patch, because telling it apart from content is what crops are compared for."""
+    """Stronger geometry than for a single patch: the vectors of a pair should not depend on it."""
 
     rotation_deg: float = Field(
         default=20.0,
@@ -36,45 +36,45 @@ class PairGeometry(PatchGeometry):
         default=0.8,
         ge=0.0,
         le=1.0,
-        description="Share of crops that are rotated and zoomed; the others are read voxel for voxel.",
+        description="Fraction of crops that are rotated and zoomed; the others are read voxel for voxel.",
     )
 
 
 class PairConfig(ViewsConfig):
-    """How two crops of a pair differ, and how a crop becomes a vector."""
+    """How the two crops of a pair differ, and how a crop becomes a vector."""
 
     geometry: PairGeometry = Field(
         default=PairGeometry(),
-        description="Random rotation, magnification and mirroring, drawn for each crop on its own.",
+        description="Random rotation, magnification and mirroring, independent for each crop.",
     )
     max_offset: float = Field(
         default=0.3,
         ge=0.0,
         le=0.9,
-        description="Largest distance between the centres of the two crops along each axis, as a share of the patch. "
-        "At 0.3 two crops share 60 % of their volume on average; towards 0.9 they have little in common to be "
-        "recognised by.",
+        description="Largest distance between the centres of the two crops along each axis, as a fraction of the "
+        "patch. At 0.3 two crops have 60 % of their volume in common on average; towards 0.9 there is little left to "
+        "recognise them by.",
     )
     intensity: float = Field(
         default=1.0,
         ge=0.0,
         le=2.0,
-        description="Strength of noise, blur, brightness, contrast, low resolution and gamma, drawn for each crop on "
-        "its own; 0 switches them off. Without them the histogram alone tells which crops belong together.",
+        description="Strength of noise, blur, brightness, contrast, low resolution and gamma, independent for each "
+        "crop; 0 switches them off. Without them the histogram alone identifies the pair.",
     )
     pooled_levels: int = Field(
         default=2,
         ge=1,
         le=8,
-        description="Coarsest levels of the encoder whose mean and maximum over space stand for a crop.",
+        description="Coarsest levels of the encoder whose mean and maximum over space describe a crop.",
     )
     features: int = Field(default=128, ge=8, le=8192, description="Length of the compared vectors.")
     hidden: int = Field(default=1024, ge=8, le=16384, description="Width of the hidden layers of the heads.")
     norm: Norm = Field(
         default="batch",
-        description="Norm in the heads. batch looks at the vectors of all devices, and takes off what all crops share, "
-        "which is most of a fresh encoder's features: without it, tasks that have no negatives collapse at once. layer "
-        "looks at one vector, and is what the gradient cache needs.",
+        description="Norm in the heads. batch normalises over the vectors of all devices, which removes what all crops "
+        "have in common, most of a fresh encoder's features: without it, tasks without negatives collapse at once. "
+        "layer normalises each vector alone, and is what the gradient cache needs.",
     )
 
     def crops(self, patch: Shape3D, *, divisor: Shape3D) -> dict[str, Crop]:
@@ -98,7 +98,7 @@ class PairConfig(ViewsConfig):
 
 
 class MultiCropConfig(PairConfig):
-    """A pair, and small crops of the same place that are to be recognised from less (Caron et al. 2020, SwAV)."""
+    """A pair, and small crops near it (multi-crop, Caron et al. 2020, SwAV)."""
 
     small_crops: int = Field(
         default=4, ge=0, le=16, description="Small crops per pair. Four of half the edge cost a quarter of the pair."
@@ -107,7 +107,7 @@ class MultiCropConfig(PairConfig):
         default=0.5,
         ge=0.2,
         le=1.0,
-        description="Edge of a small crop as a share of the patch, rounded to what the encoder takes.",
+        description="Edge of a small crop as a fraction of the patch, rounded to what the encoder takes.",
     )
 
     def crops(self, patch: Shape3D, *, divisor: Shape3D) -> dict[str, Crop]:
@@ -143,9 +143,14 @@ def named_chunks(vectors: Tensor, names: tuple[str, ...], prefix: str = "") -> d
 
 
 def pair_step(loss: Tensor, a: Tensor, b: Tensor, *, trivial_loss: float | None, terms: Mapping[str, Tensor]) -> Step:
-    """A step whose energy is 1 - cosine of each pair, and whose negative energy is that of pairs one apart.
+    """A step whose energy is 1 - cosine of each pair, and whose negative energy is that of shuffled pairs.
 
-    a, b: (B, F) unit vectors.
+    Args:
+        loss: scalar with gradient.
+        a: (B, F) unit vectors of the first crops.
+        b: (B, F) unit vectors of the second crops.
+        trivial_loss: as in `Step`.
+        terms: scalars, which are detached here.
     """
     a, b = a.detach(), b.detach()
     return Step(
@@ -159,11 +164,19 @@ def pair_step(loss: Tensor, a: Tensor, b: Tensor, *, trivial_loss: float | None,
 
 
 def matching_points(region: Region, size: Shape3D, count: int) -> dict[str, Tensor]:
-    """Points that lie in both crops of a pair, as `points_a`, `points_b` (B, N, 3) in voxels (d, h, w) of each crop.
+    """Points that lie in both crops of a pair.
 
-    `points_scan` are the same in voxels of the scan. `count` points are chosen from 8 times as many tries; a pair with
-    fewer in its overlap has some of them twice, and one with none has `points_valid` (B,) False.
+    Args:
+        region: with crops `a` and `b`.
+        size: of both crops (D, H, W) in voxels.
+        count: N, the number of points per pair.
+
+    Returns:
+        `points_a` and `points_b`, (B, N, 3) in voxels (d, h, w) of each crop; `points_scan`, the same points in voxels
+        of the scan; and `points_valid`, (B,) False for a pair whose crops do not overlap. A pair with fewer than N
+        points in its overlap has some of them twice.
     """
+    # Rejection sampling with a fixed number of tries, 8 per point, so that shapes are known without the device.
     high = on_device(size, region.random.device) - 1.0
     in_a = region.random.uniform("matching points", 0.0, 1.0, (8 * count, 3)) * high
     to_a, to_b = region.matrix("a").to(in_a), region.matrix("b").to(in_a)
@@ -171,12 +184,12 @@ def matching_points(region: Region, size: Shape3D, count: int) -> dict[str, Tens
     beyond = in_scan - to_b[:, None, :, 3]
     in_b = torch.linalg.solve_ex(to_b[:, :, :3], beyond.mT).result.mT  # solve_ex does not wait for the device
     inside = ((in_b >= 0) & (in_b <= high)).all(dim=2)
-    found = inside.sum(dim=1, keepdim=True)
+    accepted = inside.sum(dim=1, keepdim=True)
     inside_first = torch.sort(~inside, dim=1, stable=True).indices
-    chosen = inside_first.gather(1, torch.arange(count, device=high.device) % found.clamp(min=1))
+    chosen = inside_first.gather(1, torch.arange(count, device=high.device) % accepted.clamp(min=1))
     points = {"points_a": in_a, "points_b": in_b, "points_scan": in_scan}
-    picked = {name: place.gather(1, chosen[..., None].expand(-1, -1, 3)) for name, place in points.items()}
-    return picked | {"points_valid": found[:, 0] > 0}
+    picked = {name: tries.gather(1, chosen[..., None].expand(-1, -1, 3)) for name, tries in points.items()}
+    return picked | {"points_valid": accepted[:, 0] > 0}
 
 
 def _apply(matrix: Float[Tensor, "b 3 4"], points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:

@@ -1,4 +1,4 @@
-"""How far tasks that learn from single patches turn and scale them."""
+"""Random geometry of the patches of tasks that learn from single patches."""
 
 from typing import Annotated
 
@@ -9,17 +9,17 @@ from medssl.pretext.task import ViewsConfig
 from medssl.shapes import Shape3D
 
 Magnification = Annotated[float, Field(gt=0.1, lt=10.0)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class PatchGeometry(BaseModel):
-    """Mild random geometry, as nnU-Net trains with, so that fine-tuning sees nothing that pretraining has not."""
+    """Mild random geometry like nnU-Net's, so that fine-tuning meets nothing that pretraining has not seen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    flip: tuple[Share, Share, Share] = Field(
+    flip: tuple[Probability, Probability, Probability] = Field(
         default=(0.0, 0.0, 0.5),
-        description="Chance of mirroring D, H, W. Only left-right (W) by default: upside down is no anatomy.",
+        description="Probability of mirroring D, H, W. Left-right (W) alone by default: bodies are not upside down.",
     )
     rotation_deg: float = Field(
         default=15.0,
@@ -34,7 +34,7 @@ class PatchGeometry(BaseModel):
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="Share of patches that are rotated and zoomed; the others are read voxel for voxel.",
+        description="Fraction of patches that are rotated and zoomed; the others are read voxel for voxel.",
     )
 
     @field_validator("zoom")
@@ -66,7 +66,9 @@ class PatchConfig(ViewsConfig):
 
 def without_flips(geometry: PatchGeometry, *, axes: str) -> PatchGeometry:
     """The same geometry. Raises ValueError where it mirrors one of these axes (letters of "DHW")."""
-    mirrored = [axis for axis, share in zip("DHW", geometry.flip, strict=True) if share > 0 and axis in axes]
+    mirrored = [axis for axis, chance in zip("DHW", geometry.flip, strict=True) if chance > 0 and axis in axes]
     if mirrored:
-        raise ValueError(f"mirroring {' and '.join(mirrored)} would change the answer; set these shares of flip to 0")
+        raise ValueError(
+            f"mirroring {' and '.join(mirrored)} would change the answer; set these probabilities of flip to 0"
+        )
     return geometry

@@ -1,6 +1,4 @@
-"""A memory of the last vectors of all ranks: negatives for moco, company for swav, what deepercluster and
-pseudo-segmentation cluster.
-"""
+"""A memory of the last vectors of all ranks: for negatives (moco), balanced codes (swav) and clustering."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,8 +14,15 @@ from medssl.views.on_device import on_device
 class Queue(nn.Module):
     """The last `length` vectors, first in, first out; saved with the task, and the same on every rank.
 
-    Until vectors have come in, their places hold random directions (as in MoCo), the same in every run. owners: whose
-    each vector is, as `scan_numbers` gives it; 0 where nobody said.
+    Args:
+        length: number of vectors.
+        features: length of a vector.
+
+    Attributes:
+        vectors: (length, features). Slots that are still empty hold random directions, as in MoCo, the same in every
+            run.
+        owners: (length,) the scan of each vector as a number of `scan_numbers`; 0 if it was not given.
+        written: how many vectors have come in so far.
     """
 
     vectors: Tensor
@@ -33,25 +38,30 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, newest: Float[Tensor, "n f"], owners: Int[Tensor, "n"] | None = None) -> None:
-        """Put vectors in, in their order, over the oldest. The caller gathers them from all ranks first."""
+        """Overwrite the oldest vectors with new ones, which the caller has gathered from all ranks.
+
+        Args:
+            newest: in order; of more than `length`, the last ones stay.
+            owners: of each vector.
+        """
         length = len(self.vectors)
         newest = newest.detach()[-length:].to(self.vectors.dtype)
-        places = (self.written + torch.arange(len(newest), device=newest.device)) % length
-        self.vectors.index_copy_(0, places, newest)
-        self.owners.index_copy_(0, places, torch.zeros_like(places) if owners is None else owners[-length:])
+        slots = (self.written + torch.arange(len(newest), device=newest.device)) % length
+        self.vectors.index_copy_(0, slots, newest)
+        self.owners.index_copy_(0, slots, torch.zeros_like(slots) if owners is None else owners[-length:])
         self.written += len(newest)
 
-    def known(self) -> Float[Tensor, "n f"]:
-        """The vectors that came in, at most `length`. Waits for the device, to know how many."""
+    def filled(self) -> Float[Tensor, "n f"]:
+        """The vectors that have come in, at most `length`. Waits for the device to learn how many."""
         return self.vectors[: min(int(self.written), len(self.vectors))]
 
-    def real(self) -> Float[Tensor, "length"]:
-        """1 where a vector that came in lies, 0 where a random one still does."""
-        places = torch.arange(len(self.vectors), device=self.vectors.device)
-        return (places < self.written).to(self.vectors.dtype)
+    def is_filled(self) -> Float[Tensor, "length"]:
+        """1 for a slot that has been written, 0 for one that is still empty."""
+        slots = torch.arange(len(self.vectors), device=self.vectors.device)
+        return (slots < self.written).to(self.vectors.dtype)
 
 
 def scan_numbers(scan_ids: Sequence[str], device: torch.device) -> Int[Tensor, "b"]:
-    """A number above 0 for each scan, by which samples of one scan know each other; the same in every process."""
+    """A positive number for each scan, the same in every process, to find samples of the same scan."""
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in scan_ids)
     return on_device([1 + int.from_bytes(digest, "little") % (2**62) for digest in digests], device)

@@ -1,9 +1,9 @@
-"""A convolutional encoder that sees only the visible part of an image.
+"""Sparse masking: a convolutional encoder that sees only the visible part of an image.
 
-Zeros in place of hidden voxels are seen too: convolutions carry them into what is visible, and normalisation counts
-them. Here every convolution's output is set back to zero where hidden, and normalisation takes its moments over what is
-visible, as a sparse convolution would have it (Tian et al. 2023, SparK, arXiv 2301.03580, section 3.2). The modules
-stay what they are; only their outputs are replaced, for the time of a forward pass.
+Zeros in place of hidden voxels are still an input: convolutions carry them into visible cells, and normalisation counts
+them. Here every convolution's output is set back to zero where hidden, and normalisation takes its moments over visible
+cells, which equals a sparse convolution (Tian et al. 2023, SparK, arXiv 2301.03580, section 3.2). Forward hooks replace
+the outputs of the encoder's modules for one forward pass; the modules themselves do not change.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,9 +26,11 @@ class DropsTokens(Protocol):
     """An encoder of tokens (a ViT) that can leave the hidden ones out."""
 
     def encode_visible(self, image: Tensor, hidden: Tensor) -> list[Tensor]:
-        """The pyramid of `image` (B, C, D, H, W) from tokens that hold no `hidden` voxel (B, 1, D, H, W), bool.
+        """The pyramid of an image from its visible tokens; the task fills the cells of the hidden ones.
 
-        Samples may hide different numbers. Cells of the hidden ones hold anything; the task fills them.
+        Args:
+            image: (B, C, D, H, W).
+            hidden: (B, 1, D, H, W) bool. A token with a hidden voxel is left out; samples may hide different numbers.
         """
 
 
@@ -43,14 +45,18 @@ def check_convolutional(encoder: Encoder) -> None:
     for name, module in encoder.named_modules():
         if isinstance(module, UNSUITED):
             raise ConfigError(
-                f"task.masking is 'sparse', but the encoder has {type(module).__name__} at '{name}', which is no "
-                "convolution over visible voxels. Use --set task.masking=input, or another encoder such as dynunet."
+                f"task.masking is 'sparse', but the encoder has {type(module).__name__} at '{name}', which "
+                "is not a convolution over visible voxels. Use --set task.masking=input, or an encoder such as dynunet."
             )
 
 
 def encode_sparsely(encoder: Encoder, image: Tensor, visible: Tensor) -> list[Tensor]:
-    """The pyramid of `image` (B, C, D, H, W) as far as `visible` (B, 1, D, H, W) bool; zero in every cell not wholly
-    so.
+    """The pyramid of the visible part of an image, zero in every cell that is not entirely visible.
+
+    Args:
+        encoder: of convolutions, see `check_convolutional`.
+        image: (B, C, D, H, W).
+        visible: (B, 1, D, H, W) bool.
     """
     with _only_visible(encoder, visible):
         pyramid = encoder(image * visible.to(image.dtype))
@@ -58,16 +64,18 @@ def encode_sparsely(encoder: Encoder, image: Tensor, visible: Tensor) -> list[Te
 
 
 def filled(pyramid: list[Tensor], visible: Tensor, tokens: nn.ParameterList) -> list[Tensor]:
-    """The pyramid with a learned vector (channels,) per level in the cells that are not wholly visible."""
+    """The pyramid with a learned vector (channels,) per level in the cells that are not entirely visible."""
     out = []
     for level, token in zip(pyramid, tokens, strict=True):
-        seen = visible_at(visible, tuple(level.shape[2:]))
-        out.append(torch.where(seen, level, token.to(level.dtype).view(1, -1, 1, 1, 1)))
+        visible_cells = visible_at(visible, tuple(level.shape[2:]))
+        out.append(torch.where(visible_cells, level, token.to(level.dtype).view(1, -1, 1, 1, 1)))
     return out
 
 
 @contextmanager
 def _only_visible(encoder: Encoder, visible: Tensor) -> Iterator[None]:
+    # One mask per resolution. A cell counts as visible only if all its voxels are: a partly hidden cell would leak the
+    # zeros, and SparK's masks are aligned with the coarsest cells so that there is none.
     masks: dict[tuple[int, ...], Tensor] = {}
 
     def mask(features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Barlow Twins: a feature agrees between two crops and with no other feature.
+"""Barlow Twins: a feature correlates with itself across two crops and with no other feature.
 
 Zbontar et al. 2021 (arXiv 2103.03230).
 """
@@ -13,10 +13,10 @@ from torch import Tensor
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.pretext.gather import gather, rank
+from medssl.pretext.collectives import gather, rank
 from medssl.pretext.moments import RunningMoments
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_step
-from medssl.pretext.projection import Norm, Projection, in_full, pooled_channels, unit, without_autocast
+from medssl.pretext.projection import Norm, Projection, pooled_channels, unit, upcast, without_autocast
 from medssl.pretext.task import PretextTask, Step
 
 
@@ -34,17 +34,17 @@ class BarlowTwins(PretextTask):
             ge=8,
             le=8192,
             description="Length of the compared vectors. A batch of N cannot decorrelate more than N - 1 features; "
-            "the rest of the loss is noise that averages out over steps.",
+            "the remaining loss is noise that averages out over steps.",
         )
         norm: Norm = Field(
             default="layer",
-            description="Norm in the heads: layer looks at one vector, and the gradient cache needs it; batch at the "
-            "vectors of all devices, as in the paper, for global batches of 16 or more.",
+            description="Norm in the heads. layer normalises each vector alone, and the gradient cache needs it; batch "
+            "normalises over the vectors of all devices, as in the paper, for global batches of 16 or more.",
         )
         off_diagonal_weight: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = Field(
             default="auto",
             description="Weight of the correlations between different features. auto: 1 / features, so that all of "
-            "them together weigh as much as the agreement (Tsai et al. 2021, arXiv 2104.13712); the "
+            "them together weigh as much as the diagonal (Tsai et al. 2021, arXiv 2104.13712); the "
             "paper has 0.0051 for 8192.",
         )
 
@@ -60,7 +60,7 @@ class BarlowTwins(PretextTask):
         )
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
-        """The weight."""
+        """The weight of the off-diagonal terms."""
         return {"off_diagonal_weight": self.off_diagonal_weight}
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -68,34 +68,37 @@ class BarlowTwins(PretextTask):
         return named_chunks(self.project(encode(self.encoder, views, PAIR, levels=self.config.pooled_levels)), PAIR)
 
     def compare(self, embeddings: dict[str, Tensor]) -> Step:
-        """The loss of the global batch: statistics of the few volumes on one device would be another loss.
+        """(1 - c_ii)^2 plus weighted c_ij^2 of the cross-correlation c over the batch of all ranks.
 
-        In evaluation they are those of the training, so that an energy does not depend on the rest of the batch.
+        In evaluation features are standardised with the statistics of the training, so that an energy does not depend
+        on the other samples of the batch.
         """
-        mine = len(embeddings["a"])
-        first = rank(together=self.training) * mine
-        everyone = [gather(in_full(embeddings[name]), together=self.training) for name in PAIR]
+        # Gathered before the correlation: the loss is not a mean over samples, so the mean of the ranks' losses would
+        # be another loss, whose gradient is far off at 2 to 8 volumes per rank.
+        count = len(embeddings["a"])
+        first = rank(across_ranks=self.training) * count
+        everyone = [gather(upcast(embeddings[name]), across_ranks=self.training) for name in PAIR]
         if len(everyone[0]) == 1 and self.training:
             raise ConfigError(
                 "barlow-twins correlates features over the volumes of a batch, and loop.batch_size is 1. Use 2 or "
                 "more; 8 is a good start."
             )
         if self.training:
-            self.moments.remember(torch.cat(everyone))
+            self.moments.update(torch.cat(everyone))
         a, b = map(standardised if self.training else self.moments.standardised, everyone)
         agreement, redundancy = barlow_terms(a, b)
-        own = slice(first, first + mine)
+        of_this_rank = slice(first, first + count)
         return pair_step(
             agreement + self.off_diagonal_weight * redundancy,
-            unit(a[own]),
-            unit(b[own]),
+            unit(a[of_this_rank]),
+            unit(b[of_this_rank]),
             trivial_loss=float(self.config.features),  # constant features: every correlation is 0
             terms={"agreement": agreement, "redundancy": redundancy},
         )
 
 
 def standardised(vectors: Tensor, *, eps: float = 1e-5) -> Tensor:
-    """(N, F) with mean 0 and biased variance 1 over the batch, as a batch norm has it.
+    """(N, F) with mean 0 and biased variance 1 over the batch, as a batch norm computes it.
 
     With the unbiased variance two equal crops would not give the identity.
     """

@@ -1,7 +1,6 @@
-"""BYOL: predict how a slowly moving teacher describes the other crop of a pair (Grill et al. 2020, arXiv 2006.07733).
+"""BYOL: predict a momentum teacher's vector of the other crop of a pair (Grill et al. 2020, arXiv 2006.07733).
 
-There are no negatives. What keeps everything from being described alike is the asymmetry: a predictor on the student's
-side, and a teacher that takes no gradient.
+It needs no negatives. The asymmetry prevents collapse: the student has a predictor, and the teacher takes no gradient.
 """
 
 from collections.abc import Iterable, Mapping
@@ -43,32 +42,32 @@ class BYOL(PretextTask):
         return first_momentum(steps, base=self.config.momentum)
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`guess_a`, `guess_b` of the student and `target_a`, `target_b` of the teacher, (B, F) each."""
+        """`prediction_a`, `prediction_b` of the student and `target_a`, `target_b` of the teacher, (B, F) each."""
         levels = self.config.pooled_levels
-        guesses = self.predict(self.project(encode(self.encoder, views, PAIR, levels=levels)))
+        predictions = self.predict(self.project(encode(self.encoder, views, PAIR, levels=levels)))
         targets = self.teacher_project(encode(self.teacher, views, PAIR, levels=levels))
-        return named_chunks(guesses, PAIR, "guess_") | named_chunks(targets, PAIR, "target_")
+        return named_chunks(predictions, PAIR, "prediction_") | named_chunks(targets, PAIR, "target_")
 
     def compare(self, embeddings: dict[str, Tensor]) -> Step:
-        """2 - 2 cosine, summed over the two directions; 4, the trivial value, for vectors with nothing in common.
+        """2 - 2 cosine, summed over the two directions; 4, the trivial value, for unrelated vectors.
 
-        A collapsed encoder would bring the loss to 0, so here the spread of the features says more than the loss.
+        A collapsed encoder has a loss of 0, so the spread of the features says more than the loss.
         """
-        guess = {name: unit(embeddings[f"guess_{name}"]) for name in PAIR}
+        prediction = {name: unit(embeddings[f"prediction_{name}"]) for name in PAIR}
         target = {name: unit(embeddings[f"target_{name}"]).detach() for name in PAIR}
-        loss = regression(guess["a"], target["b"]) + regression(guess["b"], target["a"])
-        return pair_step(loss, guess["a"], target["b"], trivial_loss=4.0, terms={})
+        loss = regression(prediction["a"], target["b"]) + regression(prediction["b"], target["a"])
+        return pair_step(loss, prediction["a"], target["b"], trivial_loss=4.0, terms={})
 
     def after_step(self, step: int, total: int) -> None:
-        """The teacher and its projection follow; the predictor has no counterpart."""
+        """Update the teacher and its projection; the predictor has no counterpart in the teacher."""
         momentum = momentum_at(step, total, base=self.config.momentum)
-        self.teacher.follow(self.encoder, momentum)
-        self.teacher_project.follow(self.project, momentum)
+        self.teacher.update(self.encoder, momentum)
+        self.teacher_project.update(self.project, momentum)
 
 
-def regression(guess: Tensor, target: Tensor) -> Tensor:
+def regression(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of unit vectors (B, F), which is 2 - 2 cosine; `target` takes no gradient."""
-    return (2 - 2 * (guess * target.detach()).sum(dim=1)).mean()
+    return (2 - 2 * (prediction * target.detach()).sum(dim=1)).mean()
 
 
 @hookimpl

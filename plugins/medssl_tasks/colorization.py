@@ -16,7 +16,7 @@ from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchConfig
-from medssl.pretext.reconstruction import against_another, scored_mean, valid_fraction, voxel_error
+from medssl.pretext.reconstruction import mismatched_error, scored_mean, valid_fraction, voxel_error
 from medssl.pretext.task import PretextTask, Step
 from medssl.randomness import SampleRandom
 from medssl.views.region import Region
@@ -24,7 +24,7 @@ from medssl.views.region import Region
 Width = Annotated[float, Field(gt=0.0, le=20.0)]
 CHANGED = 1e-4
 BINS = 16
-EVEN_SHARE = 0.5  # Zhang et al. 2016, section 2.2: half the empirical distribution, half a flat one
+UNIFORM_WEIGHT = 0.5  # Zhang et al. 2016, section 2.2: half the empirical distribution, half a flat one
 
 
 class Colorization(PretextTask):
@@ -38,17 +38,17 @@ class Colorization(PretextTask):
 
         reduction: Literal["window", "bits", "curve", "window+bits"] = Field(
             default="window+bits",
-            description="What is taken: what lies outside a random window; the fine grey levels; the scale "
-            "itself, by an unknown rising curve; or the first two together.",
+            description="What is removed. window: intensities outside a random window. bits: fine grey levels. curve: "
+            "the scale, by an unknown increasing curve. window+bits: the first two.",
         )
         window: tuple[Width, Width] = Field(
             default=(0.8, 2.0),
-            description="Smallest and largest width of the window, in units of the normalised scan; its middle is "
-            "that of a random voxel intensity.",
+            description="Smallest and largest width of the window, in units of the normalised scan; its centre is "
+            "the intensity of a random voxel.",
         )
-        bits: int = Field(default=2, ge=1, le=8, description="Grey levels that are left, as a power of two.")
+        bits: int = Field(default=2, ge=1, le=8, description="Bits of grey level that remain: 2 to this power levels.")
         bend: float = Field(
-            default=2.0, gt=1.0, le=8.0, description="Largest exponent, and largest inverse of it, of the curve."
+            default=2.0, gt=1.0, le=8.0, description="Largest exponent of the curve; the smallest is its inverse."
         )
         rebalance: bool = Field(
             default=True,
@@ -66,12 +66,10 @@ class Colorization(PretextTask):
         self.decoder = encoder.make_decoder(encoder.description.in_channels)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`target`, the patch; `reduced`, what the encoder sees; `weight`, on the voxels that were changed inside the
-        scan.
-        """
+        """`target`, the patch; `reduced`, the encoder's input; `weight` of the changed voxels inside the scan."""
         target = region.crop("patch")
         reduced = self._reduced(target, region.random)
-        # elsewhere the answer stands in the input
+        # elsewhere the input is the answer
         changed = ((target - reduced).abs() > CHANGED) & region.valid("patch")
         weight = changed.to(target.dtype)
         if self.config.rebalance:
@@ -79,21 +77,21 @@ class Colorization(PretextTask):
         return {"target": target, "reduced": reduced, "weight": weight}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Absolute error, weighted, of the voxels that were changed."""
+        """Weighted absolute error of the changed voxels."""
         target, reduced, weight = views["target"], views["reduced"], views["weight"]
         pyramid = self.encoder(reduced)
-        guess = self.decoder(pyramid, reduced)
-        error = voxel_error(guess, target, kind="l1")
+        prediction = self.decoder(pyramid, reduced)
+        error = voxel_error(prediction, target, kind="l1")
         energy = scored_mean(error, weight)
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
-            negative_energy=against_another(guess, target, weight, kind="l1"),
+            negative_energy=mismatched_error(prediction, target, weight, kind="l1"),
             terms={"trivial_loss": scored_mean((reduced - target).abs(), weight).mean()},
             pictures={
                 "scan": target,
                 "reduced": reduced,
-                "guess": guess.detach().to(target.dtype),
+                "prediction": prediction.detach().to(target.dtype),
                 "error": error.detach(),
             },
             embeddings=pooled(pyramid).detach(),
@@ -103,8 +101,8 @@ class Colorization(PretextTask):
     def _reduced(self, target: Tensor, random: SampleRandom) -> Tensor:
         config = self.config
         width = random.uniform("width", *config.window)
-        share = random.uniform("middle", 0.1, 0.9)
-        low, high = _quantile(target, share) - width / 2, _quantile(target, share) + width / 2
+        centre = _quantile(target, random.uniform("middle", 0.1, 0.9))
+        low, high = centre - width / 2, centre + width / 2
         if config.reduction == "bits":
             low, high = target.amin(dim=(1, 2, 3, 4)), target.amax(dim=(1, 2, 3, 4))
         if config.reduction == "curve":
@@ -122,39 +120,38 @@ def clip(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def quantise(images: Tensor, low: Tensor, high: Tensor, *, levels: int) -> Tensor:
     """Images between `low` and `high` (B,) rounded to `levels` even grey values, `low` and `high` among them."""
     extent = _wide(high - low).clamp_min(1e-6)
-    share = (images - _wide(low)) / extent
-    return (share * (levels - 1)).round() / (levels - 1) * extent + _wide(low)
+    fraction = (images - _wide(low)) / extent
+    return (fraction * (levels - 1)).round() / (levels - 1) * extent + _wide(low)
 
 
 def bend(images: Tensor, exponent: Tensor) -> Tensor:
-    """Images with the share of their own range raised to `exponent` (B,): invertible, and range and order stay."""
+    """Images rescaled to [0, 1], raised to `exponent` (B,) and scaled back: invertible, same range and order."""
     low, high = images.amin(dim=(1, 2, 3, 4)), images.amax(dim=(1, 2, 3, 4))
     extent = _wide(high - low).clamp_min(1e-6)
     return ((images - _wide(low)) / extent).clamp(0.0, 1.0) ** _wide(exponent) * extent + _wide(low)
 
 
 def rarity(images: Tensor, chosen: Tensor) -> Tensor:
-    """(B, 1, D, H, W) weight of each voxel, the inverse of how common its intensity is among the `chosen` ones; 1 on
-    average there.
+    """(B, 1, D, H, W) weight of each voxel, inverse to the frequency of its intensity; mean 1 over the `chosen` voxels.
 
-    16 even bins between the sample's extremes; the distribution is mixed half and half with a flat one.
+    A histogram of 16 bins between the sample's extremes, averaged with a uniform one (Zhang et al. 2016, equation 4).
     """
     low, high = images.amin(dim=(1, 2, 3, 4)), images.amax(dim=(1, 2, 3, 4))
-    share = (images - _wide(low)) / _wide(high - low).clamp_min(1e-6)
-    bins = (share * BINS).long().clamp(0, BINS - 1).flatten(1)
+    fraction = (images - _wide(low)) / _wide(high - low).clamp_min(1e-6)
+    bins = (fraction * BINS).long().clamp(0, BINS - 1).flatten(1)
     weight = chosen.to(images.dtype).flatten(1)
     count = torch.zeros(len(images), BINS, dtype=images.dtype, device=images.device).scatter_add_(1, bins, weight)
     total = count.sum(dim=1, keepdim=True).clamp_min(1.0)
-    value = 1.0 / ((1 - EVEN_SHARE) * count / total + EVEN_SHARE / BINS)
+    value = 1.0 / ((1 - UNIFORM_WEIGHT) * count / total + UNIFORM_WEIGHT / BINS)
     value = value / ((value * count).sum(dim=1, keepdim=True) / total).clamp_min(1e-6)
     return value.gather(1, bins).view_as(images)
 
 
-def _quantile(images: Tensor, share: Tensor) -> Tensor:
-    """(B,) intensity below which `share` (B,) of a grid of voxels lies; to sort all of them would take long."""
+def _quantile(images: Tensor, fraction: Tensor) -> Tensor:
+    """(B,) intensity below which a fraction (B,) of every eighth voxel lies; sorting all voxels would take long."""
     sample, _ = images[:, :, ::2, ::2, ::2].flatten(1).sort(dim=1)
-    place = (share * (sample.shape[1] - 1)).long().unsqueeze(1)
-    return sample.gather(1, place).squeeze(1)
+    index = (fraction * (sample.shape[1] - 1)).long().unsqueeze(1)
+    return sample.gather(1, index).squeeze(1)
 
 
 def _wide(values: Tensor) -> Tensor:

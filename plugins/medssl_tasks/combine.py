@@ -1,4 +1,4 @@
-"""Combine: a weighted sum of tasks over one encoder."""
+"""Combine: a weighted sum of tasks over one encoder (multi-task learning)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +15,12 @@ from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.loading.crops import Crop
 from medssl.plugins import load_task, task_config
-from medssl.pretext.gather import total, world_size
+from medssl.pretext.collectives import sum_over_ranks, world_size
 from medssl.pretext.task import PretextTask, Step, TaskConfig, automatic_settings
 from medssl.randomness import SampleRandom
 from medssl.views.region import Region
 
-# A batch of air has next to nothing to guess. Divided by that, its noise would outweigh every other batch.
+# The trivial loss of a batch of air is nearly 0. Divided by that, its noise would outweigh every other batch.
 MIN_TRIVIAL = 0.01
 
 
@@ -57,7 +57,7 @@ class Combine(PretextTask):
 
     @classmethod
     def with_plugins(cls, files: tuple[Path, ...]) -> type["Combine"]:
-        """The same task, which looks for its parts in these plugin files too."""
+        """The same task, which finds its parts in these plugin files too."""
         return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__module__": cls.__module__, "files": files})
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
@@ -71,12 +71,12 @@ class Combine(PretextTask):
 
     def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
         """Every task's crops, under the task's name."""
-        found = {}
+        crops = {}
         for name, task in self._tasks():
             for key, crop in task.crops(patch).items():
                 anchor = None if crop.anchor is None else f"{name}/{crop.anchor}"
-                found[f"{name}/{key}"] = replace(crop, anchor=anchor)
-        return found
+                crops[f"{name}/{key}"] = replace(crop, anchor=anchor)
+        return crops
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """Every task's views, under the task's name."""
@@ -91,8 +91,7 @@ class Combine(PretextTask):
         steps = {name: task(_under(views, name)) for name, task in self._tasks()}
         trivial = {name: self._trivial(step) for name, step in steps.items()}
         scale = {name: self._scale(name, trivial[name]) for name in steps}
-        others = {name: step.negative_energy for name, step in steps.items()}
-        known = {name: other for name, other in others.items() if other is not None}
+        negatives = {name: step.negative_energy for name, step in steps.items() if step.negative_energy is not None}
         embeddings = [step.embeddings for step in steps.values() if step.embeddings is not None]
         collapsed = [scale[name] * value for name, value in trivial.items() if value is not None]
         fixed = [value for value in collapsed if isinstance(value, float)]
@@ -106,19 +105,21 @@ class Combine(PretextTask):
         return Step(
             loss=_total(scale, {name: step.loss for name, step in steps.items()}),
             energy=_total(scale, {name: step.energy for name, step in steps.items()}),
-            negative_energy=_total(scale, known) if len(known) == len(steps) else None,
+            negative_energy=_total(scale, negatives) if len(negatives) == len(steps) else None,
             trivial_loss=sum(fixed) if len(fixed) == len(steps) else None,
             terms=terms,
             pictures={
                 f"{name}/{key}": picture for name, step in steps.items() for key, picture in step.pictures.items()
             },
             embeddings=embeddings[0] if embeddings else None,
-            valid_fraction=_least([step.valid_fraction for step in steps.values() if step.valid_fraction is not None]),
+            valid_fraction=_smallest(
+                [step.valid_fraction for step in steps.values() if step.valid_fraction is not None]
+            ),
             parts={name: replace(step, loss=step.loss.detach(), pictures={}) for name, step in steps.items()},
         )
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, str]:
-        """Every task's own, as `task.setting`."""
+        """Those of every task, as `task.setting`."""
         return {
             f"{name}.{setting}": why
             for name, task in self._tasks()
@@ -126,11 +127,11 @@ class Combine(PretextTask):
         }
 
     def unscheduled_modules(self) -> Iterable[nn.Module]:
-        """Every task's own."""
+        """Those of every task."""
         return [module for _, task in self._tasks() for module in task.unscheduled_modules()]
 
     def after_step(self, step: int, total: int) -> None:
-        """Every task's own."""
+        """As each task's."""
         for _, task in self._tasks():
             task.after_step(step, total)
 
@@ -146,11 +147,11 @@ class Combine(PretextTask):
         return [(name, cast(PretextTask, task)) for name, task in self.parts.items()]
 
     def _trivial(self, step: Step) -> float | Tensor | None:
-        """Of one task: a fixed number, or that of the batch of all ranks, so that they weight its loss alike."""
+        """Trivial loss of a task: a fixed number, or the mean over ranks, so that all ranks weight its loss alike."""
         of_batch = step.terms.get("trivial_loss")
         if step.trivial_loss is not None or of_batch is None:
             return step.trivial_loss
-        return total(of_batch, together=self.training) / world_size(together=self.training)
+        return sum_over_ranks(of_batch, across_ranks=self.training) / world_size(across_ranks=self.training)
 
     def _scale(self, name: str, trivial: float | Tensor | None) -> float | Tensor:
         weight = self.weights[name]
@@ -159,21 +160,22 @@ class Combine(PretextTask):
         return weight / (trivial.clamp_min(MIN_TRIVIAL) if isinstance(trivial, Tensor) else trivial or 1.0)
 
 
-def _least(shares: Sequence[Tensor]) -> Tensor | None:
-    """Per sample the smallest share: a sum of energies says nothing where one of them does."""
-    return torch.stack(list(shares)).amin(dim=0) if shares else None
+def _smallest(fractions: Sequence[Tensor]) -> Tensor | None:
+    """Per sample the smallest fraction: a sum of energies means nothing if one of them does not."""
+    return torch.stack(list(fractions)).amin(dim=0) if fractions else None
 
 
 class PartOfRegion(Region):
-    """A region as one task of a combination sees it: its own crops by their own names, and its own stream of random
-    numbers. Voxels stay with the whole region, which every call is passed on to.
+    """A region as one task of a combination sees it, with its crops by their names and a separate random stream.
+
+    Voxels stay with the combination's region, to which every call is passed on.
     """
 
     def __init__(self, region: Region, name: str) -> None:
         self._region, self._name = region, name
         self.device, self.spacing_mm = region.device, region.spacing_mm
         self.numbers, self.scan_ids = region.numbers, region.scan_ids
-        # another seed, not other names: a task may use any name
+        # a separate seed instead of separate names, because a task may use any name
         self.random = SampleRandom(_seed(region.random.seed, name), region.random.numbers, region.random.device)
 
     def crop(self, name: str) -> Tensor:
@@ -203,23 +205,23 @@ class PartOfRegion(Region):
     @property
     def crop_names(self) -> tuple[str, ...]:
         """As `Region.crop_names`, of this task alone."""
-        own = f"{self._name}/"
-        return tuple(name.removeprefix(own) for name in self._region.crop_names if name.startswith(own))
+        prefix = f"{self._name}/"
+        return tuple(name.removeprefix(prefix) for name in self._region.crop_names if name.startswith(prefix))
 
 
 def _under(views: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The views of one task by their own names."""
+    """The views of one task by the names that it gave them."""
     return {key.removeprefix(f"{name}/"): view for key, view in views.items() if key.startswith(f"{name}/")}
 
 
 def _total(scale: Mapping[str, float | Tensor], values: Mapping[str, Tensor]) -> Tensor:
     """Sum of the values, each times its scale."""
-    first, *others = [scale[name] * value for name, value in values.items()]
-    return sum(others, start=first)
+    first, *remaining = [scale[name] * value for name, value in values.items()]
+    return sum(remaining, start=first)
 
 
 def _seed(seed: int, name: str) -> int:
-    """A seed of its own for each task of a combination, a function of the run's seed and the task's name."""
+    """A separate seed for each task of a combination, a function of the run's seed and the task's name."""
     return int.from_bytes(blake2b(f"{seed}/{name}".encode(), digest_size=6).digest(), "little")
 
 

@@ -1,4 +1,4 @@
-"""DeeperCluster: cluster what the encoder has seen, and tell a crop's cluster from another crop of its place.
+"""DeeperCluster: cluster the vectors of earlier crops, and predict a crop's cluster from an overlapping crop.
 
 Caron et al. 2018 (DeepCluster, arXiv 1807.05520) and 2019 (hierarchy, arXiv 1905.01278), with the spherical k-means
 over a memory and the fixed centroids of DeepCluster-v2 (in arXiv 2006.09882).
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
+from medssl.pretext.collectives import gather
 from medssl.pretext.distillation import entropy
-from medssl.pretext.gather import gather
-from medssl.pretext.kmeans import spherical_kmeans, spread_start
+from medssl.pretext.kmeans import kmeans_plus_plus, spherical_kmeans
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue
@@ -28,7 +28,7 @@ MIN_EACH = 2  # vectors per cluster
 
 
 class DeeperCluster(PretextTask):
-    """Predict the cluster of the other crop; clusters are found anew as the encoder changes."""
+    """Predict the cluster of the other crop; clusters are recomputed as the encoder changes."""
 
     name = "deepercluster"
     family = "clustering"
@@ -40,28 +40,26 @@ class DeeperCluster(PretextTask):
             default=64,
             ge=2,
             le=65536,
-            description="Clusters in all. A tenth to a half of the number of scans: with more, most hold a single "
-            "scan.",
+            description="Clusters in all: a tenth to a half of the number of scans. With more, most hold one scan.",
         )
         groups: int = Field(
             default=1,
             ge=1,
             le=1024,
-            description="Groups that the clusters are divided into, found first; their number must divide "
-            "`clusters`. 1 is flat. A hierarchy pays from thousands of clusters on.",
+            description="Groups of clusters, which are predicted first; their number must divide `clusters`. 1 is no "
+            "hierarchy, which pays from thousands of clusters on.",
         )
         memory: Annotated[int, Field(ge=16, le=1048576)] | Literal["auto"] = Field(
             default="auto",
-            description="Last vectors that are clustered, at least two per cluster, which must come in before the "
-            "first clustering. auto: 16 per cluster, so that a cluster's centre is a mean and no single vector, and "
-            "at least 256.",
+            description="Number of latest vectors that are clustered, at least two per cluster; the first clustering "
+            "waits for them. auto: 16 per cluster, so that a centroid is a mean of several, and at least 256.",
         )
         recluster_every: Annotated[int, Field(ge=1, le=100000)] | Literal["auto"] = Field(
             default="auto",
             description="Steps between two clusterings. auto: a fiftieth of the run, at least 10: labels change "
             "often enough to follow the encoder and rarely enough to be learned.",
         )
-        iterations: int = Field(default=10, ge=1, le=100, description="Rounds of k-means each time.")
+        iterations: int = Field(default=10, ge=1, le=100, description="Rounds of k-means per clustering.")
         temperature: float = Field(default=0.1, gt=0.0, le=2.0, description="Divides the cosines with the centroids.")
 
     config: Config
@@ -113,9 +111,9 @@ class DeeperCluster(PretextTask):
         weights = torch.stack([self.weights[labels["b"]], self.weights[labels["a"]]])
         unrelated = self._cross_entropy(a, labels["b"].roll(1)) if len(a) > 1 else None
         if self.training:
-            self.newest += [gather(vectors.detach(), together=True) for vectors in (a, b)]
-        share = 1.0 / (self.weights * self.config.clusters)
-        used = entropy(share / share.sum()) / math.log(self.config.clusters)
+            self.newest += [gather(vectors.detach(), across_ranks=True) for vectors in (a, b)]
+        sizes = 1.0 / (self.weights * self.config.clusters)
+        used = entropy(sizes / sizes.sum()) / math.log(self.config.clusters)
         return Step(
             loss=(weights * energies).mean(),
             energy=energies.mean(dim=0).detach(),
@@ -126,14 +124,14 @@ class DeeperCluster(PretextTask):
         )
 
     def after_step(self, step: int, total: int) -> None:
-        """The step's vectors enter the memory; now and then it is clustered anew, alike on every rank."""
+        """Append the step's vectors to the memory, and at intervals cluster it, identically on every rank."""
         for vectors in self.newest:
             self.memory.push(vectors)
         self.newest.clear()
         if (step + 1) % self._every(total) == 0:
-            known = self.memory.known()
-            if len(known) >= MIN_EACH * self.config.clusters:
-                self.cluster(known)
+            vectors = self.memory.filled()
+            if len(vectors) >= MIN_EACH * self.config.clusters:
+                self.cluster(vectors)
 
     def _every(self, total: int) -> int:
         return max(10, total // 50) if self.config.recluster_every == "auto" else int(self.config.recluster_every)
@@ -153,7 +151,7 @@ class DeeperCluster(PretextTask):
         self.has_clusters = True
 
     def _kmeans(self, vectors: Tensor, count: int) -> Tensor:
-        start = spread_start(vectors, count)
+        start = kmeans_plus_plus(vectors, count)
         centroids, _ = spherical_kmeans(vectors, start, iterations=self.config.iterations)
         return centroids
 
@@ -183,7 +181,7 @@ class DeeperCluster(PretextTask):
 
 
 def _recall(task: DeeperCluster, _: Any) -> None:
-    """Whether a state that was loaded comes from after a clustering: before, all clusters weigh the same."""
+    """Find out whether a loaded state was saved after a clustering: before the first, all clusters weigh the same."""
     task.has_clusters = bool((task.weights != 1.0).any())
 
 

@@ -1,7 +1,7 @@
-"""Denoising: take noise off a scan that was put on it.
+"""Denoising: remove noise that was added to a scan.
 
-After Vincent et al. 2010 (denoising autoencoders) and Kascenas et al. 2022 (coarse noise, MIDL): grains of
-noise larger than a voxel cannot be averaged away locally, so the network has to know what belongs there.
+After Vincent et al. 2010 (denoising autoencoders) and Kascenas et al. 2022 (coarse noise, MIDL): grains of noise larger
+than a voxel cannot be averaged away locally, so the network has to know the anatomy.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.patches import PatchConfig
-from medssl.pretext.reconstruction import against_another, scored_mean, valid_fraction, voxel_error
+from medssl.pretext.reconstruction import mismatched_error, scored_mean, valid_fraction, voxel_error
 from medssl.pretext.task import PretextTask, Step
 from medssl.randomness import SampleRandom
 from medssl.views.region import Region
@@ -34,7 +34,7 @@ class Denoising(PretextTask):
 
         sigma: tuple[Sigma, Sigma] = Field(
             default=(0.3, 1.0),
-            description="Smallest and largest standard deviation of the noise, drawn per patch, in units of the "
+            description="Smallest and largest standard deviation of the noise, random per patch, in units of the "
             "normalised scan, whose own is about 1.",
         )
         grain: int = Field(
@@ -42,7 +42,7 @@ class Denoising(PretextTask):
             ge=1,
             le=32,
             description="Distance of the independent noise values in voxels; between them noise is interpolated. "
-            "1 is white noise, which a local average takes off.",
+            "1 is white noise, which a local average removes.",
         )
 
         @model_validator(mode="after")
@@ -70,19 +70,19 @@ class Denoising(PretextTask):
         """Squared error everywhere inside the scan, since the noise is everywhere."""
         target, noisy, scored = views["target"], views["noisy"], views["scored"]
         pyramid = self.encoder(noisy)
-        guess = self.decoder(pyramid, noisy)
-        error = voxel_error(guess, target)
+        prediction = self.decoder(pyramid, noisy)
+        error = voxel_error(prediction, target)
         energy = scored_mean(error, scored)
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
-            negative_energy=against_another(guess, target, scored),
+            negative_energy=mismatched_error(prediction, target, scored),
             trivial_loss=expected_square(*self.config.sigma),
             terms={"noise": scored_mean(voxel_error(noisy, target), scored).mean()},
             pictures={
                 "scan": target,
                 "noisy": noisy,
-                "guess": guess.detach().to(target.dtype),
+                "prediction": prediction.detach().to(target.dtype),
                 "error": error.detach().sqrt(),
             },
             embeddings=pooled(pyramid).detach(),

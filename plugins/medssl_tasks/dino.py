@@ -1,4 +1,4 @@
-"""DINO: a student that sees small or masked crops is to assign them as its slowly moving teacher assigns whole ones.
+"""DINO: a student assigns small or masked crops to prototypes as its momentum teacher assigns whole crops.
 
 Caron et al. 2021 (arXiv 2104.14294). The masked term is that of iBOT (Zhou et al. 2022, arXiv 2111.07832).
 """
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
 from medssl.pretext.clustering import Prototypes
-from medssl.pretext.distillation import Centre, cross_entropy, entropy, teacher_probabilities, usage
+from medssl.pretext.distillation import Centre, cross_entropy, entropy, prototype_usage, teacher_probabilities
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks
 from medssl.pretext.projection import Projection, pooled_channels, pooled_levels
@@ -25,7 +25,7 @@ from medssl.views.region import Region
 
 
 class DINO(PretextTask):
-    """Self-distillation over several crops, with an optional term for masked places."""
+    """Self-distillation over several crops, with an optional term for masked cells."""
 
     name = "dino"
     family = "self-distillation"
@@ -53,24 +53,24 @@ class DINO(PretextTask):
             default=0.02,
             ge=0.0,
             le=1.0,
-            description="Share of the run in which the student's prototypes stay as drawn.",
+            description="Fraction of the run in which the student's prototypes keep their initial values.",
         )
         centring: bool = Field(
             default=True,
-            description="Take the running mean off the teacher's scores. Without it one prototype takes all.",
+            description="Subtract the running mean from the teacher's scores. Without it one prototype takes all.",
         )
         masked_weight: float = Field(
             default=0.0,
             ge=0.0,
             le=10.0,
-            description="Weight of assigning masked places as the teacher does; trains the coarsest level densely. 1 "
-            "in iBOT.",
+            description="Weight of predicting the teacher's assignment of masked cells, which trains the coarsest "
+            "level densely. 1 in iBOT.",
         )
         mask_ratio: float = Field(
             default=0.3,
             gt=0.0,
             lt=1.0,
-            description="Share of the coarsest level's cells that the student does not see.",
+            description="Fraction of the coarsest level's cells that are hidden from the student.",
         )
 
     config: Config
@@ -94,22 +94,22 @@ class DINO(PretextTask):
         if self.cells is None:
             return images
         cells = [edge // step for edge, step in zip(images["a"].shape[2:], self.encoder.divisor, strict=True)]
-        share, count = self.config.mask_ratio, math.prod(cells)
+        ratio, count = self.config.mask_ratio, math.prod(cells)
         hidden = {
-            f"hidden {name}": token_mask(region.random, f"hidden {name}", tokens=count, ratio=share).view(-1, 1, *cells)
+            f"hidden {name}": token_mask(region.random, f"hidden {name}", tokens=count, ratio=ratio).view(-1, 1, *cells)
             for name in PAIR
         }
         return images | hidden
 
     def forward(self, views: dict[str, Tensor]) -> Step:
         """Loss of the batch; the pictures show the pair as the student sees it."""
-        return replace(self.compare(self.embed(views)), pictures=self.config.pictures(self._seen(views)))
+        return replace(self.compare(self.embed(views)), pictures=self.config.pictures(self._with_holes(views)))
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scores of all crops by the student, `student ...`, and of the pair by the teacher; of cells where masked."""
         levels, small = self.config.pooled_levels, self.config.small_names
-        seen = self._seen(views)
-        student = self.encoder(torch.cat([seen[name] for name in PAIR]))
+        visible = self._with_holes(views)
+        student = self.encoder(torch.cat([visible[name] for name in PAIR]))
         teacher = self.teacher(torch.cat([views[name] for name in PAIR]))
         out = named_chunks(self.head(pooled_levels(student, levels), self.frozen), PAIR, "student ")
         out |= named_chunks(self.teacher_head(pooled_levels(teacher, levels)), PAIR, "teacher ")
@@ -123,14 +123,14 @@ class DINO(PretextTask):
         return out
 
     def compare(self, embeddings: dict[str, Tensor]) -> Step:
-        """Mean over the teacher's two crops and the student's others; no crop is paired with itself."""
+        """Cross-entropy of the student's crops with the teacher's two crops; no crop is paired with itself."""
         config = self.config
         targets = {name: self._target(self.centre, embeddings[f"teacher {name}"]) for name in PAIR}
         energies, unrelated = [], []
         for name, target in targets.items():
-            others = [embeddings[f"student {other}"] for other in PAIR + config.small_names if other != name]
-            energies += [cross_entropy(target, other, temperature=config.student_temperature) for other in others]
-            unrelated.append(cross_entropy(target.roll(1, dims=0), others[0], temperature=config.student_temperature))
+            students = [embeddings[f"student {crop}"] for crop in config.crop_names if crop != name]
+            energies += [cross_entropy(target, student, temperature=config.student_temperature) for student in students]
+            unrelated.append(cross_entropy(target.roll(1, dims=0), students[0], temperature=config.student_temperature))
         energy = torch.stack(energies).mean(dim=0)  # (B,)
         loss, trivial, assigned = energy.mean(), math.log(config.prototypes), torch.cat(list(targets.values()))
         sharpness = entropy(assigned).mean()
@@ -138,7 +138,7 @@ class DINO(PretextTask):
             "teacher_entropy": sharpness,
             "teacher_entropy_fraction": sharpness / math.log(config.prototypes),  # 1: a uniform teacher
             "divergence": loss.detach() - sharpness,
-            "prototypes_used": usage(assigned, together=self.training),
+            "prototypes_used": prototype_usage(assigned, across_ranks=self.training),
         }
         if self.cells is not None:
             masked = torch.stack([self._masked(self.cells.centre, embeddings, name) for name in PAIR]).mean()
@@ -148,28 +148,28 @@ class DINO(PretextTask):
             loss=loss,
             energy=energy.detach(),
             negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(energy) > 1 else None,
-            trivial_loss=trivial,  # a student that gives every prototype the same share
+            trivial_loss=trivial,  # a uniform student
             terms=terms,
             embeddings=torch.cat([embeddings[f"teacher {name}"] for name in PAIR]).detach(),
         )
 
     def after_step(self, step: int, total: int) -> None:
-        """Teacher and centre follow, after the step has used them as they were."""
+        """Update teacher and centre, after the step has used them as they were."""
         momentum = momentum_at(step, total, base=self.config.momentum)
-        self.teacher.follow(self.encoder, momentum)
-        self.teacher_head.follow(self.head, momentum)
-        self.centre.move()
+        self.teacher.update(self.encoder, momentum)
+        self.teacher_head.update(self.head, momentum)
+        self.centre.update()
         self.frozen.fill_(float(step + 1 < self.config.frozen_fraction * total))
         if self.cells is not None:
-            self.cells.teacher_head.follow(self.cells.head, momentum)
-            self.cells.centre.move()
+            self.cells.teacher_head.update(self.cells.head, momentum)
+            self.cells.centre.update()
 
     def exported_encoder(self) -> Encoder:
-        """The teacher: an average over the last steps, and the better of the two (Caron et al. 2021, section 5.2)."""
+        """The teacher: an average over the last steps, and better than the student (Caron et al. 2021, section 5.2)."""
         teacher: Encoder = self.teacher.module  # type: ignore[assignment]
         return teacher
 
-    def _seen(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _with_holes(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """The pair with its hidden cells set to 0, the mean of a normalised scan."""
         if self.cells is None:
             return {name: views[name] for name in PAIR}
@@ -182,7 +182,7 @@ class DINO(PretextTask):
 
     def _target(self, centre: Centre, scores: Tensor, weight: Tensor | None = None) -> Tensor:
         if self.training and self.config.centring:
-            centre.note(scores, weight)
+            centre.observe(scores, weight)
         return teacher_probabilities(scores, centre=centre.mean, temperature=self.config.teacher_temperature)
 
     def _masked(self, centre: Centre, embeddings: dict[str, Tensor], name: str) -> Tensor:
@@ -195,7 +195,7 @@ class DINO(PretextTask):
 
 
 class _Head(nn.Module):
-    """Vector to scores."""
+    """Projector and prototypes: from a vector to scores."""
 
     def __init__(self, inputs: int, config: DINO.Config) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class _Head(nn.Module):
 
 
 class _Cells(nn.Module):
-    """What the masked term needs: heads for the cells of the coarsest level, and their own centre."""
+    """Parts of the masked term: heads for the cells of the coarsest level, and their centre."""
 
     def __init__(self, inputs: int, config: DINO.Config) -> None:
         super().__init__()

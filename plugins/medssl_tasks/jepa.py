@@ -1,7 +1,7 @@
-"""JEPA: predict a teacher's features of hidden places from what can be seen around them.
+"""JEPA: predict a teacher's features of hidden cells from the visible ones around them.
 
-Assran et al. 2023 (I-JEPA, arXiv 2301.08243), for feature pyramids: the encoder sees a patch with blocks taken out, a
-small network predicts what its slowly moving teacher, who sees everything, has at those places.
+Assran et al. 2023 (I-JEPA, arXiv 2301.08243), for feature pyramids: the encoder sees a patch with hidden blocks, and a
+small network predicts the features that the momentum teacher, which sees the whole patch, has there.
 """
 
 import math
@@ -17,7 +17,7 @@ from medssl.hookspecs import hookimpl
 from medssl.pretext.heads import pooled
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.patches import PatchConfig
-from medssl.pretext.projection import in_full
+from medssl.pretext.projection import upcast
 from medssl.pretext.sparse import DropsTokens
 from medssl.pretext.task import PretextTask, Step
 from medssl.randomness import SampleRandom
@@ -26,7 +26,7 @@ from medssl.views.region import Region
 
 
 class JEPA(PretextTask):
-    """Predict features, not voxels, of what is hidden."""
+    """Predict features, not voxels, of hidden blocks."""
 
     name = "jepa"
     family = "self-distillation"
@@ -34,14 +34,12 @@ class JEPA(PretextTask):
     class Config(PatchConfig):
         """Settings of jepa."""
 
-        blocks: int = Field(
-            default=4, ge=1, le=32, description="Blocks that are taken out of a patch; they may overlap."
-        )
+        blocks: int = Field(default=4, ge=1, le=32, description="Blocks of a patch that are hidden; they may overlap.")
         block_fraction: float = Field(
             default=0.15,
             gt=0.0,
             lt=1.0,
-            description="Volume of a block as a share of the patch; its proportions are drawn.",
+            description="Volume of a block as a fraction of the patch; its proportions are random.",
         )
         levels: int = Field(
             default=2,
@@ -66,58 +64,58 @@ class JEPA(PretextTask):
         return first_momentum(steps, base=self.config.momentum)
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`patch`, and `hidden`, where the encoder is not to see: whole cells of the finest predicted level."""
+        """`patch`, and `hidden`, the mask of whole cells of the finest predicted level."""
         patch = region.crop("patch")
         stride = self.encoder.strides[-min(self.config.levels, len(self.encoder.strides))]
         d, h, w = (max(1, edge // step) for edge, step in zip(patch.shape[2:], stride, strict=True))
-        cells = hidden_blocks(region.random, (d, h, w), blocks=self.config.blocks, volume=self.config.block_fraction)
+        cells = target_blocks(region.random, (d, h, w), blocks=self.config.blocks, volume=self.config.block_fraction)
         return {"patch": patch, "hidden": F.interpolate(cells.float(), size=patch.shape[2:]).bool()}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Huber loss between predicted and normalised features: mean over hidden places, samples and levels."""
+        """Huber loss between predicted and normalised features: mean over hidden cells, samples and levels."""
         patch, hidden, count = views["patch"], views["hidden"], len(self.predictors)
-        seen = patch.masked_fill(hidden, 0.0)  # 0 is the mean of a normalised scan
+        visible = patch.masked_fill(hidden, 0.0)  # 0 is the mean of a normalised scan
         # An encoder of tokens never computes what is hidden (Assran et al. 2023, section 3).
         encoder = self.encoder
-        context = encoder.encode_visible(seen, hidden) if isinstance(encoder, DropsTokens) else encoder(seen)
-        energies, unrelated, ignorant, errors = [], [], [], []
+        context = encoder.encode_visible(visible, hidden) if isinstance(encoder, DropsTokens) else encoder(visible)
+        energies, unrelated, of_mean, errors = [], [], [], []
         for predict, level, teacher in zip(
             self.predictors, context[-count:], self.teacher(patch)[-count:], strict=True
         ):
-            target, share = normalised(teacher), hidden_share(hidden, level)
-            guess = predict(level, share)
-            errors.append(feature_error(guess, target))
-            energies.append(weighted_mean(errors[-1], share))
-            unrelated.append(weighted_mean(feature_error(guess, target.roll(1, dims=0)), share))
+            target, fraction = normalised(teacher), hidden_fraction(hidden, level)
+            prediction = predict(level, fraction)
+            errors.append(feature_error(prediction, target))
+            energies.append(weighted_mean(errors[-1], fraction))
+            unrelated.append(weighted_mean(feature_error(prediction, target.roll(1, dims=0)), fraction))
             mean = target.mean(dim=(0, 2, 3, 4), keepdim=True).expand_as(target)
-            ignorant.append(weighted_mean(feature_error(mean, target), share))
+            of_mean.append(weighted_mean(feature_error(mean, target), fraction))
         energy = torch.stack(energies).mean(dim=0)  # (B,)
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(patch) > 1 else None,
-            trivial_loss=0.5,  # the most that a guess of 0 can cost: half the mean square of a normalised feature
-            terms={"mean_feature": torch.stack(ignorant).mean().detach()},
+            trivial_loss=0.5,  # upper bound of the loss of predicting 0: half the mean square of a feature
+            terms={"mean_feature": torch.stack(of_mean).mean().detach()},
             pictures={
                 "scan": patch,
-                "seen": torch.where(hidden, patch.amin(dim=(1, 2, 3, 4), keepdim=True), patch),
+                "visible": torch.where(hidden, patch.amin(dim=(1, 2, 3, 4), keepdim=True), patch),
                 "error": F.interpolate(errors[0].detach(), size=patch.shape[2:]) * hidden,
             },
             embeddings=pooled(context).detach(),
         )
 
     def after_step(self, step: int, total: int) -> None:
-        """The teacher follows."""
-        self.teacher.follow(self.encoder, momentum_at(step, total, base=self.config.momentum))
+        """Update the teacher."""
+        self.teacher.update(self.encoder, momentum_at(step, total, base=self.config.momentum))
 
     def exported_encoder(self) -> Encoder:
-        """The teacher: an average over the last steps that has seen whole patches (Assran et al. 2023, section 4)."""
+        """The teacher: an average over the last steps that has seen whole patches (Assran et al. 2023)."""
         teacher: Encoder = self.teacher.module  # type: ignore[assignment]
         return teacher
 
 
 class Predictor(nn.Module):
-    """From features of what was seen to features of all places, told which places were hidden."""
+    """From features of the visible cells to features of all cells, given which cells were hidden."""
 
     def __init__(self, channels: int, *, width: int, depth: int) -> None:
         super().__init__()
@@ -129,61 +127,66 @@ class Predictor(nn.Module):
         )
         self.leave = nn.Conv3d(width, channels, 1)
 
-    def forward(self, features: Tensor, share: Tensor) -> Tensor:
-        """(B, C, d, h, w); share: (B, 1, d, h, w) of each place that was hidden."""
-        state = self.enter(features) + share * self.hidden_here
+    def forward(self, features: Tensor, fraction: Tensor) -> Tensor:
+        """(B, C, d, h, w) from such features and the hidden fraction (B, 1, d, h, w) of each cell."""
+        state = self.enter(features) + fraction * self.hidden_here
         for block in self.blocks:
             state = state + block(state)
         out: Tensor = self.leave(state)
         return out
 
 
-def hidden_blocks(random: SampleRandom, cells: tuple[int, int, int], *, blocks: int, volume: float) -> Tensor:
-    """(B, 1, *cells) bool, true = hidden: the union of `blocks` boxes of about `volume` each, drawn for each sample.
+def target_blocks(random: SampleRandom, cells: tuple[int, int, int], *, blocks: int, volume: float) -> Tensor:
+    """(B, 1, *cells) bool, true where hidden: the union of random boxes, at most three quarters of the cells.
 
-    At most three quarters of the cells are hidden. Where the boxes hide more, cells are given back at random, not in
-    raster order, which would favour one side of the patch.
+    Args:
+        random: of the samples.
+        cells: cells along D, H, W.
+        blocks: number of boxes, which may overlap.
+        volume: of a box, as a fraction of the patch.
     """
     edges_of_patch = on_device(cells, random.device).float()
-    # proportions and places from draws of their own: one number for both ties the shape of a box to where it lies
+    # Proportions and positions from separate random numbers: shared ones would tie a box's shape to its position.
     stretch = random.uniform("jepa proportions", -0.4, 0.4, (blocks, 3))
     edges = edges_of_patch * volume ** (1 / 3) * (stretch - stretch.mean(dim=2, keepdim=True)).exp()
     edges = edges.round().clamp(min=1.0).minimum(edges_of_patch)  # (B, blocks, 3)
     start = (random.uniform("jepa places", 0.0, 1.0, (blocks, 3)) * (edges_of_patch - edges + 1)).floor()
     inside = []
     for axis, length in enumerate(cells):
-        place = torch.arange(length, device=random.device)
+        index = torch.arange(length, device=random.device)
         first = start[:, :, axis, None]
-        inside.append((place >= first) & (place < first + edges[:, :, axis, None]))  # (B, blocks, length)
+        inside.append((index >= first) & (index < first + edges[:, :, axis, None]))  # (B, blocks, length)
     d, h, w = inside
     union = (d[:, :, :, None, None] & h[:, :, None, :, None] & w[:, :, None, None, :]).any(dim=1).flatten(1)
-    most = max(1, 3 * math.prod(cells) // 4)
+    # Where the boxes hide more than three quarters, cells become visible again at random: `rank` numbers the hidden
+    # cells in random order, and the first of them stay. Raster order would favour one side of the patch.
+    max_hidden = max(1, 3 * math.prod(cells) // 4)
     order = random.permutations("jepa given back", math.prod(cells))
     rank = (union.gather(1, order).long().cumsum(dim=1) - 1).gather(1, order.argsort(dim=1))
-    hidden: Tensor = union & (rank < most)
+    hidden: Tensor = union & (rank < max_hidden)
     return hidden.view(-1, 1, *cells)
 
 
-def hidden_share(hidden: Tensor, level: Tensor) -> Tensor:
-    """(B, 1, d, h, w): how much of each place of a level was hidden, 0 to 1."""
+def hidden_fraction(hidden: Tensor, level: Tensor) -> Tensor:
+    """(B, 1, d, h, w): the fraction of each cell of a level that is hidden."""
     d, h, w = level.shape[2:]
     return F.adaptive_avg_pool3d(hidden.to(level.dtype), (d, h, w))
 
 
 def normalised(features: Tensor) -> Tensor:
-    """Features (B, C, d, h, w), each place with mean 0 and variance 1 over its channels; without scale and shift."""
-    last = in_full(features).movedim(1, -1)
+    """Features (B, C, d, h, w), each cell with mean 0 and variance 1 over its channels, without gradient."""
+    last = upcast(features).movedim(1, -1)
     return F.layer_norm(last, last.shape[-1:]).movedim(-1, 1).detach()
 
 
-def feature_error(guess: Tensor, target: Tensor) -> Tensor:
+def feature_error(prediction: Tensor, target: Tensor) -> Tensor:
     """(B, 1, d, h, w) Huber loss, mean over channels."""
-    return F.smooth_l1_loss(in_full(guess), target, reduction="none").mean(dim=1, keepdim=True)
+    return F.smooth_l1_loss(upcast(prediction), target, reduction="none").mean(dim=1, keepdim=True)
 
 
-def weighted_mean(error: Tensor, share: Tensor) -> Tensor:
-    """(B,) mean over the places of each sample, each by the share of it that was hidden."""
-    weight = share.to(error.dtype)
+def weighted_mean(error: Tensor, fraction: Tensor) -> Tensor:
+    """(B,) mean over the cells of each sample, weighted by their hidden fraction."""
+    weight = fraction.to(error.dtype)
     return (error * weight).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp(min=1e-6)
 
 

@@ -1,7 +1,7 @@
-"""MoCo: a crop is to be found again among many others, which a slowly moving teacher has described.
+"""MoCo: find the other crop of a pair among many, by the vectors of a momentum teacher.
 
-He et al. 2020 (arXiv 1911.05722) with the recipe of v2 (arXiv 2003.04297): the others are a queue of the last batches.
-With `queue: 0` they are the batch itself, as in v3 (Chen et al. 2021, arXiv 2104.02057).
+He et al. 2020 (arXiv 1911.05722) with the recipe of v2 (arXiv 2003.04297): the negatives are a queue of the last
+batches. With `queue: 0` they are the batch itself, as in v3 (Chen et al. 2021, arXiv 2104.02057).
 """
 
 import math
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.pretext.gather import gather, rank
+from medssl.pretext.collectives import gather, rank
 from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momentum_at
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
@@ -23,7 +23,7 @@ from medssl.pretext.queue import Queue, scan_numbers
 from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
-# A logit that takes no part; finite, so that a query without a single negative has a gradient of 0 rather than NaN.
+# Logit of a pair that is excluded; finite, so that a query without any negative has a gradient of 0 instead of NaN.
 NEVER = -1e9
 
 
@@ -40,8 +40,8 @@ class MoCo(PretextTask):
             default=512,
             ge=0,
             le=65536,
-            description="Earlier vectors that a crop is told apart from; 0 uses the batch alone. Those of its own scan "
-            "are left out, so with few scans a long queue is less rich, not wrong.",
+            description="Earlier vectors that serve as negatives; 0 uses the batch alone. Those of the same scan are "
+            "excluded, so with few scans a long queue holds less information, but it is not wrong.",
         )
         temperature: float = Field(
             default=0.2,
@@ -83,36 +83,36 @@ class MoCo(PretextTask):
         """Mean cross-entropy of finding b's key with a's query and the other way round."""
         queries = {name: unit(embeddings[f"query_{name}"]) for name in PAIR}
         keys = {name: unit(embeddings[f"key_{name}"]).detach() for name in PAIR}
-        everyone = {name: gather(keys[name], together=self.training) for name in PAIR}
+        everyone = {name: gather(keys[name], across_ranks=self.training) for name in PAIR}
         count = len(everyone["a"])
         directions = (("a", "b"), ("b", "a"))
         if self.queue is not None:
-            other = embeddings["scan"][:, None] != self.queue.owners  # (B, K)
+            negative = embeddings["scan"][:, None] != self.queue.owners  # (B, K)
             losses = [
                 queue_contrast(
-                    queries[i], keys[j], self.queue.vectors, other=other, temperature=self.config.temperature
+                    queries[i], keys[j], self.queue.vectors, negative=negative, temperature=self.config.temperature
                 )
                 for i, j in directions
             ]
             trivial = math.log(1 + self.config.queue)
         else:
             self._check(count)
-            first = rank(together=self.training) * len(keys["a"])
+            first = rank(across_ranks=self.training) * len(keys["a"])
             losses = [
                 batch_contrast(queries[i], everyone[j], first=first, temperature=self.config.temperature)
                 for i, j in directions
             ]
             trivial = math.log(count)
         if self.training:
-            owners = gather(embeddings["scan"], together=True)
+            owners = gather(embeddings["scan"], across_ranks=True)
             self.keys.append((torch.cat([everyone["a"], everyone["b"]]), owners.repeat(2)))
         return pair_step(torch.stack(losses).mean(), queries["a"], keys["b"], trivial_loss=trivial, terms={})
 
     def after_step(self, step: int, total: int) -> None:
-        """The teacher follows, and the step's keys enter the queue: after the loss has seen the queue without them."""
+        """Update the teacher, and append the step's keys to the queue: the loss has used the queue without them."""
         momentum = momentum_at(step, total, base=self.config.momentum)
-        self.teacher.follow(self.encoder, momentum)
-        self.teacher_project.follow(self.project, momentum)
+        self.teacher.update(self.encoder, momentum)
+        self.teacher_project.update(self.project, momentum)
         if self.queue is not None:
             for keys, owners in self.keys:
                 self.queue.push(keys, owners)
@@ -121,29 +121,36 @@ class MoCo(PretextTask):
     def _check(self, volumes: int) -> None:
         if volumes == 1 and self.training:
             raise ConfigError(
-                "moco without a queue tells the volumes of a batch apart, and loop.batch_size is 1. Use 2 or more, "
+                "moco without a queue contrasts the volumes of a batch, and loop.batch_size is 1. Use 2 or more, "
                 "or a queue (task.queue=512)."
             )
 
 
-def queue_contrast(queries: Tensor, keys: Tensor, queue: Tensor, *, other: Tensor, temperature: float) -> Tensor:
-    """Mean over queries of ln(1 + K * mean over its negatives of e^(negative - own)); all vectors have length 1.
+def queue_contrast(queries: Tensor, keys: Tensor, queue: Tensor, *, negative: Tensor, temperature: float) -> Tensor:
+    """Mean over queries of ln(1 + K * mean over its negatives of e^(negative - positive)).
 
-    queue: (K, F). other: (B, K) which of them are negatives of a query. Where all are, this is the cross-entropy of
-    finding the own key among 1 + K; ln(1 + K) is the value of a collapsed encoder either way.
+    If every vector of the queue is a negative, this is the cross-entropy of finding the key among 1 + K. A collapsed
+    encoder has ln(1 + K) in either case.
+
+    Args:
+        queries: (B, F) unit vectors.
+        keys: (B, F) unit vectors, the positives.
+        queue: (K, F) unit vectors.
+        negative: (B, K) which vectors of the queue are negatives of a query.
+        temperature: divides similarities.
     """
     with without_autocast(queries):
-        own = (queries * keys).sum(dim=1) / temperature
-        logits = (queries @ queue.to(queries.dtype).T / temperature).masked_fill(~other, NEVER)
-        share = len(queue) / other.sum(dim=1).clamp(min=1).to(logits.dtype)
-        return F.softplus(logits.logsumexp(dim=1) + share.log() - own).mean()
+        positive = (queries * keys).sum(dim=1) / temperature
+        logits = (queries @ queue.to(queries.dtype).T / temperature).masked_fill(~negative, NEVER)
+        scale = len(queue) / negative.sum(dim=1).clamp(min=1).to(logits.dtype)
+        return F.softplus(logits.logsumexp(dim=1) + scale.log() - positive).mean()
 
 
 def batch_contrast(queries: Tensor, keys: Tensor, *, first: int, temperature: float) -> Tensor:
-    """Mean cross-entropy of finding each query's own key among the keys of all ranks; the first is number `first`."""
+    """Mean cross-entropy of finding each query's key among those of all ranks; the first is number `first`."""
     with without_autocast(queries):
-        own = torch.arange(first, first + len(queries), device=queries.device)
-        return F.cross_entropy(queries @ keys.T / temperature, own)
+        labels = torch.arange(first, first + len(queries), device=queries.device)
+        return F.cross_entropy(queries @ keys.T / temperature, labels)
 
 
 @hookimpl

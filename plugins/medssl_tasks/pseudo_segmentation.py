@@ -1,9 +1,9 @@
-"""Pseudo-segmentation: segment a map that clustering made without labels.
+"""Pseudo-segmentation: segment a map that was made by clustering, without labels.
 
-Voxels are clustered by their brightness at several scales and, weakly, by their place in the scan; the encoder with
-its own decoder then segments those clusters in a patch whose intensities were changed and parts of which are hidden.
-The idea of segmenting regions that nobody drew is that of superpixel pseudo-labels (Ouyang et al. 2020, SSL-ALPNet,
-arXiv 2007.09886); clusters instead of superpixels mean the same thing in every scan (Caron et al. 2018, DeepCluster).
+Voxels are clustered by their brightness at several scales and, weakly, by their position in the scan; the encoder with
+its decoder then segments the clusters in a patch with changed intensities and hidden blocks. The idea is that of
+superpixel pseudo-labels (Ouyang et al. 2020, SSL-ALPNet, arXiv 2007.09886); clusters, unlike superpixels, mean the same
+in every scan (Caron et al. 2018, DeepCluster).
 """
 
 import math
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
+from medssl.pretext.collectives import gather
 from medssl.pretext.distillation import entropy
-from medssl.pretext.gather import gather
 from medssl.pretext.heads import pooled
 from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.kmeans import euclidean_kmeans, nearest_centroid
@@ -31,15 +31,15 @@ from medssl.views.filters import blur
 from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region
 
-# Brightness of the voxel itself and of its surroundings, in voxels, with the weight of each: single voxels are noisy.
+# (sigma of a blur in voxels, weight): brightness of the voxel, which is noisy, and of its surroundings.
 SCALES_VOXELS = ((0.0, 0.6), (1.0, 1.0), (2.5, 1.0))
-SAMPLED = 1024  # descriptors per patch that are remembered for clustering
-MEMORY = 32768  # remembered descriptors in all
+SAMPLED = 1024  # descriptors per patch that enter the memory
+MEMORY = 32768  # descriptors that are clustered
 ITERATIONS = 20
 
 
 class PseudoSegmentation(PretextTask):
-    """Cluster voxels by brightness and place, and segment the clusters from a disturbed patch."""
+    """Cluster voxels by brightness and position, and segment the clusters in an augmented patch."""
 
     name = "pseudo-segmentation"
     family = "clustering"
@@ -48,25 +48,25 @@ class PseudoSegmentation(PretextTask):
         """Settings of pseudo-segmentation."""
 
         clusters: int = Field(
-            default=24, ge=2, le=256, description="Classes of the map. More are finer, and harder to tell apart."
+            default=24, ge=2, le=256, description="Classes of the map. More are finer, and harder to distinguish."
         )
         position_weight: float = Field(
             default=2.0,
             ge=0.0,
             le=20.0,
-            description="Weight of the place in the scan (from -1 to 1 along each axis) against brightness, whose "
-            "deviation is about 1. 0 clusters by brightness alone: for archives whose scans show different parts of "
-            "the body. Large values cut scans into boxes.",
+            description="Weight of the position in the scan (from -1 to 1 along each axis) against brightness, whose "
+            "standard deviation is about 1. 0 clusters by brightness alone: for archives whose scans show different "
+            "parts of the body. Large values cut scans into boxes.",
         )
         recluster_fraction: float = Field(
             default=0.1,
             gt=0.0,
             le=1.0,
-            description="Share of the run during which clusters are found anew; after it they stay, so that classes "
+            description="Fraction of the run during which clusters are recomputed; then they stay, so that classes "
             "keep their meaning.",
         )
         mask_ratio: float = Field(
-            default=0.3, ge=0.0, lt=1.0, description="Share of the blocks that the encoder does not see."
+            default=0.3, ge=0.0, lt=1.0, description="Fraction of the blocks that is hidden from the encoder."
         )
         block: Annotated[int, Field(ge=2, le=64)] | Literal["auto"] = Field(
             default="auto",
@@ -77,12 +77,12 @@ class PseudoSegmentation(PretextTask):
             default=1.0,
             ge=0.0,
             le=2.0,
-            description="Strength of noise, blur, brightness, contrast, low resolution and gamma in what the encoder "
-            "sees. Without them a threshold finds most clusters.",
+            description="Strength of noise, blur, brightness, contrast, low resolution and gamma in the encoder's "
+            "input. Without them a threshold finds most clusters.",
         )
         geometry: PatchGeometry = Field(
             default=PatchGeometry(flip=(0.0, 0.0, 0.0)),
-            description="Random rotation, magnification and mirroring. No mirroring by default: left is another place.",
+            description="Random rotation, magnification and mirroring. Mirroring is off: it changes positions.",
         )
 
     config: Config
@@ -106,70 +106,68 @@ class PseudoSegmentation(PretextTask):
         return {"block": list(block_edges(self.config.block, patch))}
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`scan`, the patch; `seen`, what the encoder gets; `descriptors` (B, F, D, H, W) of all voxels and `sampled`
-        (B, S, F) of some; `scored`, what lies inside the scan.
+        """`scan`, the patch; `visible`, the encoder's input; `descriptors` (B, F, D, H, W) of all voxels and `sampled`
+        (B, S, F) of some; `scored`, the voxels inside the scan.
         """
         scan, scored = region.crop("patch"), region.valid("patch")
-        hidden, _ = hide_blocks(scan, region.random, asked=self.config.block, ratio=self.config.mask_ratio)
-        seen = IntensityChain(self.config.intensity)(scan, region.random, "patch").masked_fill(hidden, 0.0)
+        hidden, _ = hide_blocks(scan, region.random, block=self.config.block, ratio=self.config.mask_ratio)
+        visible = IntensityChain(self.config.intensity)(scan, region.random, "patch").masked_fill(hidden, 0.0)
         descriptors = self._descriptors(scan, region)
         return {
             "scan": scan,
-            "seen": seen,
+            "visible": visible,
             "descriptors": descriptors,
             "sampled": _sampled(descriptors, scored, region.random.uniform("sampled", 0.0, 1.0, (SAMPLED,))),
             "scored": scored,
         }
 
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Cross-entropy of every voxel's cluster inside the scan; the trivial loss is that of guessing how often each
-        cluster occurs.
-        """
+        """Cross-entropy of the clusters of all voxels inside the scan; the trivial prediction is their frequencies."""
         if self.training:
             self._remember(views["sampled"])
         if self._trivial is None:
             self._trivial = float(entropy(self.shares))
-        target, scored, seen = self._clusters(views["descriptors"]), views["scored"], views["seen"]
-        pyramid = self.encoder(seen)
-        logits = self.decoder(pyramid, seen)
+        target, scored, visible = self._clusters(views["descriptors"]), views["scored"], views["visible"]
+        pyramid = self.encoder(visible)
+        logits = self.decoder(pyramid, visible)
         with without_autocast(logits):
             energy = scored_mean(F.cross_entropy(logits.float(), target, reduction="none")[:, None], scored)
-            other = F.cross_entropy(logits.detach().float(), target.roll(1, dims=0), reduction="none")[:, None]
-        guess = logits.detach().argmax(dim=1, keepdim=True)
+            mismatched = F.cross_entropy(logits.detach().float(), target.roll(1, dims=0), reduction="none")[:, None]
+        prediction = logits.detach().argmax(dim=1, keepdim=True)
         highest = self.config.clusters - 1
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
-            negative_energy=scored_mean(other, scored) if len(target) > 1 else None,
+            negative_energy=scored_mean(mismatched, scored) if len(target) > 1 else None,
             trivial_loss=self._trivial,
             terms={"clusters_used": entropy(self.shares) / math.log(self.config.clusters)},
             pictures={
                 "scan": views["scan"],
-                "seen": seen,
-                "clusters": target[:, None].to(seen.dtype) / highest,
-                "guess": guess.to(seen.dtype) / highest,
+                "visible": visible,
+                "clusters": target[:, None].to(visible.dtype) / highest,
+                "prediction": prediction.to(visible.dtype) / highest,
             },
             embeddings=pooled(pyramid).detach(),
             valid_fraction=valid_fraction(scored),
         )
 
     def after_step(self, step: int, total: int) -> None:
-        """While they settle, clusters are found anew at every doubling of the steps, alike on every rank."""
+        """Until `recluster_fraction` of the run, cluster at every doubling of the steps, identically on every rank."""
         done = step + 1
         if done <= max(1, self.config.recluster_fraction * total) and done & (done - 1) == 0:
             self._cluster()
 
     def _descriptors(self, scan: Tensor, region: Region) -> Tensor:
-        """(B, F, D, H, W): brightness at each scale, then the place in the scan."""
+        """(B, F, D, H, W): brightness at each scale, then the position in the scan."""
         parts = []
         inside = torch.ones_like(scan[:, :1])
         for sigma, weight in SCALES_VOXELS:
             width = torch.full((len(scan), 3), sigma, device=scan.device)
-            # divided by what of the kernel lies in the patch: zeros beyond its edge are no tissue
+            # divided by the part of the kernel inside the patch, since there is only padding beyond its edge
             smooth = blur(scan, width) / blur(inside, width) if sigma else scan
             parts.append(weight * smooth)
         if self.config.position_weight > 0:
-            parts.append(self.config.position_weight * _places(scan, region))
+            parts.append(self.config.position_weight * _positions(scan, region))
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()
@@ -183,21 +181,21 @@ class PseudoSegmentation(PretextTask):
     def _remember(self, sampled: Tensor) -> None:
         if self._has_map is None:
             self._has_map = int(self.memory.written) > 0  # of a resumed training
-        self.memory.push(gather(sampled.flatten(0, 1), together=True))
-        if not self._has_map:  # random centroids give none: the first batch already has one
+        self.memory.push(gather(sampled.flatten(0, 1), across_ranks=True))
+        if not self._has_map:  # the initial centroids are random: cluster the first batch
             self._cluster()
 
     @torch.no_grad()
     def _cluster(self) -> None:
-        known = self.memory.known()
-        self.centroids.copy_(euclidean_kmeans(known, self.config.clusters, iterations=ITERATIONS))
-        counts = torch.bincount(nearest_centroid(known, self.centroids), minlength=self.config.clusters)
-        self.shares.copy_(counts / len(known))
+        descriptors = self.memory.filled()
+        self.centroids.copy_(euclidean_kmeans(descriptors, self.config.clusters, iterations=ITERATIONS))
+        counts = torch.bincount(nearest_centroid(descriptors, self.centroids), minlength=self.config.clusters)
+        self.shares.copy_(counts / len(descriptors))
         self._trivial, self._has_map = float(entropy(self.shares)), True
 
 
-def _places(scan: Tensor, region: Region) -> Tensor:
-    """(B, 3, D, H, W) place of each voxel of the patch in its scan, from -1 to 1 along d, h, w from edge to edge."""
+def _positions(scan: Tensor, region: Region) -> Tensor:
+    """(B, 3, D, H, W) position of each voxel of the patch in its scan, from -1 to 1 along d, h, w."""
     lines = [torch.arange(edge, device=scan.device, dtype=torch.float32) for edge in scan.shape[2:]]
     voxels = torch.stack(torch.meshgrid(*lines, indexing="ij")).flatten(1)  # (3, D*H*W)
     matrix = region.matrix("patch")
@@ -206,13 +204,13 @@ def _places(scan: Tensor, region: Region) -> Tensor:
     return ((2 * in_scan + 1) / shape - 1).clamp(-1, 1).view(len(scan), 3, *scan.shape[2:])
 
 
-def _sampled(descriptors: Tensor, scored: Tensor, shares: Tensor) -> Tensor:
-    """(B, S, F) descriptors of voxels inside the scan, at these shares of the way through them."""
+def _sampled(descriptors: Tensor, scored: Tensor, fractions: Tensor) -> Tensor:
+    """(B, S, F) descriptors of voxels inside the scan, at these fractions (B, S) of their list."""
     flat = descriptors.flatten(2)
     inside_first = torch.sort(~scored.flatten(1), dim=1, stable=True).indices
     count = scored.flatten(1).sum(dim=1, keepdim=True)
-    places = inside_first.gather(1, (shares * count).long().clamp(max=flat.shape[2] - 1))
-    return flat.gather(2, places[:, None].expand(-1, flat.shape[1], -1)).mT
+    voxels = inside_first.gather(1, (fractions * count).long().clamp(max=flat.shape[2] - 1))
+    return flat.gather(2, voxels[:, None].expand(-1, flat.shape[1], -1)).mT
 
 
 @hookimpl

@@ -1,8 +1,8 @@
-"""Rotation: say by which quarter turns a patch was turned.
+"""Rotation: predict by which quarter turns a patch was rotated.
 
 After Gidaris et al. 2018 (arXiv 1803.07728) and, in 3D, Taleb et al. 2020 (arXiv 2006.03829). A cube has 24 proper
-rotations; where voxels are not cubes, turning an axis of thick slices into another one shows by itself, and only the 4
-turns in the plane of the slices are left.
+rotations; where voxels are not cubes, the texture of a thick axis reveals where it was turned to, and only the 4 turns
+in the plane of the slices remain.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,11 +24,11 @@ from medssl.pretext.task import PretextTask, Step
 from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
-THICK = 2.0  # how many times as long a voxel edge must be to give turns away, as in the topology of encoders
+THICK = 2.0  # ratio of voxel edges above which turns are visible in the texture, as in the topology of encoders
 
 
 class Rotation(PretextTask):
-    """Turn a patch by quarter turns and say by which."""
+    """Rotate a patch by quarter turns and predict which."""
 
     name = "rotation"
     family = "predictive"
@@ -40,18 +40,18 @@ class Rotation(PretextTask):
             default="auto",
             description="The 24 rotations of a cube, or the 4 turns in the plane of the slices (H, W, unless another "
             "axis is the thick one). auto: cube where no voxel edge is twice as long as another; with thick slices the "
-            "texture would give the answer away, so that cube is refused there.",
+            "texture would reveal the answer, so cube is refused there.",
         )
         rotations_per_patch: int = Field(
             default=2,
             ge=1,
             le=24,
-            description="Different turns of each patch in the batch; the batch is so many times as large.",
+            description="Different turns of each patch; they multiply the size of the batch.",
         )
         geometry: PatchGeometry = Field(
             default=PatchGeometry(flip=(0.0, 0.0, 0.0), rotation_deg=10.0),
-            description="Random rotation and magnification. Mirroring is refused: a mirrored patch may look like "
-            "a turned one.",
+            description="Random rotation and magnification. Mirroring is refused: a mirrored patch may look like a "
+            "rotated one.",
         )
 
         @field_validator("geometry")
@@ -71,10 +71,9 @@ class Rotation(PretextTask):
         self.head = VectorHead(encoder, len(self.turns))
 
     def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
-        """A patch with equal edges, so that turning it leaves its shape: about as many voxels as the patch, and no edge
-        above it.
+        """A crop with equal edges, the smallest of the patch's, so that turning it keeps its shape.
 
-        In the plane only the two edges that change places are made equal.
+        In the plane only the two edges that are exchanged are made equal.
         """
         step = self.encoder.divisor
         turning = [axis for axis in range(3) if axis != self.about]
@@ -83,41 +82,40 @@ class Rotation(PretextTask):
         return {"patch": self.config.geometry.crop((d, h, w))}
 
     def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, str]:
-        """The turns that are told apart."""
+        """The turns that are distinguished."""
         return {"group": "cube" if self.about is None else "in-plane"}
 
     def views(self, region: Region) -> dict[str, Tensor]:
-        """`upright`, the patch; `turned` (B, copies, C, D, H, W); `turn` (B, copies), the index of each turn, no two
-        alike in a sample.
-        """
+        """`upright`, the patch; `turned` (B, n, C, D, H, W); `turn` (B, n), distinct indices of turns."""
         upright = region.crop("patch")
-        # drawn twice, from the same stream: on the host to turn without waiting for the device, and on it as the answer
+        # On the host, to turn without waiting for the device; the answer is copied to it.
         order = region.random.random("turns", (len(self.turns),)).argsort(axis=1)[:, : self.config.rotations_per_patch]
         rows = [
-            torch.stack([turned(image, self.turns[place]) for place in places])
-            for image, places in zip(upright, order.tolist(), strict=True)
+            torch.stack([turned(image, self.turns[index]) for index in indices])
+            for image, indices in zip(upright, order.tolist(), strict=True)
         ]
         answer = torch.from_numpy(order.copy()).to(upright.device, non_blocking=True)
         return {"upright": upright, "turned": torch.stack(rows), "turn": answer}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Cross-entropy of the turn, averaged over the copies of a patch."""
+        """Cross-entropy of the turn, averaged over the turns of a patch."""
         images, answer = views["turned"], views["turn"]
         pyramid = self.encoder(images.flatten(0, 1))
         logits = self.head(pyramid).to(images.dtype)
         right, wrong = class_energies(logits, answer.flatten())
-        energy, other = right.view_as(answer).mean(dim=1), wrong.view_as(answer).mean(dim=1)
+        energy, negative = right.view_as(answer).mean(dim=1), wrong.view_as(answer).mean(dim=1)
         pictures = {"scan": views["upright"], "turned": images[:, 0]}
         if not self.training:
-            guesses = logits.argmax(dim=1).view_as(answer)[:, 0].tolist()
+            predictions = logits.argmax(dim=1).view_as(answer)[:, 0].tolist()
             back = [
-                turned(image, inverse(self.turns[guess])) for image, guess in zip(images[:, 0], guesses, strict=True)
+                turned(image, inverse(self.turns[prediction]))
+                for image, prediction in zip(images[:, 0], predictions, strict=True)
             ]
-            pictures["guess"] = torch.stack(back)  # upright again, if the guess was right
+            pictures["prediction"] = torch.stack(back)  # upright again, if the prediction was right
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
-            negative_energy=other,
+            negative_energy=negative,
             trivial_loss=log(len(self.turns)),
             terms={"accuracy": (logits.argmax(dim=1) == answer.flatten()).to(images.dtype).mean()},
             pictures=pictures,
@@ -126,14 +124,16 @@ class Rotation(PretextTask):
 
 
 Turn = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
-"""(axes, mirrored): new axis i is old axis axes[i], run backwards where mirrored[i]."""
+"""(axes, mirrored): new axis i is old axis axes[i], reversed where mirrored[i]."""
 
 
 def turning_axis(encoder: Encoder, group: str) -> int | None:
-    """The axis about which to turn; None for all of them, as those of a cube.
+    """The axis about which to turn; None for all rotations of a cube.
 
-    By the spacing that the encoder was planned for; where that is not known, by whether it treats the axes alike.
-    Raises ConfigError where the shape of a voxel would give away every turn that was asked for.
+    It follows from the spacing that the encoder was planned for, or, if that is unknown, from its strides.
+
+    Raises:
+        ConfigError: the shape of a voxel would reveal every turn of the group.
     """
     spacing = encoder.description.spacing_mm
     if spacing is None:
@@ -144,15 +144,15 @@ def turning_axis(encoder: Encoder, group: str) -> int | None:
     shown = [round(edge, 3) for edge in spacing]
     if group == "cube":
         raise ConfigError(
-            f"task.group is cube, but voxels are {shown} mm (D, H, W): their shape would give the turns away. Use "
+            f"task.group is cube, but voxels are {shown} mm (D, H, W): their shape would reveal the turns. Use "
             "--set task.group=in-plane, or auto, or ingest with a spacing of equal edges."
         )
     for axis in range(3):
-        one, other = (spacing[i] for i in range(3) if i != axis)
-        if max(one, other) < THICK * min(one, other):
+        in_plane = [spacing[i] for i in range(3) if i != axis]
+        if max(in_plane) < THICK * min(in_plane):
             return axis
     raise ConfigError(
-        f"voxels are {shown} mm (D, H, W), no two edges alike: their shape gives every quarter turn away. Ingest with "
+        f"voxels are {shown} mm (D, H, W), no two edges alike: their shape reveals every quarter turn. Ingest with "
         "another spacing, or choose another task."
     )
 
@@ -172,14 +172,14 @@ def inverse(turn: Turn) -> Turn:
 
 
 def _proper_turns() -> tuple[Turn, ...]:
-    """All turns of a cube that are no mirrorings, the identity first: those of determinant +1, Cayley's 24."""
-    found: list[Turn] = []
+    """The 24 rotations of a cube, the identity first: signed permutations of the axes with determinant +1."""
+    turns: list[Turn] = []
     for axes in permutations((0, 1, 2)):
         swaps = sum(axes[i] > axes[j] for i in range(3) for j in range(i + 1, 3))
         for mirrored in product((False, True), repeat=3):
             if (swaps + sum(mirrored)) % 2 == 0:
-                found.append(((axes[0], axes[1], axes[2]), (mirrored[0], mirrored[1], mirrored[2])))
-    return tuple(found)
+                turns.append(((axes[0], axes[1], axes[2]), (mirrored[0], mirrored[1], mirrored[2])))
+    return tuple(turns)
 
 
 def _rounded(edge: int, step: int) -> int:
@@ -192,7 +192,6 @@ def turns_about(axis: int) -> tuple[Turn, ...]:
 
 
 TURNS_OF_A_CUBE = _proper_turns()
-TURNS_IN_PLANE = turns_about(0)
 
 
 @hookimpl

@@ -1,7 +1,7 @@
-"""SimCLR: two crops of one place are alike, crops of other scans are not; and so are single points of the overlap.
+"""SimCLR: contrast overlapping crops with those of other scans, and points of their overlap with each other.
 
-The pooled part is Chen et al. 2020 (arXiv 2002.05709). It trains the finest levels little, and those are what
-segmentation needs; the local part, after Goncharov et al. 2023 (vox2vec, arXiv 2307.14725), compares the features of
+The pooled part is Chen et al. 2020 (arXiv 2002.05709). It hardly trains the finest levels, which segmentation needs;
+the local part, after Goncharov et al. 2023 (vox2vec, arXiv 2307.14725), compares the features of
 all levels at points that lie in both crops. With `local_from: decoder` the points are described by a decoder, as the
 local stage of Chaitanya et al. 2020 (arXiv 2006.10511) has it.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.pretext.gather import gather, rank, world_size
+from medssl.pretext.collectives import gather, rank, world_size
 from medssl.pretext.pairs import PAIR, PairConfig, matching_points, named_chunks, pair_step
 from medssl.pretext.projection import (
     Norm,
@@ -32,7 +32,7 @@ from medssl.pretext.projection import (
 from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
-# A logit that takes no part; finite, so that an anchor without a single negative has a gradient of 0 rather than NaN.
+# Logit of a pair that is excluded; finite, so that a point without any negative has a gradient of 0 instead of NaN.
 NEVER = -1e9
 
 
@@ -54,8 +54,8 @@ class SimCLR(PretextTask):
         )
         norm: Norm = Field(
             default="layer",
-            description="Norm in the heads: layer looks at one vector, and the gradient cache needs it; batch at the "
-            "vectors of all devices, as in the paper, for global batches of 16 or more.",
+            description="Norm in the heads. layer normalises each vector alone, and the gradient cache needs it; batch "
+            "normalises over the vectors of all devices, as in the paper, for global batches of 16 or more.",
         )
         local_weight: float = Field(
             default=1.0,
@@ -76,8 +76,8 @@ class SimCLR(PretextTask):
             default=4.0,
             ge=0.0,
             le=64.0,
-            description="Points nearer to each other than this, in voxels of the scan, are not told apart: they are "
-            "mostly the same tissue.",
+            description="Points nearer to each other than this, in voxels of the scan, are not used as negatives: they "
+            "are mostly the same tissue.",
         )
 
     config: Config
@@ -103,7 +103,7 @@ class SimCLR(PretextTask):
         return images | matching_points(region, (depth, height, width), self.config.local_points)
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What `compare` needs of these samples; no sample looks at another."""
+        """Vectors of the crops and, with the local part, of the points and where those lie."""
         images = torch.cat([views["a"], views["b"]])
         pyramid = self.encoder(images)
         out = named_chunks(self.project(pooled_levels(pyramid, self.config.pooled_levels)), PAIR)
@@ -116,15 +116,15 @@ class SimCLR(PretextTask):
         return out
 
     def compare(self, embeddings: dict[str, Tensor]) -> Step:
-        """The loss of a batch, from the embeddings of all its samples on this rank."""
+        """NT-Xent of the crops of all ranks plus the weighted contrast between points of each pair."""
         a, b = unit(embeddings["a"]), unit(embeddings["b"])
-        volumes = len(a) * world_size(together=self.training)
+        volumes = len(a) * world_size(across_ranks=self.training)
         if volumes == 1 and self.training:
             raise ConfigError(
-                "simclr tells the volumes of a batch apart, and loop.batch_size is 1. Use 2 or more, or a task "
+                "simclr contrasts the volumes of a batch, and loop.batch_size is 1. Use 2 or more, or a task "
                 "without negatives such as byol."
             )
-        pooled = nt_xent(a, b, temperature=self.config.temperature, together=self.training)
+        pooled = nt_xent(a, b, temperature=self.config.temperature, across_ranks=self.training)
         loss, trivial, terms = pooled, math.log(2 * volumes - 1), {"pooled": pooled}
         if self.project_local is not None:
             local = self._local(embeddings).mean()
@@ -144,30 +144,43 @@ class SimCLR(PretextTask):
         )
 
 
-def nt_xent(a: Tensor, b: Tensor, *, temperature: float, together: bool = True) -> Tensor:
-    """Mean over this rank's 2n crops of the cross-entropy of finding the partner among the 2N-1 others of all ranks.
+def nt_xent(a: Tensor, b: Tensor, *, temperature: float, across_ranks: bool = True) -> Tensor:
+    """Mean over this rank's 2n crops of the cross-entropy of finding the partner among the 2N - 1 others of all ranks.
 
-    a, b: (n, F) unit vectors. Chen et al. 2020, equation 1; the positive stays in the denominator.
+    Chen et al. 2020, equation 1; the positive stays in the denominator.
+
+    Args:
+        a: (n, F) unit vectors of the first crops.
+        b: (n, F) unit vectors of the second crops.
+        temperature: divides similarities.
+        across_ranks: whether the negatives are those of all ranks.
     """
-    first = rank(together=together) * len(a)
+    first = rank(across_ranks=across_ranks) * len(a)
     with without_autocast(a):
-        everyone = torch.cat([gather(a, together=together), gather(b, together=together)])  # (2N, F)
+        everyone = torch.cat([gather(a, across_ranks=across_ranks), gather(b, across_ranks=across_ranks)])  # (2N, F)
         logits = torch.cat([a, b]) @ everyone.T / temperature  # (2n, 2N)
-        own = torch.arange(first, first + len(a), device=a.device)
+        number = torch.arange(first, first + len(a), device=a.device)
         half = len(everyone) // 2
-        itself = torch.cat([own, own + half])
+        itself = torch.cat([number, number + half])
         logits = logits.scatter(1, itself[:, None], -math.inf)
-        return F.cross_entropy(logits, torch.cat([own + half, own]))
+        return F.cross_entropy(logits, torch.cat([number + half, number]))
 
 
 def point_contrast(
     a: Tensor, b: Tensor, *, temperature: float, positions_voxels: Tensor, valid: Tensor, margin_voxels: float
 ) -> Tensor:
-    """(B,) mean over a pair's points, in both directions, of ln(1 + (N-1) * mean over negatives of e^(negative - own)).
+    """(B,) mean over points, in both directions, of ln(1 + (N - 1) * mean over negatives of e^(negative - positive)).
 
-    a, b: (B, N, F) unit vectors of the same N points in two crops. valid: (B,) False for a pair that has no points. The
-    negatives of a point are the points of the other crop that lie at least `margin_voxels` from it. Taking their mean
-    times N-1 makes ln N the value of a collapsed encoder, however many there are.
+    The negatives of a point are the points of the other crop at least `margin_voxels` away. Their mean times N - 1,
+    instead of their sum, makes ln N the value of a collapsed encoder, however many negatives there are.
+
+    Args:
+        a: (B, N, F) unit vectors of N points in the first crop.
+        b: (B, N, F) unit vectors of the same points in the second crop.
+        temperature: divides similarities.
+        positions_voxels: (B, N, 3) of the points, in voxels of the scan.
+        valid: (B,) False for a pair without points.
+        margin_voxels: in voxels of the scan.
     """
     count = a.shape[1]
     with without_autocast(a):
@@ -175,16 +188,16 @@ def point_contrast(
         distance = (positions_voxels[:, :, None] - positions_voxels[:, None]).norm(dim=3)
         same = torch.eye(count, dtype=torch.bool, device=a.device)
         negative = (distance >= margin_voxels) & ~same
-        own = logits.diagonal(dim1=1, dim2=2)
-        both = _point_terms(logits, own, negative) + _point_terms(logits.mT, own, negative)
-    return 0.5 * both.mean(dim=1) * valid
+        positive = logits.diagonal(dim1=1, dim2=2)
+        terms = _point_terms(logits, positive, negative) + _point_terms(logits.mT, positive, negative)
+    return 0.5 * terms.mean(dim=1) * valid
 
 
-def _point_terms(logits: Tensor, own: Tensor, negative: Tensor) -> Tensor:
+def _point_terms(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """(B, N) terms of `point_contrast` in one direction."""
-    share = (logits.shape[2] - 1) / negative.sum(dim=2).clamp(min=1).to(logits.dtype)
-    others = logits.masked_fill(~negative, NEVER).logsumexp(dim=2) + share.log()
-    return F.softplus(others - own)
+    scale = (logits.shape[2] - 1) / negative.sum(dim=2).clamp(min=1).to(logits.dtype)
+    negatives = logits.masked_fill(~negative, NEVER).logsumexp(dim=2) + scale.log()
+    return F.softplus(negatives - positive)
 
 
 @hookimpl

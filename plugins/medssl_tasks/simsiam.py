@@ -1,7 +1,6 @@
-"""SimSiam: predict the other crop's description by the same network, without following it.
+"""SimSiam: predict the same network's vector of the other crop, with a stopped gradient.
 
-Chen and He 2021 (arXiv 2011.10566). BYOL without a teacher: the gradient stops at the predicted vector, and that alone
-keeps the encoder from collapsing.
+Chen and He 2021 (arXiv 2011.10566). BYOL without a teacher: the stopped gradient alone prevents collapse.
 """
 
 from collections.abc import Iterable
@@ -42,29 +41,29 @@ class SimSiam(PretextTask):
         self.predict = Projection(config.features, config.features, hidden=config.bottleneck, norm=norm)
 
     def unscheduled_modules(self) -> Iterable[nn.Module]:
-        """The predictor: it has to keep up with what it predicts until the end (section 4.1 of the paper)."""
+        """The predictor, which has to adapt to the latest representations until the end (section 4.1 of the paper)."""
         return [self.predict]
 
     def embed(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`guess_a`, `guess_b` and what they are to meet, `target_b`, `target_a`, (B, F) each."""
+        """`prediction_a`, `prediction_b` and their targets `target_b`, `target_a`, (B, F) each."""
         vectors = self.project(encode(self.encoder, views, PAIR, levels=self.config.pooled_levels))
-        guesses = self.predict(vectors)
-        return named_chunks(guesses, PAIR, "guess_") | named_chunks(vectors.detach(), PAIR, "target_")
+        predictions = self.predict(vectors)
+        return named_chunks(predictions, PAIR, "prediction_") | named_chunks(vectors.detach(), PAIR, "target_")
 
     def compare(self, embeddings: dict[str, Tensor]) -> Step:
         """Minus the cosine, mean of the two directions: 0, the trivial value, for unrelated vectors, and -1 at best.
 
-        A collapsed encoder would bring the loss to -1, so here the spread of the features says more than the loss.
+        A collapsed encoder has a loss of -1, so the spread of the features says more than the loss.
         """
-        guess = {name: unit(embeddings[f"guess_{name}"]) for name in PAIR}
+        prediction = {name: unit(embeddings[f"prediction_{name}"]) for name in PAIR}
         target = {name: unit(embeddings[f"target_{name}"]).detach() for name in PAIR}
-        loss = 0.5 * (alignment(guess["a"], target["b"]) + alignment(guess["b"], target["a"]))
-        return pair_step(loss, guess["a"], target["b"], trivial_loss=0.0, terms={})
+        loss = 0.5 * (alignment(prediction["a"], target["b"]) + alignment(prediction["b"], target["a"]))
+        return pair_step(loss, prediction["a"], target["b"], trivial_loss=0.0, terms={})
 
 
-def alignment(guess: Tensor, target: Tensor) -> Tensor:
+def alignment(prediction: Tensor, target: Tensor) -> Tensor:
     """Minus the mean cosine of unit vectors (B, F); `target` takes no gradient."""
-    return -(guess * target.detach()).sum(dim=1).mean()
+    return -(prediction * target.detach()).sum(dim=1).mean()
 
 
 @hookimpl

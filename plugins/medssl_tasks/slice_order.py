@@ -1,9 +1,9 @@
-"""Slice order: say of each slab of a scan how far up the body it lies, from the order of slabs alone.
+"""Slice order: score how far up the body each slab of a scan lies, learned from the order of slabs alone.
 
 Body-part regression (Yan et al. 2018, "Unsupervised body part regression via spatially self-ordering convolutional
-neural networks", arXiv 1707.03891) with slabs in place of slices, because the encoder is three-dimensional. Each slab
-is seen and scored alone, lies a random gap from the next and is normalised on its own, so that nothing continues from
-one to the other.
+neural networks", arXiv 1707.03891) with slabs instead of slices, because the encoder is three-dimensional. Each slab
+is encoded, normalised and scored alone, and random gaps separate the slabs, so that nothing continues from one to the
+next.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ from medssl.views.region import Region
 
 
 class SliceOrder(PretextTask):
-    """Cut slabs along the body axis, score each, and ask that the scores rise from the lowest to the highest."""
+    """Cut slabs along the body axis, score each, and train the scores to rise from the lowest to the highest slab."""
 
     name = "slice-order"
     family = "predictive"
@@ -39,13 +39,13 @@ class SliceOrder(PretextTask):
         slabs: int = Field(default=4, ge=2, le=16, description="Slabs per patch, along the body axis D.")
         gap: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
             default="auto",
-            description="Room for each slab to lie in beyond its own thickness, in voxels. auto: half the slab, "
-            "at least 2, so that neighbours have no slice in common to be ordered by.",
+            description="Room for each slab beyond its thickness, in voxels. auto: half the slab, at least 2, so that "
+            "neighbours do not touch.",
         )
         geometry: PatchGeometry = Field(
             default=PatchGeometry(flip=(0.0, 0.0, 0.5)),
-            description="Random rotation, magnification and mirroring. Mirroring D would turn the order round, "
-            "and is refused.",
+            description="Random rotation, magnification and mirroring. Mirroring D would reverse the order, and "
+            "is refused.",
         )
 
         @field_validator("geometry")
@@ -58,19 +58,19 @@ class SliceOrder(PretextTask):
         self.head = VectorHead(encoder, 1)
 
     def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
-        """All slabs with their gaps; together the slabs are about as deep as the patch."""
+        """One crop `stack` of all slabs with their room; the slabs together are about as deep as the patch."""
         thick = slab_depth(patch, self.encoder.divisor, slabs=self.config.slabs)
         return {
             "stack": self.config.geometry.crop((self.config.slabs * (thick + self._gap(thick)), patch[1], patch[2]))
         }
 
     def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, int]:
-        """Room of a slab."""
+        """Room of a slab in voxels."""
         return {"gap": self._gap(slab_depth(patch, self.encoder.divisor, slabs=self.config.slabs))}
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`slabs` (B, n, C, d, H, W) from the lowest to the highest, normalised one by one; `shuffle` (B, n), an order
-        to show them in.
+        for the pictures.
         """
         stack, count = region.crop("stack"), self.config.slabs
         cell = stack.shape[2] // count
@@ -90,7 +90,7 @@ class SliceOrder(PretextTask):
         energy = order_energy(scores)
         rows = torch.arange(len(slabs), device=slabs.device).unsqueeze(1)
         grid = (count, 1, 1)
-        scan, guess = join_tiles(slabs, grid=grid), join_tiles(slabs[rows, scores.argsort(dim=1)], grid=grid)
+        scan, prediction = join_tiles(slabs, grid=grid), join_tiles(slabs[rows, scores.argsort(dim=1)], grid=grid)
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
@@ -100,8 +100,8 @@ class SliceOrder(PretextTask):
             pictures={
                 "scan": scan,
                 "shuffled": join_tiles(slabs[rows, views["shuffle"]], grid=grid),
-                "guess": guess,
-                "error": (guess - scan).abs(),
+                "prediction": prediction,
+                "error": (prediction - scan).abs(),
             },
             embeddings=pooled(pyramid).detach(),
         )
@@ -111,7 +111,7 @@ class SliceOrder(PretextTask):
 
 
 def order_energy(scores: Tensor) -> Tensor:
-    """(B,) mean over all pairs i < j of ln(1 + exp(s_i - s_j)): 0 when scores (B, n) rise, ln 2 when all are equal."""
+    """(B,) mean over all pairs i < j of ln(1 + exp(s_i - s_j)) of scores (B, n); ln 2 if all are equal."""
     lower, upper = _pairs(scores)
     return F.softplus(lower - upper).mean(dim=1)
 

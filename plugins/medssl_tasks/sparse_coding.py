@@ -1,7 +1,7 @@
-"""Sparse coding: predict the few atoms that a piece of scan is made of.
+"""Sparse coding: predict the few atoms of a dictionary that compose each cell of a scan.
 
 Predictive sparse decomposition (Kavukcuoglu, Ranzato & LeCun 2010, arXiv 1010.3467): codes are inferred by FISTA (Beck
-& Teboulle 2009) against a learned dictionary, and the encoder learns to say at once what inference finds.
+& Teboulle 2009) with a learned dictionary, and the encoder learns to predict in one pass what inference finds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,13 +21,14 @@ from medssl.pretext.reconstruction import scored_mean, valid_fraction
 from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 
-LARGEST_CELL = 4  # voxels along an axis: what a dictionary of patches can cover
-MAX_ATOMS, MAX_WIDTH = 512, 256  # unless told; of the predictor
+MAX_CELL = 4  # voxels along an axis that a dictionary of patches can cover
+MAX_ATOMS = 512  # with atoms=auto
+MAX_WIDTH = 256  # features of the predictor
 SQUARINGS = 10
 
 
 class SparseCoding(PretextTask):
-    """Cut a patch into cells, code each with few atoms of a dictionary, and predict the codes with the encoder."""
+    """Cut a patch into cells, encode each with few atoms of a dictionary, and predict the codes with the encoder."""
 
     name = "sparse-coding"
     family = "generative"
@@ -37,17 +38,17 @@ class SparseCoding(PretextTask):
 
         atoms: Annotated[int, Field(ge=2, le=4096)] | Literal["auto"] = Field(
             default="auto",
-            description="Atoms of the dictionary. auto: twice the numbers of a cell, so that there is a choice of "
-            "codes for sparsity to make; at most 512.",
+            description="Atoms of the dictionary. auto: twice the numbers of a cell, so that several codes fit and "
+            "sparsity selects; at most 512.",
         )
         sparsity: float = Field(
             default=0.5,
             gt=0.0,
             le=100.0,
-            description="Cost of a code's absolute values; atoms whose coefficient would be smaller are not used. "
-            "In units of the normalised scan times the root of a cell's voxels.",
+            description="Weight of the L1 norm of a code; atoms with a smaller coefficient are not used. In "
+            "units of the normalised scan times the root of a cell's voxels.",
         )
-        iterations: int = Field(default=20, ge=1, le=1000, description="Steps of inference per batch.")
+        iterations: int = Field(default=20, ge=1, le=1000, description="Iterations of FISTA per batch.")
         prediction_weight: float = Field(
             default=1.0, gt=0.0, le=100.0, description="Weight of the encoder's squared error in predicting the codes."
         )
@@ -57,7 +58,7 @@ class SparseCoding(PretextTask):
         level = code_level(encoder)
         self.cell = cell_of(encoder.strides[level])
         d, h, w = (stride // edge for stride, edge in zip(encoder.strides[level], self.cell, strict=True))
-        self.places = (d, h, w)  # cells along each axis of one place of the level: more than 1 where it is coarse
+        self.subcells = (d, h, w)  # cells along each axis of one position of the level: more than 1 where it is coarse
         voxels = self.cell[0] * self.cell[1] * self.cell[2] * encoder.description.in_channels
         atoms = min(MAX_ATOMS, 2 * voxels) if config.atoms == "auto" else int(config.atoms)
         self.dictionary = nn.Parameter(torch.randn(atoms, voxels))
@@ -73,38 +74,38 @@ class SparseCoding(PretextTask):
         return {"target": region.crop("patch"), "scored": region.valid("patch")}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
-        """Energy of the inferred codes plus the encoder's error in predicting them, per voxel."""
+        """LASSO energy of the inferred codes plus the encoder's squared error in predicting them, per voxel."""
         target = views["target"]
         cells = to_cells(target, self.cell)  # (B, N, V)
         inside = to_cells(views["scored"].to(target.dtype), self.cell).amin(dim=2)  # (B, N)
         pyramid = self.encoder(target)
         with torch.autocast(target.device.type, enabled=False):
             predicted = self.predictor([level.to(target.dtype) for level in pyramid])
-            predicted = by_cell(predicted, self.places)  # (B, N, K)
+            predicted = by_cell(predicted, self.subcells)  # (B, N, K)
             atoms = F.normalize(self.dictionary, dim=1)
             codes = infer(
                 cells, atoms, sparsity=self.config.sparsity, iterations=self.config.iterations, start=predicted
             )
             energy = scored_mean(self._energy(cells, codes, predicted=predicted, atoms=atoms), inside)
-            other = None
+            negative = None
             if len(target) > 1:
-                strange = self._energy(cells, codes.roll(1, dims=0), predicted=predicted, atoms=atoms)
-                other = scored_mean(strange, inside).detach()
+                mismatched = self._energy(cells, codes.roll(1, dims=0), predicted=predicted, atoms=atoms)
+                negative = scored_mean(mismatched, inside).detach()
         pictures = {
             "scan": target,
             "sparse": from_cells((codes @ atoms).detach(), self.cell, like=target),
-            "guess": from_cells((predicted @ atoms).detach(), self.cell, like=target),
+            "prediction": from_cells((predicted @ atoms).detach(), self.cell, like=target),
         }
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
-            negative_energy=other,
+            negative_energy=negative,
             terms={
                 "trivial_loss": 0.5 * scored_mean(cells.square().mean(dim=2), inside).mean(),
                 "active_fraction": (codes != 0).to(target.dtype).mean(),
                 "used_atoms": (codes != 0).flatten(0, 1).any(dim=0).to(target.dtype).mean(),
             },
-            pictures=pictures | {"error": (pictures["guess"] - target).abs()},
+            pictures=pictures | {"error": (pictures["prediction"] - target).abs()},
             embeddings=pooled(pyramid).detach(),
             valid_fraction=valid_fraction(inside),
         )
@@ -124,10 +125,17 @@ def lasso(cells: Tensor, codes: Tensor, atoms: Tensor, *, sparsity: float) -> Te
 
 @torch.no_grad()
 def infer(cells: Tensor, atoms: Tensor, *, sparsity: float, iterations: int, start: Tensor) -> Tensor:
-    """(B, N, K) codes that make `lasso` small: so many steps of FISTA from `start`; constant to the gradient.
+    """(B, N, K) codes that approximately minimise `lasso`, without gradient.
 
-    The step is one over the largest curvature, the squared spectral norm of the atoms (K, V), or a little less.
+    Args:
+        cells: (B, N, V).
+        atoms: (K, V), of length 1.
+        sparsity: weight of the L1 norm.
+        iterations: of FISTA (Beck & Teboulle 2009, section 4).
+        start: (B, N, K) first codes.
     """
+    # A proximal gradient step from an extrapolated point: the gradient of 1/2 |x - z D|^2, then soft thresholding, the
+    # proximal operator of the L1 norm. The step size 1 / L needs L at least the largest eigenvalue of D D^T.
     gram = atoms @ atoms.T
     correlation = cells @ atoms.T
     step = 1.0 / largest_curvature(atoms)
@@ -143,11 +151,10 @@ def infer(cells: Tensor, atoms: Tensor, *, sparsity: float, iterations: int, sta
 
 
 def largest_curvature(atoms: Tensor) -> Tensor:
-    """The squared spectral norm of atoms (K, V), from above by less than 1 %: with a step too long FISTA diverges.
-
-    The Frobenius norm of a matrix to the power p, to the power 1/p, comes down to the largest eigenvalue as p grows
-    (here 1024). Of the smaller of the two products, a matter of ten small products and no decomposition.
-    """
+    """An upper bound, within 1 %, of the squared spectral norm of atoms (K, V)."""
+    # |A^p|_F^(1/p) falls to the largest eigenvalue of A as p grows. Ten squarings give p = 1024: ten small products
+    # instead of a decomposition. From above, because FISTA diverges if its step is too long. Each power is normalised,
+    # and the logarithms of the norms are added, so that nothing overflows.
     wide = atoms.shape[0] > atoms.shape[1]
     power = atoms.T @ atoms if wide else atoms @ atoms.T
     logarithm = torch.zeros((), dtype=atoms.dtype, device=atoms.device)
@@ -160,21 +167,19 @@ def largest_curvature(atoms: Tensor) -> Tensor:
 
 
 def code_level(encoder: Encoder) -> int:
-    """The coarsest level whose places have at most 4 voxels along each axis; the finest where all are coarser."""
-    return max((i for i, stride in enumerate(encoder.strides) if max(stride) <= LARGEST_CELL), default=0)
+    """The coarsest level with a stride of at most 4 voxels along each axis; the finest if all strides are larger."""
+    return max((i for i, stride in enumerate(encoder.strides) if max(stride) <= MAX_CELL), default=0)
 
 
 def cell_of(stride: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Edges of a cell, at most 4, of which a whole number covers a place of this stride."""
-    d, h, w = (max(edge for edge in range(1, LARGEST_CELL + 1) if step % edge == 0) for step in stride)
+    """Edges of a cell: along each axis the largest divisor of the stride up to 4."""
+    d, h, w = (max(edge for edge in range(1, MAX_CELL + 1) if step % edge == 0) for step in stride)
     return d, h, w
 
 
-def by_cell(codes: Tensor, places: tuple[int, int, int]) -> Tensor:
-    """(B, N, K) codes in the order of `to_cells`, from a map (B, places * K, d, h, w) whose channels hold those of each
-    place.
-    """
-    p, q, r = places
+def by_cell(codes: Tensor, subcells: tuple[int, int, int]) -> Tensor:
+    """(B, N, K) codes in the order of `to_cells`, from a map (B, p * q * r * K, d, h, w) with `subcells` p, q, r."""
+    p, q, r = subcells
     out: Tensor = rearrange(codes, "b (p q r k) d h w -> b (d p h q w r) k", p=p, q=q, r=r)
     return out
 

@@ -1,4 +1,4 @@
-"""SwAV: a crop's cluster is to be told from the other crops of its place, while clusters fill up evenly.
+"""SwAV: predict the cluster of a crop from overlapping crops, with clusters of equal size.
 
 Caron et al. 2020 (arXiv 2006.09882).
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from medssl.encoders.encoder import Encoder
 from medssl.hookspecs import hookimpl
-from medssl.pretext.clustering import Prototypes, codes
-from medssl.pretext.distillation import cross_entropy, usage
-from medssl.pretext.gather import gather
+from medssl.pretext.clustering import Prototypes, balanced_codes
+from medssl.pretext.collectives import gather
+from medssl.pretext.distillation import cross_entropy, prototype_usage
 from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks
 from medssl.pretext.projection import Projection, pooled_channels, unit
 from medssl.pretext.queue import Queue
@@ -34,31 +34,33 @@ class SwAV(PretextTask):
             default=128,
             ge=2,
             le=65536,
-            description="Clusters. A tenth to a half of the number of scans: with more, most clusters hold a single "
+            description="Clusters: a tenth to a half of the number of scans. With more, most clusters hold a single "
             "scan.",
         )
         queue: int = Field(
             default=128,
             ge=0,
             le=65536,
-            description="Earlier vectors that keep a small batch company when clusters are filled evenly: about as "
-            "many as prototypes, and those of 16 steps, as in the paper. Older ones come from another encoder, and "
-            "codes that are balanced against them contradict the features. 0 uses the batch alone.",
+            description="Earlier vectors that join a small batch when clusters are balanced: about as many as "
+            "prototypes, and those of 16 steps, as in the paper. Older ones come from an outdated encoder, and codes "
+            "balanced against them contradict the features. 0 uses the batch alone.",
         )
-        temperature: float = Field(default=0.1, gt=0.0, le=2.0, description="Divides the scores of what predicts.")
+        temperature: float = Field(
+            default=0.1, gt=0.0, le=2.0, description="Divides the scores of the predicting crops."
+        )
         epsilon: float = Field(
             default=0.03,
             gt=0.0,
             le=1.0,
             description="Softness of the codes; smaller is harder and less even. The paper takes 0.05 for batches of "
-            "thousands: with a few vectors so soft a code says hardly more than that all prototypes are alike.",
+            "thousands: with a few vectors, codes that soft are nearly uniform.",
         )
-        iterations: int = Field(default=3, ge=1, le=100, description="Rounds of Sinkhorn's algorithm.")
+        iterations: int = Field(default=3, ge=1, le=100, description="Iterations of Sinkhorn's algorithm.")
         frozen_fraction: float = Field(
             default=0.02,
             ge=0.0,
             le=1.0,
-            description="Share of the run in which the prototypes stay as they were drawn.",
+            description="Fraction of the run in which the prototypes keep their initial values.",
         )
 
     config: Config
@@ -90,23 +92,23 @@ class SwAV(PretextTask):
         targets = {name: self._codes(scores[name]) for name in PAIR}
         energies, unrelated = [], []
         for code, target in targets.items():
-            others = [scores[name] for name in scores if name != code]
-            energies += [cross_entropy(target, other, temperature=self.config.temperature) for other in others]
-            unrelated.append(cross_entropy(target.roll(1, dims=0), others[0], temperature=self.config.temperature))
+            predicting = [scores[name] for name in scores if name != code]
+            energies += [cross_entropy(target, each, temperature=self.config.temperature) for each in predicting]
+            unrelated.append(cross_entropy(target.roll(1, dims=0), predicting[0], temperature=self.config.temperature))
         energy = torch.stack(energies).mean(dim=0)  # (B,)
         if self.training and self.queue is not None:
-            self.newest += [gather(embeddings[name].detach(), together=True) for name in PAIR]
+            self.newest += [gather(embeddings[name].detach(), across_ranks=True) for name in PAIR]
         return Step(
             loss=energy.mean(),
             energy=energy.detach(),
             negative_energy=torch.stack(unrelated).mean(dim=0).detach() if len(energy) > 1 else None,
             trivial_loss=math.log(self.config.prototypes),  # the same scores for all prototypes
-            terms={"prototypes_used": usage(torch.cat(list(targets.values())), together=self.training)},
+            terms={"prototypes_used": prototype_usage(torch.cat(list(targets.values())), across_ranks=self.training)},
             embeddings=torch.cat([embeddings[name] for name in PAIR]).detach(),
         )
 
     def after_step(self, step: int, total: int) -> None:
-        """The step's vectors enter the queue, after they were assigned without themselves in it."""
+        """Append the step's vectors to the queue, after they were assigned without being in it."""
         self.frozen.fill_(float(step + 1 < self.config.frozen_fraction * total))
         if self.queue is not None:
             for vectors in self.newest:
@@ -117,14 +119,14 @@ class SwAV(PretextTask):
     def _codes(self, scores: Tensor) -> Tensor:
         memory, mass = None, None
         if self.queue is not None:
-            memory, mass = self.prototypes(self.queue.vectors), self.queue.real()
-        return codes(
+            memory, mass = self.prototypes(self.queue.vectors), self.queue.is_filled()
+        return balanced_codes(
             scores,
             epsilon=self.config.epsilon,
             iterations=self.config.iterations,
             memory=memory,
             memory_mass=mass,
-            together=self.training,
+            across_ranks=self.training,
         )
 
 

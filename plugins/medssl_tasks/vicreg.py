@@ -1,4 +1,4 @@
-"""VICReg: crops of a pair agree, every feature varies over the batch, and no two say the same.
+"""VICReg: the crops of a pair agree, every feature varies over the batch, and no two features correlate.
 
 Bardes et al. 2022 (arXiv 2105.04906).
 """
@@ -13,16 +13,16 @@ from torch.nn import functional as F
 from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
-from medssl.pretext.gather import gather
+from medssl.pretext.collectives import gather
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks
-from medssl.pretext.projection import Norm, Projection, in_full, pooled_channels, without_autocast
+from medssl.pretext.projection import Norm, Projection, pooled_channels, upcast, without_autocast
 from medssl.pretext.task import PretextTask, Step
 
 VARIANCE_FLOOR = 1e-4  # under the square root; so a constant feature has a standard deviation of 0.01 (reference code)
 
 
 class VICReg(PretextTask):
-    """Invariance between two crops, with variance and covariance of the features held in place."""
+    """Invariance between two crops, with regularised variance and covariance of the features."""
 
     name = "vicreg"
     family = "redundancy reduction"
@@ -33,8 +33,8 @@ class VICReg(PretextTask):
         features: int = Field(default=256, ge=8, le=8192, description="Length of the compared vectors.")
         norm: Norm = Field(
             default="layer",
-            description="Norm in the heads: layer looks at one vector, and the gradient cache needs it; batch at the "
-            "vectors of all devices, as in the paper, for global batches of 16 or more.",
+            description="Norm in the heads. layer normalises each vector alone, and the gradient cache needs it; batch "
+            "normalises over the vectors of all devices, as in the paper, for global batches of 16 or more.",
         )
         invariance_weight: float = Field(
             default=25.0, ge=0.0, le=1000.0, description="Weight of the squared difference of a pair."
@@ -62,8 +62,8 @@ class VICReg(PretextTask):
 
     def compare(self, embeddings: dict[str, Tensor]) -> Step:
         """Invariance of this rank's pairs; variance and covariance of the batch of all ranks."""
-        a, b = (in_full(embeddings[name]) for name in PAIR)
-        everyone = [gather(vectors, together=self.training) for vectors in (a, b)]
+        a, b = (upcast(embeddings[name]) for name in PAIR)
+        everyone = [gather(vectors, across_ranks=self.training) for vectors in (a, b)]
         if len(everyone[0]) == 1:
             if self.training:
                 raise ConfigError(

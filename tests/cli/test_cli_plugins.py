@@ -110,7 +110,7 @@ def test_check_continues_after_failed_check(tmp_path):
         ),
         ('        scan, hidden = views["scan"]', "        import os; os._exit(0)\n{}", "SystemExit: os._exit(0)"),
         (
-            "        ratio: float",
+            "        mask_ratio: float",
             "        odd: int = medssl.Field(default_factory=exit)\n{}",
             "mine.py ends the process",
         ),
@@ -128,8 +128,8 @@ def test_check_fails_plugin_that_exits(tmp_path, place, end, sentence):
 def test_check_takes_task_settings(tmp_path):
     medssl("plugins", "new", "mine", "--out", tmp_path)
     path = tmp_path / "mine.py"
-    assert "did you mean 'task.ratio'" in medssl("plugins", "check", path, "--set", "raito=0.3", code=2)
-    assert "16 of 16" in medssl("plugins", "check", path, "--set", "ratio=0.3")
+    assert "did you mean 'task.mask_ratio'" in medssl("plugins", "check", path, "--set", "mask_raito=0.3", code=2)
+    assert "16 of 16" in medssl("plugins", "check", path, "--set", "mask_ratio=0.3")
 
 
 @pytest.mark.usefixtures("without_the_second_process")

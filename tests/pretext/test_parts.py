@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medssl.pretext.clustering import Prototypes, codes, sinkhorn
-from medssl.pretext.gather import gather, largest, rank, total, world_size
-from medssl.pretext.kmeans import spherical_kmeans, spread_start
+from medssl.pretext.clustering import Prototypes, balanced_codes, sinkhorn
+from medssl.pretext.collectives import gather, max_over_ranks, rank, sum_over_ranks, world_size
+from medssl.pretext.kmeans import kmeans_plus_plus, spherical_kmeans
 from medssl.pretext.moments import RunningMoments
 from medssl.pretext.momentum import Teacher, momentum_at
 from medssl.pretext.projection import BatchNorm, Projection, features_at, pooled_levels, unit
@@ -69,16 +69,16 @@ def test_a_memory_counts_as_samples_and_what_has_no_mass_does_not():
     scores, memory = torch.randn(4, 3, dtype=DOUBLE, generator=DRAW), torch.randn(5, 3, dtype=DOUBLE, generator=DRAW)
     settings = {"epsilon": 0.5, "iterations": 3}
     together = sinkhorn(torch.cat([memory, scores]), **settings)[5:]
-    assert torch.allclose(codes(scores, memory=memory, **settings), together)
+    assert torch.allclose(balanced_codes(scores, memory=memory, **settings), together)
     mass = torch.tensor([1.0, 0, 1, 0, 0])
     known = sinkhorn(torch.cat([memory[[0, 2]], scores]), **settings)[2:]
-    assert torch.allclose(codes(scores, memory=memory, memory_mass=mass, **settings), known, atol=1e-12)
+    assert torch.allclose(balanced_codes(scores, memory=memory, memory_mass=mass, **settings), known, atol=1e-12)
 
 
 def test_a_queue_is_first_in_first_out_whatever_the_batch():
     queue, rows = Queue(5, 2), torch.arange(24.0).view(12, 2)
     queue.push(rows[:3])
-    assert queue.real().tolist() == [1, 1, 1, 0, 0]
+    assert queue.is_filled().tolist() == [1, 1, 1, 0, 0]
     queue.push(rows[3:5], torch.tensor([7, 8]))
     queue.push(rows[5:7])
     assert queue.vectors.tolist() == rows[[5, 6, 2, 3, 4]].tolist()
@@ -104,7 +104,7 @@ def test_a_teacher_of_zeros_reaches_one_minus_momentum_to_the_steps():
     teacher = Teacher(student).double()
     nn.init.ones_(student.weight)
     for _ in range(10):
-        teacher.follow(student, 0.996)
+        teacher.update(student, 0.996)
     assert teacher.module.weight.tolist() == [[pytest.approx(0.03928763, abs=1e-8)] * 2] * 2
 
 
@@ -144,11 +144,11 @@ def test_our_batch_norm_is_torchs():
 def test_running_moments_are_those_of_all_rows_seen():
     moments, batches = RunningMoments(3).double(), [n + torch.randn(2, 3, dtype=DOUBLE) for n in range(10)]
     for rows in batches:
-        moments.remember(rows)
+        moments.update(rows)
     rows = torch.cat(batches)
     assert torch.allclose(moments.mean, rows.mean(0), atol=1e-6)
     assert torch.allclose(moments.variance, rows.var(0, unbiased=False), atol=1e-5)
-    moments.remember(rows[:1])  # one row has a mean and no variance
+    moments.update(rows[:1])  # one row has a mean and no variance
     expected = 0.9 * rows.mean(0) + 0.1 * rows[0]
     assert torch.allclose(moments.mean, expected, atol=1e-6)
 
@@ -170,7 +170,7 @@ def test_a_teacher_has_moments_of_its_own_that_do_not_follow_the_student():
     teacher = Teacher(student).train()
     student(torch.randn(6, 4) + 5)
     teacher(torch.randn(6, 4) - 5)
-    teacher.follow(student, 0.5)
+    teacher.update(student, 0.5)
     assert (teacher.module[0].moments[0].mean < -3).all()
 
 
@@ -220,15 +220,15 @@ def test_alone_there_is_nothing_to_gather():
     rows = torch.rand(3, 2)
     assert gather(rows) is rows
     assert (world_size(), rank()) == (1, 0)
-    assert torch.equal(total(rows), rows)
-    assert torch.equal(largest(rows), rows)
+    assert torch.equal(sum_over_ranks(rows), rows)
+    assert torch.equal(max_over_ranks(rows), rows)
 
 
 def test_kmeans_finds_directions_that_are_there_and_gives_empty_clusters_a_place():
     sizes = torch.tensor([30, 10, 5, 5])
     noise = 0.02 * torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
     vectors = F.normalize(torch.eye(6)[:4].repeat_interleave(sizes, 0) + noise, dim=1)
-    centroids, label = spherical_kmeans(vectors, spread_start(vectors, 4), iterations=10)
+    centroids, label = spherical_kmeans(vectors, kmeans_plus_plus(vectors, 4), iterations=10)
     assert torch.allclose(centroids.norm(dim=1), torch.ones(4))
     assert sorted(torch.bincount(label).tolist()) == [5, 5, 10, 30]
     _, label = spherical_kmeans(vectors, vectors[:1].expand(4, -1).clone(), iterations=10)  # all begin at one place

@@ -32,7 +32,7 @@ def test_the_gradient_of_the_critics_loss_is_right_in_double_precision():
     assert torch.autograd.gradcheck(lambda a, b: critic_loss(a, b, scored), scores)
 
 
-def test_the_critic_learns_from_its_own_loss_and_not_from_the_forgers():
+def test_the_critic_learns_from_its_own_loss_and_not_from_the_generators():
     with_fooling, without = task(adversarial_weight=10.0), task(adversarial_weight=0.0)
     views = without.views(SmallRegion(phantoms()))
     for subject in (with_fooling, without):
@@ -40,7 +40,7 @@ def test_the_critic_learns_from_its_own_loss_and_not_from_the_forgers():
     for part in ("encoder", "decoder"):
         pairs = zip(getattr(with_fooling, part).parameters(), getattr(without, part).parameters(), strict=True)
         assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
-    pairs = zip(with_fooling.forger.parameters(), without.forger.parameters(), strict=True)
+    pairs = zip(with_fooling.generator.parameters(), without.generator.parameters(), strict=True)
     assert not any(torch.equal(a.grad, b.grad) for a, b in pairs)
 
 
@@ -54,9 +54,9 @@ def test_the_value_of_the_loss_is_the_critics_alone():
 def test_only_hidden_blocks_are_forged():
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
-    forged = subject(views).pictures["forged"]
-    assert torch.equal(forged[~views["hidden"]], views["real"][~views["hidden"]])
-    assert not torch.equal(forged[views["hidden"]], views["real"][views["hidden"]])
+    generated = subject(views).pictures["generated"]
+    assert torch.equal(generated[~views["hidden"]], views["real"][~views["hidden"]])
+    assert not torch.equal(generated[views["hidden"]], views["real"][views["hidden"]])
 
 
 def test_the_energy_is_the_score_of_the_scan_and_the_negative_energy_that_of_the_forgery():

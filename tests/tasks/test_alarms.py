@@ -66,7 +66,7 @@ def no_predictor(task: PretextTask, patch: pytest.MonkeyPatch) -> None:
 
 
 def no_equal_shares(task: PretextTask, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("medssl_tasks.swav.codes", lambda scores, **_: torch.softmax(scores / 0.01, dim=1))
+    patch.setattr("medssl_tasks.swav.balanced_codes", lambda scores, **_: torch.softmax(scores / 0.01, dim=1))
 
 
 def one_cluster(task: PretextTask, patch: pytest.MonkeyPatch) -> None:
@@ -92,12 +92,12 @@ class Itself(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         return self.module(*inputs)
 
-    def follow(self, student: nn.Module, momentum: float) -> None:
+    def update(self, student: nn.Module, momentum: float) -> None:
         """It is the student."""
 
 
 def no_teacher(task: PretextTask, patch: pytest.MonkeyPatch) -> None:
-    """The targets are the student's own, and follow the guess."""
+    """The targets are the student's own, and follow the prediction."""
     task.teacher = Itself(task.encoder)
 
     def normalised(features: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from medssl_tasks.byol import regression
 
 @pytest.mark.parametrize(("target", "expected"), [((1.0, 0.0), 0.0), ((0.0, 1.0), 2.0), ((-1.0, 0.0), 4.0)])
 def test_same_orthogonal_and_opposite_vectors_cost_zero_two_and_four(target, expected):
-    guess = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    assert regression(guess, torch.tensor([target], dtype=torch.float64)).item() == expected
+    prediction = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    assert regression(prediction, torch.tensor([target], dtype=torch.float64)).item() == expected
 
 
 def test_it_is_the_squared_distance_of_unit_vectors():
@@ -23,7 +23,7 @@ def test_it_is_the_squared_distance_of_unit_vectors():
 def test_the_target_takes_no_gradient_and_both_directions_are_summed():
     task = make("byol")
     vectors = torch.randn(4, 3, 16, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    names = ("guess_a", "guess_b", "target_a", "target_b")
+    names = ("prediction_a", "prediction_b", "target_a", "target_b")
     loss = task.compare(dict(zip(names, vectors, strict=True))).loss
     loss.backward()
     assert (vectors.grad[:2].abs().sum(dim=(1, 2)) > 0).all()
@@ -33,9 +33,9 @@ def test_the_target_takes_no_gradient_and_both_directions_are_summed():
 
 
 def test_the_gradient_is_that_of_finite_differences():
-    guess = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    prediction = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     target = F.normalize(torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)), dim=1)
-    assert torch.autograd.gradcheck(lambda g: regression(F.normalize(g, dim=1), target), (guess,))
+    assert torch.autograd.gradcheck(lambda g: regression(F.normalize(g, dim=1), target), (prediction,))
 
 
 def test_the_teacher_follows_encoder_and_projection_once_per_step():

@@ -7,7 +7,7 @@ import torch
 from joint_world import make, region, store_phantoms
 from torch.nn import functional as F
 
-from medssl.pretext.distillation import Centre, cross_entropy, entropy, teacher_probabilities, usage
+from medssl.pretext.distillation import Centre, cross_entropy, entropy, prototype_usage, teacher_probabilities
 
 
 @pytest.mark.parametrize("count", [4096, 65536])
@@ -35,26 +35,26 @@ def test_adding_a_constant_to_scores_and_centre_changes_nothing():
 def test_the_centre_is_the_first_mean_and_then_a_tenth_of_each_new_one():
     centre = Centre(3)
     first, second = torch.rand(4, 3), torch.rand(2, 5, 3)
-    centre.note(first)
+    centre.observe(first)
     assert torch.equal(centre.mean, torch.zeros(3))
-    centre.move()
+    centre.update()
     assert torch.allclose(centre.mean, first.mean(dim=0))
-    centre.note(second)
-    centre.move()
+    centre.observe(second)
+    centre.update()
     assert torch.allclose(centre.mean, 0.9 * first.mean(dim=0) + 0.1 * second.mean(dim=(0, 1)))
 
 
 def test_scores_without_weight_do_not_move_the_centre():
     centre, scores = Centre(3), torch.rand(2, 4, 3)
     weight = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0]])
-    centre.note(scores, weight)
-    centre.move()
+    centre.observe(scores, weight)
+    centre.update()
     assert torch.allclose(centre.mean, (scores[0, 0] + scores[1, 2]) / 2)
 
 
 def test_usage_is_one_for_even_use_and_zero_for_one_prototype():
-    assert usage(torch.eye(4), together=False).item() == pytest.approx(1.0)
-    assert usage(torch.eye(4)[:1].expand(5, -1), together=False).item() == pytest.approx(0.0)
+    assert prototype_usage(torch.eye(4), across_ranks=False).item() == pytest.approx(1.0)
+    assert prototype_usage(torch.eye(4)[:1].expand(5, -1), across_ranks=False).item() == pytest.approx(0.0)
 
 
 def test_no_crop_is_paired_with_itself():

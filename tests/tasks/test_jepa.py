@@ -5,7 +5,7 @@ import torch
 from joint_world import make, region, store_phantoms
 
 from medssl.randomness import SampleRandom
-from medssl_tasks.jepa import feature_error, hidden_blocks, hidden_share, normalised, weighted_mean
+from medssl_tasks.jepa import feature_error, hidden_share, normalised, target_blocks, weighted_mean
 
 CELLS = (6, 5, 7)
 
@@ -33,12 +33,12 @@ def test_the_mean_is_over_hidden_places_by_their_share():
 
 
 def test_hidden_cells_are_unions_of_boxes_that_leave_a_quarter_to_be_seen():
-    hidden = hidden_blocks(random(), CELLS, blocks=4, volume=0.15)
+    hidden = target_blocks(random(), CELLS, blocks=4, volume=0.15)
     assert hidden.shape == (64, 1, *CELLS)
     share = hidden.flatten(1).float().mean(dim=1)
     assert share.min() > 0.1
     assert share.max() <= 0.75
-    one = hidden_blocks(random(), CELLS, blocks=1, volume=0.15)
+    one = target_blocks(random(), CELLS, blocks=1, volume=0.15)
     for sample in one[:, 0]:
         place = sample.nonzero()
         low, high = place.min(dim=0).values, place.max(dim=0).values
@@ -46,7 +46,7 @@ def test_hidden_cells_are_unions_of_boxes_that_leave_a_quarter_to_be_seen():
 
 
 def test_where_boxes_hide_too_much_cells_are_given_back_everywhere():
-    hidden = hidden_blocks(random(400), CELLS, blocks=32, volume=0.9)
+    hidden = target_blocks(random(400), CELLS, blocks=32, volume=0.9)
     count = 6 * 5 * 7
     assert (hidden.flatten(1).sum(dim=1) == 3 * count // 4).all()
     rate = hidden.float().mean(dim=(0, 1))
@@ -56,8 +56,8 @@ def test_where_boxes_hide_too_much_cells_are_given_back_everywhere():
 
 
 def test_hidden_cells_depend_on_the_sample_alone():
-    whole = hidden_blocks(random(5), CELLS, blocks=4, volume=0.15)
-    third = hidden_blocks(SampleRandom(0, [3], torch.device("cpu")), CELLS, blocks=4, volume=0.15)
+    whole = target_blocks(random(5), CELLS, blocks=4, volume=0.15)
+    third = target_blocks(SampleRandom(0, [3], torch.device("cpu")), CELLS, blocks=4, volume=0.15)
     assert torch.equal(whole[3:4], third)
 
 

@@ -20,7 +20,7 @@ def test_the_loss_is_the_mean_square_over_hidden_voxels_inside_the_scan_that_are
     views = subject.views(SmallRegion(phantoms(), valid=valid))
     step = subject(views)
     seen = views["target"].masked_fill(views["hidden"], 0.0)
-    guess = subject.decoder(subject.encoder(seen), seen).detach()
+    prediction = subject.decoder(subject.encoder(seen), seen).detach()
     expected = []
     for b in range(2):
         total, count = 0.0, 0
@@ -28,7 +28,7 @@ def test_the_loss_is_the_mean_square_over_hidden_voxels_inside_the_scan_that_are
             box = tuple(slice(i // 4 * 4, i // 4 * 4 + 4) for i in (d, h, w))
             block = views["target"][b, 0][box]
             if block.std() >= 0.03:
-                total += float((guess[b, 0, d, h, w] - views["target"][b, 0, d, h, w]) ** 2)
+                total += float((prediction[b, 0, d, h, w] - views["target"][b, 0, d, h, w]) ** 2)
                 count += 1
         expected.append(total / count)
     assert step.energy.tolist() == pytest.approx(expected, rel=1e-4)
@@ -46,9 +46,9 @@ def test_what_is_hidden_from_the_encoder_cannot_change_the_guess():
 def test_visible_voxels_get_no_gradient_from_the_target():
     subject = task(block=4, normalise=False)
     views = subject.views(SmallRegion(phantoms()))
-    guess = torch.zeros_like(views["target"], requires_grad=True)
-    scored_mean((guess - views["target"]).square(), views["scored"]).mean().backward()
-    assert torch.count_nonzero(guess.grad[~views["hidden"]]) == 0
+    prediction = torch.zeros_like(views["target"], requires_grad=True)
+    scored_mean((prediction - views["target"]).square(), views["scored"]).mean().backward()
+    assert torch.count_nonzero(prediction.grad[~views["hidden"]]) == 0
 
 
 def test_a_perfect_guess_has_no_energy_and_another_samples_scan_has_more():
@@ -142,9 +142,9 @@ def test_pictures_are_volumes_without_gradient_and_the_guess_shows_the_scan_wher
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
     pictures = subject(views).pictures
-    assert list(pictures) == ["scan", "hidden", "guess", "error"]
+    assert list(pictures) == ["scan", "hidden", "prediction", "error"]
     assert all(p.shape == (2, 1, *SHAPE) and not p.requires_grad for p in pictures.values())
-    assert torch.equal(pictures["guess"][~views["hidden"]], views["target"][~views["hidden"]])
+    assert torch.equal(pictures["prediction"][~views["hidden"]], views["target"][~views["hidden"]])
 
 
 def test_the_decoder_that_reconstructed_is_the_one_that_is_exported():

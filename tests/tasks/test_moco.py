@@ -19,7 +19,7 @@ def everything(queries, queue):
 def test_orthogonal_negatives_give_the_closed_form():
     eye = torch.eye(40, dtype=DOUBLE)
     queries, queue = eye[:8], eye[8:]
-    loss = queue_contrast(queries, queries, queue, other=everything(queries, queue), temperature=0.2)
+    loss = queue_contrast(queries, queries, queue, negative=everything(queries, queue), temperature=0.2)
     assert loss.item() == pytest.approx(math.log1p(32 * math.exp(-5)), abs=1e-12)
     assert loss.item() == pytest.approx(0.19524955, abs=1e-8)
 
@@ -31,7 +31,7 @@ def test_the_queue_loss_is_the_cross_entropy_of_a_naive_loop():
     for q, k in zip(queries, keys, strict=True):
         scores = [float(q @ k) / 0.3, *(float(q @ other) / 0.3 for other in queue)]
         terms.append(math.log(sum(math.exp(score) for score in scores)) - scores[0])
-    loss = queue_contrast(queries, keys, queue, other=everything(queries, queue), temperature=0.3)
+    loss = queue_contrast(queries, keys, queue, negative=everything(queries, queue), temperature=0.3)
     assert loss.item() == pytest.approx(sum(terms) / 3, abs=1e-12)
 
 
@@ -40,10 +40,10 @@ def test_keys_of_the_own_scan_are_no_negatives_and_collapse_still_costs_the_same
     queue = torch.ones(6, 4, dtype=DOUBLE) / 2
     other = everything(same, queue)
     other[0, :4] = False
-    loss = queue_contrast(same, same, queue, other=other, temperature=0.2)
+    loss = queue_contrast(same, same, queue, negative=other, temperature=0.2)
     assert loss.item() == pytest.approx(math.log(7), abs=1e-12)
     apart = torch.cat([same[:1].expand(4, -1), -same[:1].expand(2, -1)])  # only its own scan's keys lie near
-    near = queue_contrast(same[:1], same[:1], apart, other=other[:1], temperature=0.2)
+    near = queue_contrast(same[:1], same[:1], apart, negative=other[:1], temperature=0.2)
     assert near.item() == pytest.approx(math.log1p(6 * math.exp(-10)), abs=1e-12)
 
 

@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms
 
-from medssl_tasks.patch_context import PatchContext, neighbour_places
+from medssl_tasks.patch_context import PatchContext, neighbour_positions
 
 
 def task(**settings):
@@ -16,10 +16,10 @@ def views_of(subject):
 
 
 def test_six_neighbours_share_a_face_eighteen_an_edge_and_all_others_a_corner():
-    assert neighbour_places(6) == (4, 10, 12, 14, 16, 22)
-    assert len(neighbour_places(18)) == 18
-    assert set(neighbour_places(18)).isdisjoint({0, 2, 6, 8, 18, 20, 24, 26, 13})
-    assert neighbour_places(26) == tuple(place for place in range(27) if place != 13)
+    assert neighbour_positions(6) == (4, 10, 12, 14, 16, 22)
+    assert len(neighbour_positions(18)) == 18
+    assert set(neighbour_positions(18)).isdisjoint({0, 2, 6, 8, 18, 20, 24, 26, 13})
+    assert neighbour_positions(26) == tuple(place for place in range(27) if place != 13)
 
 
 def test_a_tile_is_half_the_patch_and_the_surroundings_are_three_tiles_wide():
@@ -61,10 +61,10 @@ def test_each_cell_is_resolved_into_sub_cells_in_the_order_of_the_axes():
     numbers = torch.arange(64.0).view(1, 64, 1, 1, 1)
     subject.predictor = torch.nn.Module()
     subject.predictor.forward = lambda layout: numbers.expand(len(layout), -1, *layout.shape[2:])
-    guess = subject._predict(torch.zeros(1, 6, 24, 2, 2, 3))
-    assert guess.shape == (1, 1, 8, 8, 12)
+    prediction = subject._predict(torch.zeros(1, 6, 24, 2, 2, 3))
+    assert prediction.shape == (1, 1, 8, 8, 12)
     for d, h, w in ((0, 0, 0), (1, 2, 3), (5, 4, 10)):
-        assert guess[0, 0, d, h, w].item() == (d % 4) * 16 + (h % 4) * 4 + w % 4
+        assert prediction[0, 0, d, h, w].item() == (d % 4) * 16 + (h % 4) * 4 + w % 4
 
 
 def test_a_perfect_guess_costs_nothing_and_the_mean_costs_the_trivial_loss():

@@ -9,7 +9,7 @@ from small_world import SHAPE, SmallEncoder, SmallRegion, phantoms
 from medssl.encoders.build import build_encoder, describe
 from medssl.encoders.encoder import EncoderDescription
 from medssl.errors import ConfigError
-from medssl_tasks.rotation import TURNS_IN_PLANE, TURNS_OF_A_CUBE, Rotation, inverse, turned
+from medssl_tasks.rotation import TURNS_OF_A_CUBE, Rotation, inverse, turned, turns_about
 
 ASYMMETRIC = torch.arange(27.0).view(1, 3, 3, 3)
 
@@ -54,12 +54,12 @@ def test_each_turn_is_undone_by_its_inverse():
 
 def test_the_turns_in_the_plane_are_those_of_torch_and_leave_the_slices_where_they_are():
     expected = {tuple(torch.rot90(ASYMMETRIC, k, (2, 3)).flatten().tolist()) for k in range(4)}
-    assert {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in TURNS_IN_PLANE} == expected
+    assert {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in turns_about(0)} == expected
 
 
 def test_thick_slices_leave_only_the_turns_in_their_plane():
     assert task().turns == TURNS_OF_A_CUBE
-    assert task(flat_encoder()).turns == TURNS_IN_PLANE
+    assert task(flat_encoder()).turns == turns_about(0)
     assert task(flat_encoder(), group="cube").turns == TURNS_OF_A_CUBE
     assert task(group="in-plane").head.layers[-1].out_features == 4
 
@@ -72,8 +72,8 @@ def spaced(*spacing_mm):
 
 def test_the_shape_of_a_voxel_decides_whatever_the_strides_of_the_encoder():
     assert task(spaced(1.5, 1.0, 1.0)).turns == TURNS_OF_A_CUBE
-    assert task(spaced(5.0, 1.0, 1.0)).turns == TURNS_IN_PLANE
-    assert task(spaced(5.0, 1.0, 1.0), group="in-plane").turns == TURNS_IN_PLANE
+    assert task(spaced(5.0, 1.0, 1.0)).turns == turns_about(0)
+    assert task(spaced(5.0, 1.0, 1.0), group="in-plane").turns == turns_about(0)
     with pytest.raises(ConfigError, match=r"voxels are \[5.0, 1.0, 1.0\] mm .* Use --set task.group=in-plane"):
         task(spaced(5.0, 1.0, 1.0), group="cube")
     with pytest.raises(ConfigError, match="no two edges alike"):
@@ -92,7 +92,7 @@ def test_sagittal_slices_are_turned_in_their_own_plane():
 @pytest.mark.parametrize("name", ["dynunet", "segresnet", "swin-unetr", "vit"])
 def test_every_encoder_hands_on_the_spacing_it_was_planned_for(name):
     description = describe(name, preset="tiny", patch=(32, 64, 64), spacing_mm=(5.0, 1.0, 1.0))
-    assert task(build_encoder(description)).turns == TURNS_IN_PLANE
+    assert task(build_encoder(description)).turns == turns_about(0)
 
 
 def test_the_patch_has_equal_edges_where_axes_change_places():
@@ -125,7 +125,7 @@ def test_a_right_guess_is_shown_upright():
     views = subject.views(SmallRegion(phantoms(2, (8, 8, 8))))
     answers = torch.nn.functional.one_hot(views["turn"].flatten(), 24).float()
     subject.head.forward = lambda pyramid: answers
-    assert torch.equal(subject(views).pictures["guess"], views["upright"])
+    assert torch.equal(subject(views).pictures["prediction"], views["upright"])
 
 
 def test_more_copies_than_turns_and_any_mirroring_are_refused():

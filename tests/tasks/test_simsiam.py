@@ -10,35 +10,35 @@ from medssl_tasks.simsiam import alignment
 
 @pytest.mark.parametrize(("target", "expected"), [((1.0, 0.0), -1.0), ((0.0, 1.0), 0.0), ((-1.0, 0.0), 1.0)])
 def test_same_orthogonal_and_opposite_vectors_cost_minus_one_zero_and_one(target, expected):
-    guess = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    assert alignment(guess, torch.tensor([target], dtype=torch.float64)).item() == expected
+    prediction = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    assert alignment(prediction, torch.tensor([target], dtype=torch.float64)).item() == expected
 
 
 def test_the_loss_is_the_mean_of_both_directions_of_a_naive_loop():
     task = make("simsiam")
     a, b, x, y = torch.randn(4, 3, 16, generator=torch.Generator().manual_seed(0))
-    loss = task.compare({"guess_a": a, "guess_b": b, "target_a": x, "target_b": y}).loss
+    loss = task.compare({"prediction_a": a, "prediction_b": b, "target_a": x, "target_b": y}).loss
     cosines = [float(F.cosine_similarity(p[None], q[None])) for p, q in zip((*a, *b), (*y, *x), strict=True)]
     assert loss.item() == pytest.approx(-sum(cosines) / 6, rel=1e-6)
 
 
 def test_the_gradient_stops_at_what_is_predicted():
     target = torch.randn(2, 4, requires_grad=True)
-    guess = torch.randn(2, 4, requires_grad=True)
-    alignment(guess, target).backward()
+    prediction = torch.randn(2, 4, requires_grad=True)
+    alignment(prediction, target).backward()
     assert target.grad is None
-    assert guess.grad.abs().sum() > 0
+    assert prediction.grad.abs().sum() > 0
 
 
 def test_the_gradient_is_that_of_finite_differences():
-    guess = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    prediction = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     target = F.normalize(torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)), dim=1)
-    assert torch.autograd.gradcheck(lambda g: alignment(F.normalize(g, dim=1), target), (guess,))
+    assert torch.autograd.gradcheck(lambda g: alignment(F.normalize(g, dim=1), target), (prediction,))
 
 
 def test_a_collapsed_encoder_has_the_lowest_loss_but_no_gap_between_pairs():
     task = make("simsiam")
     same = torch.ones(3, 16)
-    step = task.compare({"guess_a": same, "guess_b": same, "target_a": same, "target_b": same})
+    step = task.compare({"prediction_a": same, "prediction_b": same, "target_a": same, "target_b": same})
     assert step.loss.item() == pytest.approx(-1.0, abs=1e-6)
     assert torch.allclose(step.energy, step.negative_energy)

@@ -74,8 +74,8 @@ def test_the_guess_is_the_slabs_by_their_scores():
     (crop,) = subject.crops(SHAPE).values()
     views = subject.views(SmallRegion(phantoms(1, crop.size)))
     subject.head.forward = lambda pyramid: torch.tensor([[3.0], [1.0], [2.0], [0.0]])
-    guess = subject(views).pictures["guess"]
-    shown = cut_tiles(guess, grid=(4, 1, 1), tile=(4, 20, 24))
+    prediction = subject(views).pictures["prediction"]
+    shown = cut_tiles(prediction, grid=(4, 1, 1), tile=(4, 20, 24))
     assert torch.equal(shown, views["slabs"][:, [3, 1, 2, 0]])
     assert subject(views).terms["pairs_in_order"].item() == pytest.approx(1 / 6)
 

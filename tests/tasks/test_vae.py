@@ -42,10 +42,10 @@ def test_the_loss_is_the_summed_reconstruction_plus_beta_times_the_summed_diverg
     views = subject.views(SmallRegion(phantoms()))
     step = subject(views)
     mean, log_variance = subject.posterior(subject.encoder(views["target"])[-1]).chunk(2, dim=1)
-    guess = subject.decoder(mean + views["noise"] * (0.5 * log_variance).exp())
-    voxels = guess[0].numel()
+    prediction = subject.decoder(mean + views["noise"] * (0.5 * log_variance).exp())
+    voxels = prediction[0].numel()
     expected = [
-        ((guess[b] - views["target"][b]) ** 2).sum().item() / (2 * 0.4**2) / voxels
+        ((prediction[b] - views["target"][b]) ** 2).sum().item() / (2 * 0.4**2) / voxels
         + 3.0 * kl_to_standard_normal(mean, log_variance)[b].item() / voxels
         for b in range(2)
     ]
@@ -57,9 +57,9 @@ def test_the_reconstruction_sees_the_image_through_the_code_alone():
     views = subject.views(SmallRegion(phantoms()))
     with torch.no_grad():
         subject.posterior.weight.zero_()
-    guess = subject(views).pictures["guess"]
-    other = subject(dict(views, target=views["target"].flip(0))).pictures["guess"]
-    assert torch.equal(guess, other)
+    prediction = subject(views).pictures["prediction"]
+    other = subject(dict(views, target=views["target"].flip(0))).pictures["prediction"]
+    assert torch.equal(prediction, other)
 
 
 def test_a_code_that_says_nothing_has_no_active_unit_and_costs_the_trivial_loss():

@@ -102,7 +102,7 @@ def check(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Setting of the task or encoder, such as ratio=0.5. Repeatable."
+            "--set", metavar="KEY=VALUE", help="Setting of the task or encoder, such as mask_ratio=0.5. Repeatable."
         ),
     ] = None,
     as_json: AsJson = False,

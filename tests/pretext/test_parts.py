@@ -24,7 +24,8 @@ def balanced(scores, iterations=3):
     return sinkhorn(scores, epsilon=0.05, iterations=iterations)
 
 
-def test_codes_of_a_sample_sum_to_one_and_prototypes_fill_evenly_with_more_rounds():
+def test_sinkhorn_balances_with_iterations():
+    """Codes of a sample sum to one and prototypes fill evenly with more rounds."""
     scores = F.normalize(torch.randn(12, 5, dtype=DOUBLE, generator=DRAW), dim=1)
     gaps = []
     for rounds in (1, 3, 10, 100):
@@ -35,7 +36,7 @@ def test_codes_of_a_sample_sum_to_one_and_prototypes_fill_evenly_with_more_round
     assert gaps[-1] < 1e-2
 
 
-def test_codes_are_those_of_sinkhorns_algorithm_written_out():
+def test_sinkhorn_matches_paper_listing():
     scores = F.normalize(torch.randn(6, 4, dtype=DOUBLE, generator=DRAW), dim=1)
     plan = (scores / 0.05).exp().T  # (K, B), as in Caron et al. 2020, listing in appendix A
     plan /= plan.sum()
@@ -55,17 +56,19 @@ def test_codes_are_those_of_sinkhorns_algorithm_written_out():
         (torch.eye(4), torch.eye(4)),
     ],
 )
-def test_codes_of_known_scores_are_exact(scores, expected):
+def test_sinkhorn_of_known_scores(scores, expected):
     assert torch.allclose(balanced(scores.double()), expected.double(), atol=1e-8)
 
 
-def test_a_constant_on_all_scores_changes_nothing_and_huge_scores_stay_finite():
+def test_sinkhorn_is_shift_invariant_and_finite():
+    """A constant on all scores changes nothing and huge scores stay finite."""
     scores = torch.randn(6, 4, dtype=DOUBLE, generator=DRAW)
     assert torch.allclose(balanced(scores), balanced(scores + 3.0), atol=1e-12)
     assert torch.isfinite(balanced(1e4 * scores.float())).all()
 
 
-def test_a_memory_counts_as_samples_and_what_has_no_mass_does_not():
+def test_memory_without_mass_does_not_count():
+    """A memory counts as samples and what has no mass does not."""
     scores, memory = torch.randn(4, 3, dtype=DOUBLE, generator=DRAW), torch.randn(5, 3, dtype=DOUBLE, generator=DRAW)
     settings = {"epsilon": 0.5, "iterations": 3}
     together = sinkhorn(torch.cat([memory, scores]), **settings)[5:]
@@ -75,7 +78,8 @@ def test_a_memory_counts_as_samples_and_what_has_no_mass_does_not():
     assert torch.allclose(balanced_codes(scores, memory=memory, memory_mass=mass, **settings), known, atol=1e-12)
 
 
-def test_a_queue_is_first_in_first_out_whatever_the_batch():
+def test_queue_is_first_in_first_out():
+    """A queue is first in first out whatever the batch."""
     queue, rows = Queue(5, 2), torch.arange(24.0).view(12, 2)
     queue.push(rows[:3])
     assert queue.is_filled().tolist() == [1, 1, 1, 0, 0]
@@ -92,13 +96,15 @@ def test_a_queue_is_first_in_first_out_whatever_the_batch():
     assert torch.equal(again.vectors, queue.vectors)
 
 
-def test_scans_are_known_by_a_number_of_their_own():
+def test_scan_numbers_are_positive_and_distinct():
+    """Scans are known by a number of their own."""
     numbers = scan_numbers(("a", "b", "a"), torch.device("cpu"))
     assert numbers[0] == numbers[2] != numbers[1]
     assert (numbers > 0).all()
 
 
-def test_a_teacher_of_zeros_reaches_one_minus_momentum_to_the_steps():
+def test_teacher_decays_with_momentum():
+    """A teacher of zeros reaches one minus momentum to the steps."""
     student = nn.Linear(2, 2)
     nn.init.zeros_(student.weight)
     teacher = Teacher(student).double()
@@ -108,7 +114,8 @@ def test_a_teacher_of_zeros_reaches_one_minus_momentum_to_the_steps():
     assert teacher.module.weight.tolist() == [[pytest.approx(0.03928763, abs=1e-8)] * 2] * 2
 
 
-def test_momentum_rises_from_its_base_to_one_along_a_cosine():
+def test_momentum_rises_along_cosine():
+    """Momentum rises from its base to one along a cosine."""
     assert momentum_at(0, 100, base=0.99) == pytest.approx(0.99)
     assert momentum_at(50, 100, base=0.99) == pytest.approx(0.995)
     assert momentum_at(100, 100, base=0.99) == 1.0
@@ -116,7 +123,8 @@ def test_momentum_rises_from_its_base_to_one_along_a_cosine():
         assert momentum_at(0, total_steps, base="auto") == pytest.approx(start)
 
 
-def test_a_teacher_takes_no_gradient_and_drops_nothing_out_but_keeps_its_batch_norms_in_training():
+def test_teacher_keeps_only_batch_norms_in_training():
+    """A teacher takes no gradient and drops nothing out but keeps its batch norms in training."""
     student = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), BatchNorm(4))
     teacher = Teacher(student).train()
     modes = [module.training for module in teacher.module]
@@ -125,7 +133,7 @@ def test_a_teacher_takes_no_gradient_and_drops_nothing_out_but_keeps_its_batch_n
     assert not teacher(torch.rand(3, 4)).requires_grad
 
 
-def test_prototypes_score_directions_and_keep_still_while_frozen():
+def test_prototypes_score_cosines_and_freeze():
     layer, vectors = Prototypes(4, 3).double(), torch.randn(2, 4, dtype=DOUBLE, generator=DRAW)
     expected = [[float(F.cosine_similarity(v, w, dim=0)) for w in layer.weight.detach()] for v in vectors]
     assert torch.allclose(layer(vectors), torch.tensor(expected, dtype=DOUBLE))
@@ -133,7 +141,7 @@ def test_prototypes_score_directions_and_keep_still_while_frozen():
     assert torch.equal(layer.weight.grad, torch.zeros_like(layer.weight))
 
 
-def test_our_batch_norm_is_torchs():
+def test_batch_norm_matches_torch():
     ours, torchs = BatchNorm(5).double(), nn.BatchNorm1d(5).double()
     vectors = torch.randn(7, 5, dtype=DOUBLE, generator=DRAW)
     assert torch.allclose(ours(vectors), torchs(vectors), atol=1e-12)
@@ -141,7 +149,7 @@ def test_our_batch_norm_is_torchs():
     assert torch.allclose(ours(cells), torchs(cells.mT).mT, atol=1e-12)
 
 
-def test_running_moments_are_those_of_all_rows_seen():
+def test_running_moments_match_all_rows():
     moments, batches = RunningMoments(3).double(), [n + torch.randn(2, 3, dtype=DOUBLE) for n in range(10)]
     for rows in batches:
         moments.update(rows)
@@ -153,7 +161,8 @@ def test_running_moments_are_those_of_all_rows_seen():
     assert torch.allclose(moments.mean, expected, atol=1e-6)
 
 
-def test_a_batch_norm_in_evaluation_looks_at_one_vector_and_leaves_its_moments():
+def test_batch_norm_in_evaluation_uses_running_moments():
+    """A batch norm in evaluation looks at one vector and leaves its moments."""
     layer = BatchNorm(5, kinds=2).double()
     rows = torch.randn(8, 5, dtype=DOUBLE, generator=DRAW) * 3 + 1
     shown = layer(rows)
@@ -165,7 +174,8 @@ def test_a_batch_norm_in_evaluation_looks_at_one_vector_and_leaves_its_moments()
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
 
 
-def test_a_teacher_has_moments_of_its_own_that_do_not_follow_the_student():
+def test_teacher_moments_do_not_average_student():
+    """A teacher has moments of its own that do not follow the student."""
     student = nn.Sequential(BatchNorm(4))
     teacher = Teacher(student).train()
     student(torch.randn(6, 4) + 5)
@@ -174,14 +184,15 @@ def test_a_teacher_has_moments_of_its_own_that_do_not_follow_the_student():
     assert (teacher.module[0].moments[0].mean < -3).all()
 
 
-def test_a_checkpoint_without_moments_can_be_gone_on_with():
+def test_checkpoint_without_moments_can_be_loaded():
+    """A checkpoint without moments can be gone on with."""
     layer = BatchNorm(4)
     old = {name: value for name, value in layer.state_dict().items() if "moments" not in name}
     layer.load_state_dict(old, strict=True)
     assert layer.moments[0].batches == 0
 
 
-def test_a_projection_ends_without_norm_unless_asked():
+def test_projection_ends_without_norm():
     kinds = [type(layer).__name__ for layer in Projection(8, 4, hidden=6, layers=3).layers]
     assert kinds == ["Linear", "LayerNorm", "ReLU", "Linear", "LayerNorm", "ReLU", "Linear"]
     last = Projection(8, 4, hidden=6, norm="batch", last_norm=True).layers[-1]
@@ -189,7 +200,8 @@ def test_a_projection_ends_without_norm_unless_asked():
     assert not last.weight.requires_grad
 
 
-def test_features_of_a_place_are_those_of_the_voxel_there_at_every_level():
+def test_features_at_samples_every_level():
+    """Features of a place are those of the voxel there at every level."""
     size = (4, 8, 6)
     fine = torch.arange(4 * 8 * 6.0).view(1, 1, *size).double()
     coarse = F.avg_pool3d(fine, 2)
@@ -201,14 +213,16 @@ def test_features_of_a_place_are_those_of_the_voxel_there_at_every_level():
     assert found[0, 2, 1] == coarse[0, 0, 1, 2, 1]  # its centre lies between voxels 2 and 3, 4 and 5, 2 and 3
 
 
-def test_pooling_gives_mean_and_maximum_of_the_coarsest_levels():
+def test_pooled_levels_are_mean_and_maximum():
+    """Pooling gives mean and maximum of the coarsest levels."""
     pyramid = [torch.rand(2, channels, 2, 3, 4, generator=DRAW) for channels in (2, 3)]
     assert pooled_levels(pyramid, 1).shape == (2, 6)
     expected = torch.cat([pyramid[1].flatten(2).mean(dim=2), pyramid[1].flatten(2).max(dim=2).values], dim=1)
     assert torch.allclose(pooled_levels(pyramid, 1), expected)
 
 
-def test_unit_vectors_do_not_depend_on_scale_and_zeros_have_a_finite_gradient():
+def test_unit_ignores_scale_and_survives_zeros():
+    """Unit vectors do not depend on scale and zeros have a finite gradient."""
     vector = torch.randn(1, 5, generator=DRAW)
     assert torch.allclose(unit(vector), unit(1e4 * vector), atol=1e-6)
     nothing = torch.zeros(1, 5, requires_grad=True)
@@ -216,7 +230,7 @@ def test_unit_vectors_do_not_depend_on_scale_and_zeros_have_a_finite_gradient():
     assert torch.isfinite(nothing.grad).all()
 
 
-def test_alone_there_is_nothing_to_gather():
+def test_gather_in_single_process_is_identity():
     rows = torch.rand(3, 2)
     assert gather(rows) is rows
     assert (world_size(), rank()) == (1, 0)
@@ -224,7 +238,8 @@ def test_alone_there_is_nothing_to_gather():
     assert torch.equal(max_over_ranks(rows), rows)
 
 
-def test_kmeans_finds_directions_that_are_there_and_gives_empty_clusters_a_place():
+def test_kmeans_finds_directions_and_fills_empty_clusters():
+    """Kmeans finds directions that are there and gives empty clusters a place."""
     sizes = torch.tensor([30, 10, 5, 5])
     noise = 0.02 * torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
     vectors = F.normalize(torch.eye(6)[:4].repeat_interleave(sizes, 0) + noise, dim=1)
@@ -235,7 +250,7 @@ def test_kmeans_finds_directions_that_are_there_and_gives_empty_clusters_a_place
     assert (torch.bincount(label, minlength=4) > 0).all()
 
 
-def test_kmeans_is_lloyds_algorithm_on_directions():
+def test_spherical_kmeans_matches_lloyd():
     vectors = F.normalize(torch.randn(40, 3, dtype=DOUBLE, generator=DRAW), dim=1)
     centroids, label = spherical_kmeans(vectors, vectors[:5], iterations=3)
     expected = [row.tolist() for row in vectors[:5]]

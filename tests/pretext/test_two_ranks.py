@@ -41,7 +41,8 @@ def outcome(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_of_two_ranks_are_those_of_one_process(case, outcome):
+def test_two_ranks_have_gradients_of_one_process(case, outcome):
+    """Gradients of two ranks are those of one process."""
     alone, *ranks = (each[case] for each in outcome)
     for step, expected in enumerate(alone["gradients"]):
         assert expected.norm() > 0
@@ -56,7 +57,8 @@ def test_gradients_of_two_ranks_are_those_of_one_process(case, outcome):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_state_is_that_of_one_process_and_the_same_on_both_ranks(case, outcome):
+def test_two_ranks_have_state_of_one_process(case, outcome):
+    """State is that of one process and the same on both ranks."""
     alone, first, second = (each[case]["state"] for each in outcome)
     for name, value in alone.items():
         assert torch.equal(first[name], second[name]), name

@@ -243,13 +243,13 @@ def verdicts(task: PretextTask, scans: list[StoredVolume], *, lr: float) -> list
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_with_what_keeps_it_sound_there_is_silence(case, scans):
+def test_healthy_task_raises_no_alarm(case, scans):
     alarms = [str(v) for v in verdicts(task_of(case, CASES[case].healthy), scans, lr=CASES[case].lr) if v.alarm]
     assert not alarms
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_without_it_the_failure_is_named(case, scans, monkeypatch):
+def test_broken_task_raises_named_alarm(case, scans, monkeypatch):
     settings = CASES[case]
     task = task_of(case, {**settings.healthy, **settings.off})
     settings.breaks(task, monkeypatch)
@@ -259,5 +259,5 @@ def test_without_it_the_failure_is_named(case, scans, monkeypatch):
     assert any(verdict.name in settings.names for verdict in found if verdict.alarm), names
 
 
-def test_every_task_that_ships_has_its_alarm():
+def test_every_shipped_task_has_an_alarm_case():
     assert {case.split()[0] for case in CASES} == {entry.name for entry in list_tasks() if entry.built_in}

@@ -9,18 +9,20 @@ from medssl_tasks.byol import regression
 
 
 @pytest.mark.parametrize(("target", "expected"), [((1.0, 0.0), 0.0), ((0.0, 1.0), 2.0), ((-1.0, 0.0), 4.0)])
-def test_same_orthogonal_and_opposite_vectors_cost_zero_two_and_four(target, expected):
+def test_regression_of_same_orthogonal_and_opposite_vectors(target, expected):
+    """Same orthogonal and opposite vectors cost zero two and four."""
     prediction = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     assert regression(prediction, torch.tensor([target], dtype=torch.float64)).item() == expected
 
 
-def test_it_is_the_squared_distance_of_unit_vectors():
+def test_regression_is_squared_distance_of_unit_vectors():
     a, b = F.normalize(torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0)), dim=2).double()
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
     assert regression(a, b).item() == pytest.approx((a - b).square().sum(dim=1).mean().item(), abs=1e-12)
 
 
-def test_the_target_takes_no_gradient_and_both_directions_are_summed():
+def test_target_takes_no_gradient_and_directions_are_summed():
+    """The target takes no gradient and both directions are summed."""
     task = make("byol")
     vectors = torch.randn(4, 3, 16, generator=torch.Generator().manual_seed(1), requires_grad=True)
     names = ("prediction_a", "prediction_b", "target_a", "target_b")
@@ -32,13 +34,14 @@ def test_the_target_takes_no_gradient_and_both_directions_are_summed():
     assert loss.item() == pytest.approx(float(regression(a, y) + regression(b, x)), rel=1e-6)
 
 
-def test_the_gradient_is_that_of_finite_differences():
+def test_gradient_matches_finite_differences():
     prediction = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     target = F.normalize(torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)), dim=1)
     assert torch.autograd.gradcheck(lambda g: regression(F.normalize(g, dim=1), target), (prediction,))
 
 
-def test_the_teacher_follows_encoder_and_projection_once_per_step():
+def test_teacher_averages_encoder_and_projection():
+    """The teacher follows encoder and projection once per step."""
     task = make("byol", momentum=0.5)
     with torch.no_grad():
         for weight in (*task.encoder.parameters(), *task.project.parameters()):

@@ -13,7 +13,7 @@ from medssl_tasks.masked_volume import MaskedVolume
 from medssl_tasks.sparse_coding import from_cells, to_cells
 
 
-def test_a_mean_over_scored_voxels_counts_every_channel():
+def test_scored_mean_counts_every_channel():
     error, scored = torch.rand(2, 1, *SHAPE), torch.rand(2, 1, *SHAPE) > 0.5
     doubled = torch.cat([error, error], dim=1)
     assert torch.allclose(scored_mean(doubled, scored), scored_mean(error, scored))
@@ -22,7 +22,7 @@ def test_a_mean_over_scored_voxels_counts_every_channel():
 
 
 @pytest.mark.parametrize("make", [MaskedVolume, Denoising])
-def test_every_channel_is_reconstructed_and_counts_as_much(make):
+def test_channels_are_reconstructed_with_equal_weight(make):
     torch.manual_seed(0)
     task = make(SmallEncoder(in_channels=2), make.Config())
     volume = torch.cat([phantoms(), phantoms(seed=5)], dim=1)
@@ -34,27 +34,30 @@ def test_every_channel_is_reconstructed_and_counts_as_much(make):
     assert task(views).energy.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_cells_of_several_channels_come_back_as_the_volume():
+def test_from_cells_inverts_to_cells_of_channels():
+    """Cells of several channels come back as the volume."""
     volume = torch.randn(2, 3, *SHAPE)
     cells = to_cells(volume, (2, 4, 3))
     assert cells.shape == (2, 8 * 5 * 8, 72)
     assert torch.equal(from_cells(cells, (2, 4, 3), like=volume), volume)
 
 
-def test_each_channel_of_a_tile_is_normalised_by_itself():
+def test_tiles_are_normalised_per_channel():
+    """Each channel of a tile is normalised by itself."""
     tiles = torch.randn(2, 4, 1, 4, 5, 6)
     both = normalised_tiles(torch.cat([tiles, 7 * tiles + 100], dim=2))
     assert torch.allclose(both[:, :, :1], both[:, :, 1:], atol=1e-4)
 
 
-def test_a_head_gives_as_many_channels_as_the_image_has_unless_told():
+def test_voxel_head_defaults_to_image_channels():
+    """A head gives as many channels as the image has unless said otherwise."""
     encoder = SmallEncoder(in_channels=3)
     pyramid = encoder(torch.randn(2, 3, *SHAPE))
     assert VoxelHead(encoder)(pyramid).shape[1] == 3
     assert VoxelHead(encoder, 5)(pyramid).shape[1] == 5
 
 
-def test_a_picture_shows_the_first_channel():
+def test_picture_shows_first_channel():
     volume = torch.randn(2, 3, *SHAPE)
     step = Step(torch.zeros(()), torch.zeros(2), pictures={"scan": volume})
     assert torch.equal(step.pictures["scan"], volume[:, :1])

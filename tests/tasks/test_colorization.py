@@ -12,20 +12,23 @@ def task(**settings):
     return Colorization(SmallEncoder(), Colorization.Config(**settings))
 
 
-def test_quantising_leaves_so_many_even_levels_from_low_to_high():
+def test_quantise_leaves_even_levels():
+    """Quantising leaves so many even levels from low to high."""
     images = torch.linspace(-1.0, 3.0, 401).view(1, 1, 1, 1, -1)
     out = quantise(images, torch.tensor([-1.0]), torch.tensor([3.0]), levels=5)
     assert out.unique().tolist() == pytest.approx([-1.0, 0.0, 1.0, 2.0, 3.0])
     assert (out - images).abs().max().item() == pytest.approx(0.5, abs=1e-6)
 
 
-def test_a_window_keeps_what_is_inside_and_flattens_what_is_outside_per_sample():
+def test_clip_flattens_outside_window_per_sample():
+    """A window keeps what is inside and flattens what is outside per sample."""
     images = torch.tensor([-2.0, 0.0, 2.0]).view(1, 1, 1, 1, 3).repeat(2, 1, 1, 1, 1)
     out = clip(images, torch.tensor([-1.0, -9.0]), torch.tensor([1.0, 0.5]))
     assert out.flatten().tolist() == [-1.0, 0.0, 1.0, -2.0, 0.0, 0.5]
 
 
-def test_a_curve_keeps_range_and_order_and_can_be_undone():
+def test_bend_keeps_range_and_is_invertible():
+    """A curve keeps range and order and can be undone."""
     images = torch.randn(2, 1, 4, 5, 6, dtype=torch.float64)
     exponent = torch.tensor([0.5, 2.0], dtype=torch.float64)
     bent = bend(images, exponent)
@@ -35,7 +38,7 @@ def test_a_curve_keeps_range_and_order_and_can_be_undone():
     assert not torch.allclose(bent, images, atol=0.1)
 
 
-def test_rare_intensities_weigh_more_as_a_histogram_says():
+def test_rarity_matches_histogram():
     images = torch.rand(1, 1, 8, 9, 10, dtype=torch.float64) ** 3
     chosen = torch.rand(1, 1, 8, 9, 10) > 0.3
     weight = rarity(images, chosen)[chosen].numpy()
@@ -48,7 +51,8 @@ def test_rare_intensities_weigh_more_as_a_histogram_says():
 
 
 @pytest.mark.parametrize("reduction", ["window", "bits", "curve", "window+bits"])
-def test_only_voxels_that_were_changed_inside_the_scan_are_scored(reduction):
+def test_changed_voxels_inside_scan_are_scored(reduction):
+    """Only voxels that were changed inside the scan are scored."""
     volume = phantoms()
     valid = torch.ones_like(volume, dtype=torch.bool)
     valid[..., 12:] = False
@@ -61,13 +65,14 @@ def test_only_voxels_that_were_changed_inside_the_scan_are_scored(reduction):
     assert scored.float().mean() > 0.1
 
 
-def test_few_grey_levels_are_left():
+def test_bits_limit_grey_levels():
     views = task(bits=2).views(SmallRegion(phantoms()))
     for reduced in views["reduced"]:
         assert len(reduced.unique()) <= 4
 
 
-def test_giving_back_the_reduced_patch_costs_the_trivial_loss():
+def test_returning_reduced_patch_costs_trivial_loss():
+    """Giving back the reduced patch costs the trivial loss."""
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
     subject.decoder.forward = lambda pyramid, image: image
@@ -77,12 +82,12 @@ def test_giving_back_the_reduced_patch_costs_the_trivial_loss():
     assert subject(views).loss.item() == 0.0
 
 
-def test_the_decoder_is_handed_over():
+def test_decoder_is_exported():
     subject = task()
     assert subject.exported_decoder() is subject.decoder
 
 
 @pytest.mark.parametrize("settings", [{"window": (2.0, 1.0)}, {"bits": 0}, {"bend": 1.0}, {"reduction": "blur"}])
-def test_settings_out_of_range_are_refused(settings):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(ValidationError):
         Colorization.Config(**settings)

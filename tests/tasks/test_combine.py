@@ -22,7 +22,8 @@ def region(subject, batch=2):
     return SmallRegion(phantoms(batch), crops=crops)
 
 
-def test_the_loss_is_the_weighted_sum_of_the_tasks_own_losses():
+def test_combined_loss_is_weighted_sum():
+    """The loss is the weighted sum of the tasks own losses."""
     subject = combined(relative=False)
     views = subject.views(region(subject))
     step = subject(views)
@@ -36,7 +37,8 @@ def sub(views, name):
     return {key.split("/", 1)[1]: view for key, view in views.items() if key.startswith(name + "/")}
 
 
-def test_relative_losses_are_divided_by_their_fixed_trivial_value():
+def test_relative_losses_are_divided_by_trivial_loss():
+    """Relative losses are divided by their fixed trivial value."""
     torch.manual_seed(0)
     parts = ({"name": "jigsaw", "weight": 3.0}, {"name": "rotation"})
     subject = Combine(SmallEncoder(), Combine.Config(tasks=parts))
@@ -46,7 +48,8 @@ def test_relative_losses_are_divided_by_their_fixed_trivial_value():
     assert step.loss.item() == pytest.approx(3.0 * jigsaw / 4.605170 + rotation / 3.178054, rel=1e-5)
 
 
-def test_a_trivial_loss_of_the_batch_scales_and_counts_as_a_fixed_one_does():
+def test_trivial_loss_of_batch_scales_like_fixed_one():
+    """A trivial loss of the batch scales and counts as a fixed one does."""
     subject = combined()
     views = subject.views(region(subject))
     step = subject(views)
@@ -60,7 +63,8 @@ def test_a_trivial_loss_of_the_batch_scales_and_counts_as_a_fixed_one_does():
     assert subject(air).loss.item() < 100.0
 
 
-def test_what_tasks_ask_of_the_host_is_handed_on():
+def test_requests_to_host_are_passed_on():
+    """What tasks ask of the host is handed on."""
     torch.manual_seed(0)
     subject = Combine(SmallEncoder(), Combine.Config(tasks=({"name": "masked-volume"}, {"name": "simsiam"})))
     masked, simsiam = subject.parts.values()
@@ -72,7 +76,8 @@ def test_what_tasks_ask_of_the_host_is_handed_on():
     assert len(rule) > 10
 
 
-def test_each_task_hands_over_its_own_step_without_a_graph():
+def test_parts_are_detached_steps():
+    """Each task hands over its own step without a graph."""
     subject = combined()
     step = subject(subject.views(region(subject)))
     assert list(step.parts) == ["masked-volume", "rotation"]
@@ -81,7 +86,8 @@ def test_each_task_hands_over_its_own_step_without_a_graph():
     assert step.parts["rotation"].embeddings is not step.parts["masked-volume"].embeddings
 
 
-def test_crops_anchors_views_terms_and_pictures_are_told_apart_by_the_tasks_name():
+def test_names_are_prefixed_by_task():
+    """Crops anchors views terms and pictures are distinguished by the tasks name."""
     subject = combined()
     subject.parts["rotation"].crops = lambda patch: {"a": Crop(patch), "b": Crop(patch, anchor="a", max_offset=0.1)}
     crops = subject.crops(SHAPE)
@@ -89,7 +95,8 @@ def test_crops_anchors_views_terms_and_pictures_are_told_apart_by_the_tasks_name
     assert crops["rotation/b"].anchor == "rotation/a"
 
 
-def test_a_task_sees_its_own_crops_and_draws_its_own_numbers_whatever_stands_beside_it():
+def test_part_is_independent_of_other_parts():
+    """A task sees its own crops and draws its own numbers whatever stands beside it."""
     subject = combined()
     whole = region(subject)
     one, other = PartOfRegion(whole, "masked-volume"), PartOfRegion(whole, "rotation")
@@ -100,14 +107,15 @@ def test_a_task_sees_its_own_crops_and_draws_its_own_numbers_whatever_stands_bes
     )
 
 
-def test_all_tasks_train_one_encoder_and_the_first_decoder_is_handed_over():
+def test_tasks_share_encoder_and_first_decoder_is_exported():
+    """All tasks train one encoder and the first decoder is exported."""
     subject = combined()
     assert all(part.encoder is subject.encoder for part in subject.parts.values())
     assert subject.exported_encoder() is subject.encoder
     assert subject.exported_decoder() is subject.parts["masked-volume"].decoder
 
 
-def test_every_task_hears_of_every_step():
+def test_after_step_reaches_every_task():
     subject, heard = combined(), []
     for name, part in subject.parts.items():
         part.after_step = lambda step, total, name=name: heard.append((name, step, total))
@@ -115,7 +123,7 @@ def test_every_task_hears_of_every_step():
     assert heard == [("masked-volume", 3, 10), ("rotation", 3, 10)]
 
 
-def test_thirty_steps_bring_both_losses_down():
+def test_thirty_steps_reduce_both_losses():
     subject = combined()
     views = subject.views(region(subject))
     before = subject(views).terms
@@ -124,7 +132,8 @@ def test_thirty_steps_bring_both_losses_down():
     assert all(after[name] < 0.7 * before[name] for name in ("masked-volume/loss", "rotation/loss"))
 
 
-def test_going_on_from_the_saved_state_equals_not_stopping():
+def test_resumed_training_equals_uninterrupted():
+    """Going on from the saved state equals not stopping."""
     first, second = combined(), combined()
     views = first.views(region(first))
     trained(first, views, 2)
@@ -141,12 +150,14 @@ def test_going_on_from_the_saved_state_equals_not_stopping():
         ([{"name": "rotation"}, {"name": "jigsaw", "options": {"gapp": 1}}], ConfigError, "gap"),
     ],
 )
-def test_tasks_that_cannot_be_combined_are_refused_in_words(parts, error, words):
+def test_invalid_combinations_are_refused(parts, error, words):
+    """Tasks that cannot be combined are refused in words."""
     with pytest.raises(error, match=words):
         Combine(SmallEncoder(), Combine.Config(tasks=parts))
 
 
-def test_the_parts_are_the_tasks_that_the_plugins_provide():
+def test_parts_come_from_plugins():
+    """The parts are the tasks that the plugins provide."""
     subject = combined()
     assert isinstance(subject.parts["masked-volume"], MaskedVolume)
     assert isinstance(subject.parts["rotation"], Rotation)

@@ -43,7 +43,8 @@ def task(request):
     return request.param
 
 
-def test_forty_steps_end_below_the_trivial_loss_and_pairs_that_belong_together_have_the_lower_energy(task):
+def test_forty_steps_beat_trivial_loss_and_order_energies(task):
+    """Forty steps end below the trivial loss and pairs that belong together have the lower energy."""
     subject = make(task)
     views = subject.views(region(subject))
     losses = trained(subject, views, 40)
@@ -53,7 +54,8 @@ def test_forty_steps_end_below_the_trivial_loss_and_pairs_that_belong_together_h
     assert (step.energy < step.negative_energy).all()
 
 
-def test_the_gradient_of_two_halves_averages_to_that_of_the_whole(task):
+def test_gradients_of_two_halves_average(task):
+    """The gradient of two halves averages to that of the whole."""
     subject = make(task).double()
     views = {k: v.double() if v.is_floating_point() else v for k, v in subject.views(region(subject, 4)).items()}
     whole = gradient(subject, views)
@@ -69,7 +71,8 @@ def gradient(subject, views):
     return torch.cat([parameter.grad.flatten() for parameter in subject.parameters()])
 
 
-def test_views_are_a_function_of_seed_and_sample_alone_and_leave_the_region_as_it_was(task):
+def test_views_depend_on_sample_alone(task):
+    """Views are a function of seed and sample alone and leave the region as it was."""
     subject = make(task)
     (crop,) = subject.crops(PATCH).values()
     volumes = phantoms(3, crop.size)
@@ -109,14 +112,15 @@ def test_step_in_evaluation_is_detached(task):
     assert not any(values.requires_grad for values in (step.embeddings, step.energy, step.negative_energy))
 
 
-def test_a_batch_of_one_is_a_batch(task):
+def test_batch_of_one_trains(task):
     subject = make(task)
     step = subject(subject.views(region(subject, 1)))
     assert step.energy.shape == (1,)
     step.loss.backward()
 
 
-def test_a_sample_with_nothing_to_score_is_told_from_a_perfect_one(task):
+def test_valid_fraction_is_zero_without_scored_voxels(task):
+    """A sample with nothing to score is said otherwise from a perfect one."""
     subject = make(task).eval()
     views = subject.views(region(subject))
     (name,) = [key for key in views if key in ("scored", "weight")] or [None]

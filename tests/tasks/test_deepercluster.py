@@ -14,7 +14,8 @@ def directions(count, seed=0):
     return F.normalize(torch.randn(count, 16, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def test_the_flat_loss_is_the_weighted_cross_entropy_of_a_naive_loop():
+def test_flat_loss_matches_naive_loop():
+    """The flat loss is the weighted cross entropy of a naive loop."""
     task = make("deepercluster")
     task.centroids.copy_(directions(4))
     task.weights.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]))
@@ -29,7 +30,8 @@ def test_the_flat_loss_is_the_weighted_cross_entropy_of_a_naive_loop():
     assert task.compare({"a": a, "b": b}).loss.item() == pytest.approx(sum(terms) / 12, rel=1e-5)
 
 
-def test_in_groups_the_label_lies_in_the_nearest_group():
+def test_label_lies_in_nearest_group():
+    """In groups the label lies in the nearest group."""
     task = make("deepercluster in groups")
     vectors = directions(30, 3)
     task.cluster(directions(60, 4))
@@ -41,7 +43,8 @@ def test_in_groups_the_label_lies_in_the_nearest_group():
         assert int(label) == max(inside, key=lambda k: float(vector @ task.centroids[k]))
 
 
-def test_a_vector_without_preference_costs_the_trivial_value_in_groups_and_flat():
+def test_uniform_vector_costs_trivial_loss():
+    """A vector without preference costs the trivial value in groups and flat."""
     for case in ("deepercluster", "deepercluster in groups"):
         task = make(case)
         task.centroids.copy_(F.normalize(torch.eye(4, 16), dim=1))
@@ -50,7 +53,8 @@ def test_a_vector_without_preference_costs_the_trivial_value_in_groups_and_flat(
         assert task._cross_entropy(aloof, torch.tensor([0, 1, 3])).tolist() == pytest.approx([math.log(4)] * 3)
 
 
-def test_rare_clusters_weigh_more_so_that_every_cluster_has_the_same_say():
+def test_clusters_have_equal_total_weight():
+    """Rare clusters weigh more so that every cluster has the same say."""
     task = make("deepercluster")
     centres = torch.eye(16)[:4]
     vectors = torch.cat([centres[:1].expand(40, -1), centres[1:2].expand(10, -1), centres[2:].repeat_interleave(5, 0)])
@@ -60,7 +64,8 @@ def test_rare_clusters_weigh_more_so_that_every_cluster_has_the_same_say():
     assert torch.allclose(task.weights * counts, torch.full((4,), 15.0))
 
 
-def test_the_memory_is_clustered_every_so_many_steps_once_it_knows_enough():
+def test_memory_is_clustered_at_intervals_once_filled():
+    """The memory is clustered every so many steps once it knows enough."""
     task = make("deepercluster", recluster_every=2)
     before = task.centroids.clone()
     task.newest = [directions(4)]
@@ -73,7 +78,8 @@ def test_the_memory_is_clustered_every_so_many_steps_once_it_knows_enough():
     assert not torch.equal(task.centroids, before)
 
 
-def test_a_memory_too_small_to_be_clustered_is_refused_and_the_automatic_one_never_is():
+def test_too_small_memory_is_refused():
+    """A memory too small to be clustered is refused and the automatic one never is."""
     with pytest.raises(ConfigError, match=r"task.memory is 1024, too few .* 1000 clusters in. Use auto, or 2000"):
         make("deepercluster", clusters=1000, memory=1024)
     for clusters, length in ((4, 256), (64, 1024), (1000, 16000)):
@@ -81,7 +87,8 @@ def test_a_memory_too_small_to_be_clustered_is_refused_and_the_automatic_one_nev
         assert len(task.memory.vectors) == task.automatic((16, 20, 24), 100)["memory"] == length
 
 
-def test_the_use_of_clusters_is_told_once_there_are_some_also_after_a_restart():
+def test_clusters_used_is_reported_after_clustering():
+    """The use of clusters is said otherwise once there are some also after a restart."""
     task, pair = make("deepercluster"), {"a": directions(6, 1), "b": directions(6, 2)}
     assert "clusters_used" not in task.compare(pair).terms
     again = make("deepercluster")
@@ -93,6 +100,6 @@ def test_the_use_of_clusters_is_told_once_there_are_some_also_after_a_restart():
 
 
 @pytest.mark.parametrize(("clusters", "groups"), [(10, 4), (8, 8)])
-def test_clusters_that_cannot_be_divided_are_an_error(clusters, groups):
+def test_indivisible_clusters_are_refused(clusters, groups):
     with pytest.raises(ConfigError, match="groups of two or more"):
         make("deepercluster", clusters=clusters, groups=groups)

@@ -14,14 +14,17 @@ def noise(grain, shape=(32, 36, 40)):
 
 
 @pytest.mark.parametrize("grain", [1, 3, 4])
-def test_noise_has_mean_zero_and_variance_one_in_every_sample(grain):
+def test_noise_is_standardised_per_sample(grain):
+    """Noise has mean zero and variance one in every sample."""
     drawn = noise(grain)
     assert drawn.shape == (2, 1, 32, 36, 40)
     assert drawn.mean(dim=(1, 2, 3, 4)).tolist() == pytest.approx([0.0, 0.0], abs=1e-5)
     assert drawn.square().mean(dim=(1, 2, 3, 4)).tolist() == pytest.approx([1.0, 1.0], rel=1e-4)
 
 
-def test_grains_hang_together_over_their_size_and_white_noise_does_not():
+def test_grains_correlate_and_white_noise_does_not():
+    """Grains hang together over their size and white noise does not."""
+
     def neighbours(drawn, distance):
         return (drawn[..., distance:] * drawn[..., :-distance]).mean().item()
 
@@ -31,11 +34,12 @@ def test_grains_hang_together_over_their_size_and_white_noise_does_not():
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [(1.0, 1.0, 1.0), (0.0, 1.0, 1 / 3), (0.3, 1.0, 0.46333333)])
-def test_the_trivial_loss_is_the_mean_square_of_an_evenly_drawn_sigma(low, high, expected):
+def test_trivial_loss_is_mean_square_of_sigma(low, high, expected):
+    """The trivial loss is the mean square of an evenly drawn sigma."""
     assert expected_square(low, high) == pytest.approx(expected)
 
 
-def test_returning_the_noisy_patch_costs_the_trivial_loss():
+def test_returning_noisy_patch_costs_trivial_loss():
     subject = Denoising(SmallEncoder(), Denoising.Config(sigma=(0.7, 0.7)))
     views = subject.views(SmallRegion(phantoms(4)))
     subject.decoder.forward = lambda pyramid, image: image
@@ -45,7 +49,8 @@ def test_returning_the_noisy_patch_costs_the_trivial_loss():
     assert step.terms["noise"].item() == pytest.approx(0.49, rel=1e-4)
 
 
-def test_the_target_is_the_clean_patch_and_what_lies_beyond_the_scan_is_not_scored():
+def test_target_is_clean_and_padding_not_scored():
+    """The target is the clean patch and what lies beyond the scan is not scored."""
     volume = phantoms()
     valid = torch.ones_like(volume, dtype=torch.bool)
     valid[..., 12:] = False
@@ -56,13 +61,13 @@ def test_the_target_is_the_clean_patch_and_what_lies_beyond_the_scan_is_not_scor
     assert subject(views).loss.item() == 0.0
 
 
-def test_both_encoder_and_decoder_are_handed_over():
+def test_encoder_and_decoder_are_exported():
     subject = Denoising(SmallEncoder(), Denoising.Config())
     assert subject.exported_decoder() is subject.decoder
     assert subject.crops(SHAPE)["patch"].size == SHAPE
 
 
 @pytest.mark.parametrize("settings", [{"sigma": (1.0, 0.5)}, {"sigma": (0.0, 0.0)}, {"grain": 0}, {"noise": 1.0}])
-def test_settings_out_of_range_or_misspelt_are_refused(settings):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(ValidationError):
         Denoising.Config(**settings)

@@ -11,7 +11,8 @@ from medssl.pretext.distillation import Centre, cross_entropy, entropy, prototyp
 
 
 @pytest.mark.parametrize("count", [4096, 65536])
-def test_a_uniform_student_costs_the_logarithm_of_the_prototypes(count):
+def test_uniform_student_costs_log_of_prototypes(count):
+    """A uniform student costs the logarithm of the prototypes."""
     target = torch.softmax(torch.randn(2, count, generator=torch.Generator().manual_seed(0)).double(), dim=1)
     loss = cross_entropy(target, torch.zeros(2, count).double(), temperature=0.1)
     assert loss.tolist() == pytest.approx([math.log(count)] * 2, abs=1e-9)
@@ -25,14 +26,16 @@ def test_cross_entropy_is_entropy_plus_divergence():
     assert torch.allclose(cross_entropy(target, scores, temperature=0.1), entropy(target) + divergence, atol=1e-4)
 
 
-def test_adding_a_constant_to_scores_and_centre_changes_nothing():
+def test_constant_on_scores_and_centre_cancels():
+    """Adding a constant to scores and centre changes nothing."""
     scores, centre = torch.randn(2, 5).double(), torch.randn(5).double()
     one = teacher_probabilities(scores, centre=centre, temperature=0.04)
     other = teacher_probabilities(scores + 7.0, centre=centre + 7.0, temperature=0.04)
     assert torch.allclose(one, other, atol=1e-10)
 
 
-def test_the_centre_is_the_first_mean_and_then_a_tenth_of_each_new_one():
+def test_centre_starts_at_first_mean():
+    """The centre is the first mean and then a tenth of each new one."""
     centre = Centre(3)
     first, second = torch.rand(4, 3), torch.rand(2, 5, 3)
     centre.observe(first)
@@ -44,7 +47,7 @@ def test_the_centre_is_the_first_mean_and_then_a_tenth_of_each_new_one():
     assert torch.allclose(centre.mean, 0.9 * first.mean(dim=0) + 0.1 * second.mean(dim=(0, 1)))
 
 
-def test_scores_without_weight_do_not_move_the_centre():
+def test_centre_ignores_scores_without_weight():
     centre, scores = Centre(3), torch.rand(2, 4, 3)
     weight = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0]])
     centre.observe(scores, weight)
@@ -52,12 +55,13 @@ def test_scores_without_weight_do_not_move_the_centre():
     assert torch.allclose(centre.mean, (scores[0, 0] + scores[1, 2]) / 2)
 
 
-def test_usage_is_one_for_even_use_and_zero_for_one_prototype():
+def test_prototype_usage_of_even_and_single_use():
+    """Usage is one for even use and zero for one prototype."""
     assert prototype_usage(torch.eye(4), across_ranks=False).item() == pytest.approx(1.0)
     assert prototype_usage(torch.eye(4)[:1].expand(5, -1), across_ranks=False).item() == pytest.approx(0.0)
 
 
-def test_no_crop_is_paired_with_itself():
+def test_crops_are_not_paired_with_themselves():
     task = make("dino").eval()
     draw = torch.Generator().manual_seed(0)
     names = ("student a", "student b", "student small 0", "student small 1", "teacher a", "teacher b")
@@ -71,7 +75,8 @@ def test_no_crop_is_paired_with_itself():
     assert task.compare(given).loss.item() == pytest.approx(float(torch.stack(terms).mean()), rel=1e-5)
 
 
-def test_the_student_does_not_see_hidden_cells_and_the_teacher_sees_them(tmp_path):
+def test_hidden_cells_are_hidden_from_student_only(tmp_path):
+    """The student does not see hidden cells and the teacher sees them."""
     task = make("dino with masks").eval()
     views = task.views(region(task, store_phantoms(tmp_path, 2)))
     hidden = F.interpolate(views["hidden a"].float(), size=views["a"].shape[2:]).bool()
@@ -82,7 +87,7 @@ def test_the_student_does_not_see_hidden_cells_and_the_teacher_sees_them(tmp_pat
     assert not torch.equal(before["teacher a"], after["teacher a"])
 
 
-def test_what_is_exported_is_the_teacher():
+def test_teacher_is_exported():
     task = make("dino")
     assert task.exported_encoder() is task.teacher.module
     assert task.exported_encoder() is not task.encoder

@@ -30,7 +30,8 @@ def masked(**settings):
     return MaskedVolume(vit(), MaskedVolume.Config(masking="drop-tokens", mask_ratio=0.75, **settings))
 
 
-def test_masked_volume_shows_the_blocks_of_the_vit_the_visible_quarter_alone():
+def test_masked_volume_computes_visible_tokens_only():
+    """Masked volume shows the blocks of the vit the visible quarter alone."""
     task = masked()
     seen = watched(task)
     views = task.views(SmallRegion(phantoms(shape=SHAPE)))
@@ -41,21 +42,23 @@ def test_masked_volume_shows_the_blocks_of_the_vit_the_visible_quarter_alone():
     assert all(weight.grad is not None for weight in task.parameters() if weight.requires_grad)
 
 
-def test_masked_volume_learns_with_tokens_left_out():
+def test_masked_volume_learns_with_dropped_tokens():
     task = masked()
     views = task.views(SmallRegion(phantoms(shape=SHAPE)))
     losses = trained(task, views, 40)
     assert losses[-1] < 0.6 * float(task(views).terms["trivial_loss"])
 
 
-def test_the_guess_does_not_depend_on_what_is_hidden():
+def test_prediction_does_not_depend_on_hidden_voxels():
+    """The prediction does not depend on what is hidden."""
     task = masked()
     views = task.views(SmallRegion(phantoms(shape=SHAPE)))
     other = dict(views, target=torch.where(views["hidden"], views["target"] + 5.0, views["target"]))
     assert torch.equal(task(views).embeddings, task(other).embeddings)
 
 
-def test_jepa_leaves_out_what_it_predicts_and_its_teacher_sees_everything():
+def test_jepa_drops_hidden_tokens_for_student_only():
+    """Jepa leaves out what it predicts and its teacher sees everything."""
     task = JEPA(vit(), JEPA.Config(width=16, depth=1))
     seen = watched(task)
     whole = []
@@ -69,7 +72,8 @@ def test_jepa_leaves_out_what_it_predicts_and_its_teacher_sees_everything():
     assert all(weight.grad is not None for weight in task.parameters() if weight.requires_grad)
 
 
-def test_a_sample_of_jepa_costs_the_same_whatever_the_others_hide():
+def test_jepa_energy_ignores_masks_of_other_samples():
+    """A sample of jepa costs the same whatever the others hide."""
     task = JEPA(vit().double(), JEPA.Config(width=16, depth=1)).double()
     views = task.views(SmallRegion(phantoms(3, SHAPE).double()))
     hidden = views["hidden"].clone()
@@ -79,7 +83,8 @@ def test_a_sample_of_jepa_costs_the_same_whatever_the_others_hide():
     assert float(alone[0]) == pytest.approx(float(task(views).energy[0]), rel=1e-9)
 
 
-def test_jepa_over_convolutions_still_sees_the_mean_where_something_is_hidden():
+def test_jepa_over_convolutions_sees_mean_where_hidden():
+    """Jepa over convolutions still sees the mean where something is hidden."""
     task = JEPA(SmallEncoder(), JEPA.Config(width=16, depth=1))
     seen = []
     task.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -31,7 +31,8 @@ ENCODERS = [
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_voxel_head_gives_a_map_at_the_resolution_of_the_image(encoder):
+def test_voxel_head_maps_at_image_resolution(encoder):
+    """A voxel head gives a map at the resolution of the image."""
     image = torch.zeros(2, 1, 8, 16, 24)
     assert VoxelHead(encoder, 3)(encoder(image)).shape == (2, 3, 8, 16, 24)
     for level, stride in enumerate(encoder.strides):
@@ -40,12 +41,13 @@ def test_a_voxel_head_gives_a_map_at_the_resolution_of_the_image(encoder):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_latent_decoder_gives_a_volume_from_the_deepest_level_alone(encoder):
+def test_latent_decoder_reads_deepest_level_alone(encoder):
+    """A latent decoder gives a volume from the deepest level alone."""
     latent = torch.randn(2, 5, *encoder(torch.zeros(2, 1, 8, 16, 24))[-1].shape[2:])
     assert LatentDecoder(encoder, 5)(latent).shape == (2, 1, 8, 16, 24)
 
 
-def test_a_voxel_head_uses_every_level():
+def test_voxel_head_uses_every_level():
     encoder = ENCODERS[0]
     head = VoxelHead(encoder)
     pyramid = [level.requires_grad_() for level in encoder(torch.zeros(2, 1, 8, 8, 8))]
@@ -53,7 +55,8 @@ def test_a_voxel_head_uses_every_level():
     assert all(level.grad.abs().max() > 0 for level in pyramid)
 
 
-def test_a_vector_head_puts_the_images_of_one_sample_side_by_side():
+def test_vector_head_concatenates_images_of_sample():
+    """A vector head puts the images of one sample side by side."""
     encoder = SmallEncoder()
     head = VectorHead(encoder, 7, images=3)
     images = phantoms(6)

@@ -5,7 +5,7 @@ import torch
 from joint_world import make, region, store_phantoms
 
 from medssl.randomness import SampleRandom
-from medssl_tasks.jepa import feature_error, hidden_share, normalised, target_blocks, weighted_mean
+from medssl_tasks.jepa import feature_error, hidden_fraction, normalised, target_blocks, weighted_mean
 
 CELLS = (6, 5, 7)
 
@@ -14,25 +14,29 @@ def random(count=64):
     return SampleRandom(0, range(count), torch.device("cpu"))
 
 
-def test_targets_have_mean_zero_and_biased_variance_one_at_every_place():
+def test_targets_are_normalised_per_cell():
+    """Targets have mean zero and biased variance one at every place."""
     target = normalised(5 + 3 * torch.randn(2, 32, 2, 3, 4).double())
     assert torch.allclose(target.mean(dim=1), torch.zeros(2, 2, 3, 4).double(), atol=1e-12)
     assert torch.allclose(target.var(dim=1, unbiased=False), torch.ones(2, 2, 3, 4).double(), atol=1e-4)
 
 
-def test_a_guess_of_zero_costs_one_half_where_targets_are_plus_or_minus_one():
+def test_prediction_of_zero_costs_one_half():
+    """A prediction of zero costs one half where targets are plus or minus one."""
     target = torch.ones(1, 2, 2, 2, 2)
     target[:, 1] = -1
     assert torch.equal(feature_error(torch.zeros_like(target), target), torch.full((1, 1, 2, 2, 2), 0.5))
 
 
-def test_the_mean_is_over_hidden_places_by_their_share():
+def test_weighted_mean_weighs_hidden_fraction():
+    """The mean is over hidden places by their share."""
     error, share = torch.arange(8.0).view(1, 1, 2, 2, 2), torch.zeros(1, 1, 2, 2, 2)
     share[0, 0, 0, 0, 1], share[0, 0, 1, 1, 1] = 1.0, 0.5
     assert weighted_mean(error, share).item() == pytest.approx((1 * 1.0 + 7 * 0.5) / 1.5)
 
 
-def test_hidden_cells_are_unions_of_boxes_that_leave_a_quarter_to_be_seen():
+def test_target_blocks_leave_a_quarter_visible():
+    """Hidden cells are unions of boxes that leave a quarter to be seen."""
     hidden = target_blocks(random(), CELLS, blocks=4, volume=0.15)
     assert hidden.shape == (64, 1, *CELLS)
     share = hidden.flatten(1).float().mean(dim=1)
@@ -45,7 +49,8 @@ def test_hidden_cells_are_unions_of_boxes_that_leave_a_quarter_to_be_seen():
         assert len(place) == int((high - low + 1).prod())  # a box, whole
 
 
-def test_where_boxes_hide_too_much_cells_are_given_back_everywhere():
+def test_target_blocks_restore_cells_uniformly():
+    """Where boxes hide too much cells are given back everywhere."""
     hidden = target_blocks(random(400), CELLS, blocks=32, volume=0.9)
     count = 6 * 5 * 7
     assert (hidden.flatten(1).sum(dim=1) == 3 * count // 4).all()
@@ -55,17 +60,17 @@ def test_where_boxes_hide_too_much_cells_are_given_back_everywhere():
         assert (profile - 0.75).abs().max() < 0.06
 
 
-def test_hidden_cells_depend_on_the_sample_alone():
+def test_target_blocks_depend_on_sample_alone():
     whole = target_blocks(random(5), CELLS, blocks=4, volume=0.15)
     third = target_blocks(SampleRandom(0, [3], torch.device("cpu")), CELLS, blocks=4, volume=0.15)
     assert torch.equal(whole[3:4], third)
 
 
-def test_shares_of_a_coarser_level_are_averages():
+def test_hidden_fraction_averages_cells():
     hidden = torch.zeros(1, 1, 4, 4, 4, dtype=torch.bool)
     hidden[..., :2, :2, :2] = True
     hidden[..., 2, 2, 2] = True
-    share = hidden_share(hidden, torch.zeros(1, 9, 2, 2, 2))
+    share = hidden_fraction(hidden, torch.zeros(1, 9, 2, 2, 2))
     assert share[0, 0, 0, 0, 0] == 1.0
     assert share[0, 0, 1, 1, 1] == 0.125
 
@@ -76,7 +81,7 @@ def views(tmp_path):
     return task, task.views(region(task, store_phantoms(tmp_path, 2)))
 
 
-def test_the_encoder_does_not_see_what_is_hidden(views):
+def test_encoder_does_not_see_hidden_voxels(views):
     task, given = views
     assert 0 < given["hidden"].float().mean() < 0.76
     other = given | {"patch": torch.where(given["hidden"], given["patch"] + 3.0, given["patch"])}
@@ -84,7 +89,8 @@ def test_the_encoder_does_not_see_what_is_hidden(views):
     assert not torch.equal(task(given).loss, task(other).loss)
 
 
-def test_the_teacher_takes_no_gradient_and_is_what_is_exported(views):
+def test_teacher_takes_no_gradient_and_is_exported(views):
+    """The teacher takes no gradient and is what is exported."""
     task, given = views
     task(given).loss.backward()
     assert all(weight.grad is None for weight in task.teacher.parameters())

@@ -22,7 +22,8 @@ def views_of(subject, volume=None):
     return subject.views(SmallRegion(phantoms(2, size) if volume is None else volume(size)))
 
 
-def test_orders_are_distinct_permutations_that_differ_in_many_places():
+def test_permutations_are_distinct_and_far_apart():
+    """Orders are distinct permutations that differ in many places."""
     orders = unlike_orders(8, 100, seed=0)
     assert np.array_equal(np.sort(orders, axis=1), np.tile(np.arange(8), (100, 1)))
     assert len({tuple(order) for order in orders.tolist()}) == 100
@@ -31,7 +32,8 @@ def test_orders_are_distinct_permutations_that_differ_in_many_places():
     assert orders[0].tolist() == list(range(8))
 
 
-def test_the_set_of_orders_depends_on_the_seed_alone_and_is_saved():
+def test_permutation_set_depends_on_seed_and_is_saved():
+    """The set of orders depends on the seed alone and is saved."""
     assert np.array_equal(unlike_orders(8, 20, seed=3), unlike_orders(8, 20, seed=3))
     assert not np.array_equal(unlike_orders(8, 20, seed=3), unlike_orders(8, 20, seed=4))
     first, second = task(seed=3), task(seed=4)
@@ -39,19 +41,22 @@ def test_the_set_of_orders_depends_on_the_seed_alone_and_is_saved():
     assert torch.equal(second.orders, first.orders)
 
 
-def test_more_parts_than_can_be_enumerated_have_distinct_orders_too():
+def test_many_parts_have_distinct_permutations():
+    """More parts than can be enumerated have distinct orders too."""
     orders = unlike_orders(27, 50, seed=0)
     assert len({tuple(order) for order in orders.tolist()}) == 50
     assert orders[0].tolist() == list(range(27))
 
 
-def test_all_orders_of_few_parts_can_be_asked_for_and_not_one_more():
+def test_more_permutations_than_exist_are_refused():
+    """All orders of few parts can be asked for and not one more."""
     assert len({tuple(order) for order in unlike_orders(3, 6, seed=0).tolist()}) == 6
     with pytest.raises(ConfigError, match="have 2 orders"):
         task(grid=(1, 1, 2), permutations=3)
 
 
-def test_shuffling_and_shuffling_back_gives_the_parts_in_place():
+def test_unshuffle_inverts_shuffle():
+    """Shuffling and shuffling back gives the parts in place."""
     tiles = torch.arange(2 * 8).view(2, 8, 1, 1, 1, 1)
     orders = torch.from_numpy(unlike_orders(8, 5, seed=0))[[4, 2]]
     shuffled = shuffle(tiles, orders)
@@ -59,7 +64,7 @@ def test_shuffling_and_shuffling_back_gives_the_parts_in_place():
     assert torch.equal(unshuffle(shuffled, orders), tiles)
 
 
-def test_the_identity_puts_the_volume_together_again():
+def test_join_tiles_inverts_cut_tiles():
     volume = torch.randn(2, 1, 4, 6, 8)
     tiles = cut_tiles(volume, grid=(2, 3, 2), tile=(2, 2, 4))
     assert torch.equal(tiles[1, 7, 0], volume[1, 0, 2:4, 0:2, 4:8])
@@ -67,7 +72,7 @@ def test_the_identity_puts_the_volume_together_again():
 
 
 @pytest.mark.parametrize(("gap", "lowest", "highest"), [("auto", 1, 2), (8, 2, 6), (0, 0, 0)])
-def test_parts_lie_elsewhere_each_time_and_never_touch(monkeypatch, gap, lowest, highest):
+def test_parts_jitter_and_never_touch(monkeypatch, gap, lowest, highest):
     seen = []
 
     def spy(volume, **arguments):
@@ -84,18 +89,19 @@ def test_parts_lie_elsewhere_each_time_and_never_touch(monkeypatch, gap, lowest,
     assert along_width.max() == highest
 
 
-def test_a_drift_of_brightness_and_contrast_from_part_to_part_is_invisible():
+def test_normalised_tiles_hide_intensity_drift():
+    """A drift of brightness and contrast from part to part is invisible."""
     tiles = phantoms(16, (8, 8, 12)).unflatten(0, (2, 8))
     drifted = tiles * torch.rand(2, 8, 1, 1, 1, 1).add(0.5) + torch.randn(2, 8, 1, 1, 1, 1)
     assert torch.allclose(normalised_tiles(tiles), normalised_tiles(drifted), atol=1e-4)
 
 
-def test_a_part_of_air_stays_flat():
+def test_tile_of_air_stays_flat():
     noise = 1e-3 * torch.randn(1, 2, 1, 8, 8, 8)
     assert normalised_tiles(noise).abs().max() < 0.2
 
 
-def test_each_part_goes_through_the_encoder_alone():
+def test_parts_are_encoded_alone():
     subject = task()
     views = views_of(subject)
     tiles = views["tiles"].clone().requires_grad_()
@@ -106,7 +112,7 @@ def test_each_part_goes_through_the_encoder_alone():
     assert torch.count_nonzero(reached[[0, 1, 2, *range(4, 16)]]) == 0
 
 
-def test_shuffling_features_is_shuffling_parts():
+def test_shuffling_features_equals_shuffling_parts():
     subject = task(permutations_per_patch=5).double()
     views = views_of(subject)
     views = {"tiles": views["tiles"].double(), "order": views["order"]}
@@ -122,7 +128,8 @@ def test_shuffling_features_is_shuffling_parts():
     assert subject(views).energy.tolist() == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_part_is_half_the_patch_but_never_one_voxel_at_the_deepest_level():
+def test_tile_has_several_voxels_at_deepest_level():
+    """A part is half the patch but never one voxel at the deepest level."""
     assert tile_edges((64, 48, 32), (8, 8, 8)) == (32, 24, 16)
     assert tile_edges((32, 32, 32), (16, 16, 16)) == (32, 32, 32)
     assert tile_edges((20, 64, 64), (1, 16, 16), parts=(1, 2, 2)) == (20, 32, 32)
@@ -130,21 +137,24 @@ def test_a_part_is_half_the_patch_but_never_one_voxel_at_the_deepest_level():
 
 @pytest.mark.parametrize("gap", ["auto", 0, 3, 8])
 @pytest.mark.parametrize("patch", [(32, 48, 64), (16, 20, 24), (40, 40, 40)])
-def test_views_find_the_part_again_in_the_crop_that_was_asked_for(gap, patch):
+def test_views_recover_tile_from_crop(gap, patch):
+    """Views find the part again in the crop that was asked for."""
     subject = task(gap=gap)
     (crop,) = subject.crops(patch).values()
     tiles = subject.views(SmallRegion(torch.randn(1, 1, *crop.size)))["tiles"]
     assert tuple(tiles.shape[3:]) == tile_edges(patch, (4, 4, 4))
 
 
-def test_guessing_costs_the_logarithm_of_the_number_of_orders():
+def test_uniform_prediction_costs_log_of_permutations():
+    """Guessing costs the logarithm of the number of orders."""
     right, wrong = class_energies(torch.zeros(2, 100), torch.tensor([3, 99]))
     assert right.tolist() == pytest.approx([log(100)] * 2)
     assert wrong.tolist() == pytest.approx([log(100)] * 2)
     assert task()(views_of(task())).trivial_loss == pytest.approx(log(100))
 
 
-def test_a_sure_right_answer_costs_nothing_and_a_sure_wrong_one_its_logit():
+def test_class_energies_of_confident_answers():
+    """A sure right answer costs nothing and a sure wrong one its logit."""
     logits = torch.tensor([[20.0, 0.0, 0.0]], dtype=torch.float64)
     right, wrong = class_energies(logits, torch.tensor([0]))
     assert right.item() == pytest.approx(0.0, abs=1e-7)

@@ -54,21 +54,23 @@ def learned(request, views_of):
     return request.param, task, views, losses
 
 
-def test_thirty_steps_end_clearly_below_the_trivial_loss(learned):
+def test_thirty_steps_beat_trivial_loss(learned):
     case, task, views, losses = learned
     trivial = task(views).trivial_loss
     assert trivial is not None
     assert losses[-1] < (LEARNED.get(case, 0.7) * trivial if trivial > 0 else -0.25)
 
 
-def test_pairs_that_belong_together_have_the_lower_energy_once_learned(learned):
+def test_energy_of_pairs_is_below_negative_energy(learned):
+    """Pairs that belong together have the lower energy once learned."""
     _, task, views, _ = learned
     seen = task.eval()(views)
     assert seen.energy.shape == seen.negative_energy.shape == (4,)
     assert seen.energy.mean() < seen.negative_energy.mean()
 
 
-def test_in_evaluation_an_energy_does_not_depend_on_the_rest_of_the_batch(learned):
+def test_energy_in_evaluation_ignores_other_samples(learned):
+    """In evaluation an energy does not depend on the rest of the batch."""
     case, task, views, _ = learned
     if case == "swav without queue":
         return  # its codes are shares of the batch, and nothing else is there to balance them against
@@ -95,7 +97,7 @@ def test_step_has_pictures_and_embeddings(case, views_of):
     assert step.embeddings.ndim == 2
 
 
-def test_evaluation_leaves_every_state_as_it_was(case, views_of):
+def test_evaluation_changes_no_state(case, views_of):
     task = make(case).eval()
     before = copy.deepcopy(task.state_dict())
     task(views_of(case))
@@ -122,7 +124,7 @@ def test_loss_and_gradient_are_finite_on_degenerate_input(case, kind, precision,
     assert torch.isfinite(gradient(task)).all()
 
 
-def test_a_batch_of_one_can_be_looked_at(case, scans):
+def test_batch_of_one_can_be_evaluated(case, scans):
     task = make(case).eval()
     step = task(task.views(region(task, scans[:1])))
     assert step.energy.shape == (1,)
@@ -131,14 +133,16 @@ def test_a_batch_of_one_can_be_looked_at(case, scans):
 
 
 @pytest.mark.parametrize("case", ["simclr", "moco without queue", "barlow-twins", "vicreg"])
-def test_a_batch_of_one_cannot_be_trained_on_where_volumes_are_told_apart(case, scans):
+def test_contrastive_batch_of_one_is_refused(case, scans):
+    """A batch of one cannot be trained on where volumes are said otherwise apart."""
     task = make(case)
     with pytest.raises(ConfigError, match=r"loop\.batch_size"):
         task(task.views(region(task, scans[:1])))
 
 
 @pytest.mark.parametrize("case", COMPARING)
-def test_the_gradient_of_chunks_is_that_of_the_batch(case, views_of):
+def test_gradient_of_chunks_equals_that_of_batch(case, views_of):
+    """The gradient of chunks is that of the batch."""
     task = make(case, norm="layer").double()
     views = in_double(views_of(case))
     twin = copy.deepcopy(task)
@@ -151,13 +155,15 @@ def test_the_gradient_of_chunks_is_that_of_the_batch(case, views_of):
 
 
 @pytest.mark.parametrize("case", WITH_BATCH_NORM)
-def test_chunks_are_refused_where_a_norm_looks_across_the_batch(case, scans):
+def test_chunks_are_refused_with_batch_norm(case, scans):
+    """Chunks are refused where a norm looks across the batch."""
     task = make(case)
     with pytest.raises(ConfigError, match="batch norm"):
         backward_in_chunks(task, task.views(region(task, scans)), chunk=2)
 
 
-def test_a_task_that_does_not_split_cannot_be_chunked(scans):
+def test_task_without_embed_cannot_be_chunked(scans):
+    """A task that does not split cannot be chunked."""
     task = make("jepa")
     assert isinstance(task, JEPA)
     with pytest.raises(ConfigError, match="does not split"):
@@ -165,7 +171,8 @@ def test_a_task_that_does_not_split_cannot_be_chunked(scans):
 
 
 @pytest.mark.parametrize("case", ["swav", "dino"])
-def test_small_crops_fit_the_encoder_and_lie_near_the_pair(case):
+def test_small_crops_fit_encoder_and_lie_near_pair(case):
+    """Small crops fit the encoder and lie near the pair."""
     task = make(case)
     crops = task.crops(PATCH)
     assert crops["small 0"].size == (8, 8, 12)  # halves of 16, 20, 24 in steps of 4

@@ -20,14 +20,16 @@ def learning():
 
 
 @pytest.mark.parametrize("name", ["masked-volume", "simclr"])
-def test_a_short_training_beats_the_trivial_loss_and_the_fresh_encoder(learning, tmp_path, name):
+def test_short_training_beats_trivial_loss_and_random_encoder(learning, tmp_path, name):
+    """A short training beats the trivial loss and the fresh encoder."""
     ((_, (run,)),) = learning["every_task"]([name], steps=60, seeds=1, folder=tmp_path)
     assert run.loss < 0.8 * run.trivial_loss
     assert run.after.dice > run.before.dice + 0.01
     assert run.is_clear
 
 
-def test_tissues_of_a_phantom_have_one_mean_intensity_on_average_and_all_are_there(learning):
+def test_phantom_tissues_have_equal_mean_intensity(learning):
+    """Tissues of a phantom have one mean intensity on average and all are there."""
     import numpy as np
 
     means = []

@@ -13,7 +13,8 @@ def task(**settings):
     return MaskedVolume(SmallEncoder(), MaskedVolume.Config(**settings))
 
 
-def test_the_loss_is_the_mean_square_over_hidden_voxels_inside_the_scan_that_are_no_air():
+def test_loss_is_mean_square_over_scored_voxels():
+    """The loss is the mean square over hidden voxels inside the scan that are no air."""
     valid = torch.ones(2, 1, *SHAPE, dtype=torch.bool)
     valid[:, :, :, :, 20:] = False
     subject = task(block=4)
@@ -35,7 +36,8 @@ def test_the_loss_is_the_mean_square_over_hidden_voxels_inside_the_scan_that_are
     assert float(step.loss.detach()) == pytest.approx(sum(expected) / 2, rel=1e-4)
 
 
-def test_what_is_hidden_from_the_encoder_cannot_change_the_guess():
+def test_hidden_voxels_do_not_change_prediction():
+    """What is hidden from the encoder cannot change the guess."""
     subject = task(block=4)
     views = subject.views(SmallRegion(phantoms()))
     other = dict(views, target=torch.where(views["hidden"], views["target"] + 5.0, views["target"]))
@@ -43,7 +45,7 @@ def test_what_is_hidden_from_the_encoder_cannot_change_the_guess():
     assert torch.equal(embedded, other_embedded)
 
 
-def test_visible_voxels_get_no_gradient_from_the_target():
+def test_visible_voxels_get_no_gradient():
     subject = task(block=4, normalise=False)
     views = subject.views(SmallRegion(phantoms()))
     prediction = torch.zeros_like(views["target"], requires_grad=True)
@@ -51,7 +53,8 @@ def test_visible_voxels_get_no_gradient_from_the_target():
     assert torch.count_nonzero(prediction.grad[~views["hidden"]]) == 0
 
 
-def test_a_perfect_guess_has_no_energy_and_another_samples_scan_has_more():
+def test_energy_of_perfect_and_mismatched_prediction():
+    """A perfect prediction has no energy and another samples scan has more."""
     subject = task(block=4, ignore_air=0.0)
     views = subject.views(SmallRegion(phantoms()))
     subject.decoder.forward = lambda pyramid, image: views["target"]
@@ -60,7 +63,8 @@ def test_a_perfect_guess_has_no_energy_and_another_samples_scan_has_more():
     assert (step.negative_energy > 0.1).all()
 
 
-def test_predicting_the_mean_of_normalised_blocks_costs_the_trivial_value():
+def test_mean_of_normalised_blocks_costs_trivial_loss():
+    """Predicting the mean of normalised blocks costs the trivial value."""
     subject = task(block=8, normalise=True, ignore_air=0.0)
     volume = torch.randn(2, 1, 16, 24, 32)
     views = subject.views(SmallRegion(volume))
@@ -71,7 +75,8 @@ def test_predicting_the_mean_of_normalised_blocks_costs_the_trivial_value():
     assert float(step.terms["trivial_loss"]) == pytest.approx(0.998046, abs=1e-5)
 
 
-def test_block_moments_equal_a_loop_over_blocks_also_where_the_edge_cuts_them():
+def test_block_moments_match_naive_loop():
+    """Block moments equal a loop over blocks also where the edge cuts them."""
     volume = torch.randn(2, 1, 7, 8, 9, dtype=torch.float64) + 100.0
     mean, variance = block_moments(volume, (4, 3, 2))
     for d in range(0, 7, 4):
@@ -83,38 +88,44 @@ def test_block_moments_equal_a_loop_over_blocks_also_where_the_edge_cuts_them():
                 assert torch.allclose(variance[box].flatten(2), block.var(-1, keepdim=True).expand_as(block))
 
 
-def test_air_and_padding_are_not_scored_and_the_body_is():
+def test_informative_excludes_air_and_padding():
+    """Air and padding are not scored and the body is."""
     volume = phantoms(shape=(16, 16, 16))
     scored = informative(volume, (4, 4, 4), floor=0.1)
     assert not scored[:, :, :4, :4, :4].any()
     assert scored[:, :, 4:12, 4:12, 4:12].all()
 
 
-def test_a_patch_of_air_alone_costs_nothing_and_stays_finite():
+def test_patch_of_air_costs_nothing():
+    """A patch of air alone costs nothing and stays finite."""
     step = task()(task().views(SmallRegion(torch.zeros(2, 1, *SHAPE))))
     assert step.loss.item() == 0.0
     step.loss.backward()
 
 
-def test_automatic_blocks_are_an_eighth_of_each_edge_between_4_and_16():
+def test_auto_block_is_eighth_of_patch():
+    """Automatic blocks are an eighth of each edge between 4 and 16."""
     assert block_edges("auto", (160, 96, 40)) == (16, 8, 4)
     assert block_edges(16, (8, 40, 40)) == (4, 16, 16)
 
 
-def test_thirty_steps_on_one_batch_end_well_below_the_trivial_loss():
+def test_thirty_steps_beat_trivial_loss():
+    """Thirty steps on one batch end well below the trivial loss."""
     subject = task(block=4)
     views = subject.views(SmallRegion(phantoms()))
     losses = trained(subject, views, 30)
     assert losses[-1] < 0.4 * float(subject(views).terms["trivial_loss"])
 
 
-def test_the_gradient_of_the_loss_is_right_in_double_precision():
+def test_loss_gradient_passes_gradcheck():
+    """The gradient of the loss is right in double precision."""
     error = torch.rand(2, 1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     scored = torch.rand(2, 1, 3, 4, 5) > 0.5
     assert torch.autograd.gradcheck(lambda e: scored_mean(e.square(), scored), error)
 
 
-def test_stopping_and_going_on_from_the_state_equals_not_stopping():
+def test_resumed_training_equals_uninterrupted():
+    """Stopping and going on from the state equals not stopping."""
     views = task().views(SmallRegion(phantoms()))
     first = task()
     trained(first, views, 3)
@@ -138,7 +149,8 @@ def test_loss_and_gradient_are_finite_on_degenerate_input(volume, dtype, normali
     assert all(torch.isfinite(p.grad).all() for p in subject.parameters())
 
 
-def test_pictures_are_volumes_without_gradient_and_the_guess_shows_the_scan_where_it_was_seen():
+def test_prediction_picture_keeps_visible_voxels():
+    """Pictures are volumes without gradient and the prediction shows the scan where it was seen."""
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
     pictures = subject(views).pictures
@@ -147,7 +159,8 @@ def test_pictures_are_volumes_without_gradient_and_the_guess_shows_the_scan_wher
     assert torch.equal(pictures["prediction"][~views["hidden"]], views["target"][~views["hidden"]])
 
 
-def test_the_decoder_that_reconstructed_is_the_one_that_is_exported():
+def test_trained_decoder_is_exported():
+    """The decoder that reconstructed is the one that is exported."""
     subject = task()
     assert subject.exported_decoder() is subject.decoder
 
@@ -162,6 +175,6 @@ def test_the_decoder_that_reconstructed_is_the_one_that_is_exported():
         {"geometry": {"zoom": (1.2, 0.8)}},
     ],
 )
-def test_settings_out_of_range_or_misspelt_are_refused(settings):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(ValidationError):
         MaskedVolume.Config(**settings)

@@ -16,7 +16,7 @@ def everything(queries, queue):
     return torch.ones(len(queries), len(queue), dtype=torch.bool)
 
 
-def test_orthogonal_negatives_give_the_closed_form():
+def test_queue_contrast_of_orthogonal_negatives():
     eye = torch.eye(40, dtype=DOUBLE)
     queries, queue = eye[:8], eye[8:]
     loss = queue_contrast(queries, queries, queue, negative=everything(queries, queue), temperature=0.2)
@@ -24,7 +24,8 @@ def test_orthogonal_negatives_give_the_closed_form():
     assert loss.item() == pytest.approx(0.19524955, abs=1e-8)
 
 
-def test_the_queue_loss_is_the_cross_entropy_of_a_naive_loop():
+def test_queue_contrast_matches_naive_loop():
+    """The queue loss is the cross entropy of a naive loop."""
     draw = torch.Generator().manual_seed(0)
     queries, keys, queue = (F.normalize(torch.randn(n, 5, dtype=DOUBLE, generator=draw), dim=1) for n in (3, 3, 7))
     terms = []
@@ -35,7 +36,8 @@ def test_the_queue_loss_is_the_cross_entropy_of_a_naive_loop():
     assert loss.item() == pytest.approx(sum(terms) / 3, abs=1e-12)
 
 
-def test_keys_of_the_own_scan_are_no_negatives_and_collapse_still_costs_the_same():
+def test_keys_of_same_scan_are_excluded():
+    """Keys of the own scan are no negatives and collapse still costs the same."""
     same = torch.ones(2, 4, dtype=DOUBLE) / 2
     queue = torch.ones(6, 4, dtype=DOUBLE) / 2
     other = everything(same, queue)
@@ -47,7 +49,8 @@ def test_keys_of_the_own_scan_are_no_negatives_and_collapse_still_costs_the_same
     assert near.item() == pytest.approx(math.log1p(6 * math.exp(-10)), abs=1e-12)
 
 
-def test_a_query_whose_scan_owns_the_queue_costs_nothing_and_has_no_gradient():
+def test_query_without_negatives_costs_nothing():
+    """A query whose scan owns the queue costs nothing and has no gradient."""
     query = F.normalize(torch.randn(1, 4, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)), dim=1)
     query.requires_grad_()
     queue_contrast(
@@ -56,7 +59,8 @@ def test_a_query_whose_scan_owns_the_queue_costs_nothing_and_has_no_gradient():
     assert torch.equal(query.grad, torch.zeros_like(query))
 
 
-def test_the_batch_loss_is_that_of_a_naive_loop():
+def test_batch_contrast_matches_naive_loop():
+    """The batch loss is that of a naive loop."""
     draw = torch.Generator().manual_seed(1)
     queries, keys = (F.normalize(torch.randn(n, 5, dtype=DOUBLE, generator=draw), dim=1) for n in (2, 6))
     terms = []
@@ -72,7 +76,8 @@ def embeddings(seed=0):
     return vectors | {"scan": torch.tensor([1, 2, 3])}
 
 
-def test_the_loss_sees_the_queue_without_the_keys_of_its_own_step():
+def test_loss_uses_queue_before_its_keys_enter():
+    """The loss sees the queue without the keys of its own step."""
     task = make("moco")
     before = task.queue.vectors.clone()
     first = task.compare(embeddings()).loss

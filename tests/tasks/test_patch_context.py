@@ -15,14 +15,16 @@ def views_of(subject):
     return subject.views(SmallRegion(phantoms(2, subject.crops(SHAPE)["surroundings"].size)))
 
 
-def test_six_neighbours_share_a_face_eighteen_an_edge_and_all_others_a_corner():
+def test_neighbours_share_face_edge_or_corner():
+    """Six neighbours fraction a face eighteen an edge and all others a corner."""
     assert neighbour_positions(6) == (4, 10, 12, 14, 16, 22)
     assert len(neighbour_positions(18)) == 18
     assert set(neighbour_positions(18)).isdisjoint({0, 2, 6, 8, 18, 20, 24, 26, 13})
     assert neighbour_positions(26) == tuple(place for place in range(27) if place != 13)
 
 
-def test_a_tile_is_half_the_patch_and_the_surroundings_are_three_tiles_wide():
+def test_surroundings_are_three_half_patches_wide():
+    """A tile is half the patch and the surroundings are three tiles wide."""
     assert task().crops((32, 48, 64))["surroundings"].size == (48, 72, 96)
     assert task().crops((8, 8, 8))["surroundings"].size == (
         24,
@@ -31,7 +33,8 @@ def test_a_tile_is_half_the_patch_and_the_surroundings_are_three_tiles_wide():
     )  # twice the divisor of 4, or one cell would be left
 
 
-def test_the_tiles_are_those_around_the_middle_in_their_order():
+def test_tiles_around_middle_are_in_order():
+    """The tiles are those around the middle in their order."""
     subject = task(neighbours=26)
     views = views_of(subject)
     d, h, w = views["middle"].shape[2:]
@@ -42,7 +45,8 @@ def test_the_tiles_are_those_around_the_middle_in_their_order():
     assert torch.equal(views["middle"], views["scan"][:, :, d : 2 * d, h : 2 * h, w : 2 * w])
 
 
-def test_the_guess_knows_nothing_of_the_middle_and_something_of_each_tile_around():
+def test_prediction_depends_on_every_tile_but_middle():
+    """The prediction knows nothing of the middle and something of each tile around."""
     subject = task()
     views = views_of(subject)
     around = views["around"].clone().requires_grad_()
@@ -55,7 +59,8 @@ def test_the_guess_knows_nothing_of_the_middle_and_something_of_each_tile_around
     assert (reached[0].abs().amax(dim=(0, 2, 3, 4, 5)) > 0).all()
 
 
-def test_each_cell_is_resolved_into_sub_cells_in_the_order_of_the_axes():
+def test_cells_are_resolved_into_subcells():
+    """Each cell is resolved into sub cells in the order of the axes."""
     subject = task()
     assert subject.detail == (4, 4, 4)
     numbers = torch.arange(64.0).view(1, 64, 1, 1, 1)
@@ -67,7 +72,8 @@ def test_each_cell_is_resolved_into_sub_cells_in_the_order_of_the_axes():
         assert prediction[0, 0, d, h, w].item() == (d % 4) * 16 + (h % 4) * 4 + w % 4
 
 
-def test_a_perfect_guess_costs_nothing_and_the_mean_costs_the_trivial_loss():
+def test_perfect_prediction_and_mean_prediction():
+    """A perfect prediction costs nothing and the mean costs the trivial loss."""
     subject = task()
     views = views_of(subject)
     subject._predict = lambda features: views["middle"]
@@ -79,6 +85,6 @@ def test_a_perfect_guess_costs_nothing_and_the_mean_costs_the_trivial_loss():
 
 
 @pytest.mark.parametrize("settings", [{"neighbours": 8}, {"width": 1}])
-def test_settings_out_of_range_are_refused(settings):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(ValidationError):
         PatchContext.Config(**settings)

@@ -23,13 +23,14 @@ def make(**settings):
     return PseudoSegmentation(SmallEncoder(), PseudoSegmentation.Config(**settings))
 
 
-def test_distances_are_those_of_a_naive_loop():
+def test_squared_distances_match_naive_loop():
     vectors, centroids = torch.randn(7, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     naive = [[float(((v - c) ** 2).sum()) for c in centroids] for v in vectors]
     assert squared_distances(vectors, centroids).flatten().tolist() == pytest.approx(np.ravel(naive))
 
 
-def test_clusters_are_those_that_scipy_finds_from_the_same_start():
+def test_euclidean_kmeans_matches_scipy():
+    """Clusters are those that scipy finds from the same start."""
     vectors = blobs()
     found = euclidean_kmeans(vectors, 4, iterations=20)
     theirs, _ = kmeans2(vectors.numpy(), euclidean_kmeans(vectors, 4, iterations=0).numpy(), minit="matrix", iter=20)
@@ -37,13 +38,15 @@ def test_clusters_are_those_that_scipy_finds_from_the_same_start():
     assert torch.bincount(nearest_centroid(vectors, found)).tolist() == [50] * 4
 
 
-def test_no_cluster_stays_empty_while_there_are_vectors_enough():
+def test_kmeans_leaves_no_cluster_empty():
+    """No cluster stays empty while there are vectors enough."""
     vectors = torch.cat([torch.zeros(30, 2), torch.tensor([[9.0, 0.0], [0.0, 9.0]])])
     found = euclidean_kmeans(vectors, 3, iterations=5)
     assert sorted(torch.bincount(nearest_centroid(vectors, found), minlength=3).tolist()) == [1, 1, 30]
 
 
-def test_without_place_the_clusters_of_two_brightnesses_are_the_two_halves_of_the_scan():
+def test_clusters_by_brightness_alone():
+    """Without place the clusters of two brightnesses are the two halves of the scan."""
     volume = torch.ones(2, 1, *SHAPE)
     volume[:, :, :, :10] = -1.0
     subject = make(clusters=2, position_weight=0.0).train()
@@ -54,7 +57,8 @@ def test_without_place_the_clusters_of_two_brightnesses_are_the_two_halves_of_th
     assert clusters[0, 0, 0, 0] != clusters[0, 0, 19, 0]
 
 
-def test_a_look_at_the_task_before_training_does_not_keep_the_first_map_from_being_made():
+def test_evaluation_before_training_keeps_first_clustering():
+    """A look at the task before training does not keep the first map from being made."""
     subject = make(clusters=4)
     views = subject.views(SmallRegion(phantoms(2, SHAPE)))
     uniform = subject.eval()(views).trivial_loss
@@ -64,7 +68,7 @@ def test_a_look_at_the_task_before_training_does_not_keep_the_first_map_from_bei
     assert not torch.equal(subject.centroids, before)
 
 
-def test_a_resumed_training_keeps_its_map():
+def test_resumed_training_keeps_clusters():
     subject = make(clusters=4).train()
     views = subject.views(SmallRegion(phantoms(2, SHAPE)))
     subject(views)
@@ -74,7 +78,8 @@ def test_a_resumed_training_keeps_its_map():
     assert torch.equal(resumed.centroids, subject.centroids)
 
 
-def test_the_place_runs_from_edge_to_edge_of_the_scan_wherever_the_patch_lies():
+def test_positions_span_scan_edges():
+    """The place runs from edge to edge of the scan wherever the patch lies."""
     region = SmallRegion(phantoms(2, SHAPE))
     region.scan_shape = torch.tensor([[32.0, 20.0, 12.0]] * 2)
     shift = torch.tensor([[8.0], [0.0], [0.0]])
@@ -86,13 +91,15 @@ def test_the_place_runs_from_edge_to_edge_of_the_scan_wherever_the_patch_lies():
     assert places[0, 2].abs().max() < 1
 
 
-def test_the_edge_of_a_patch_does_not_look_darker_than_its_middle():
+def test_descriptors_do_not_darken_at_patch_edge():
+    """The edge of a patch does not look darker than its middle."""
     subject = make(position_weight=0.0)
     descriptors = subject.views(SmallRegion(torch.full((2, 1, *SHAPE), 3.0)))["descriptors"]
     assert descriptors[:, 1:].flatten().tolist() == pytest.approx([3.0] * descriptors[:, 1:].numel(), rel=1e-4)
 
 
-def test_what_lies_beyond_the_scan_is_neither_clustered_nor_scored():
+def test_padding_is_neither_clustered_nor_scored():
+    """What lies beyond the scan is neither clustered nor scored."""
     volume, valid = phantoms(2, SHAPE), torch.ones(2, 1, *SHAPE, dtype=torch.bool)
     valid[..., 8:] = False
     volume[~valid] = 1e3
@@ -104,7 +111,7 @@ def test_what_lies_beyond_the_scan_is_neither_clustered_nor_scored():
     assert subject(views).loss.item() == pytest.approx(before)
 
 
-def test_clusters_settle_and_then_keep_their_meaning():
+def test_clusters_are_fixed_after_recluster_fraction():
     subject = make(recluster_fraction=0.25)
     views = subject.views(SmallRegion(phantoms(2, SHAPE)))
     moved = []
@@ -117,7 +124,8 @@ def test_clusters_settle_and_then_keep_their_meaning():
     assert moved[0]
 
 
-def test_it_learns_and_the_trivial_loss_is_the_entropy_of_the_map():
+def test_trivial_loss_is_entropy_of_map():
+    """It learns and the trivial loss is the entropy of the map."""
     subject = make(clusters=6)
     views = subject.views(SmallRegion(phantoms(4, SHAPE)))
     losses = trained(subject, views, 40)

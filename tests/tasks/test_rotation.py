@@ -33,13 +33,14 @@ def matrix(turn):
     return out
 
 
-def test_a_cube_has_twenty_four_turns_that_look_different_and_the_first_is_none():
+def test_cube_has_24_distinct_turns():
+    """A cube has twenty four turns that look different and the first is none."""
     looks = {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in TURNS_OF_A_CUBE}
     assert len(looks) == 24
     assert torch.equal(turned(ASYMMETRIC, TURNS_OF_A_CUBE[0]), ASYMMETRIC)
 
 
-def test_turns_are_no_mirrorings_and_closed_under_composition():
+def test_turns_form_rotation_group():
     assert all(np.linalg.det(matrix(turn)) == pytest.approx(1.0) for turn in TURNS_OF_A_CUBE)
     looks = {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in TURNS_OF_A_CUBE}
     for first in TURNS_OF_A_CUBE:
@@ -47,17 +48,19 @@ def test_turns_are_no_mirrorings_and_closed_under_composition():
             assert tuple(turned(turned(ASYMMETRIC, first), second).flatten().tolist()) in looks
 
 
-def test_each_turn_is_undone_by_its_inverse():
+def test_inverse_undoes_turn():
     for turn in TURNS_OF_A_CUBE:
         assert torch.equal(turned(turned(ASYMMETRIC, turn), inverse(turn)), ASYMMETRIC)
 
 
-def test_the_turns_in_the_plane_are_those_of_torch_and_leave_the_slices_where_they_are():
+def test_in_plane_turns_match_torch_rot90():
+    """The turns in the plane are those of torch and leave the slices where they are."""
     expected = {tuple(torch.rot90(ASYMMETRIC, k, (2, 3)).flatten().tolist()) for k in range(4)}
     assert {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in turns_about(0)} == expected
 
 
-def test_thick_slices_leave_only_the_turns_in_their_plane():
+def test_thick_slices_allow_in_plane_turns_only():
+    """Thick slices leave only the turns in their plane."""
     assert task().turns == TURNS_OF_A_CUBE
     assert task(flat_encoder()).turns == turns_about(0)
     assert task(flat_encoder(), group="cube").turns == TURNS_OF_A_CUBE
@@ -70,7 +73,8 @@ def spaced(*spacing_mm):
     return encoder
 
 
-def test_the_shape_of_a_voxel_decides_whatever_the_strides_of_the_encoder():
+def test_spacing_decides_group_before_strides():
+    """The shape of a voxel decides whatever the strides of the encoder."""
     assert task(spaced(1.5, 1.0, 1.0)).turns == TURNS_OF_A_CUBE
     assert task(spaced(5.0, 1.0, 1.0)).turns == turns_about(0)
     assert task(spaced(5.0, 1.0, 1.0), group="in-plane").turns == turns_about(0)
@@ -80,7 +84,7 @@ def test_the_shape_of_a_voxel_decides_whatever_the_strides_of_the_encoder():
         task(spaced(5.0, 2.0, 0.9))
 
 
-def test_sagittal_slices_are_turned_in_their_own_plane():
+def test_sagittal_slices_turn_in_their_plane():
     subject = task(spaced(1.0, 1.0, 4.0))
     expected = {tuple(torch.rot90(ASYMMETRIC, k, (1, 2)).flatten().tolist()) for k in range(4)}
     assert {tuple(turned(ASYMMETRIC, turn).flatten().tolist()) for turn in subject.turns} == expected
@@ -90,17 +94,20 @@ def test_sagittal_slices_are_turned_in_their_own_plane():
 
 
 @pytest.mark.parametrize("name", ["dynunet", "segresnet", "swin-unetr", "vit"])
-def test_every_encoder_hands_on_the_spacing_it_was_planned_for(name):
+def test_encoders_keep_planned_spacing(name):
+    """Every encoder hands on the spacing it was planned for."""
     description = describe(name, preset="tiny", patch=(32, 64, 64), spacing_mm=(5.0, 1.0, 1.0))
     assert task(build_encoder(description)).turns == turns_about(0)
 
 
-def test_the_patch_has_equal_edges_where_axes_change_places():
+def test_crop_has_equal_edges_of_exchanged_axes():
+    """The patch has equal edges where axes change places."""
     assert task().crops((16, 20, 24))["patch"].size == (16, 16, 16)
     assert task(flat_encoder()).crops((14, 22, 24))["patch"].size == (14, 20, 20)
 
 
-def test_the_copies_of_a_patch_are_turned_differently_and_as_the_answer_says():
+def test_turned_copies_are_distinct_and_match_answer():
+    """The copies of a patch are turned differently and as the answer says."""
     subject = task(rotations_per_patch=24)
     views = subject.views(SmallRegion(phantoms(2, (8, 8, 8))))
     for b in range(2):
@@ -110,7 +117,8 @@ def test_the_copies_of_a_patch_are_turned_differently_and_as_the_answer_says():
             assert torch.equal(views["turned"][b, copy], expected)
 
 
-def test_guessing_costs_the_logarithm_of_the_number_of_turns():
+def test_uniform_prediction_costs_log_of_turns():
+    """Guessing costs the logarithm of the number of turns."""
     for subject, count in ((task(), 24), (task(group="in-plane"), 4)):
         for weight in subject.head.parameters():
             torch.nn.init.zeros_(weight)
@@ -120,7 +128,7 @@ def test_guessing_costs_the_logarithm_of_the_number_of_turns():
         assert step.negative_energy.tolist() == pytest.approx([log(count)] * 2, rel=1e-6)
 
 
-def test_a_right_guess_is_shown_upright():
+def test_correct_prediction_is_shown_upright():
     subject = task(rotations_per_patch=1).eval()
     views = subject.views(SmallRegion(phantoms(2, (8, 8, 8))))
     answers = torch.nn.functional.one_hot(views["turn"].flatten(), 24).float()
@@ -128,7 +136,8 @@ def test_a_right_guess_is_shown_upright():
     assert torch.equal(subject(views).pictures["prediction"], views["upright"])
 
 
-def test_more_copies_than_turns_and_any_mirroring_are_refused():
+def test_too_many_rotations_and_mirroring_are_refused():
+    """More copies than turns and any mirroring are refused."""
     with pytest.raises(ConfigError, match="there are 4 turns"):
         task(group="in-plane", rotations_per_patch=5)
     with pytest.raises(ValidationError, match="mirroring W"):

@@ -22,27 +22,28 @@ def random_units(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize(
     ("volumes", "temperature", "expected"), [(2, 0.5, 0.23954477), (4, 0.5, 0.59443766), (8, 0.2, 0.09014345)]
 )
-def test_orthogonal_pairs_give_the_closed_form(volumes: int, temperature: float, expected: float) -> None:
+def test_nt_xent_of_orthogonal_pairs(volumes: int, temperature: float, expected: float) -> None:
     eye = torch.eye(volumes, dtype=DOUBLE)
     assert nt_xent(eye, eye, temperature=temperature).item() == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("volumes", [2, 4])
-def test_a_collapsed_encoder_costs_the_logarithm_of_the_other_crops(volumes: int) -> None:
+def test_nt_xent_of_collapsed_encoder(volumes: int) -> None:
+    """A collapsed encoder costs the logarithm of the other crops."""
     same = torch.ones(volumes, 3, dtype=DOUBLE) / math.sqrt(3)
     assert nt_xent(same, same, temperature=0.2).item() == pytest.approx(math.log(2 * volumes - 1), abs=1e-12)
 
 
-def test_swapped_partners_give_the_closed_form() -> None:
+def test_nt_xent_of_swapped_partners() -> None:
     eye = torch.eye(2, dtype=DOUBLE)
     assert nt_xent(eye, eye.flip(0), temperature=0.5).item() == pytest.approx(math.log(2 + math.exp(2)), abs=1e-12)
 
 
-def test_one_pair_alone_costs_nothing() -> None:
+def test_nt_xent_of_single_pair() -> None:
     assert nt_xent(random_units(1, 4), random_units(1, 4, seed=1), temperature=0.1).item() == 0.0
 
 
-def test_the_loss_is_that_of_a_naive_loop() -> None:
+def test_loss_matches_naive_loop() -> None:
     a, b = random_units(5, 7), random_units(5, 7, seed=1)
     rows = torch.cat([a, b])
     terms = []
@@ -53,7 +54,8 @@ def test_the_loss_is_that_of_a_naive_loop() -> None:
     assert nt_xent(a, b, temperature=0.3).item() == pytest.approx(sum(terms) / 10, abs=1e-12)
 
 
-def test_order_of_pairs_and_of_views_does_not_matter() -> None:
+def test_nt_xent_ignores_order() -> None:
+    """Order of pairs and of views does not matter."""
     a, b = random_units(6, 4), random_units(6, 4, seed=1)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(2))
     value = nt_xent(a, b, temperature=0.2)
@@ -61,7 +63,8 @@ def test_order_of_pairs_and_of_views_does_not_matter() -> None:
     assert torch.allclose(nt_xent(b, a, temperature=0.2), value, atol=1e-14)
 
 
-def test_the_gradient_of_nt_xent_is_that_of_finite_differences() -> None:
+def test_nt_xent_gradient_matches_finite_differences() -> None:
+    """The gradient of nt xent is that of finite differences."""
     raw = torch.randn(3, 4, dtype=DOUBLE, requires_grad=True, generator=torch.Generator().manual_seed(3))
     other = random_units(3, 4, seed=1)
     assert torch.autograd.gradcheck(lambda x: nt_xent(F.normalize(x, dim=1), other, temperature=0.3), (raw,))
@@ -72,14 +75,15 @@ def points(batch: int, count: int, *, spread: float = 100.0) -> dict[str, Tensor
     return {"positions_voxels": place, "valid": torch.ones(batch, dtype=torch.bool)}
 
 
-def test_collapsed_points_cost_the_logarithm_of_their_number_whatever_is_left_out() -> None:
+def test_point_contrast_of_collapsed_points() -> None:
+    """Collapsed points cost the logarithm of their number whatever is left out."""
     same = torch.ones(2, 16, 4, dtype=DOUBLE) / 2
     given = points(2, 16, spread=20.0)
     loss = point_contrast(same, same, temperature=0.2, margin_voxels=6.0, **given)
     assert torch.allclose(loss, torch.full((2,), math.log(16), dtype=DOUBLE), atol=1e-12)
 
 
-def test_point_contrast_is_that_of_a_naive_loop() -> None:
+def test_point_contrast_matches_naive_loop() -> None:
     a, b, given = random_units(1, 9, 5), random_units(1, 9, 5, seed=1), points(1, 9, spread=10.0)
     place, terms = given["positions_voxels"][0], []
     for x, y in ((a[0], b[0]), (b[0], a[0])):
@@ -91,7 +95,8 @@ def test_point_contrast_is_that_of_a_naive_loop() -> None:
     assert loss.item() == pytest.approx(sum(terms) / len(terms), abs=1e-12)
 
 
-def test_a_pair_without_overlap_costs_nothing_and_has_a_gradient_of_zero() -> None:
+def test_pair_without_overlap_costs_nothing() -> None:
+    """A pair without overlap costs nothing and has a gradient of zero."""
     a = random_units(1, 8, 4).requires_grad_()
     given = points(1, 8) | {"valid": torch.zeros(1, dtype=torch.bool)}
     loss = point_contrast(a, random_units(1, 8, 4, seed=1), temperature=0.2, margin_voxels=4.0, **given)
@@ -101,7 +106,8 @@ def test_a_pair_without_overlap_costs_nothing_and_has_a_gradient_of_zero() -> No
     assert torch.equal(a.grad, torch.zeros_like(a))
 
 
-def test_points_that_are_all_neighbours_have_a_finite_gradient() -> None:
+def test_points_without_negatives_have_finite_gradient() -> None:
+    """Points that are all neighbours have a finite gradient."""
     a = random_units(1, 8, 4).requires_grad_()
     point_contrast(
         a, random_units(1, 8, 4, seed=1), temperature=0.2, margin_voxels=50.0, **points(1, 8, spread=1.0)
@@ -110,7 +116,8 @@ def test_points_that_are_all_neighbours_have_a_finite_gradient() -> None:
     assert torch.isfinite(a.grad).all()
 
 
-def test_points_of_a_pair_show_the_same_place_of_the_scan(tmp_path: Path) -> None:
+def test_matching_points_are_the_same_in_scan(tmp_path: Path) -> None:
+    """Points of a pair show the same place of the scan."""
     """Read from both crops at matching points, an image that was only moved, turned and scaled has the same values."""
     task = make("simclr", intensity=0.0, local_points=64)
     views = task.views(region(task, store_phantoms(tmp_path, 3)))
@@ -121,6 +128,7 @@ def test_points_of_a_pair_show_the_same_place_of_the_scan(tmp_path: Path) -> Non
     assert torch.corrcoef(torch.stack([values[0].flatten(), shifted.flatten()]))[0, 1] < 0.7
 
 
-def test_a_decoder_is_handed_over_only_where_it_describes_the_points() -> None:
+def test_decoder_is_exported_if_it_describes_points() -> None:
+    """A decoder is exported only where it describes the points."""
     assert make("simclr").exported_decoder() is None
     assert make("simclr with a decoder").exported_decoder() is not None

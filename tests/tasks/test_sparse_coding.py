@@ -24,7 +24,8 @@ def task(**settings):
     return SparseCoding(SmallEncoder(), SparseCoding.Config(**settings))
 
 
-def test_codes_of_orthonormal_atoms_are_the_soft_thresholded_correlations():
+def test_codes_of_orthonormal_atoms_are_soft_thresholded():
+    """Codes of orthonormal atoms are the soft thresholded correlations."""
     atoms = torch.linalg.qr(torch.randn(8, 8, dtype=DOUBLE))[0]
     cells = torch.randn(2, 5, 8, dtype=DOUBLE)
     correlation = cells @ atoms.T
@@ -33,7 +34,8 @@ def test_codes_of_orthonormal_atoms_are_the_soft_thresholded_correlations():
     assert torch.allclose(found, expected, atol=1e-10)
 
 
-def test_codes_of_more_atoms_than_voxels_meet_the_conditions_of_the_optimum():
+def test_codes_meet_optimality_conditions():
+    """Codes of more atoms than voxels meet the conditions of the optimum."""
     atoms = F.normalize(torch.randn(20, 8, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)), dim=1)
     cells = torch.randn(1, 6, 8, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
     codes = infer(cells, atoms, sparsity=0.4, iterations=3000, start=torch.randn(1, 6, 20, dtype=DOUBLE))
@@ -46,7 +48,8 @@ def test_codes_of_more_atoms_than_voxels_meet_the_conditions_of_the_optimum():
     assert (pull[~used].abs() <= 0.4 + 1e-6).all()
 
 
-def test_the_start_decides_how_long_inference_takes_and_not_where_it_ends():
+def test_inference_result_does_not_depend_on_start():
+    """The start decides how long inference takes and not where it ends."""
     atoms = F.normalize(torch.randn(12, 8, dtype=DOUBLE), dim=1)
     cells = torch.randn(1, 4, 8, dtype=DOUBLE)
     starts = [torch.zeros(1, 4, 12, dtype=DOUBLE), 3 * torch.randn(1, 4, 12, dtype=DOUBLE)]
@@ -55,32 +58,36 @@ def test_the_start_decides_how_long_inference_takes_and_not_where_it_ends():
     assert torch.allclose(*energies, rtol=1e-8)
 
 
-def test_the_energy_has_its_closed_form_values():
+def test_lasso_has_closed_form_values():
     atoms, cells = torch.eye(4, dtype=DOUBLE), torch.tensor([[[3.0, 4.0, 0.0, 0.0]]], dtype=DOUBLE)
     assert lasso(cells, torch.zeros_like(cells), atoms, sparsity=0.5).item() == 12.5
     assert lasso(cells, cells, atoms, sparsity=0.5).item() == 3.5
 
 
-def test_the_gradient_of_the_energy_is_right_in_double_precision():
+def test_energy_passes_gradcheck():
+    """The gradient of the energy is right in double precision."""
     cells, codes, atoms = (torch.randn(*s, dtype=DOUBLE, requires_grad=True) for s in ((1, 2, 3), (1, 2, 4), (4, 3)))
     assert torch.autograd.gradcheck(lambda x, z, d: lasso(x, z, d, sparsity=0.3), (cells, codes, atoms))
 
 
-def test_cells_are_the_blocks_of_a_volume_and_put_back_they_are_the_volume():
+def test_from_cells_inverts_to_cells():
+    """Cells are the blocks of a volume and put back they are the volume."""
     volume = torch.arange(2.0 * 4 * 6 * 8).view(2, 1, 4, 6, 8)
     cells = to_cells(volume, (2, 3, 4))
     assert torch.equal(cells[1, 3], volume[1, 0, :2, 3:, 4:].flatten())
     assert torch.equal(from_cells(cells, (2, 3, 4), like=volume), volume)
 
 
-def test_codes_live_at_the_coarsest_level_whose_cells_have_at_most_four_voxels_an_axis():
+def test_code_level_has_strides_up_to_four():
+    """Codes live at the coarsest level whose cells have at most four voxels an axis."""
     encoder = SmallEncoder()
     assert code_level(encoder) == 2
     encoder.strides = ((1, 1, 1), (1, 2, 2), (2, 8, 8))
     assert code_level(encoder) == 1
 
 
-def test_the_largest_curvature_is_the_squared_spectral_norm_and_never_below_it():
+def test_largest_curvature_bounds_spectral_norm():
+    """The largest curvature is the squared spectral norm and never below it."""
     for shape in ((128, 64), (20, 64), (512, 256), (3, 3)):
         atoms = F.normalize(torch.randn(*shape), dim=1)
         exact = torch.linalg.matrix_norm(atoms.double(), ord=2).item() ** 2
@@ -88,7 +95,8 @@ def test_the_largest_curvature_is_the_squared_spectral_norm_and_never_below_it()
     assert largest_curvature(torch.eye(64)).item() == pytest.approx(1.0, rel=0.01)  # all eigenvalues alike
 
 
-def test_places_coarser_than_a_cell_hold_several_cells_in_the_order_of_the_volume():
+def test_by_cell_orders_cells_of_coarse_level():
+    """Places coarser than a cell hold several cells in the order of the volume."""
     encoder = SmallEncoder()
     encoder.strides = ((16, 16, 16), (16, 16, 16), (16, 16, 16))
     assert code_level(encoder) == 0
@@ -100,7 +108,8 @@ def test_places_coarser_than_a_cell_hold_several_cells_in_the_order_of_the_volum
     assert torch.equal(by_cell(as_map, (2, 2, 2)), cells)
 
 
-def test_a_transformer_with_large_tokens_gets_small_cells_and_a_small_head():
+def test_large_tokens_get_small_cells_and_head():
+    """A transformer with large tokens gets small cells and a small head."""
     description = describe("vit", preset="tiny", patch=(96, 96, 96))
     with torch.device("meta"):
         subject = SparseCoding(build_encoder(description), SparseCoding.Config())
@@ -109,7 +118,7 @@ def test_a_transformer_with_large_tokens_gets_small_cells_and_a_small_head():
     assert sum(weight.numel() for weight in subject.predictor.parameters()) < 2_000_000
 
 
-def test_a_transformer_learns_codes_finer_than_its_tokens():
+def test_vit_learns_codes_finer_than_tokens():
     torch.manual_seed(0)
     options = {"patch_size": 8, "hidden_size": 48, "mlp_dim": 96, "num_layers": 4, "num_heads": 4}
     encoder = build_encoder(describe("vit", preset="tiny", patch=(16, 16, 16), options=options))
@@ -120,7 +129,7 @@ def test_a_transformer_learns_codes_finer_than_its_tokens():
     assert losses[-1] < 0.6 * subject(views).terms["trivial_loss"].item()
 
 
-def test_growing_atoms_do_not_make_codes_cheaper():
+def test_atom_length_does_not_lower_energy():
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
     before = subject(views).loss.item()
@@ -129,7 +138,8 @@ def test_growing_atoms_do_not_make_codes_cheaper():
     assert subject(views).loss.item() == pytest.approx(before, rel=1e-4)
 
 
-def test_codes_that_are_forbidden_by_their_cost_leave_the_trivial_energy():
+def test_large_sparsity_leaves_trivial_energy():
+    """Codes that are forbidden by their cost leave the trivial energy."""
     subject = task(sparsity=100.0)
     with torch.no_grad():
         subject.predictor.out.weight.zero_()
@@ -140,7 +150,8 @@ def test_codes_that_are_forbidden_by_their_cost_leave_the_trivial_energy():
     assert step.terms["trivial_loss"].item() == pytest.approx(0.5, rel=1e-3)  # half the variance of a normalised scan
 
 
-def test_there_are_twice_as_many_atoms_as_voxels_in_a_cell_unless_told():
+def test_auto_atoms_are_twice_the_voxels():
+    """There are twice as many atoms as voxels in a cell unless said otherwise."""
     assert task().dictionary.shape == (128, 64)
     assert task(atoms=10).dictionary.shape == (10, 64)
     wide = SparseCoding(SmallEncoder(in_channels=8), SparseCoding.Config())

@@ -23,14 +23,16 @@ def task(encoder=None, **settings):
     return MaskedVolume(encoder or SmallEncoder(), MaskedVolume.Config(masking="sparse", **settings))
 
 
-def test_with_nothing_hidden_the_features_are_those_of_the_plain_encoder():
+def test_sparse_features_without_mask_equal_plain_encoder():
+    """With nothing hidden the features are those of the plain encoder."""
     encoder, image = SmallEncoder(), phantoms()
     sparse = encode_sparsely(encoder, image, torch.ones_like(image, dtype=torch.bool))
     for found, expected in zip(sparse, encoder(image), strict=True):
         assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_features_are_zero_where_hidden_and_do_not_depend_on_what_is_there():
+def test_sparse_features_are_zero_where_hidden():
+    """Features are zero where hidden and do not depend on what is there."""
     encoder, image, visible = SmallEncoder(), phantoms(), blocks()
     pyramid = encode_sparsely(encoder, image, visible)
     other = encode_sparsely(encoder, torch.where(visible, image, 100.0), visible)
@@ -40,7 +42,8 @@ def test_features_are_zero_where_hidden_and_do_not_depend_on_what_is_there():
         assert torch.equal(level, same)
 
 
-def test_normalisation_counts_visible_voxels_only_as_a_loop_over_them_does():
+def test_sparse_norm_matches_loop_over_visible_voxels():
+    """Normalisation counts visible voxels only as a loop over them does."""
     torch.manual_seed(0)
     encoder, image, visible = SmallEncoder().double(), phantoms().double(), blocks()
     first = encoder.levels[0]
@@ -56,7 +59,8 @@ def test_normalisation_counts_visible_voxels_only_as_a_loop_over_them_does():
             assert torch.allclose(found[b, channel][visible[b, 0]], expected, atol=1e-10)
 
 
-def test_group_normalisation_over_everything_visible_is_that_of_torch():
+def test_sparse_group_norm_matches_torch():
+    """Group normalisation over everything visible is that of torch."""
     encoder = SmallEncoder(channels=(6, 12, 24))
     for level, width in zip(encoder.levels, (6, 12, 24), strict=True):
         level[1] = nn.GroupNorm(3, width)
@@ -66,7 +70,7 @@ def test_group_normalisation_over_everything_visible_is_that_of_torch():
         assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_the_encoder_is_left_as_it_was():
+def test_sparse_encoding_leaves_encoder_unchanged():
     encoder, image = SmallEncoder(), phantoms()
     before = encoder(image)[-1]
     encode_sparsely(encoder, image, blocks())
@@ -74,7 +78,8 @@ def test_the_encoder_is_left_as_it_was():
     assert not any(module._forward_hooks for module in encoder.modules())
 
 
-def test_hidden_cells_are_filled_with_a_learned_vector_per_level():
+def test_hidden_cells_are_filled_with_tokens():
+    """Hidden cells are filled with a learned vector per level."""
     level, visible = torch.randn(2, 3, 4, 5, 6), blocks()
     token = nn.ParameterList([torch.tensor([1.0, 2.0, 3.0])])
     out = filled([level], visible, token)[0]
@@ -83,7 +88,7 @@ def test_hidden_cells_are_filled_with_a_learned_vector_per_level():
     assert out.movedim(1, -1)[~seen[:, 0]].unique(dim=0).tolist() == [[1.0, 2.0, 3.0]]
 
 
-def test_thirty_steps_end_well_below_the_trivial_loss():
+def test_thirty_steps_beat_trivial_loss():
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
     losses = trained(subject, views, 30)
@@ -101,7 +106,7 @@ def test_blocks_are_multiples_of_the_coarsest_stride():
         task(encoder, block=4)
 
 
-def test_an_encoder_with_attention_is_refused_in_words():
+def test_encoder_with_attention_is_refused():
     encoder = SmallEncoder()
     encoder.levels[2].append(nn.LayerNorm(6))
     with pytest.raises(ConfigError, match=r"LayerNorm at .levels\.2\.3."):
@@ -137,7 +142,8 @@ class SmallViT(SmallEncoder):
         return inner
 
 
-def test_a_vit_encodes_only_the_tokens_that_are_left():
+def test_vit_encodes_visible_tokens_only():
+    """A vit encodes only the tokens that are left."""
     torch.manual_seed(0)
     subject = MaskedVolume(SmallViT(), MaskedVolume.Config(masking="drop-tokens", mask_ratio=0.75))
     step = subject(subject.views(SmallRegion(phantoms())))
@@ -147,6 +153,7 @@ def test_a_vit_encodes_only_the_tokens_that_are_left():
     assert step.energy.shape == (2,)
 
 
-def test_an_encoder_that_cannot_drop_tokens_is_refused_in_words():
+def test_encoder_without_token_dropping_is_refused():
+    """An encoder that cannot drop tokens is refused in words."""
     with pytest.raises(ConfigError, match="'tiny' has no `encode_visible`"):
         MaskedVolume(SmallEncoder(), MaskedVolume.Config(masking="drop-tokens"))

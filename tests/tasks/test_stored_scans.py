@@ -44,7 +44,8 @@ def encoder(spacing_mm):
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (4.0, 1.0, 1.0)], ids=["cubic", "thick slices"])
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_learns_from_stored_scans_with_the_default_encoder(scans, name, spacing_mm):
+def test_task_trains_on_stored_scans_with_default_encoder(scans, name, spacing_mm):
+    """A task learns from stored scans with the default encoder."""
     cls = load_task(name).cls
     task = cls(encoder(spacing_mm), task_config(cls, SETTINGS.get(name, {})))
     plan = BatchPlan(scans, task.crops(PATCH), batch_size=2, seed=0)

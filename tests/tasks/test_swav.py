@@ -17,7 +17,8 @@ def embeddings(task, seed=0):
     return vectors | {f"scores {name}": task.prototypes(vector).detach() for name, vector in vectors.items()}
 
 
-def test_the_loss_is_the_mean_over_codes_and_other_crops_of_a_naive_loop():
+def test_loss_matches_naive_loop_over_codes():
+    """The loss is the mean over codes and other crops of a naive loop."""
     task = make("swav without queue")
     given = embeddings(task)
     terms = []
@@ -30,7 +31,7 @@ def test_the_loss_is_the_mean_over_codes_and_other_crops_of_a_naive_loop():
     assert task.compare(given).loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
-def test_equal_scores_cost_the_logarithm_of_the_prototypes():
+def test_equal_scores_cost_log_of_prototypes():
     task = make("swav without queue")
     given = {name: torch.zeros_like(value) if "scores" in name else value for name, value in embeddings(task).items()}
     step = task.compare(given)
@@ -50,7 +51,8 @@ def test_codes_take_no_gradient():
     assert torch.allclose(small["scores small 0"].grad, expected, atol=1e-6)
 
 
-def test_the_queue_is_company_for_the_next_step_and_not_for_its_own():
+def test_queue_takes_vectors_after_their_step():
+    """The queue is company for the next step and not for its own."""
     task = make("swav")
     first = task.compare(embeddings(task)).loss
     assert torch.equal(task.compare(embeddings(task)).loss, first)
@@ -59,7 +61,8 @@ def test_the_queue_is_company_for_the_next_step_and_not_for_its_own():
     assert not torch.equal(task.compare(embeddings(task)).loss, first)
 
 
-def test_prototypes_keep_still_for_their_share_of_the_run():
+def test_prototypes_are_frozen_for_frozen_fraction():
+    """Prototypes keep still for their fraction of the run."""
     task = make("swav", frozen_fraction=0.2)
     vectors = F.normalize(torch.randn(3, 16), dim=1)
     for step in range(10):

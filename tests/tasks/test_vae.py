@@ -18,7 +18,7 @@ def task(**settings):
 @pytest.mark.parametrize(
     ("mean", "log_variance", "expected"), [(0.0, 0.0, 0.0), (1.0, 0.0, D / 2), (0.0, 1.0, D * (math.e - 2) / 2)]
 )
-def test_the_divergence_has_its_closed_form_values(mean, log_variance, expected):
+def test_kl_has_closed_form_values(mean, log_variance, expected):
     shape = (2, D, 1, 1, 1)
     value = kl_to_standard_normal(
         torch.full(shape, mean, dtype=torch.float64), torch.full(shape, log_variance, dtype=torch.float64)
@@ -26,18 +26,21 @@ def test_the_divergence_has_its_closed_form_values(mean, log_variance, expected)
     assert value.tolist() == pytest.approx([expected] * 2)
 
 
-def test_the_divergence_equals_that_of_torch_distributions_summed_over_the_code():
+def test_kl_matches_torch_distributions():
+    """The divergence equals that of torch distributions summed over the code."""
     mean, log_variance = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6)
     theirs = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).flatten(1).sum(1)
     assert torch.allclose(kl_to_standard_normal(mean, log_variance), theirs, rtol=1e-5)
 
 
-def test_the_gradient_of_the_divergence_is_right_in_double_precision():
+def test_kl_passes_gradcheck():
+    """The gradient of the divergence is right in double precision."""
     numbers = [torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     assert torch.autograd.gradcheck(kl_to_standard_normal, numbers)
 
 
-def test_the_loss_is_the_summed_reconstruction_plus_beta_times_the_summed_divergence_over_the_voxels():
+def test_loss_is_reconstruction_plus_beta_kl():
+    """The loss is the summed reconstruction plus beta times the summed divergence over the voxels."""
     subject = task(beta=3.0, noise=0.4)
     views = subject.views(SmallRegion(phantoms()))
     step = subject(views)
@@ -52,7 +55,8 @@ def test_the_loss_is_the_summed_reconstruction_plus_beta_times_the_summed_diverg
     assert step.energy.tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_reconstruction_sees_the_image_through_the_code_alone():
+def test_decoder_sees_code_alone():
+    """The reconstruction sees the image through the code alone."""
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
     with torch.no_grad():
@@ -62,7 +66,8 @@ def test_the_reconstruction_sees_the_image_through_the_code_alone():
     assert torch.equal(prediction, other)
 
 
-def test_a_code_that_says_nothing_has_no_active_unit_and_costs_the_trivial_loss():
+def test_uninformative_code_costs_trivial_loss():
+    """A code that says nothing has no active unit and costs the trivial loss."""
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
     with torch.no_grad():
@@ -78,12 +83,13 @@ def test_a_code_that_says_nothing_has_no_active_unit_and_costs_the_trivial_loss(
     )
 
 
-def test_a_code_that_varies_has_active_units():
+def test_varying_code_has_active_units():
     subject = task()
     assert subject(subject.views(SmallRegion(phantoms()))).terms["active_units"].item() > 0.9
 
 
-def test_patches_dreamt_from_the_prior_are_shown_in_evaluation():
+def test_evaluation_shows_samples_from_prior():
+    """Patches dreamt from the prior are shown in evaluation."""
     subject = task()
     views = subject.views(SmallRegion(phantoms()))
     assert "dream" not in subject(views).pictures
@@ -91,7 +97,8 @@ def test_patches_dreamt_from_the_prior_are_shown_in_evaluation():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_right_and_wrong_pairs_are_measured_alike_whatever_the_channels(channels):
+def test_energies_are_comparable_for_any_channels(channels):
+    """Right and wrong pairs are measured alike whatever the channels."""
     torch.manual_seed(0)
     subject = VAE(SmallEncoder(in_channels=channels), VAE.Config()).eval()
     volume = phantoms(2, (12, 16, 16))

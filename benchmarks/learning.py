@@ -1,12 +1,11 @@
-"""Does every task learn? Each is trained on phantoms for seconds, and a linear probe asks its encoder for tissues.
+"""Does every task learn? Each is trained on phantoms for seconds, and linear probes read tissues off its encoder.
 
     python benchmarks/learning.py [--tasks NAME ...] [--seeds 3] [--steps 150]
 
-For every task that ships: its loss at the end beside its trivial value, and what one matrix reads off the frozen
-encoder, beside the same at initialisation: the segmentation, from dense features (Dice), and the tissue in the middle
-of a small patch, from pooled ones (share of right answers, of which a guess has a quarter). Tissues differ in texture
-and place, not in mean intensity. Means over the seeds; prints a table and writes it to
-benchmarks/results/learning.md, where rows of tasks that were not run again stay.
+For every task that ships: its final loss beside its trivial loss, and two linear probes of the frozen encoder, before
+and after training: segmentation from dense features (Dice), and the tissue in the middle of a small patch from pooled
+features (accuracy; chance is a quarter). Tissues differ in texture and position, not in mean intensity. Prints a table
+of means over the seeds and writes it to benchmarks/results/learning.md, where rows of other tasks stay.
 """
 
 import argparse
@@ -47,17 +46,17 @@ SCANS, LABELLED, HELD_OUT = 24, 6, 6
 PATCHES, PATCH_EDGE = 12, 16  # small patches per tissue and scan, and their edge in voxels
 BATCH = 4
 OPTIM = OptimConfig(lr=2e-3)
-# Beyond the defaults: as many clusters as half the scans, and a queue of their order, which the page of swav asks for.
+# Other than the defaults: half as many clusters as scans, and a queue of their number, as the page of swav recommends.
 OPTIONS = {"swav": {"prototypes": SCANS // 2, "queue": SCANS}}
-# Times as many steps. rotation: its images are small and its steps quick, and a step has few answers to learn from.
-# swav, dino: their targets say little until the queue is full, or the centre found, of an encoder that has settled.
-# adversarial: two networks learn, and the critic has something to learn only once the forger forges.
-LONGER = {"rotation": 4, "swav": 3, "dino": 3, "adversarial": 2}
-CLEAR = 0.02  # a gain above what the choice of scans makes of nothing
+# Factors of the number of steps. rotation: steps are quick, with few labels each. swav, dino: targets carry little
+# information until the queue is full or the centre has adapted. adversarial: the critic learns only once the generator
+# does.
+STEP_FACTORS = {"rotation": 4, "swav": 3, "dino": 3, "adversarial": 2}
+CLEAR = 0.02  # gain above the variation from the choice of scans
 
 
 @dataclass(frozen=True)
-class Learnt:
+class Training:
     """One training.
 
     Attributes:
@@ -70,23 +69,28 @@ class Learnt:
 
     loss: float
     trivial_loss: float | None
-    before: "Probed"
-    after: "Probed"
+    before: "ProbeScores"
+    after: "ProbeScores"
     cpu_s: float
 
     @property
     def is_clear(self) -> bool:
         """Whether the loss is below the trivial value and one of the probes clearly better than before."""
         below = self.trivial_loss is None or self.loss < self.trivial_loss
-        return below and max(self.after.dice - self.before.dice, self.after.share - self.before.share) > CLEAR
+        return below and max(self.after.dice - self.before.dice, self.after.accuracy - self.before.accuracy) > CLEAR
 
 
 @dataclass(frozen=True)
-class Probed:
-    """Dice: mean over body and organs, of the segmentation. share: of patches whose tissue is named rightly."""
+class ProbeScores:
+    """Scores of both probes.
+
+    Attributes:
+        dice: of the segmentation, mean over body and organs.
+        accuracy: fraction of patches whose tissue is predicted correctly.
+    """
 
     dice: float
-    share: float
+    accuracy: float
 
 
 def phantoms(folder: Path, count: int, *, seed: int) -> list[StoredVolume]:
@@ -100,8 +104,9 @@ def phantoms(folder: Path, count: int, *, seed: int) -> list[StoredVolume]:
 
 
 def phantom(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(X, Y, Z) int16 voxels and uint8 labels: an ellipsoid with three organs of one mean intensity, told apart by fine
-    grain, stripes and coarse lumps, and by where they lie. Up differs from down and front from back, as in a body.
+    """(X, Y, Z) int16 voxels and uint8 labels: an ellipsoid with three organs of the same mean intensity.
+
+    Organs differ in texture (fine grain, stripes, coarse lumps) and position. Up differs from down and front from back.
     """
     axes = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in SHAPE), indexing="ij")
     stretch = random.uniform(0.8, 0.95, 3)
@@ -111,9 +116,9 @@ def phantom(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         300.0 + random.uniform(-20, 20) * axes[0] + random.uniform(40, 80) * axes[1] + random.uniform(60, 120) * axes[2]
     )
     textures = (grain(random, 1), stripes(random), grain(random, 3))
-    places = ((-0.35, -0.2, 0.3), (0.4, 0.1, 0.2), (0.0, 0.2, -0.4))
-    for label, (texture, place) in enumerate(zip(textures, places, strict=True), start=2):
-        centre, radius = np.array(place) + random.uniform(-0.12, 0.12, 3), random.uniform(0.28, 0.38)
+    positions = ((-0.35, -0.2, 0.3), (0.4, 0.1, 0.2), (0.0, 0.2, -0.4))
+    for label, (texture, position) in enumerate(zip(textures, positions, strict=True), start=2):
+        centre, radius = np.array(position) + random.uniform(-0.12, 0.12, 3), random.uniform(0.28, 0.38)
         inside = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)) < radius**2
         labels[inside & body] = label
         volume = np.where(inside, 380 + random.uniform(-50, 50) + random.uniform(60, 110) * texture, volume)
@@ -141,7 +146,7 @@ def stripes(random: np.random.Generator) -> np.ndarray:
 
 
 def train(task: PretextTask, scans: Sequence[StoredVolume], *, steps: int, seed: int) -> tuple[float, float | None]:
-    """Loss and trivial value over the last tenth of the steps, which are taken as the training loop takes them."""
+    """Mean loss and trivial loss over the last tenth of the steps, which are those of the training loop."""
     optimizer = make_optimizer([(task, 1.0)], OPTIM)
     losses, trivial = [], []
     with RegionLoader(
@@ -160,15 +165,15 @@ def train(task: PretextTask, scans: Sequence[StoredVolume], *, steps: int, seed:
             optimizer.zero_grad(set_to_none=True)
             task.after_step(step, steps)
             losses.append(float(out.loss.detach()))
-            least = out.terms.get("trivial_loss") if out.trivial_loss is None else out.trivial_loss
-            trivial.append(None if least is None else float(least))
+            trivial_loss = out.terms.get("trivial_loss") if out.trivial_loss is None else out.trivial_loss
+            if trivial_loss is not None:
+                trivial.append(float(trivial_loss))
     last = slice(-max(1, steps // 10), None)
-    known = [value for value in trivial[last] if value is not None]
-    return statistics.mean(losses[last]), statistics.mean(known) if known else None
+    return statistics.mean(losses[last]), statistics.mean(trivial[last]) if trivial else None
 
 
-def whole_scans(scans: Sequence[StoredVolume]) -> tuple[Tensor, Tensor]:
-    """(N, 1, D, H, W) normalised scans and their labels, in the order given."""
+def scans_with_labels(scans: Sequence[StoredVolume]) -> tuple[Tensor, Tensor]:
+    """(N, 1, D, H, W) normalised scans and their labels, in the order of `scans`."""
     x, y, z = (edge // 4 * 4 for edge in SHAPE)
     images, labels = [], []
     for scan in scans:
@@ -179,20 +184,22 @@ def whole_scans(scans: Sequence[StoredVolume]) -> tuple[Tensor, Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
-def learn(name: str, scans: Sequence[StoredVolume], probed: tuple[Tensor, Tensor], *, steps: int, seed: int) -> Learnt:
+def learn(
+    name: str, scans: Sequence[StoredVolume], probed: tuple[Tensor, Tensor], *, steps: int, seed: int
+) -> Training:
     """Train one task over a fresh encoder, and probe that before and after."""
     started = time.process_time()
     torch.manual_seed(seed)
     loaded = load_task(name)
     task = loaded.cls(TinyEncoder(), loaded.cls.Config(**OPTIONS.get(name, {})))
     fresh = deepcopy(task.exported_encoder())
-    loss, trivial = train(task, scans, steps=steps * LONGER.get(name, 1), seed=seed)
-    return Learnt(
+    loss, trivial = train(task, scans, steps=steps * STEP_FACTORS.get(name, 1), seed=seed)
+    return Training(
         loss, trivial, probe(fresh, probed), probe(task.exported_encoder(), probed), time.process_time() - started
     )
 
 
-def probe(encoder: Encoder, probed: tuple[Tensor, Tensor]) -> Probed:
+def probe(encoder: Encoder, probed: tuple[Tensor, Tensor]) -> ProbeScores:
     """Both probes, on the scans that they were not fitted on."""
     images, labels = probed
     dice = probe_segmentation(encoder, images, labels, classes=CLASSES, fit_on=LABELLED).mean_dice
@@ -202,7 +209,7 @@ def probe(encoder: Encoder, probed: tuple[Tensor, Tensor]) -> Probed:
     fitted = len(patches) * LABELLED // len(images)
     matrix = LinearProbe.fit(features[:fitted], tissues[:fitted], classes=CLASSES, ridge=1e-2)
     right = matrix.predict(features[fitted:]) == tissues[fitted:]
-    return Probed(dice, float(right.double().mean()))
+    return ProbeScores(dice, float(right.double().mean()))
 
 
 def small_patches(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,22 +220,22 @@ def small_patches(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     for image, label in zip(images, labels, strict=True):
         inner = label[0, half:-half, half:-half, half:-half]
         for tissue in range(1, CLASSES):
-            places = (inner == tissue).nonzero()
-            for d, h, w in places[torch.randint(len(places), (PATCHES,), generator=random)].tolist():
+            voxels = (inner == tissue).nonzero()
+            for d, h, w in voxels[torch.randint(len(voxels), (PATCHES,), generator=random)].tolist():
                 patches.append(image[:, d : d + 2 * half, h : h + 2 * half, w : w + 2 * half])
                 tissues.append(tissue)
     return torch.stack(patches), torch.tensor(tissues)
 
 
-def every_task(names: Sequence[str], *, steps: int, seeds: int, folder: Path) -> Iterator[tuple[str, list[Learnt]]]:
+def every_task(names: Sequence[str], *, steps: int, seeds: int, folder: Path) -> Iterator[tuple[str, list[Training]]]:
     """Each task with one training per seed."""
     scans = phantoms(folder, SCANS, seed=0)
-    probed = whole_scans(phantoms(folder, LABELLED + HELD_OUT, seed=1))
+    probed = scans_with_labels(phantoms(folder, LABELLED + HELD_OUT, seed=1))
     for name in names:
         yield name, [learn(name, scans, probed, steps=steps, seed=seed) for seed in range(seeds)]
 
 
-def row(name: str, runs: Sequence[Learnt]) -> str:
+def row(name: str, runs: Sequence[Training]) -> str:
     """One line of the table."""
     trivial = (
         "none" if runs[0].trivial_loss is None else f"{statistics.mean(run.trivial_loss or 0.0 for run in runs):.3f}"
@@ -238,7 +245,7 @@ def row(name: str, runs: Sequence[Learnt]) -> str:
         f"{statistics.mean(run.loss for run in runs):.3f}",
         trivial,
         *gain([run.before.dice for run in runs], [run.after.dice for run in runs]),
-        *gain([run.before.share for run in runs], [run.after.share for run in runs]),
+        *gain([run.before.accuracy for run in runs], [run.after.accuracy for run in runs]),
         f"{sum(run.is_clear for run in runs)} of {len(runs)}",
         f"{statistics.mean(run.cpu_s for run in runs):.0f}",
     ]
@@ -259,36 +266,37 @@ HEAD = """| task | loss | trivial | Dice | gain | tissue | gain | clear | CPU s 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    known = [entry.name for entry in list_tasks() if entry.built_in]
-    parser.add_argument("--tasks", nargs="+", choices=known, default=known, metavar="NAME")
+    shipped = [entry.name for entry in list_tasks() if entry.built_in]
+    parser.add_argument("--tasks", nargs="+", choices=shipped, default=shipped, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     lines = {}
     print(HEAD)
     with tempfile.TemporaryDirectory() as folder:
-        for name, runs in every_task(asked.tasks, steps=asked.steps, seeds=asked.seeds, folder=Path(folder)):
+        for name, runs in every_task(
+            arguments.tasks, steps=arguments.steps, seeds=arguments.seeds, folder=Path(folder)
+        ):
             lines[name] = row(name, runs)
             print(lines[name], flush=True)
-    write(lines, known, seeds=asked.seeds, steps=asked.steps)
+    write(lines, shipped, seeds=arguments.seeds, steps=arguments.steps)
 
 
-def write(lines: dict[str, str], known: Sequence[str], *, seeds: int, steps: int) -> None:
-    """The table; rows of tasks that were not run stay where seeds and steps were the same."""
+def write(lines: dict[str, str], names: Sequence[str], *, seeds: int, steps: int) -> None:
+    """Write the table; rows of tasks that were not run stay if seeds and steps are the same."""
     path, command = RESULTS / "learning.md", f"`python benchmarks/learning.py --seeds {seeds} --steps {steps}`"
     before = path.read_text() if path.exists() else ""
     if command in before:
         lines = {line.split("`")[1]: line for line in before.splitlines() if line.startswith("| `")} | lines
-    facts = machine()
+    computer = machine()
     text = [
         "# Does every task learn?",
         "",
-        f"{command} on {facts['processor']}, {facts['date']}. What is trained and probed stands at the top of the "
-        "script.",
+        f"{command} on {computer['processor']}, {computer['date']}. The script explains what is trained and probed.",
         "",
         HEAD,
-        *(lines[name] for name in known if name in lines),
+        *(lines[name] for name in names if name in lines),
         "",
     ]
     path.write_text("\n".join(text))

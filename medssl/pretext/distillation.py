@@ -37,7 +37,7 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def update(self, momentum: float = 0.9) -> None:
-        """Take in the scores observed since the last update; once per optimiser step, on all ranks together.
+        """Take in the scores observed since the last update; once per optimizer step, on all ranks together.
 
         Args:
             momentum: weight of the old centre. The first update ignores it and replaces the centre: the scores of a new

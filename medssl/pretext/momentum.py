@@ -53,7 +53,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:
-        """Move every weight to momentum * teacher + (1 - momentum) * student; once per optimiser step."""
+        """Move every weight to momentum * teacher + (1 - momentum) * student; once per optimizer step."""
         for average, newest in zip(self.module.parameters(), student.parameters(), strict=True):
             average.lerp_(newest.detach().to(average.dtype), 1.0 - momentum)
 

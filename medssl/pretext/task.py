@@ -105,7 +105,7 @@ class Compares(Protocol):
 class PretextTask(nn.Module):
     """Views plus a loss over an encoder.
 
-    The host owns data, device, precision, optimiser, distribution, checkpoints, tracking and collapse monitors. A
+    The host owns data, device, precision, optimizer, distribution, checkpoints, tracking and collapse monitors. A
     task owns what is below. It draws random numbers from `region.random` (or torch), never writes to its input, and
     neither logs nor moves to devices.
 
@@ -158,7 +158,7 @@ class PretextTask(nn.Module):
         return replace(step, pictures={**step.pictures, **self.config.pictures(views)})
 
     def after_step(self, step: int, total: int) -> None:
-        """Called once after each optimiser step: momentum teachers, queues."""
+        """Called once after each optimizer step: momentum teachers, queues."""
 
     def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
         """Values of the settings that are "auto" for a patch (D, H, W) and a number of steps, by name, for the record.

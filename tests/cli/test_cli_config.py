@@ -55,7 +55,7 @@ def test_plugins_list_shows_origin():
 def test_plugins_show_lists_settings(tmp_path):
     text = medssl("plugins", "show", "masked-volume")
     assert "task.mask_ratio = 0.6  (number, > 0.0, < 1.0)" in text
-    assert "Share of the blocks that is hidden." in text
+    assert "Fraction of the blocks that is hidden." in text
     settings = json.loads(medssl("plugins", "show", "masked-volume", "--json"))["settings"]
     assert settings[5]["key"] == "task.mask_ratio"
     assert "Did you mean 'masked-volume'?" in medssl("plugins", "show", "masked-volumes", code=2)

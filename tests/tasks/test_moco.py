@@ -54,7 +54,7 @@ def test_query_without_negatives_costs_nothing():
     query = F.normalize(torch.randn(1, 4, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)), dim=1)
     query.requires_grad_()
     queue_contrast(
-        query, query.detach(), query.detach(), other=torch.zeros(1, 1, dtype=bool), temperature=0.2
+        query, query.detach(), query.detach(), negative=torch.zeros(1, 1, dtype=bool), temperature=0.2
     ).backward()
     assert torch.equal(query.grad, torch.zeros_like(query))
 

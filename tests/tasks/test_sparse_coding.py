@@ -123,7 +123,7 @@ def test_vit_learns_codes_finer_than_tokens():
     options = {"patch_size": 8, "hidden_size": 48, "mlp_dim": 96, "num_layers": 4, "num_heads": 4}
     encoder = build_encoder(describe("vit", preset="tiny", patch=(16, 16, 16), options=options))
     subject = SparseCoding(encoder, SparseCoding.Config())
-    assert (subject.cell, subject.places) == ((4, 4, 4), (2, 2, 2))
+    assert (subject.cell, subject.subcells) == ((4, 4, 4), (2, 2, 2))
     views = subject.views(SmallRegion(phantoms(2, (16, 16, 16))))
     losses = trained(subject, views, 60)
     assert losses[-1] < 0.6 * subject(views).terms["trivial_loss"].item()

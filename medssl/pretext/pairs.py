@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,14 @@ from medssl.views.on_device import on_device
 from medssl.views.region import Region
 
 PAIR = ("a", "b")
+# For tasks that have negatives or another term against collapse, and so do not need the batch norm of `PairConfig`.
+NormOfHeads = Annotated[
+    Norm,
+    Field(
+        description="Norm in the heads. layer normalises each vector alone, and the gradient cache needs it; batch "
+        "normalises over the vectors of all devices, as in the paper, for global batches of 16 or more."
+    ),
+]
 
 
 class PairGeometry(PatchGeometry):

@@ -15,8 +15,8 @@ from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.collectives import gather, rank
 from medssl.pretext.moments import RunningMoments
-from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_step
-from medssl.pretext.projection import Norm, Projection, pooled_channels, unit, upcast, without_autocast
+from medssl.pretext.pairs import PAIR, NormOfHeads, PairConfig, encode, named_chunks, pair_step
+from medssl.pretext.projection import Projection, pooled_channels, unit, upcast, without_autocast
 from medssl.pretext.task import PretextTask, Step
 
 
@@ -36,11 +36,7 @@ class BarlowTwins(PretextTask):
             description="Length of the compared vectors. A batch of N cannot decorrelate more than N - 1 features; "
             "the remaining loss is noise that averages out over steps.",
         )
-        norm: Norm = Field(
-            default="layer",
-            description="Norm in the heads. layer normalises each vector alone, and the gradient cache needs it; batch "
-            "normalises over the vectors of all devices, as in the paper, for global batches of 16 or more.",
-        )
+        norm: NormOfHeads = "layer"
         off_diagonal_weight: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = Field(
             default="auto",
             description="Weight of the correlations between different features. auto: 1 / features, so that all of "

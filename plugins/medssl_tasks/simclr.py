@@ -19,9 +19,8 @@ from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.collectives import gather, rank, world_size
-from medssl.pretext.pairs import PAIR, PairConfig, matching_points, named_chunks, pair_step
+from medssl.pretext.pairs import PAIR, NormOfHeads, PairConfig, matching_points, named_chunks, pair_step
 from medssl.pretext.projection import (
-    Norm,
     Projection,
     features_at,
     pooled_channels,
@@ -52,11 +51,7 @@ class SimCLR(PretextTask):
             description="Divides similarities. Small values stress the most similar negatives; 0.1 suits batches of "
             "hundreds, 0.5 very small ones.",
         )
-        norm: Norm = Field(
-            default="layer",
-            description="Norm in the heads. layer normalises each vector alone, and the gradient cache needs it; batch "
-            "normalises over the vectors of all devices, as in the paper, for global batches of 16 or more.",
-        )
+        norm: NormOfHeads = "layer"
         local_weight: float = Field(
             default=1.0,
             ge=0.0,

@@ -14,8 +14,8 @@ from medssl.encoders.encoder import Encoder
 from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.collectives import gather
-from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks
-from medssl.pretext.projection import Norm, Projection, pooled_channels, upcast, without_autocast
+from medssl.pretext.pairs import PAIR, NormOfHeads, PairConfig, encode, named_chunks
+from medssl.pretext.projection import Projection, pooled_channels, upcast, without_autocast
 from medssl.pretext.task import PretextTask, Step
 
 VARIANCE_FLOOR = 1e-4  # under the square root; so a constant feature has a standard deviation of 0.01 (reference code)
@@ -31,11 +31,7 @@ class VICReg(PretextTask):
         """Settings of vicreg."""
 
         features: int = Field(default=256, ge=8, le=8192, description="Length of the compared vectors.")
-        norm: Norm = Field(
-            default="layer",
-            description="Norm in the heads. layer normalises each vector alone, and the gradient cache needs it; batch "
-            "normalises over the vectors of all devices, as in the paper, for global batches of 16 or more.",
-        )
+        norm: NormOfHeads = "layer"
         invariance_weight: float = Field(
             default=25.0, ge=0.0, le=1000.0, description="Weight of the squared difference of a pair."
         )

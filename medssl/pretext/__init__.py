@@ -5,7 +5,7 @@ a task needs few of them.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _MODULES = {
     "BatchNorm": "projection",
@@ -31,7 +31,6 @@ _MODULES = {
     "VoxelHead": "heads",
     "backward_in_chunks": "gradient_cache",
     "balanced_codes": "clustering",
-    "gather": "collectives",
     "momentum_at": "momentum",
     "pooled": "heads",
     "scored_mean": "reconstruction",
@@ -39,7 +38,51 @@ _MODULES = {
     "valid_fraction": "reconstruction",
 }
 
-__all__ = sorted(_MODULES)
+if TYPE_CHECKING:
+    from medssl.pretext.clustering import Prototypes, balanced_codes, sinkhorn
+    from medssl.pretext.distillation import Centre
+    from medssl.pretext.gradient_cache import backward_in_chunks
+    from medssl.pretext.heads import LatentDecoder, VectorHead, VoxelHead, pooled
+    from medssl.pretext.moments import RunningMoments
+    from medssl.pretext.momentum import Teacher, momentum_at
+    from medssl.pretext.pairs import MultiCropConfig, PairConfig, PairGeometry
+    from medssl.pretext.patches import PatchConfig, PatchGeometry
+    from medssl.pretext.projection import BatchNorm, Projection
+    from medssl.pretext.queue import Queue
+    from medssl.pretext.reconstruction import scored_mean, valid_fraction
+    from medssl.pretext.sparse import DropsTokens
+    from medssl.pretext.task import Compares, PretextTask, Step, TaskConfig, ViewsConfig
+
+__all__ = [
+    "BatchNorm",
+    "Centre",
+    "Compares",
+    "DropsTokens",
+    "LatentDecoder",
+    "MultiCropConfig",
+    "PairConfig",
+    "PairGeometry",
+    "PatchConfig",
+    "PatchGeometry",
+    "PretextTask",
+    "Projection",
+    "Prototypes",
+    "Queue",
+    "RunningMoments",
+    "Step",
+    "TaskConfig",
+    "Teacher",
+    "VectorHead",
+    "ViewsConfig",
+    "VoxelHead",
+    "backward_in_chunks",
+    "balanced_codes",
+    "momentum_at",
+    "pooled",
+    "scored_mean",
+    "sinkhorn",
+    "valid_fraction",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder
 from medssl.loading.crops import Crop
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 Views = dict[str, Tensor]
@@ -69,7 +70,7 @@ class ViewsConfig(TaskConfig):
     A task whose `Config` derives from one of these inherits its crops, views and pictures without a line of code.
     """
 
-    def crops(self, patch: tuple[int, int, int], *, divisor: tuple[int, int, int]) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D, *, divisor: Shape3D) -> Mapping[str, Crop]:
         """Crops for `PretextTask.crops`.
 
         Args:
@@ -126,7 +127,7 @@ class PretextTask(nn.Module):
         self.encoder = encoder
         self.config = config
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """Crops that `views` will ask for, given the patch size (D, H, W) of the run.
 
         Default: those of a `ViewsConfig`; with any other config one plain patch, mirrored left-right at random.
@@ -160,7 +161,7 @@ class PretextTask(nn.Module):
     def after_step(self, step: int, total: int) -> None:
         """Called once after each optimizer step: momentum teachers, queues."""
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, Any]:
         """Values of the settings that are "auto" for a patch (D, H, W) and a number of steps, by name, for the record.
 
         A setting that is missing here is recorded with its rule alone: the part of its description after "auto:".
@@ -181,7 +182,7 @@ class PretextTask(nn.Module):
         return decoder if isinstance(decoder, Decoder) else None
 
 
-def automatic_settings(task: PretextTask, *, patch: tuple[int, int, int], steps: int) -> dict[str, str]:
+def automatic_settings(task: PretextTask, *, patch: Shape3D, steps: int) -> dict[str, str]:
     """Value and rule of each setting that is "auto", by its name.
 
     What `task.automatic` returns beyond its settings, as a combination does for its parts, is taken as it is.

@@ -22,6 +22,7 @@ from medssl.pretext.hidden_blocks import block_edges, hide_blocks
 from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import informative, scored_mean, valid_fraction, voxel_error
 from medssl.pretext.task import PretextTask, Step
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 TRIVIAL = 2.0 * 0.6931471805599453  # a critic that scores everything 0: ln 2 for real and ln 2 for generated voxels
@@ -68,7 +69,7 @@ class Adversarial(PretextTask):
         self.decoder = encoder.make_decoder(1)
         self.generator = Generator(encoder.description.in_channels, config.width)
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, list[int]]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, list[int]]:
         """Edges of a generated block along D, H, W."""
         return {"block": list(block_edges(self.config.block, patch))}
 

@@ -18,6 +18,7 @@ from medssl.pretext.moments import RunningMoments
 from medssl.pretext.pairs import PAIR, NormOfHeads, PairConfig, encode, named_chunks, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit, upcast, without_autocast
 from medssl.pretext.task import PretextTask, Step
+from medssl.shapes import Shape3D
 
 
 class BarlowTwins(PretextTask):
@@ -55,7 +56,7 @@ class BarlowTwins(PretextTask):
             1.0 / config.features if config.off_diagonal_weight == "auto" else float(config.off_diagonal_weight)
         )
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, float]:
         """The weight of the off-diagonal terms."""
         return {"off_diagonal_weight": self.off_diagonal_weight}
 

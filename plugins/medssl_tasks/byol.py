@@ -14,6 +14,7 @@ from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momen
 from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_step
 from medssl.pretext.projection import Projection, pooled_channels, unit
 from medssl.pretext.task import PretextTask, Step
+from medssl.shapes import Shape3D
 
 
 class BYOL(PretextTask):
@@ -37,7 +38,7 @@ class BYOL(PretextTask):
         self.predict = Projection(config.features, config.features, hidden=config.hidden, norm=config.norm)
         self.teacher, self.teacher_project = Teacher(encoder), Teacher(self.project)
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
         return first_momentum(steps, base=self.config.momentum)
 

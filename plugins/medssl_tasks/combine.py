@@ -18,6 +18,7 @@ from medssl.plugins import load_task, task_config
 from medssl.pretext.collectives import sum_over_ranks, world_size
 from medssl.pretext.task import PretextTask, Step, TaskConfig, automatic_settings
 from medssl.randomness import SampleRandom
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 # The trivial loss of a batch of air is nearly 0. Divided by that, its noise would outweigh every other batch.
@@ -69,7 +70,7 @@ class Combine(PretextTask):
         self.parts = nn.ModuleDict({part.name: cls(encoder, task_config(cls, part.options)) for part, cls in loaded})
         self.weights = {part.name: part.weight for part in config.tasks}
 
-    def crops(self, patch: tuple[int, int, int]) -> Mapping[str, Crop]:
+    def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """Every task's crops, under the task's name."""
         crops = {}
         for name, task in self._tasks():
@@ -118,7 +119,7 @@ class Combine(PretextTask):
             parts={name: replace(step, loss=step.loss.detach(), pictures={}) for name, step in steps.items()},
         )
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, str]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, str]:
         """Those of every task, as `task.setting`."""
         return {
             f"{name}.{setting}": why
@@ -198,7 +199,7 @@ class PartOfRegion(Region):
         """As `Region.between`."""
         return self._region.between(f"{self._name}/{name}", f"{self._name}/{other}")
 
-    def size(self, name: str) -> tuple[int, int, int]:
+    def size(self, name: str) -> Shape3D:
         """As `Region.size`."""
         return self._region.size(f"{self._name}/{name}")
 

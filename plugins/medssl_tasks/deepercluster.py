@@ -23,6 +23,7 @@ from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue
 from medssl.pretext.task import PretextTask, Step
+from medssl.shapes import Shape3D
 
 MIN_EACH = 2  # vectors per cluster
 
@@ -91,7 +92,7 @@ class DeeperCluster(PretextTask):
         self.has_clusters = False
         self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, int]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, int]:
         """Steps between two clusterings, and vectors that are clustered."""
         return {"recluster_every": self._every(steps), "memory": len(self.memory.vectors)}
 

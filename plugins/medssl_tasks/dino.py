@@ -20,6 +20,7 @@ from medssl.pretext.momentum import AutoMomentum, Teacher, first_momentum, momen
 from medssl.pretext.pairs import PAIR, MultiCropConfig, encode, named_chunks
 from medssl.pretext.projection import Projection, pooled_channels, pooled_levels
 from medssl.pretext.task import PretextTask, Step
+from medssl.shapes import Shape3D
 from medssl.views.masks import token_mask
 from medssl.views.region import Region
 
@@ -84,7 +85,7 @@ class DINO(PretextTask):
         self.cells = _Cells(encoder.channels[-1], config) if config.masked_weight > 0 else None
         self.register_buffer("frozen", torch.tensor(float(config.frozen_fraction > 0)))
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
         return first_momentum(steps, base=self.config.momentum)
 

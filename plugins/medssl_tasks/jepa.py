@@ -21,6 +21,7 @@ from medssl.pretext.projection import upcast
 from medssl.pretext.sparse import DropsTokens
 from medssl.pretext.task import PretextTask, Step
 from medssl.randomness import SampleRandom
+from medssl.shapes import Shape3D
 from medssl.views.on_device import on_device
 from medssl.views.region import Region
 
@@ -59,7 +60,7 @@ class JEPA(PretextTask):
         self.predictors = nn.ModuleList(Predictor(count, width=config.width, depth=config.depth) for count in channels)
         self.teacher = Teacher(encoder)
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
         return first_momentum(steps, base=self.config.momentum)
 
@@ -136,7 +137,7 @@ class Predictor(nn.Module):
         return out
 
 
-def target_blocks(random: SampleRandom, cells: tuple[int, int, int], *, blocks: int, volume: float) -> Tensor:
+def target_blocks(random: SampleRandom, cells: Shape3D, *, blocks: int, volume: float) -> Tensor:
     """(B, 1, *cells) bool, true where hidden: the union of random boxes, at most three quarters of the cells.
 
     Args:

@@ -21,6 +21,7 @@ from medssl.pretext.pairs import PAIR, PairConfig, encode, named_chunks, pair_st
 from medssl.pretext.projection import Projection, pooled_channels, unit, without_autocast
 from medssl.pretext.queue import Queue, scan_numbers
 from medssl.pretext.task import PretextTask, Step
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 # Logit of a pair that is excluded; finite, so that a query without any negative has a gradient of 0 instead of NaN.
@@ -63,7 +64,7 @@ class MoCo(PretextTask):
         self.predict = None if config.queue else Projection(config.features, config.features, hidden=config.hidden)
         self.keys: list[tuple[Tensor, Tensor]] = []
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, float]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, float]:
         """The teacher's momentum at the first step."""
         return first_momentum(steps, base=self.config.momentum)
 

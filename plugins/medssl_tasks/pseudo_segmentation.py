@@ -27,6 +27,7 @@ from medssl.pretext.projection import without_autocast
 from medssl.pretext.queue import Queue
 from medssl.pretext.reconstruction import scored_mean, valid_fraction
 from medssl.pretext.task import PretextTask, Step
+from medssl.shapes import Shape3D
 from medssl.views.filters import blur
 from medssl.views.intensity import IntensityChain
 from medssl.views.region import Region
@@ -101,7 +102,7 @@ class PseudoSegmentation(PretextTask):
         self._trivial: float | None = None
         self._has_map: bool | None = None
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, list[int]]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, list[int]]:
         """Edges of a hidden block along D, H, W."""
         return {"block": list(block_edges(self.config.block, patch))}
 

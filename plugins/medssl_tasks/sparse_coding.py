@@ -19,6 +19,7 @@ from medssl.pretext.heads import VoxelHead, pooled
 from medssl.pretext.patches import PatchConfig
 from medssl.pretext.reconstruction import scored_mean, valid_fraction
 from medssl.pretext.task import PretextTask, Step
+from medssl.shapes import Shape3D
 from medssl.views.region import Region
 
 MAX_CELL = 4  # voxels along an axis that a dictionary of patches can cover
@@ -65,7 +66,7 @@ class SparseCoding(PretextTask):
         width = min(MAX_WIDTH, max(32, atoms // 2))
         self.predictor = VoxelHead(encoder, d * h * w * atoms, width=width, level=level)
 
-    def automatic(self, patch: tuple[int, int, int], steps: int) -> Mapping[str, int]:
+    def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, int]:
         """Atoms of the dictionary."""
         return {"atoms": len(self.dictionary)}
 
@@ -171,27 +172,27 @@ def code_level(encoder: Encoder) -> int:
     return max((i for i, stride in enumerate(encoder.strides) if max(stride) <= MAX_CELL), default=0)
 
 
-def cell_of(stride: tuple[int, int, int]) -> tuple[int, int, int]:
+def cell_of(stride: Shape3D) -> Shape3D:
     """Edges of a cell: along each axis the largest divisor of the stride up to 4."""
     d, h, w = (max(edge for edge in range(1, MAX_CELL + 1) if step % edge == 0) for step in stride)
     return d, h, w
 
 
-def by_cell(codes: Tensor, subcells: tuple[int, int, int]) -> Tensor:
+def by_cell(codes: Tensor, subcells: Shape3D) -> Tensor:
     """(B, N, K) codes in the order of `to_cells`, from a map (B, p * q * r * K, d, h, w) with `subcells` p, q, r."""
     p, q, r = subcells
     out: Tensor = rearrange(codes, "b (p q r k) d h w -> b (d p h q w r) k", p=p, q=q, r=r)
     return out
 
 
-def to_cells(volume: Tensor, cell: tuple[int, int, int]) -> Tensor:
+def to_cells(volume: Tensor, cell: Shape3D) -> Tensor:
     """(B, N, V): the volume (B, C, D, H, W) as N cells of V numbers each."""
     p, q, r = cell
     cells: Tensor = rearrange(volume, "b c (d p) (h q) (w r) -> b (d h w) (c p q r)", p=p, q=q, r=r)
     return cells
 
 
-def from_cells(cells: Tensor, cell: tuple[int, int, int], *, like: Tensor) -> Tensor:
+def from_cells(cells: Tensor, cell: Shape3D, *, like: Tensor) -> Tensor:
     """(B, C, D, H, W) from (B, N, V); the inverse of `to_cells`."""
     p, q, r = cell
     d, h = like.shape[2] // p, like.shape[3] // q

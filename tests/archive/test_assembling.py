@@ -10,7 +10,8 @@ from medssl.errors import DataError
 from medssl.ingestion.one_scan import load_scan
 
 
-def test_an_oblique_series_in_shuffled_files_is_one_scan_with_the_closed_form_affine(tmp_path):
+def test_oblique_series_has_closed_form_affine(tmp_path):
+    """The files are in shuffled order."""
     series = Series(random_voxels())
     paths = series.write(tmp_path / "s")
     for path, number in zip(paths, np.random.default_rng(1).permutation(len(paths)), strict=True):
@@ -21,7 +22,7 @@ def test_an_oblique_series_in_shuffled_files_is_one_scan_with_the_closed_form_af
     assert (row.modality, row.shape, row.n_files, row.flags) == ("CT", (14, 11, 9), 9, ())
 
 
-def test_slices_written_from_the_far_end_are_the_same_scan(tmp_path):
+def test_slices_in_reverse_order_are_same_scan(tmp_path):
     series = Series(random_voxels())
     series.step_mm = -series.step_mm
     series.write(tmp_path / "s")
@@ -29,7 +30,7 @@ def test_slices_written_from_the_far_end_are_the_same_scan(tmp_path):
     assert_is(volume, series)
 
 
-def test_the_manifest_depends_neither_on_file_names_nor_on_order(tmp_path):
+def test_manifest_depends_neither_on_file_names_nor_order(tmp_path):
     series = Series(random_voxels())
     paths = series.write(tmp_path / "a")
     (tmp_path / "b" / "c").mkdir(parents=True)
@@ -39,7 +40,7 @@ def test_the_manifest_depends_neither_on_file_names_nor_on_order(tmp_path):
     assert [row for row, _ in one] == [row for row, _ in other]
 
 
-def test_a_tilted_gantry_gives_the_exact_sheared_affine(tmp_path):
+def test_tilted_gantry_gives_sheared_affine(tmp_path):
     series = Series(random_voxels())
     normal = np.cross(series.row, series.column)
     series.step_mm = 4.0 * (np.cos(np.radians(18)) * normal + np.sin(np.radians(18)) * series.column)
@@ -49,7 +50,8 @@ def test_a_tilted_gantry_gives_the_exact_sheared_affine(tmp_path):
     assert_is(volume, series)
 
 
-def test_too_much_tilt_a_sideways_jump_and_broken_directions_are_refused(tmp_path):
+def test_implausible_geometry_of_slices_is_rejected(tmp_path):
+    """Too much tilt, a sideways jump and direction cosines that are not orthonormal."""
     steep = Series(random_voxels())
     steep.step_mm = 4.0 * (np.cross(steep.row, steep.column) + 0.9 * steep.column)
     steep.write(tmp_path / "steep")
@@ -71,7 +73,8 @@ def test_too_much_tilt_a_sideways_jump_and_broken_directions_are_refused(tmp_pat
 
 
 @pytest.mark.parametrize("dropped", [1, 4, 7])
-def test_a_missing_slice_leaves_the_longest_run_and_never_an_invented_slice(tmp_path, dropped):
+def test_missing_slice_leaves_longest_run(tmp_path, dropped):
+    """No slice is ever interpolated."""
     series = Series(random_voxels((14, 11, 12)))
     paths = series.write(tmp_path / "s")
     paths[dropped].unlink()
@@ -82,13 +85,14 @@ def test_a_missing_slice_leaves_the_longest_run_and_never_an_invented_slice(tmp_
     assert reasons(tmp_path) == ["MISSING_SLICES"]
 
 
-def test_a_missing_slice_that_leaves_no_run_rejects_the_series(tmp_path):
+def test_missing_slice_without_long_run_rejects_series(tmp_path):
     paths = Series(random_voxels((14, 11, 9))).write(tmp_path / "s")
     paths[4].unlink()
     assert reasons(tmp_path, min_slices=6) == ["MISSING_SLICES"]
 
 
-def test_a_missing_first_or_last_slice_goes_unnoticed_because_nothing_can_tell(tmp_path):
+def test_missing_first_or_last_slice_is_not_detectable(tmp_path):
+    """Nothing in the remaining files shows that the first or last slice is missing."""
     series = Series(random_voxels())
     paths = series.write(tmp_path / "s")
     paths[0].unlink()
@@ -97,7 +101,7 @@ def test_a_missing_first_or_last_slice_goes_unnoticed_because_nothing_can_tell(t
     assert row.flags == ()
 
 
-def test_spacing_that_changes_on_the_way_is_split_into_even_runs(tmp_path):
+def test_changing_spacing_is_split_into_even_runs(tmp_path):
     """A head CT: thin slices through the base of the skull, thick ones above."""
     series = Series(random_voxels((14, 11, 12)))
     normal = np.cross(series.row, series.column)
@@ -113,7 +117,7 @@ def test_spacing_that_changes_on_the_way_is_split_into_even_runs(tmp_path):
     assert all("F_SPLIT_SPACING" in row.flags for row, _ in scans)
 
 
-def test_irregular_spacing_is_refused(tmp_path):
+def test_irregular_spacing_is_rejected(tmp_path):
     series = Series(random_voxels((14, 11, 9)))
     normal = np.cross(series.row, series.column)
     depths = np.cumsum([0, 3.0, 4.1, 2.2, 5.3, 3.4, 4.8, 2.6, 3.7])
@@ -125,7 +129,7 @@ def test_irregular_spacing_is_refused(tmp_path):
     assert reasons(tmp_path) == ["UNEVEN_SPACING"]
 
 
-def test_rounded_positions_are_one_scan_with_the_mean_spacing(tmp_path):
+def test_rounded_positions_give_mean_spacing(tmp_path):
     series = Series(random_voxels((14, 11, 9)), row=np.array([1.0, 0, 0]), column=np.array([0, 1.0, 0]))
     series.step_mm = np.array([0, 0, 6.95])
 
@@ -138,7 +142,7 @@ def test_rounded_positions_are_one_scan_with_the_mean_spacing(tmp_path):
     assert row.spacing_mm[2] == pytest.approx(6.95, abs=0.02)
 
 
-def test_two_orientations_echoes_and_image_types_in_one_series_are_told_apart(tmp_path):
+def test_series_is_split_by_orientation_echo_and_type(tmp_path):
     axial = Series(random_voxels(), modality="MR", slope=1.0, intercept=0.0)
     sagittal = Series(
         random_voxels(seed=1), row=np.array([0, 1.0, 0]), column=np.array([0, 0, -1.0]), modality="MR", intercept=0.0,
@@ -173,7 +177,7 @@ def test_two_orientations_echoes_and_image_types_in_one_series_are_told_apart(tm
 
 
 @pytest.mark.parametrize("by", ["AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "InstanceNumber"])
-def test_a_time_series_is_paired_by_what_tells_its_volumes_apart(tmp_path, by):
+def test_time_series_is_split_by_distinguishing_element(tmp_path, by):
     volumes = [Series(random_voxels(seed=t), modality="MR", intercept=0.0) for t in range(3)]
     for t, series in enumerate(volumes):
         series.series_uid, series.study_uid = volumes[0].series_uid, volumes[0].study_uid
@@ -191,7 +195,7 @@ def test_a_time_series_is_paired_by_what_tells_its_volumes_apart(tmp_path, by):
         assert_is(volume, series)
 
 
-def test_an_aborted_time_series_keeps_its_complete_volumes(tmp_path):
+def test_aborted_time_series_keeps_complete_volumes(tmp_path):
     first = Series(random_voxels(), modality="MR", intercept=0.0)
     second = Series(
         random_voxels(seed=1), modality="MR", intercept=0.0, series_uid=first.series_uid, study_uid=first.study_uid
@@ -205,7 +209,7 @@ def test_an_aborted_time_series_keeps_its_complete_volumes(tmp_path):
     assert reasons(tmp_path) == ["INCOMPLETE_4D"]
 
 
-def test_volumes_beyond_the_limit_are_left_out_evenly(tmp_path):
+def test_volumes_per_series_are_chosen_evenly(tmp_path):
     first = Series(random_voxels((6, 5, 4)), modality="MR", intercept=0.0)
     for t in range(7):
         series = Series(
@@ -222,7 +226,8 @@ def test_volumes_beyond_the_limit_are_left_out_evenly(tmp_path):
     assert reasons(tmp_path, volumes_per_series=3) == ["VOLUME_LIMIT"]
 
 
-def test_a_slice_under_two_uids_is_used_once_and_not_at_all_where_the_pixels_differ(tmp_path):
+def test_slice_under_two_uids_needs_equal_pixels(tmp_path):
+    """Equal pixels: the slice is used once. Different pixels: it is not used at all."""
     series = Series(random_voxels())
     series.write(tmp_path / "s")
     ds = series.dataset(4)
@@ -236,7 +241,7 @@ def test_a_slice_under_two_uids_is_used_once_and_not_at_all_where_the_pixels_dif
     assert_is(volume, series, slice(0, 4))
 
 
-def test_the_same_instance_in_two_folders_is_used_once(tmp_path):
+def test_instance_in_two_folders_is_used_once(tmp_path):
     series = Series(random_voxels())
     paths = series.write(tmp_path / "a")
     (tmp_path / "b").mkdir()
@@ -247,7 +252,7 @@ def test_the_same_instance_in_two_folders_is_used_once(tmp_path):
     assert row.flags == ("F_DUP_INSTANCE",)
 
 
-def test_one_instance_uid_on_two_different_slices_is_a_collision_of_both(tmp_path):
+def test_instance_uid_of_two_slices_rejects_both(tmp_path):
     series = Series(random_voxels((14, 11, 12)))
     uid = "1.2.3.99"
     series.write(tmp_path / "s", lambda ds, k: setattr(ds, "SOPInstanceUID", uid) if k in (0, 11) else None)
@@ -256,7 +261,7 @@ def test_one_instance_uid_on_two_different_slices_is_a_collision_of_both(tmp_pat
     assert reasons(tmp_path) == ["SOP_UID_COLLISION"]
 
 
-def test_slope_and_intercept_of_each_slice_are_its_own(tmp_path):
+def test_slope_and_intercept_apply_per_slice(tmp_path):
     series = Series(random_voxels(), modality="PT")
 
     def edit(ds, k):
@@ -269,7 +274,7 @@ def test_slope_and_intercept_of_each_slice_are_its_own(tmp_path):
     assert row.modality == "PT"
 
 
-def test_padding_of_a_ct_becomes_air_and_of_an_mr_stays(tmp_path):
+def test_padding_becomes_air_only_in_ct(tmp_path):
     for modality, outside in (("CT", -1024.0), ("MR", 63.0)):
         voxels = random_voxels()
         voxels[:3] = 63
@@ -284,7 +289,7 @@ def test_padding_of_a_ct_becomes_air_and_of_an_mr_stays(tmp_path):
         np.testing.assert_array_equal(volume.voxels, expected)
 
 
-def test_a_modality_lookup_table_is_applied(tmp_path):
+def test_modality_lut_is_applied(tmp_path):
     import pydicom
 
     table = (np.arange(4096)[::-1] // 2).astype("<u2")
@@ -325,7 +330,7 @@ def test_a_modality_lookup_table_is_applied(tmp_path):
         ({"NumberOfFrames": 2, "Rows": 5}, "MULTIFRAME_NO_GEOMETRY"),
     ],
 )
-def test_what_can_be_no_scan_has_its_reason(tmp_path, change, reason):
+def test_non_scans_have_their_reason(tmp_path, change, reason):
     def edit(ds, k):
         for name, value in change.items():
             setattr(ds, name, value)
@@ -334,19 +339,19 @@ def test_what_can_be_no_scan_has_its_reason(tmp_path, change, reason):
     assert reasons(tmp_path) == [reason]
 
 
-def test_derived_images_are_kept_when_asked_for(tmp_path):
+def test_derived_images_are_used_with_include_derived(tmp_path):
     Series(random_voxels()).write(tmp_path / "s", lambda ds, k: setattr(ds, "ImageType", ["DERIVED", "PRIMARY", "MIP"]))
     assert len(accepted(tmp_path, include_derived=True)) == 1
 
 
-def test_a_ct_without_negative_values_or_intercept_is_flagged(tmp_path):
+def test_ct_without_negative_values_is_flagged(tmp_path):
     series = Series(random_voxels(), intercept=0.0)
     series.write(tmp_path / "s")
     ((_, plan),) = planned(tmp_path)
     assert "F_CT_NOT_HU" in load_planned_scan(plan, limits=LIMITS).flags
 
 
-def test_a_blank_patient_id_is_flagged_and_goes_by_study(tmp_path):
+def test_blank_patient_id_is_flagged_and_split_by_study(tmp_path):
     for name in ("a", "b"):
         Series(random_voxels(seed=ord(name)), patient="ANONYMOUS").write(tmp_path / name)
     rows = [row for row, _ in planned(tmp_path)]
@@ -354,7 +359,7 @@ def test_a_blank_patient_id_is_flagged_and_goes_by_study(tmp_path):
     assert len({row.patient_id for row in rows}) == 2
 
 
-def test_a_folder_with_one_series_is_loaded_for_prediction_and_two_are_an_error(tmp_path):
+def test_load_scan_needs_exactly_one_series(tmp_path):
     row, column = oblique()
     series = Series(random_voxels((20, 15, 9)), row=row, column=column, row_spacing_mm=3.0, column_spacing_mm=3.0)
     series.write(tmp_path / "s" / "one")
@@ -365,7 +370,7 @@ def test_a_folder_with_one_series_is_loaded_for_prediction_and_two_are_an_error(
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_two_acquisitions_that_overlap_or_interleave_are_two_scans(tmp_path, interleaved):
+def test_overlapping_or_interleaved_acquisitions_are_two_scans(tmp_path, interleaved):
     first = Series(random_voxels((14, 11, 9)))
     second = Series(random_voxels((14, 11, 9), seed=1), series_uid=first.series_uid, study_uid=first.study_uid)
     further_mm = 1.7 * np.cross(first.row, first.column) if interleaved else 6 * first.step_mm

@@ -46,7 +46,7 @@ def rows_of(cohort: Path):
 
 @pytest.mark.parametrize("damage", [spoil, cut])
 @pytest.mark.parametrize("folders", [("a", "b"), ("b", "a")])
-def test_of_two_copies_the_sound_one_is_used_whichever_comes_first(tmp_path, run_ingest, damage, folders):
+def test_damaged_copy_is_replaced_by_sound_one(tmp_path, run_ingest, damage, folders):
     series, paths = compressed(tmp_path / "s" / folders[0])
     damage(copied(paths[5], tmp_path / "s" / folders[1]))
     ((_, volume),) = accepted(tmp_path / "s")
@@ -60,7 +60,7 @@ def test_of_two_copies_the_sound_one_is_used_whichever_comes_first(tmp_path, run
 
 
 @pytest.mark.parametrize(("damage", "reason"), [(spoil, "BAD_PIXELS"), (cut, "TRUNCATED")])
-def test_a_damaged_slice_at_the_end_costs_itself_only(tmp_path, run_ingest, damage, reason):
+def test_damaged_last_slice_is_left_out_alone(tmp_path, run_ingest, damage, reason):
     series, paths = compressed(tmp_path / "s")
     damage(paths[11])
     ((_, volume),) = accepted(tmp_path / "s")
@@ -75,7 +75,7 @@ def test_a_damaged_slice_at_the_end_costs_itself_only(tmp_path, run_ingest, dama
     assert f"which makes 1 of 12 slices unusable; slices 1 to 11 are used ({reason})" in told.detail
 
 
-def test_a_damaged_slice_within_leaves_the_longest_run(tmp_path, run_ingest):
+def test_damaged_inner_slice_leaves_longest_run(tmp_path, run_ingest):
     series, paths = compressed(tmp_path / "s")
     spoil(paths[3])
     ((_, volume),) = accepted(tmp_path / "s")
@@ -86,7 +86,8 @@ def test_a_damaged_slice_within_leaves_the_longest_run(tmp_path, run_ingest):
     assert (kept.n_files, left.n_files) == (8, 4)
 
 
-def test_a_scan_of_damaged_slices_is_left_out_until_fewer_are_asked_for(tmp_path, run_ingest):
+def test_damaged_scan_is_rejected_below_min_slices(tmp_path, run_ingest):
+    """The same scan is accepted when a smaller minimum is requested."""
     _, paths = compressed(tmp_path / "s")
     for k in (2, 4, 6, 9):
         spoil(paths[k])
@@ -94,7 +95,8 @@ def test_a_scan_of_damaged_slices_is_left_out_until_fewer_are_asked_for(tmp_path
     assert run_ingest(tmp_path / "s", min_slices=2).n_scans == 1
 
 
-def test_two_damaged_copies_are_a_damaged_slice_and_sound_ones_that_differ_are_in_doubt(tmp_path):
+def test_damaged_copies_and_differing_copies_are_distinct(tmp_path):
+    """Two damaged copies make a damaged slice; two sound copies that differ make a doubtful one."""
     series, paths = compressed(tmp_path / "s" / "a")
     for k in (0, 11):
         spoil(copied(paths[k], tmp_path / "s" / "b"))
@@ -111,7 +113,7 @@ def test_two_damaged_copies_are_a_damaged_slice_and_sound_ones_that_differ_are_i
     assert loaded.trim.detail.startswith("copies of 1 of 12 slices differ in their pixels, 4 files are damaged")
 
 
-def test_a_named_scan_is_all_there_or_refused(tmp_path):
+def test_load_scan_rejects_damaged_slices(tmp_path):
     series, paths = compressed(tmp_path / "s" / "a")
     spoil(copied(paths[11], tmp_path / "s" / "b"))
     assert_is(load_scan(tmp_path / "s"), series)

@@ -41,7 +41,7 @@ def enhanced(series: Series, tmp_path: Path) -> None:
     save(whole, tmp_path / "enhanced")
 
 
-def test_an_enhanced_object_is_the_scan_that_its_classic_export_is(tmp_path):
+def test_enhanced_object_equals_classic_export(tmp_path):
     series = Series(random_voxels())
     series.write(tmp_path / "classic")
     enhanced(series, tmp_path / "enhanced")
@@ -52,7 +52,7 @@ def test_an_enhanced_object_is_the_scan_that_its_classic_export_is(tmp_path):
     assert (row.shape, row.affine_ras_mm, row.modality) == (classic_row.shape, classic_row.affine_ras_mm, "CT")
 
 
-def test_a_uih_grid_is_cut_into_slices_at_their_own_positions(tmp_path):
+def test_uih_grid_is_cut_into_slices(tmp_path):
     import pydicom
 
     series = Series(random_voxels((6, 5, 7)), modality="MR", intercept=0.0)
@@ -80,7 +80,7 @@ def test_a_uih_grid_is_cut_into_slices_at_their_own_positions(tmp_path):
 
 @pytest.mark.parametrize("vr", ["OW", "OB"])
 @pytest.mark.parametrize("frames", ["one a file", "all in one"])
-def test_big_endian_pixels_of_8_bits_lie_swapped_in_words_and_in_order_in_bytes(tmp_path, vr, frames):
+def test_big_endian_8_bit_pixels_in_words_and_bytes(tmp_path, vr, frames):
     """Eleven by fifteen pixels: every second frame of an enhanced object begins within a word."""
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian
@@ -103,7 +103,7 @@ def test_big_endian_pixels_of_8_bits_lie_swapped_in_words_and_in_order_in_bytes(
 
 
 @pytest.mark.parametrize("syntax", ["rle", "jpeg2000", "jpegls", "lossless", "deflated", "implicit", "big"])
-def test_a_re_encoded_series_is_the_same_scan(tmp_path, syntax):
+def test_reencoded_series_is_same_scan(tmp_path, syntax):
     import imagecodecs
     from pydicom.encaps import encapsulate
     from pydicom.uid import UID
@@ -141,7 +141,7 @@ def test_a_re_encoded_series_is_the_same_scan(tmp_path, syntax):
     assert_is(volume, series)
 
 
-def test_a_file_without_preamble_or_meta_information_is_read(tmp_path):
+def test_file_without_preamble_or_meta_information_is_read(tmp_path):
     series = Series(random_voxels())
     for path in series.write(tmp_path / "s"):
         data = path.read_bytes()
@@ -152,7 +152,7 @@ def test_a_file_without_preamble_or_meta_information_is_read(tmp_path):
     assert row.flags == ("F_NO_PREAMBLE",)
 
 
-def test_bytes_behind_the_pixels_do_no_harm(tmp_path):
+def test_trailing_bytes_after_pixels_are_ignored(tmp_path):
     series = Series(random_voxels())
     for path in series.write(tmp_path / "s", lambda ds, k: ds.add_new(0xFFFCFFFC, "OB", b"\0" * 126)):
         assert path.read_bytes()[-126:] == b"\0" * 126
@@ -160,7 +160,7 @@ def test_bytes_behind_the_pixels_do_no_harm(tmp_path):
     assert_is(volume, series)
 
 
-def test_philips_magnitude_and_phase_in_one_series_are_two_scans(tmp_path):
+def test_philips_magnitude_and_phase_are_two_scans(tmp_path):
     """Same positions, same instance numbers, told apart by image type alone, each with a scale of its own."""
     magnitude = Series(random_voxels(), modality="MR", slope=2.0, intercept=0.0)
     phase = Series(
@@ -198,7 +198,7 @@ def ge(signal: int, b_value: int | None = None):
 
 
 @pytest.mark.parametrize("before", [0, 12_000])
-def test_ge_says_magnitude_phase_real_and_imaginary_in_a_private_element_alone(tmp_path, before):
+def test_ge_private_element_gives_image_type(tmp_path, before):
     """Real headers have some ten kilobytes of other private groups before it."""
 
     def of_part(part):
@@ -222,7 +222,7 @@ def test_ge_says_magnitude_phase_real_and_imaginary_in_a_private_element_alone(t
         assert_is(*same, series)
 
 
-def test_the_private_element_of_another_vendor_is_not_taken_for_ges(tmp_path):
+def test_ge_private_element_of_other_vendor_is_ignored(tmp_path):
     series = Series(random_voxels(), modality="MR", intercept=0.0)
 
     def other(ds, k):
@@ -234,7 +234,7 @@ def test_the_private_element_of_another_vendor_is_not_taken_for_ges(tmp_path):
     assert_is(volume, series)
 
 
-def test_diffusion_weightings_of_ge_are_volumes_of_one_scan(tmp_path):
+def test_ge_b_values_are_volumes_of_one_scan(tmp_path):
     parts = [Series(random_voxels(seed=part), modality="MR", intercept=0.0) for part in range(2)]
     for series, b_value in zip(parts, (1_000_000_000, 1_000_000_750), strict=True):
         series.series_uid, series.study_uid = parts[0].series_uid, parts[0].study_uid

@@ -31,7 +31,7 @@ def header(tmp_path, **changes) -> bytes:
     return (tmp_path / "x").read_bytes()
 
 
-def test_what_a_header_says_does_not_depend_on_the_headers_before_it(tmp_path):
+def test_header_cache_does_not_change_records(tmp_path):
     draw = np.random.default_rng(5)
     sound = header(tmp_path)
     files = [sound, *(mutated(sound, draw) for _ in range(300))]
@@ -50,7 +50,7 @@ def test_what_a_header_says_does_not_depend_on_the_headers_before_it(tmp_path):
 
 @pytest.mark.parametrize("little", [True, False])
 @pytest.mark.parametrize("explicit", [True, False])
-def test_values_are_found_between_unwanted_elements_in_every_syntax(explicit, little):
+def test_walker_keeps_selected_values_in_every_syntax(explicit, little):
     """Written by hand from PS3.5 7.1: short form, and long form with more than 64 KB."""
     sign = "<" if little else ">"
 
@@ -99,7 +99,7 @@ def csa_header(*, newer: bool) -> bytes:
 
 
 @pytest.mark.parametrize("newer", [True, False])
-def test_the_private_header_of_a_mosaic_reads_as_nibabel_reads_it(newer):
+def test_csa_header_equals_nibabel(newer):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls itself experimental on import
         from nibabel.nicom import csareader
@@ -111,7 +111,7 @@ def test_the_private_header_of_a_mosaic_reads_as_nibabel_reads_it(newer):
 
 
 @pytest.mark.parametrize("newer", [True, False])
-def test_a_damaged_private_header_gives_finite_numbers_or_none(newer):
+def test_damaged_csa_header_gives_finite_numbers_or_none(newer):
     raw, draw = csa_header(newer=newer), np.random.default_rng(3)
     for _ in range(2000):
         found = mosaic._csa(mutated(raw, draw))

@@ -60,11 +60,11 @@ def names_file(path: Path, *lines: str) -> Path:
         ("Kidney L R", None), ("", None),
     ],
 )  # fmt: skip
-def test_only_known_spellings_stand_for_a_word(name, word):
+def test_term_of_name_knows_only_listed_spellings(name, word):
     assert term_of_name(name) == word
 
 
-def test_codes_stand_for_the_words_that_pydicom_gives_them():
+def test_term_of_codes_follows_pydicom_dictionary():
     from pydicom.sr.codedict import codes
 
     assert term_of_codes(("SCT:" + codes.SCT.Pancreas.value,)) == "pancreas"
@@ -75,7 +75,7 @@ def test_codes_stand_for_the_words_that_pydicom_gives_them():
     assert term_of_codes(()) is None
 
 
-def test_every_code_of_the_vocabulary_is_in_pydicoms_dictionary():
+def test_term_codes_are_all_in_pydicom_dictionary():
     from pydicom.sr._concepts_dict import concepts
     from pydicom.sr._snomed_dict import mapping
 
@@ -88,7 +88,7 @@ def test_every_code_of_the_vocabulary_is_in_pydicoms_dictionary():
             assert not sct or (sct in known and mapping["SCT"].get(sct) == srt), line
 
 
-def test_one_structure_has_one_number_however_it_is_spelled(tmp_path, run_ingest):
+def test_label_number_is_independent_of_spelling(tmp_path, run_ingest):
     labelled(tmp_path / "a", "Spleen", "liver", seed=0)
     labelled(tmp_path / "a", "LIVER", "Kidney_L", seed=1)
     labelled(tmp_path / "a", "left kidney", "SPLEEN", seed=2)
@@ -97,7 +97,7 @@ def test_one_structure_has_one_number_however_it_is_spelled(tmp_path, run_ingest
     assert sorted((one[0], one[1]) for one in found(tmp_path / "cohort")) == [(1, 3), (2, 1), (3, 2)]
 
 
-def test_numbers_stay_when_the_cohort_grows(tmp_path, run_ingest):
+def test_label_numbers_stay_when_cohort_grows(tmp_path, run_ingest):
     labelled(tmp_path / "a", "Spleen", seed=0)
     run_ingest(tmp_path / "a")
     labelled(tmp_path / "a", "Aorta", "Spleen", seed=1)
@@ -106,7 +106,7 @@ def test_numbers_stay_when_the_cohort_grows(tmp_path, run_ingest):
     assert sorted((one[0], one[1]) for one in found(tmp_path / "cohort")) == [(1, 0), (2, 1)]
 
 
-def test_free_text_stays_in_the_private_index(tmp_path, run_ingest):
+def test_structure_names_stay_in_private_index(tmp_path, run_ingest):
     labelled(tmp_path / "a", "Liver", "Mrs Zebrowska", seed=0)
     labelled(tmp_path / "a", "Nodule Zebrowska", seed=1)
     report = run_ingest(tmp_path / "a")
@@ -118,7 +118,7 @@ def test_free_text_stays_in_the_private_index(tmp_path, run_ingest):
     assert "Zebrowska" not in json.dumps(report.as_json())
 
 
-def test_a_names_file_decides_and_numbers_follow_it(tmp_path, run_ingest):
+def test_names_file_defines_labels_and_numbers(tmp_path, run_ingest):
     labelled(tmp_path / "a", "Liver", "Hepar  MD", "Spleen", "Couch", seed=0)
     names = names_file(tmp_path / "n.csv", "spleen,milz", "hepar md,leber", "LIVER,leber", "couch,")
     run_ingest(tmp_path / "a", label_names=names)
@@ -127,7 +127,7 @@ def test_a_names_file_decides_and_numbers_follow_it(tmp_path, run_ingest):
     assert next(accepted(tmp_path / "cohort")).flags == ()
 
 
-def test_a_names_file_may_come_later_and_holds_from_then_on(tmp_path, run_ingest):
+def test_names_file_can_come_later(tmp_path, run_ingest):
     labelled(tmp_path / "a", "Liver", "Thing", seed=0)
     run_ingest(tmp_path / "a")
     assert found(tmp_path / "cohort") == [{0: 1, 1: 0, 2: 0, 3: 0}]
@@ -138,7 +138,7 @@ def test_a_names_file_may_come_later_and_holds_from_then_on(tmp_path, run_ingest
     assert found(tmp_path / "cohort") == [{0: 1, 1: 2, 2: 0, 3: 0}]
 
 
-def test_a_code_may_stand_in_a_names_file(tmp_path):
+def test_names_file_accepts_codes(tmp_path):
     from medssl.archive.labels.names import NameTable
 
     table = NameTable(read_names_file(names_file(tmp_path / "n.csv", "SCT:10200004,leber")))
@@ -146,7 +146,7 @@ def test_a_code_may_stand_in_a_names_file(tmp_path):
     assert table.label(Structure(1, "Segment_1", ("SCT:64033007",))) is None
 
 
-def test_nifti_labels_and_label_objects_share_numbers_by_name(tmp_path, run_ingest):
+def test_nifti_and_dicom_labels_share_numbers_by_name(tmp_path, run_ingest):
     import nibabel
 
     root = tmp_path / "a"
@@ -173,14 +173,14 @@ def test_nifti_labels_and_label_objects_share_numbers_by_name(tmp_path, run_inge
 @pytest.mark.parametrize(
     "lines", [["a,b", "A,c"], [",b"], []], ids=["two labels for one name", "a blank name", "no row at all"]
 )
-def test_a_names_file_that_says_two_things_is_refused(tmp_path, lines):
+def test_names_file_with_contradiction_is_rejected(tmp_path, lines):
     with pytest.raises(UsageError):
         read_names_file(names_file(tmp_path / "n.csv", *lines))
     with pytest.raises(UsageError):
         read_names_file(tmp_path / "absent.csv")
 
 
-def test_the_names_that_were_met_are_listed_as_a_file_to_edit(tmp_path, run_ingest):
+def test_label_names_command_lists_an_editable_file(tmp_path, run_ingest):
     labelled(tmp_path / "a", "Liver", "Thing", seed=0)
     labelled(tmp_path / "a", "Liver", seed=1)
     run_ingest(tmp_path / "a")
@@ -191,14 +191,14 @@ def test_the_names_that_were_met_are_listed_as_a_file_to_edit(tmp_path, run_inge
     assert read_names_file(tmp_path / "n.csv") == {"liver": "liver", "thing": "thing"}
 
 
-def test_without_ingest_a_label_object_costs_nothing(tmp_path):
+def test_label_object_is_ignored_without_ingest(tmp_path):
     from medssl.ingestion.one_scan import load_scan
 
     labelled(tmp_path / "a", "Liver", seed=0)
     assert load_scan(tmp_path / "a").shape == SHAPE
 
 
-def test_two_copies_of_one_label_object_are_one_label(tmp_path, run_ingest):
+def test_label_object_copies_are_one_label(tmp_path, run_ingest):
     labelled(tmp_path / "a", "Liver", seed=0)
     data = (tmp_path / "a" / "rt0").read_bytes()
     (tmp_path / "a" / "again").write_bytes(data)

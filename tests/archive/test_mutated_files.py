@@ -111,13 +111,13 @@ def seeds(tmp_path: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
 
 
-def test_sound_files_of_every_kind_are_accepted(tmp_path):
+def test_unmutated_files_are_accepted(tmp_path):
     (tmp_path / "seeds").mkdir()
     for name, data in seeds(tmp_path / "seeds").items():
         assert verdict(tmp_path / f"x.{'nii' if 'nii' in name else 'dcm'}", data) == "accepted", name
 
 
-def test_mutated_and_random_files_have_a_verdict_each_and_crash_nothing(tmp_path):
+def test_mutated_files_have_outcome_and_never_crash(tmp_path):
     (tmp_path / "seeds").mkdir()
     kinds = seeds(tmp_path / "seeds")
     draw = np.random.default_rng(20240611)
@@ -135,7 +135,7 @@ def test_mutated_and_random_files_have_a_verdict_each_and_crash_nothing(tmp_path
 
 
 @pytest.mark.parametrize("depth", [17, 3000])
-def test_deeply_nested_sequences_are_refused(tmp_path, depth):
+def test_nested_sequences_beyond_limit_are_rejected(tmp_path, depth):
     ds = Series(random_voxels((20, 16, 1))).dataset(0)
     save(ds, tmp_path / "x")
     head = b"\x08\x00\x11\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
@@ -144,7 +144,7 @@ def test_deeply_nested_sequences_are_refused(tmp_path, depth):
     assert verdict(tmp_path / "deep", data[:where] + head * depth + data[where:]) == "TOO_DEEP"
 
 
-def test_a_deflated_bomb_is_refused_without_inflating_it(tmp_path):
+def test_deflate_bomb_is_rejected_without_inflating(tmp_path):
     import zlib
 
     ds = Series(random_voxels((20, 16, 1))).dataset(0)
@@ -162,7 +162,7 @@ def test_a_deflated_bomb_is_refused_without_inflating_it(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "columns", "frames"), [(65535, 65535, 1), (65535, 65535, 100000), (30000, 30000, 1)])
-def test_absurd_dimensions_are_refused_before_memory_is_taken(tmp_path, rows, columns, frames):
+def test_absurd_dimensions_are_rejected_without_allocating(tmp_path, rows, columns, frames):
     ds = Series(random_voxels((20, 16, 1))).dataset(0)
     ds.Rows, ds.Columns, ds.SliceThickness = rows, columns, 2.0
     if frames > 1:
@@ -185,7 +185,7 @@ def test_absurd_dimensions_are_refused_before_memory_is_taken(tmp_path, rows, co
 
 
 @pytest.mark.parametrize("told", [30000, 20])
-def test_a_codestream_of_a_few_bytes_that_decodes_to_gigabytes_is_never_decoded(tmp_path, told):
+def test_tiny_codestream_of_huge_image_is_not_decoded(tmp_path, told):
     """JPEG 2000: SIZ says 30000 x 30000 (ISO/IEC 15444-1 A.5.1); the DICOM header says the same, or the truth."""
     import imagecodecs
     from pydicom.encaps import encapsulate

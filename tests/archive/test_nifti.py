@@ -52,7 +52,7 @@ def reason_of(path: Path, limits: Limits = SMALL) -> Reason:
 
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "scan.hdr"])
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "f4", "f8", "i8"])
-def test_voxels_and_affine_are_those_of_nibabel(tmp_path, name, dtype):
+def test_voxels_and_affine_equal_nibabel(tmp_path, name, dtype):
     kind = nibabel.Nifti1Pair if name.endswith("hdr") else nibabel.Nifti1Image
     path = saved(tmp_path, name, dtype=dtype, kind=kind)
     volume = load_nifti(path, limits=SMALL)
@@ -66,7 +66,7 @@ def test_nifti_2_is_read(tmp_path):
     np.testing.assert_allclose(load_nifti(path, limits=SMALL).affine_ras_mm, OBLIQUE, atol=1e-6)
 
 
-def test_a_big_endian_file_is_read_into_native_numbers(tmp_path):
+def test_big_endian_file_becomes_native(tmp_path):
     made = image()
     swapped = nibabel.Nifti1Image(np.asanyarray(made.dataobj), None, made.header.as_byteswapped(">"))
     nibabel.save(swapped, tmp_path / "big.nii")
@@ -75,7 +75,7 @@ def test_a_big_endian_file_is_read_into_native_numbers(tmp_path):
     np.testing.assert_array_equal(volume.voxels, np.asanyarray(made.dataobj))
 
 
-def test_the_qform_alone_gives_the_affine_that_nibabel_derives(tmp_path):
+def test_qform_alone_gives_nibabel_affine(tmp_path):
     made = image()
     rotation = nibabel.eulerangles.euler2mat(0.3, -0.2, 0.5)
     affine = np.eye(4)
@@ -86,7 +86,7 @@ def test_the_qform_alone_gives_the_affine_that_nibabel_derives(tmp_path):
     np.testing.assert_allclose(load_nifti(tmp_path / "q.nii", limits=SMALL).affine_ras_mm, affine, atol=1e-5)
 
 
-def test_scaling_is_applied_and_ignored_where_it_is_nan_or_zero(tmp_path):
+def test_scaling_ignores_nan_and_zero_slope(tmp_path):
     path = saved(tmp_path)
     stored = np.asanyarray(nibabel.load(path).dataobj)
     edited(path, 112, "2f", 0.5, -3.0)
@@ -96,7 +96,7 @@ def test_scaling_is_applied_and_ignored_where_it_is_nan_or_zero(tmp_path):
         np.testing.assert_array_equal(load_nifti(path, limits=SMALL).voxels, stored)
 
 
-def test_metres_and_micrometres_are_told_from_millimetres(tmp_path):
+def test_units_are_converted_to_millimetres(tmp_path):
     for code, factor in ((1, 1e-3), (3, 1e3)):
         made = image(affine=OBLIQUE * np.array([[factor]] * 3 + [[1.0]]))
         nibabel.save(made, tmp_path / "units.nii")
@@ -104,7 +104,7 @@ def test_metres_and_micrometres_are_told_from_millimetres(tmp_path):
         np.testing.assert_allclose(load_nifti(tmp_path / "units.nii", limits=SMALL).affine_ras_mm, OBLIQUE, atol=1e-3)
 
 
-def test_a_gzipped_file_named_nii_and_garbage_behind_the_stream_do_no_harm(tmp_path):
+def test_gzip_named_nii_with_trailing_garbage_is_read(tmp_path):
     path = saved(tmp_path, "scan.nii.gz")
     path.write_bytes(path.read_bytes() + b"trailing garbage")
     path.rename(tmp_path / "scan.nii")
@@ -113,7 +113,7 @@ def test_a_gzipped_file_named_nii_and_garbage_behind_the_stream_do_no_harm(tmp_p
     )
 
 
-def test_several_gzip_members_are_one_file(tmp_path):
+def test_gzip_members_are_concatenated(tmp_path):
     data = saved(tmp_path).read_bytes()
     (tmp_path / "members.nii.gz").write_bytes(
         b"".join(gzip.compress(part) for part in (data[:200], data[200:900], data[900:]))
@@ -125,7 +125,7 @@ def test_several_gzip_members_are_one_file(tmp_path):
 
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("kept", [0.5, 0.95])
-def test_a_truncated_file_is_refused(tmp_path, compress, kept):
+def test_truncated_file_is_rejected(tmp_path, compress, kept):
     path = saved(tmp_path, "scan.nii.gz" if compress else "scan.nii")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
@@ -155,7 +155,7 @@ def test_a_truncated_file_is_refused(tmp_path, compress, kept):
         (344, "4s", (b"abcd",), Reason.NO_GEOMETRY),
     ],
 )
-def test_a_field_in_doubt_has_its_reason(tmp_path, offset, form, values, reason):
+def test_invalid_header_field_has_its_reason(tmp_path, offset, form, values, reason):
     path = saved(tmp_path)
     if form == "4f":
         for row in range(3):
@@ -166,7 +166,7 @@ def test_a_field_in_doubt_has_its_reason(tmp_path, offset, form, values, reason)
     assert found is reason or (reason is Reason.BAD_GEOMETRY and found is Reason.TILT_TOO_LARGE)
 
 
-def test_two_forms_that_disagree_are_flagged_and_the_sform_is_used(tmp_path):
+def test_sform_wins_over_qform_with_flag(tmp_path):
     from medssl.archive.nifti.read import HEADER_BYTES, parse_header
 
     made = image()
@@ -177,7 +177,7 @@ def test_two_forms_that_disagree_are_flagged_and_the_sform_is_used(tmp_path):
     np.testing.assert_allclose(header.affine_ras_mm, OBLIQUE, atol=1e-6)
 
 
-def test_a_gzip_bomb_is_refused_before_it_is_inflated(tmp_path):
+def test_gzip_bomb_is_rejected_without_inflating(tmp_path):
     """1024^3 floats of zeros, as in reference/ingest.md section 6; only the header is ever looked at."""
     header = bytearray(saved(tmp_path).read_bytes()[:352])
     struct.pack_into("<8h", header, 40, 3, 1024, 1024, 1024, 1, 1, 1, 1)
@@ -186,12 +186,12 @@ def test_a_gzip_bomb_is_refused_before_it_is_inflated(tmp_path):
     assert reason_of(tmp_path / "bomb.nii.gz") is Reason.TOO_LARGE
 
 
-def test_a_small_file_that_promises_much_is_refused_before_memory_is_taken(tmp_path):
+def test_oversized_header_is_rejected_without_allocating(tmp_path):
     path = edited(saved(tmp_path), 40, "8h", 3, 1000, 1000, 1000, 1, 1, 1, 1)
     assert reason_of(path, Limits(field_of_view_mm=5.0, scan_bytes=2**40, voxels=2**40)) is Reason.TRUNCATED
 
 
-def test_a_refusal_is_one_error_that_names_the_file_and_what_to_do(tmp_path):
+def test_load_nifti_error_names_file_and_remedy(tmp_path):
     path = edited(saved(tmp_path), 254, "h", 0)
     with pytest.raises(
         DataError, match=r"scan\.nii: sform_code and qform_code are both 0 \(NO_GEOMETRY\)\. Nothing is guessed"
@@ -200,7 +200,8 @@ def test_a_refusal_is_one_error_that_names_the_file_and_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("most", [1e39, -1e300])
-def test_values_that_no_32_bit_float_holds_are_refused_and_the_largest_that_one_holds_are_not(tmp_path, most):
+def test_values_beyond_float32_are_rejected(tmp_path, most):
+    """The largest value that float32 can hold is still accepted."""
     voxels = np.random.default_rng(3).random((12, 10, 8)) * most
     with pytest.raises(Rejected, match="beyond the range of 32-bit floats") as caught:
         check_voxels(Volume(voxels, np.eye(4)))

@@ -56,7 +56,7 @@ def assert_reproduced(scans: list[Volume], path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 10))
-def test_one_image_is_the_same_in_every_transfer_syntax(real_data, number):
+def test_image_is_same_in_every_transfer_syntax(real_data, number):
     folder = real_data / "dicom" / "dcm_qa_ts"
     scans = scans_in(folder / "In" / f"{number}.dcm")
     assert len(scans) == 1
@@ -66,13 +66,13 @@ def test_one_image_is_the_same_in_every_transfer_syntax(real_data, number):
 @pytest.mark.parametrize(
     ("name", "ref"), [("12bitUnsigned", 2), ("12bitUnsigned_0x0F0F", 3), ("12bitSigned_0x0F0F", 4)]
 )
-def test_bits_around_twelve_bit_values_are_masked_and_signs_extended(real_data, name, ref):
+def test_twelve_bit_values_are_masked_and_sign_extended(real_data, name, ref):
     folder = real_data / "dicom" / "dcm_qa_12bit"
     assert_reproduced(scans_in(folder / "In" / f"{name}.dcm"), folder / "Ref" / f"{ref}.nii")
 
 
 @pytest.mark.parametrize("name", ["dcm_qa_nih", "dcm_qa_me"])
-def test_time_series_mosaics_and_echoes_come_out_volume_by_volume(real_data, name):
+def test_series_with_several_volumes_match_reference(real_data, name):
     folder = real_data / "dicom" / name
     scans = scans_in(folder / "In")
     references = sorted((folder / "Ref").glob("*.nii"))
@@ -81,14 +81,14 @@ def test_time_series_mosaics_and_echoes_come_out_volume_by_volume(real_data, nam
     assert len(scans) == sum(len(reference(path)) for path in references)
 
 
-def test_an_enhanced_time_series_over_several_files_comes_out_volume_by_volume(real_data):
+def test_enhanced_time_series_matches_reference(real_data):
     folder = real_data / "dicom" / "dcm_qa_enh"
     scans = scans_in(folder / "In" / "Siemens")
     assert len(scans) == 4
     assert_reproduced(scans, folder / "Ref" / "Siemens_REST1_w_SMS_PF7-8_6.nii")
 
 
-def test_magnitude_and_phase_of_one_enhanced_file_are_told_apart(real_data):
+def test_enhanced_magnitude_and_phase_are_separated(real_data):
     """dcm2niix applies Philips' private precise scale, medssl the display scale: the stored numbers must agree."""
     folder = real_data / "dicom" / "dcm_qa_enh"
     scans = scans_in(folder / "In" / "Philips")
@@ -103,7 +103,7 @@ def test_magnitude_and_phase_of_one_enhanced_file_are_told_apart(real_data):
         assert min(fits) < 1e-5 < 1e-2 < max(fits)
 
 
-def test_a_jpeg_2000_ct_lies_on_the_grid_of_its_segmentation(real_data):
+def test_jpeg_2000_ct_matches_grid_of_segmentation(real_data):
     folder = real_data / "dicom" / "body_ct"
     (scan,) = scans_in(folder / "In")
     label = nibabel.load(folder / "Ref" / "example_seg_dicom.nii.gz")

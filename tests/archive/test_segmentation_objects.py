@@ -56,7 +56,7 @@ def all_frames(label=None):
     return [(value, k, label[:, :, k] == value) for value in (1, 2) for k in range(label.shape[2])]
 
 
-def test_a_binary_segmentation_of_highdicom_lands_on_its_voxels(tmp_path, run_ingest, ct):
+def test_binary_segmentation_of_highdicom_matches_voxels(tmp_path, run_ingest, ct):
     put(highdicom_segmentation(ct[1], masks(), ["Liver", "Spleen"]), tmp_path / "a" / "seg")
     report = run_ingest(tmp_path / "a")
     assert (report.n_scans, report.n_labelled, report.n_rejected) == (1, 1, 0)
@@ -69,7 +69,7 @@ def test_a_binary_segmentation_of_highdicom_lands_on_its_voxels(tmp_path, run_in
 
 
 @pytest.mark.parametrize("syntax", [None, RLELossless])
-def test_a_fractional_segmentation_counts_from_one_half_on(tmp_path, run_ingest, ct, syntax):
+def test_fractional_segmentation_counts_from_one_half(tmp_path, run_ingest, ct, syntax):
     shares = np.zeros((*SHAPE, 1))
     shares[2:5, 3:6, 2:4, 0], shares[5:8, 3:6, 2:4, 0], shares[9:11, 3:6, 2:4, 0] = 1.0, 0.55, 0.45
     options = {"segmentation_type": "FRACTIONAL"} | ({"transfer_syntax_uid": syntax} if syntax else {})
@@ -79,14 +79,14 @@ def test_a_fractional_segmentation_counts_from_one_half_on(tmp_path, run_ingest,
     assert next(accepted(tmp_path / "cohort")).flags == ("F_LABEL_FRACTIONAL",)
 
 
-def test_a_label_map_is_read_value_by_value(tmp_path, run_ingest, ct):
+def test_label_map_segmentation_is_read_by_value(tmp_path, run_ingest, ct):
     options = {"segmentation_type": "LABELMAP", "transfer_syntax_uid": RLELossless}
     put(highdicom_segmentation(ct[1], truth(), ["Liver", "Spleen"], **options), tmp_path / "a" / "seg")
     run_ingest(tmp_path / "a")
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, truth())
 
 
-def test_frames_come_in_any_order_and_empty_ones_may_be_missing(tmp_path, run_ingest, ct):
+def test_frames_in_any_order_without_empty_ones(tmp_path, run_ingest, ct):
     frames = [frame for frame in all_frames() if frame[2].any()]
     order = np.random.default_rng(3).permutation(len(frames))
     put(axial(*ct, [frames[number] for number in order]), tmp_path / "a" / "seg")
@@ -94,7 +94,7 @@ def test_frames_come_in_any_order_and_empty_ones_may_be_missing(tmp_path, run_in
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, truth())
 
 
-def test_frames_across_the_images_planes_and_from_the_other_end_are_placed_by_geometry(tmp_path, run_ingest, ct):
+def test_frames_of_other_planes_are_placed_by_geometry(tmp_path, run_ingest, ct):
     series, images = ct
     label, step = truth(), series.step_mm / np.linalg.norm(series.step_mm)
     # Planes of constant i; rows run against the slices, columns against j.
@@ -113,7 +113,8 @@ def test_frames_across_the_images_planes_and_from_the_other_end_are_placed_by_ge
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, label)
 
 
-def test_a_part_of_the_grid_is_enough_and_what_lies_outside_the_scan_is_cut_off(tmp_path, run_ingest, ct):
+def test_frames_beyond_the_scan_are_cropped(tmp_path, run_ingest, ct):
+    """Frames that cover only a part of the scan are enough."""
     series, images = ct
     box = truth()[2:13, 1:11]  # smaller along X and Y
     frames = [(1, (box[:, :, k] == 1).T, position(series, (2, 1, k))) for k in range(1, 5)]
@@ -138,7 +139,7 @@ def test_a_part_of_the_grid_is_enough_and_what_lies_outside_the_scan_is_cut_off(
         ((0, 0, 0), (2.5, 1.5), 2),
     ],
 )
-def test_another_grid_is_refused_and_the_scan_kept(tmp_path, run_ingest, ct, shift, spacing_mm, turn_deg):
+def test_segmentation_on_other_grid_is_left_out(tmp_path, run_ingest, ct, shift, spacing_mm, turn_deg):
     series, images = ct
     turn = np.deg2rad(turn_deg)
     row = np.cos(turn) * series.row + np.sin(turn) * series.column
@@ -150,20 +151,20 @@ def test_another_grid_is_refused_and_the_scan_kept(tmp_path, run_ingest, ct, shi
     assert next(accepted(tmp_path / "cohort")).flags == ("F_LABEL_LEFT_OUT",)
 
 
-def test_positions_may_be_rounded(tmp_path, run_ingest, ct):
+def test_segmentation_positions_may_be_rounded(tmp_path, run_ingest, ct):
     put(axial(*ct, all_frames(), shift=(0.02, -0.02, 0.05)), tmp_path / "a" / "seg")
     run_ingest(tmp_path / "a")
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, truth())
 
 
-def test_frames_of_thicker_slices_are_no_label_of_thin_ones(tmp_path, run_ingest, ct):
+def test_segmentation_with_thicker_slices_is_left_out(tmp_path, run_ingest, ct):
     frames = [frame for frame in all_frames() if frame[1] % 2 == 0]
     put(axial(*ct, frames, spacing_mm=(2.5, 1.5, 8.0)), tmp_path / "a" / "seg")
     run_ingest(tmp_path / "a")
     assert rejected(tmp_path / "cohort") == ["LABEL_GRID"]
 
 
-def test_where_segments_overlap_the_later_one_is_on_top(tmp_path, run_ingest, ct):
+def test_overlapping_segments_later_on_top(tmp_path, run_ingest, ct):
     both = np.zeros((*SHAPE, 2), bool)
     both[2:8, 2:8, 2:6, 1], both[5:11, 4:9, 3:7, 0] = True, True
     frames = [(s, k, both[:, :, k, s - 1]) for k in range(SHAPE[2]) for s in (2, 1)]
@@ -174,7 +175,7 @@ def test_where_segments_overlap_the_later_one_is_on_top(tmp_path, run_ingest, ct
     assert next(accepted(tmp_path / "cohort")).flags == ("F_LABEL_OVERLAP",)
 
 
-def test_of_a_series_with_two_echoes_the_one_whose_slices_are_referenced_is_labelled(tmp_path, run_ingest):
+def test_segmentation_labels_the_referenced_echo(tmp_path, run_ingest):
     uid, study = generate_uid(), generate_uid()
     echoes = []
     for number in range(2):
@@ -197,7 +198,7 @@ def test_of_a_series_with_two_echoes_the_one_whose_slices_are_referenced_is_labe
     np.testing.assert_array_equal(labels[True].voxels, truth())
 
 
-def test_an_object_that_lists_only_its_source_frames_finds_the_series(tmp_path, run_ingest, ct):
+def test_segmentation_finds_series_by_source_frames(tmp_path, run_ingest, ct):
     ds = highdicom_segmentation(ct[1], masks(), ["Liver", "Spleen"])
     del ds.ReferencedSeriesSequence
     put(ds, tmp_path / "a" / "seg")
@@ -269,7 +270,7 @@ def no_type(ds):
         (four_bits, "LABEL_UNREADABLE"), (no_type, "LABEL_UNREADABLE"),
     ],
 )  # fmt: skip
-def test_a_broken_segmentation_has_a_reason_and_costs_no_scan(tmp_path, run_ingest, ct, edit, reason):
+def test_broken_segmentation_has_reason_and_keeps_scan(tmp_path, run_ingest, ct, edit, reason):
     ds = axial(*ct, all_frames())
     edit(ds)
     put(ds, tmp_path / "a" / "seg")
@@ -278,7 +279,7 @@ def test_a_broken_segmentation_has_a_reason_and_costs_no_scan(tmp_path, run_inge
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.99])
-def test_a_segmentation_that_is_cut_short_costs_itself(tmp_path, run_ingest, ct, share):
+def test_truncated_segmentation_keeps_scan(tmp_path, run_ingest, ct, share):
     path = put(axial(*ct, all_frames()), tmp_path / "a" / "seg")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -287,7 +288,7 @@ def test_a_segmentation_that_is_cut_short_costs_itself(tmp_path, run_ingest, ct,
     assert set(report.reasons) <= {"TRUNCATED", "LABEL_UNREADABLE"}
 
 
-def test_of_several_objects_each_label_comes_from_the_newest_that_holds_it(tmp_path, run_ingest, ct):
+def test_newest_object_with_label_wins(tmp_path, run_ingest, ct):
     series, images = ct
     moved = np.roll(truth(), 1, axis=0)
     old = axial(series, images, all_frames(moved), created="20190101")
@@ -303,7 +304,8 @@ def test_of_several_objects_each_label_comes_from_the_newest_that_holds_it(tmp_p
     assert set(next(accepted(tmp_path / "cohort")).flags) == {"F_LABELS_MERGED", "F_LABEL_PART"}
 
 
-def test_labels_are_found_whichever_comes_first_and_changed_ones_are_read_again(tmp_path, run_ingest, ct):
+def test_changed_label_object_is_read_again(tmp_path, run_ingest, ct):
+    """Also: it does not matter whether the label or its image is ingested first."""
     series, images = ct
     run_ingest(tmp_path / "a")
     path = put(axial(series, images, all_frames()), tmp_path / "b" / "seg")
@@ -315,14 +317,14 @@ def test_labels_are_found_whichever_comes_first_and_changed_ones_are_read_again(
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, truth()[::-1])
 
 
-def test_a_label_that_came_before_its_image_is_used_when_the_image_comes(tmp_path, run_ingest, ct):
+def test_label_before_its_image_is_used_later(tmp_path, run_ingest, ct):
     put(axial(*ct, all_frames()), tmp_path / "b" / "seg")
     assert run_ingest(tmp_path / "b").reasons == {"LABEL_WITHOUT_IMAGE": 1}
     report = run_ingest(tmp_path / "a", tmp_path / "b")
     assert (report.n_labelled, report.reasons) == (1, {})
 
 
-def test_codes_stand_in_where_the_name_says_nothing(tmp_path, run_ingest, ct):
+def test_segment_codes_replace_unknown_names(tmp_path, run_ingest, ct):
     kinds = [codes.SCT.Liver, codes.SCT.Spleen]
     put(highdicom_segmentation(ct[1], masks(), ["Segment_1", "J. Doe"], kinds=kinds), tmp_path / "a" / "seg")
     run_ingest(tmp_path / "a")
@@ -330,13 +332,13 @@ def test_codes_stand_in_where_the_name_says_nothing(tmp_path, run_ingest, ct):
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, truth())
 
 
-def test_pydicom_reads_the_same_masks_from_what_the_tests_write_bit_by_bit(ct, tmp_path):
+def test_written_bits_read_the_same_in_pydicom(ct, tmp_path):
     path = put(axial(*ct, all_frames()), tmp_path / "seg")
     frames = pydicom.dcmread(path).pixel_array.reshape(2, SHAPE[2], SHAPE[1], SHAPE[0])
     np.testing.assert_array_equal((frames[0] + 2 * frames[1]).transpose(2, 1, 0), truth())
 
 
-def test_explain_knows_a_label_that_is_used_and_one_that_is_not(tmp_path, run_ingest, ct):
+def test_explain_shows_used_and_unused_labels(tmp_path, run_ingest, ct):
     used = put(highdicom_segmentation(ct[1], masks(), ["Liver", "Spleen"]), tmp_path / "a" / "seg")
     strange = highdicom_segmentation(ct[1], masks(), ["Rtx 12b", "Plan B"])
     unused = put(strange, tmp_path / "a" / "other")
@@ -350,7 +352,7 @@ def test_explain_knows_a_label_that_is_used_and_one_that_is_not(tmp_path, run_in
     assert left_out.verdict == "LABEL_NAMES"
 
 
-def test_explain_knows_the_label_of_a_nifti_scan(tmp_path, run_ingest):
+def test_explain_shows_label_of_nifti_scan(tmp_path, run_ingest):
     made = make_archive(tmp_path / "a", dicom_patients=0, nifti_cases=1, shape=(24, 30, 18))
     run_ingest(made.images, label_dir=made.labels)
     (name,) = [path.name for path in made.labels.iterdir()]

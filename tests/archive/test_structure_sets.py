@@ -33,7 +33,7 @@ def square(series: Series, *slices: float) -> list[np.ndarray]:
     return [outline(series, SQUARE, k) for k in slices]
 
 
-def test_squares_on_an_oblique_scan_fill_their_voxels(tmp_path, run_ingest, ct):
+def test_contours_on_oblique_scan_fill_voxels(tmp_path, run_ingest, ct):
     rois = [("Liver", square(ct[0], 1, 2, 3)), ("Spleen", [outline(ct[0], [(8, 3.2), (12.4, 3.2), (10, 9.9)], 6)])]
     put(structure_set(ct[1], rois), tmp_path / "a" / "rt")
     report = run_ingest(tmp_path / "a")
@@ -48,7 +48,7 @@ def test_squares_on_an_oblique_scan_fill_their_voxels(tmp_path, run_ingest, ct):
             assert (label[x, y, 6] == 2) == within, (x, y)
 
 
-def test_a_tilted_gantry_shears_the_contours_with_the_scan(tmp_path, run_ingest):
+def test_contours_on_tilted_gantry_are_sheared(tmp_path, run_ingest):
     plain = Series(random_voxels(SHAPE))
     tilted = Series(random_voxels(SHAPE), step_mm=plain.step_mm + 1.2 * plain.column)
     images = written(tilted, tmp_path / "a" / "ct")
@@ -62,7 +62,7 @@ HOLE = [(3.5, 2.5), (5.5, 2.5), (5.5, 4.5), (3.5, 4.5)]
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_contour_within_a_contour_is_a_hole_whichever_way_it_runs(tmp_path, run_ingest, ct, turned):
+def test_contour_within_contour_is_a_hole(tmp_path, run_ingest, ct, turned):
     hole = outline(ct[0], HOLE[::-1] if turned else HOLE, 2)
     put(structure_set(ct[1], [("Liver", [*square(ct[0], 2), hole])], kind="CLOSEDPLANAR_XOR"), tmp_path / "a" / "rt")
     run_ingest(tmp_path / "a")
@@ -71,7 +71,7 @@ def test_a_contour_within_a_contour_is_a_hole_whichever_way_it_runs(tmp_path, ru
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, expected)
 
 
-def test_a_keyhole_outline_leaves_its_hole_out(tmp_path, run_ingest, ct):
+def test_keyhole_contour_leaves_hole(tmp_path, run_ingest, ct):
     keyhole = [*SQUARE, SQUARE[0], *[HOLE[i] for i in (0, 3, 2, 1)], HOLE[0]]
     put(structure_set(ct[1], [("Liver", [outline(ct[0], keyhole, 2)])]), tmp_path / "a" / "rt")
     run_ingest(tmp_path / "a")
@@ -80,13 +80,13 @@ def test_a_keyhole_outline_leaves_its_hole_out(tmp_path, run_ingest, ct):
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, expected)
 
 
-def test_a_contour_that_is_there_twice_counts_once(tmp_path, run_ingest, ct):
+def test_contour_listed_twice_counts_once(tmp_path, run_ingest, ct):
     put(structure_set(ct[1], [("Liver", square(ct[0], 2, 3, 2))]), tmp_path / "a" / "rt")
     run_ingest(tmp_path / "a")
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, squared(2, 3))
 
 
-def test_where_regions_overlap_the_later_one_is_on_top(tmp_path, run_ingest, ct):
+def test_overlapping_structures_later_on_top(tmp_path, run_ingest, ct):
     rois = [("Spleen", square(ct[0], 2)), ("Liver", [outline(ct[0], HOLE, 2)])]
     put(structure_set(ct[1], rois), tmp_path / "a" / "rt")
     run_ingest(tmp_path / "a")
@@ -96,7 +96,7 @@ def test_where_regions_overlap_the_later_one_is_on_top(tmp_path, run_ingest, ct)
     assert next(accepted(tmp_path / "cohort")).flags == ("F_LABEL_OVERLAP",)
 
 
-def test_points_lines_and_dots_beside_a_contour_enclose_nothing(tmp_path, run_ingest, ct):
+def test_contours_of_points_and_lines_are_skipped(tmp_path, run_ingest, ct):
     series, images = ct
     ds = structure_set(images, [("Liver", [*square(series, 2, 3), outline(series, [(9, 9)], 5)]), ("Spleen", [])])
     marker = structure_set(images, [("x", [outline(series, [(1, 1)], 0.4)])], kind="POINT").ROIContourSequence[0]
@@ -108,7 +108,7 @@ def test_points_lines_and_dots_beside_a_contour_enclose_nothing(tmp_path, run_in
     assert next(accepted(tmp_path / "cohort")).flags == ("F_LABEL_PART",)
 
 
-def test_slices_beyond_the_scan_are_no_fault(tmp_path, run_ingest, ct):
+def test_contours_beyond_the_scan_are_ignored(tmp_path, run_ingest, ct):
     put(structure_set(ct[1], [("Liver", square(ct[0], -2, -1, 0, 1))]), tmp_path / "a" / "rt")
     run_ingest(tmp_path / "a")
     np.testing.assert_array_equal(only(tmp_path / "cohort").label.voxels, squared(0, 1))
@@ -142,7 +142,7 @@ def far_away(series: Series) -> list[np.ndarray]:
         (not_a_number, "LABEL_CONTOURS"), (far_away, "LABEL_CONTOURS"),
     ],
 )  # fmt: skip
-def test_contours_that_cannot_be_drawn_have_a_reason_and_cost_no_scan(tmp_path, run_ingest, ct, contours, reason):
+def test_undrawable_contours_have_reason_and_keep_scan(tmp_path, run_ingest, ct, contours, reason):
     put(structure_set(ct[1], [("Liver", contours(ct[0]))]), tmp_path / "a" / "rt")
     report = run_ingest(tmp_path / "a")
     assert (report.n_scans, report.n_labelled, report.reasons) == (1, 0, {reason: 1})
@@ -152,7 +152,7 @@ def test_contours_that_cannot_be_drawn_have_a_reason_and_cost_no_scan(tmp_path, 
 @pytest.mark.parametrize(
     "text", ["1\\2", "1\\2\\3\\4\\5\\6\\7\\8\\x", "inf\\0\\0\\1\\0\\0\\1\\1\\0", "\\\\\\\\\\\\\\\\"]
 )
-def test_coordinates_that_are_no_numbers_have_a_reason(tmp_path, run_ingest, ct, text):
+def test_contour_coordinates_must_be_finite_numbers(tmp_path, run_ingest, ct, text):
     ds = structure_set(ct[1], [("Liver", square(ct[0], 2))])
     contour = ds.ROIContourSequence[0].ContourSequence[0]
     del contour.NumberOfContourPoints
@@ -162,7 +162,7 @@ def test_coordinates_that_are_no_numbers_have_a_reason(tmp_path, run_ingest, ct,
     assert rejected(tmp_path / "cohort") == ["LABEL_CONTOURS"]
 
 
-def test_one_broken_structure_costs_itself(tmp_path, run_ingest, ct):
+def test_broken_structure_keeps_the_others(tmp_path, run_ingest, ct):
     rois = [("Liver", square(ct[0], 2, 3)), ("Spleen", square(ct[0], 6.5))]
     put(structure_set(ct[1], rois), tmp_path / "a" / "rt")
     report = run_ingest(tmp_path / "a")
@@ -171,7 +171,7 @@ def test_one_broken_structure_costs_itself(tmp_path, run_ingest, ct):
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_structure_set_that_is_cut_short_costs_itself(tmp_path, run_ingest, ct, share):
+def test_truncated_structure_set_keeps_scan(tmp_path, run_ingest, ct, share):
     path = put(structure_set(ct[1], [("Liver", square(ct[0], *range(9)))]), tmp_path / "a" / "rt")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -180,7 +180,7 @@ def test_a_structure_set_that_is_cut_short_costs_itself(tmp_path, run_ingest, ct
     assert set(report.reasons) <= {"TRUNCATED", "LABEL_UNREADABLE", "LABEL_WITHOUT_IMAGE", "LABEL_NAMES"}
 
 
-def test_a_structure_set_larger_than_any_header_is_read(tmp_path, run_ingest, ct):
+def test_structure_set_larger_than_header_limit_is_read(tmp_path, run_ingest, ct):
     turn = np.linspace(0, 2 * np.pi, 30_000, endpoint=False)
     circle = np.stack([6 + 4.2 * np.cos(turn), 5 + 4.2 * np.sin(turn)], axis=1)
     contours = [outline(ct[0], circle, k) for k in (3, 4)]
@@ -204,7 +204,7 @@ def placed(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 9))
-def test_inside_is_what_a_naive_ray_finds(seed, count):
+def test_inside_equals_naive_ray_casting(seed, count):
     points = np.random.default_rng(seed).uniform(-4, 16, (count, 2))  # crossing itself, and beyond the plane
     shape = (9, 12)
     expected = np.zeros(shape, bool)
@@ -217,7 +217,7 @@ def test_inside_is_what_a_naive_ray_finds(seed, count):
     np.testing.assert_array_equal(placed(points, shape), expected)
 
 
-def test_inside_is_what_matplotlib_finds_in_a_star():
+def test_inside_equals_matplotlib_for_a_star():
     from matplotlib.path import Path as Outline
 
     turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
@@ -228,14 +228,14 @@ def test_inside_is_what_matplotlib_finds_in_a_star():
     np.testing.assert_array_equal(placed(star, (31, 24)), expected)
 
 
-def test_squares_side_by_side_share_no_pixel_and_miss_none():
+def test_inside_partitions_adjacent_squares():
     left = np.array([[1, 1], [4, 1], [4, 5], [1, 5.0]])
     both = placed(left, (9, 7)).astype(int) + placed(left + np.array([3, 0]), (9, 7))
     assert both.max() == 1
     assert both.sum() == 6 * 4
 
 
-def test_a_zigzag_of_few_bytes_cannot_cost_hours():
+def test_inside_limits_crossings_of_a_zigzag():
     zigzag = np.array([[i % 7, (i % 2) * 5000.0] for i in range(2000)])
     with pytest.raises(Rejected, match="TOO_LARGE"):
         inside(zigzag, (8, 5000), CrossingBudget(1_000_000))

@@ -44,7 +44,7 @@ def verdict(path: Path):
 
 
 @pytest.mark.parametrize("element", BROKEN.values(), ids=BROKEN.keys())
-def test_a_header_that_only_pydicom_reads_gives_the_same_scan_and_a_flag(tmp_path, element):
+def test_tolerant_header_gives_same_scan_and_flag(tmp_path, element):
     series = Series(random_voxels(), slope=2.0)
     for path in series.write(tmp_path / "a"):
         broken(path, element)
@@ -54,7 +54,7 @@ def test_a_header_that_only_pydicom_reads_gives_the_same_scan_and_a_flag(tmp_pat
     assert row.n_files == 9
 
 
-def test_compressed_pixels_behind_such_a_header_are_found(tmp_path):
+def test_tolerant_header_with_compressed_pixels(tmp_path):
     series = Series(random_voxels())
 
     def edit(ds: pydicom.Dataset, k: int) -> None:
@@ -70,7 +70,7 @@ def test_compressed_pixels_behind_such_a_header_are_found(tmp_path):
     assert Flag.F_TOLERANT_PARSE in row.flags
 
 
-def test_big_endian_pixels_behind_such_a_header_are_found(tmp_path):
+def test_tolerant_header_with_big_endian_pixels(tmp_path):
     series = Series(random_voxels())
     (tmp_path / "a").mkdir()
     for k in range(9):
@@ -103,7 +103,7 @@ def deflated_name(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut_position, lost_order, deflated_name])
-def test_a_header_in_which_pydicom_loses_its_way_keeps_its_reason(tmp_path, damage: Callable[[bytes], bytes]):
+def test_tolerant_reader_keeps_reason_if_pydicom_fails(tmp_path, damage: Callable[[bytes], bytes]):
     path = Series(random_voxels()).write(tmp_path / "a")[0]
     broken(path, UNKNOWN)
     path.write_bytes(damage(path.read_bytes()))
@@ -112,7 +112,7 @@ def test_a_header_in_which_pydicom_loses_its_way_keeps_its_reason(tmp_path, dama
     assert "unknown value representation" in found.detail
 
 
-def test_no_more_is_read_than_a_header_may_be_long(tmp_path):
+def test_tolerant_reader_respects_header_limit(tmp_path):
     path = Series(random_voxels()).write(tmp_path / "a")[0]
     long = LIMITS.header_bytes + 2
     broken(path, UNKNOWN)
@@ -120,7 +120,7 @@ def test_no_more_is_read_than_a_header_may_be_long(tmp_path):
     assert verdict(path).reason in (Reason.BAD_HEADER, Reason.HEADER_LIMIT)
 
 
-def test_pydicom_says_nothing_because_it_would_quote_values(tmp_path, caplog, capfd):
+def test_tolerant_reader_silences_pydicom(tmp_path, caplog, capfd):
     path = Series(random_voxels(), patient="HN7734421").write(tmp_path / "a")[0]
     broken(path, UNKNOWN)
     with warnings.catch_warnings(record=True) as said, caplog.at_level(logging.DEBUG):

@@ -36,7 +36,7 @@ def written(folder: Path, *doubled: int, same_instance: bool = False) -> Series:
     return series
 
 
-def test_the_slice_in_doubt_goes_and_the_longest_run_beside_it_stays(tmp_path, run_ingest):
+def test_trim_keeps_longest_run_beside_doubtful_slice(tmp_path, run_ingest):
     series = written(tmp_path / "s", 3)
     ((_, volume),) = accepted(tmp_path / "s")
     assert_is(volume, series, slice(4, 12))
@@ -52,7 +52,7 @@ def test_the_slice_in_doubt_goes_and_the_longest_run_beside_it_stays(tmp_path, r
     assert run_ingest(tmp_path / "s").n_loaded == 0
 
 
-def test_a_slice_in_doubt_at_the_end_costs_itself_only(tmp_path, run_ingest):
+def test_trim_removes_only_a_doubtful_last_slice(tmp_path, run_ingest):
     series = written(tmp_path / "s", 11, same_instance=True)
     ((_, volume),) = accepted(tmp_path / "s")
     assert_is(volume, series, slice(0, 11))
@@ -66,7 +66,8 @@ def test_a_slice_in_doubt_at_the_end_costs_itself_only(tmp_path, run_ingest):
     assert "copies of 1 of 12 slices differ in their pixels; slices 1 to 11 are used (SOP_UID_COLLISION)" in told.detail
 
 
-def test_where_too_few_slices_are_left_the_scan_goes_until_fewer_are_asked_for(tmp_path, run_ingest):
+def test_trim_rejects_scan_below_min_slices(tmp_path, run_ingest):
+    """The same scan is accepted when a smaller minimum is requested."""
     written(tmp_path / "s", 2, 4, 6, 9)
     assert run_ingest(tmp_path / "s").reasons == {"DUPLICATE_POSITION": 1}
     assert run_ingest(tmp_path / "s").n_loaded == 0
@@ -75,14 +76,14 @@ def test_where_too_few_slices_are_left_the_scan_goes_until_fewer_are_asked_for(t
     assert kept.shape == (14, 11, 2)
 
 
-def test_two_acquisitions_that_nothing_tells_apart_are_no_scan(tmp_path):
+def test_trim_rejects_two_indistinguishable_acquisitions(tmp_path):
     written(tmp_path / "s", *range(12))
     ((_, plan),) = planned(tmp_path / "s")
     with pytest.raises(Rejected, match="copies of 12 of 12 slices differ in their pixels; 0 consecutive"):
         load_planned_scan(plan, limits=Limits(field_of_view_mm=5.0))
 
 
-def test_what_is_left_must_be_a_scan_by_itself(tmp_path):
+def test_trim_checks_geometry_of_remaining_slices(tmp_path):
     """In the plane the scan is below the least field of view, so its length along the slices is what carried it."""
     series = written(tmp_path / "s", 6)
     ((_, plan),) = planned(tmp_path / "s")

@@ -21,7 +21,7 @@ from medssl.archive.dicom.uids import (
     LABELS,
     SEGMENTATION,
 )
-from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.values import ElementValues
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Flag, Reason
@@ -51,8 +51,8 @@ class Dataset:
         flags: What was tolerated.
     """
 
-    values: Values
-    meta: Values
+    values: ElementValues
+    meta: ElementValues
     syntax: str
     pixel_at: int
     flags: tuple[Flag, ...]
@@ -70,7 +70,7 @@ class ElementSelection:
 
     value_tags: frozenset[int]
     sequence_tags: frozenset[int]
-    last_tag: Callable[[Values], int]
+    last_tag: Callable[[ElementValues], int]
 
 
 def read_dataset(
@@ -140,11 +140,11 @@ def _parse(data: bytes, *, complete: bool, limits: Limits, selection: ElementSel
             raise malformed from second
         flags.append(Flag.F_TOLERANT_PARSE)
     pixel_at = walker.position if walker.pixel_tag else -1
-    return Dataset(Values(walker.elements, little), meta, syntax, pixel_at, tuple(flags))
+    return Dataset(ElementValues(walker.elements, little), meta, syntax, pixel_at, tuple(flags))
 
 
 def _parse_deflated(
-    content: bytes, meta: Values, *, limits: Limits, flags: tuple[Flag, ...], selection: ElementSelection
+    content: bytes, meta: ElementValues, *, limits: Limits, flags: tuple[Flag, ...], selection: ElementSelection
 ) -> Dataset:
     try:
         walker = _walk(content, 0, explicit=True, little=True, complete=False, selection=selection)
@@ -154,7 +154,7 @@ def _parse_deflated(
                 Reason.DEFLATE_LIMIT, f"it inflates to more than {limits.header_bytes} bytes of header"
             ) from short
         raise
-    return Dataset(Values(walker.elements), meta, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, -1, flags)
+    return Dataset(ElementValues(walker.elements), meta, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, -1, flags)
 
 
 def _walk(
@@ -170,7 +170,7 @@ def _walk(
         sequence_tags=selection.sequence_tags,
     )
     walker.walk(tags.LAST_OF_IMAGE_GROUPS, complete=complete)
-    last_tag = selection.last_tag(Values(walker.elements, little))
+    last_tag = selection.last_tag(ElementValues(walker.elements, little))
     if last_tag == tags.LAST_OF_GE:
         # Search for GE's group instead of walking there: its other groups, ten kilobytes, would double the time.
         group = data.find(_GE_GROUP[explicit], walker.position)
@@ -182,21 +182,21 @@ def _walk(
     return walker
 
 
-def _last_image_tag(values: Values) -> int:
+def _last_image_tag(header: ElementValues) -> int:
     """The last tag to read of an image that has needed elements past group 0028; 0 if it has none."""
-    sop_class = values.text(tags.SOP_CLASS_UID)
+    sop_class = header.text(tags.SOP_CLASS_UID)
     if sop_class in LABELS:
         return 0  # label_record.py reads the remaining elements
-    if sop_class in ENHANCED or values.integer(tags.NUMBER_OF_FRAMES) not in (None, 0, 1) or not values.raw(tags.ROWS):
+    if sop_class in ENHANCED or header.integer(tags.NUMBER_OF_FRAMES) not in (None, 0, 1) or not header.raw(tags.ROWS):
         return tags.LAST_OF_FRAMES
-    if values.text(tags.MODALITY) == "PT":
+    if header.text(tags.MODALITY) == "PT":
         return tags.LAST_OF_PET
-    vendor = values.text(tags.MANUFACTURER).lower()
+    vendor = header.text(tags.MANUFACTURER).lower()
     if "uih" in vendor or "united imaging" in vendor:
         return tags.LAST_OF_UIH
-    if "MOSAIC" in values.words(tags.IMAGE_TYPE):
+    if "MOSAIC" in header.words(tags.IMAGE_TYPE):
         return tags.LAST_OF_CSA
-    if vendor.startswith("ge ") and values.text(tags.MODALITY) == "MR":
+    if vendor.startswith("ge ") and header.text(tags.MODALITY) == "MR":
         return tags.LAST_OF_GE
     return 0
 
@@ -204,10 +204,10 @@ def _last_image_tag(values: Values) -> int:
 _IMAGE_ELEMENTS = ElementSelection(tags.VALUES, tags.SEQUENCES, _last_image_tag)
 
 
-def _meta(data: Buffer, position: int) -> tuple[int, Values]:
+def _meta(data: Buffer, position: int) -> tuple[int, ElementValues]:
     """(offset of the dataset, file meta information); the latter is empty if the file has none."""
     if data[position : position + 2] != b"\x02\x00":
-        return position, Values({})
+        return position, ElementValues({})
     walker = Walker(data, position, explicit=True, little=True, value_tags=tags.META_ELEMENTS)
     try:
         walker.walk(0x0002FFFF, complete=False)
@@ -215,7 +215,7 @@ def _meta(data: Buffer, position: int) -> tuple[int, Values]:
         # The walk may have run into a dataset in implicit VR; the meta information itself is always explicit.
         if data[walker.position : walker.position + 2] == b"\x02\x00":
             raise
-    return walker.position, Values(walker.elements)
+    return walker.position, ElementValues(walker.elements)
 
 
 def _guess_syntax(data: bytes, position: int) -> str:

@@ -6,71 +6,71 @@ from medssl.archive.dicom import tags
 from medssl.archive.dicom.mosaic import mosaic_frames, uih_frames
 from medssl.archive.dicom.record import Frame, Record, Vector
 from medssl.archive.dicom.uids import ENHANCED
-from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.values import ElementValues
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Flag, Reason
 
 MAX_FRAMES = 100_000
 
 
-def frames_of(values: Values, record: Record) -> tuple[tuple[Frame, ...], tuple[Flag, ...], int]:
+def frames_of(header: ElementValues, record: Record) -> tuple[tuple[Frame, ...], tuple[Flag, ...], int]:
     """(frames, flags, tiles per row of a mosaic or grid, else 0). Raises Rejected if a frame's numbers are invalid."""
     if record.sop_class in ENHANCED:
-        return _enhanced(values, record), (), 0
+        return _enhanced(header, record), (), 0
     if record.n_frames > 1:
         raise Rejected(Reason.MULTIFRAME_NO_GEOMETRY, f"{record.n_frames} frames without a position each")
-    frame = _classic(values)
-    if record.manufacturer == "uih" and values.raw(tags.UIH_NUMBER_OF_TILES):
-        frames, grid = uih_frames(values, record, frame)
+    frame = _classic(header)
+    if record.manufacturer == "uih" and header.raw(tags.UIH_NUMBER_OF_TILES):
+        frames, grid = uih_frames(header, record, frame)
         return frames, (Flag.F_UIH_GRID,), grid
     if "MOSAIC" in frame.image_type and record.manufacturer == "siemens":
-        frames, grid = mosaic_frames(values, record, frame)
+        frames, grid = mosaic_frames(header, record, frame)
         return frames, (Flag.F_MOSAIC,), grid
     return (frame,), (), 0
 
 
-def _classic(values: Values) -> Frame:
-    slope, intercept = _rescale(values)
+def _classic(header: ElementValues) -> Frame:
+    slope, intercept = _rescale(header)
     return Frame(
         number=0,
-        position_mm=vector(values, tags.IMAGE_POSITION_PATIENT),
-        orientation=_orientation(values),
-        pixel_spacing_mm=_spacing(values),
+        position_mm=vector(header, tags.IMAGE_POSITION_PATIENT),
+        orientation=_orientation(header),
+        pixel_spacing_mm=_spacing(header),
         slope=slope,
         intercept=intercept,
-        image_type=(*values.words(tags.IMAGE_TYPE), *_ge_image_type(values)),
-        echo_ms=values.decimal(tags.ECHO_TIME),
-        echo_number=values.integer(tags.ECHO_NUMBERS),
-        repetition_ms=values.decimal(tags.REPETITION_TIME),
-        inversion_ms=values.decimal(tags.INVERSION_TIME),
-        flip_deg=values.decimal(tags.FLIP_ANGLE),
-        kernel=values.text(tags.CONVOLUTION_KERNEL),
-        coil=values.text(tags.RECEIVE_COIL_NAME),
-        acquisition=values.integer(tags.ACQUISITION_NUMBER),
-        instance=values.integer(tags.INSTANCE_NUMBER),
-        temporal=values.integer(tags.TEMPORAL_POSITION_IDENTIFIER),
-        b_value=_b_value(values),
-        gradient=values.doubles(tags.DIFFUSION_GRADIENT_ORIENTATION) or None,
-        trigger_ms=values.decimal(tags.TRIGGER_TIME) or values.decimal(tags.FRAME_REFERENCE_TIME),
-        time=values.text(tags.CONTENT_TIME) or values.text(tags.ACQUISITION_TIME),
-        thickness_mm=values.decimal(tags.SPACING_BETWEEN_SLICES) or values.decimal(tags.SLICE_THICKNESS),
+        image_type=(*header.words(tags.IMAGE_TYPE), *_ge_image_type(header)),
+        echo_ms=header.decimal(tags.ECHO_TIME),
+        echo_number=header.integer(tags.ECHO_NUMBERS),
+        repetition_ms=header.decimal(tags.REPETITION_TIME),
+        inversion_ms=header.decimal(tags.INVERSION_TIME),
+        flip_deg=header.decimal(tags.FLIP_ANGLE),
+        kernel=header.text(tags.CONVOLUTION_KERNEL),
+        coil=header.text(tags.RECEIVE_COIL_NAME),
+        acquisition=header.integer(tags.ACQUISITION_NUMBER),
+        instance=header.integer(tags.INSTANCE_NUMBER),
+        temporal=header.integer(tags.TEMPORAL_POSITION_IDENTIFIER),
+        b_value=_b_value(header),
+        gradient=header.doubles(tags.DIFFUSION_GRADIENT_ORIENTATION) or None,
+        trigger_ms=header.decimal(tags.TRIGGER_TIME) or header.decimal(tags.FRAME_REFERENCE_TIME),
+        time=header.text(tags.CONTENT_TIME) or header.text(tags.ACQUISITION_TIME),
+        thickness_mm=header.decimal(tags.SPACING_BETWEEN_SLICES) or header.decimal(tags.SLICE_THICKNESS),
     )
 
 
-def _enhanced(values: Values, record: Record) -> tuple[Frame, ...]:
+def _enhanced(header: ElementValues, record: Record) -> tuple[Frame, ...]:
     """Frames of an enhanced object: per-frame functional groups override the shared ones (PS3.3 C.7.6.16)."""
-    per_frame = values.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
+    per_frame = header.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
     if record.n_frames > MAX_FRAMES:
         raise Rejected(Reason.TOO_LARGE, f"{record.n_frames} frames in one file")
     if len(per_frame) != record.n_frames:
         raise Rejected(
             Reason.MULTIFRAME_NO_GEOMETRY, f"{len(per_frame)} per-frame descriptions for {record.n_frames} frames"
         )
-    shared = values.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
+    shared = header.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
     shared_groups = {tag: shared.item(tag) for tag in _GROUPS}
-    image_type = values.words(tags.IMAGE_TYPE)
+    image_type = header.words(tags.IMAGE_TYPE)
     return tuple(
-        _enhanced_frame(number, frame, shared_groups, image_type, values) for number, frame in enumerate(per_frame)
+        _enhanced_frame(number, frame, shared_groups, image_type, header) for number, frame in enumerate(per_frame)
     )
 
 
@@ -85,9 +85,13 @@ _GROUPS = (
 
 
 def _enhanced_frame(
-    number: int, frame: Values, shared: dict[int, Values], image_type: tuple[str, ...], header: Values
+    number: int,
+    frame: ElementValues,
+    shared: dict[int, ElementValues],
+    image_type: tuple[str, ...],
+    header: ElementValues,
 ) -> Frame:
-    def group(tag: int) -> Values:
+    def group(tag: int) -> ElementValues:
         items = frame.items(tag)
         return items[0] if items else shared[tag]
 
@@ -131,57 +135,57 @@ def _enhanced_frame(
 _FRAME_TYPES = (tags.MR_IMAGE_FRAME_TYPE_SEQUENCE, tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.PET_FRAME_TYPE_SEQUENCE)
 
 
-def vector(values: Values, tag: int) -> Vector | None:
+def vector(header: ElementValues, tag: int) -> Vector | None:
     """Three numbers; None if they are absent. Raises Rejected with BAD_NUMBER."""
-    numbers = values.decimals(tag)
+    numbers = header.decimals(tag)
     return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
 
 
-def _orientation(values: Values) -> tuple[float, ...] | None:
-    numbers = values.decimals(tags.IMAGE_ORIENTATION_PATIENT)
+def _orientation(header: ElementValues) -> tuple[float, ...] | None:
+    numbers = header.decimals(tags.IMAGE_ORIENTATION_PATIENT)
     return numbers if len(numbers) == 6 else None
 
 
-def _spacing(values: Values) -> tuple[float, float] | None:
-    numbers = values.decimals(tags.PIXEL_SPACING)
+def _spacing(header: ElementValues) -> tuple[float, float] | None:
+    numbers = header.decimals(tags.PIXEL_SPACING)
     return (numbers[0], numbers[1]) if len(numbers) == 2 else None
 
 
-def _rescale(values: Values) -> tuple[float, float]:
+def _rescale(header: ElementValues) -> tuple[float, float]:
     """(slope, intercept), (1, 0) by default. Raises Rejected for a slope of 0, which would erase the image."""
-    slope, intercept = values.decimals(tags.RESCALE_SLOPE), values.decimals(tags.RESCALE_INTERCEPT)
+    slope, intercept = header.decimals(tags.RESCALE_SLOPE), header.decimals(tags.RESCALE_INTERCEPT)
     if slope and slope[0] == 0:
         raise Rejected(Reason.BAD_NUMBER, "the rescale slope is 0")
     return (slope[0] if slope else 1.0), (intercept[0] if intercept else 0.0)
 
 
-def _b_value(values: Values) -> float | None:
+def _b_value(header: ElementValues) -> float | None:
     """Diffusion b-value: the standard element, else the private one of UIH (FD), Siemens (IS) or GE (IS)."""
     for tag in (tags.DIFFUSION_B_VALUE, tags.UIH_B_VALUE):
-        b_value = _first(values.doubles(tag))
+        b_value = _first(header.doubles(tag))
         if b_value is not None:
             return b_value
-    if _is_ge(values):
+    if _is_ge(header):
         # The first of four numbers; GE adds 1e9 to those of multi-shell protocols (dcm2niix, GE/README).
-        b_value = values.decimal(tags.GE_B_VALUE)
+        b_value = header.decimal(tags.GE_B_VALUE)
         return None if b_value is None else b_value % 100_000
-    return values.decimal(tags.SIEMENS_B_VALUE)
+    return header.decimal(tags.SIEMENS_B_VALUE)
 
 
-def _ge_image_type(values: Values) -> tuple[str, ...]:
+def _ge_image_type(header: ElementValues) -> tuple[str, ...]:
     """The ImageType word for a GE slice that does not show the magnitude; empty for all other slices.
 
     GE writes the part of the signal only in a private element (0: magnitude, 1: phase, 2: real, 3: imaginary).
     """
-    word = _GE_IMAGE_TYPES.get(values.short(tags.GE_IMAGE_TYPE)) if _is_ge(values) else None
+    word = _GE_IMAGE_TYPES.get(header.short(tags.GE_IMAGE_TYPE)) if _is_ge(header) else None
     return (word,) if word else ()
 
 
 _GE_IMAGE_TYPES = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 
 
-def _is_ge(values: Values) -> bool:
-    return values.text(tags.GE_CREATOR) == "GEMS_PARM_01"
+def _is_ge(header: ElementValues) -> bool:
+    return header.text(tags.GE_CREATOR) == "GEMS_PARM_01"
 
 
 def _first(numbers: tuple[float, ...]) -> float | None:

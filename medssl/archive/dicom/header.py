@@ -16,7 +16,7 @@ from medssl.archive.dicom.uids import (  # fmt: skip
     PARAMETRIC_MAP,
     SECONDARY_CAPTURE,
 )
-from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.values import ElementValues
 from medssl.archive.dicom.vocabulary import body_part_word, manufacturer_word, modality_word, model_word
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Flag, Reason
@@ -31,15 +31,15 @@ def record_of(dataset: Dataset, size: int) -> Record:
     A file that cannot be part of a scan gets a record with a `reason`. Raises Rejected if the file does not even name a
     series under which it could be reported.
     """
-    values = dataset.values
-    if DICOMDIR in (values.text(tags.SOP_CLASS_UID), dataset.meta.text(tags.MEDIA_STORAGE_SOP_CLASS_UID)):
+    header = dataset.values
+    if DICOMDIR in (header.text(tags.SOP_CLASS_UID), dataset.meta.text(tags.MEDIA_STORAGE_SOP_CLASS_UID)):
         raise Rejected(Reason.DICOMDIR, "the file is a DICOMDIR")
-    if not values.text(tags.SERIES_INSTANCE_UID) and not values.raw(tags.ROWS):
+    if not header.text(tags.SERIES_INSTANCE_UID) and not header.raw(tags.ROWS):
         raise Rejected(Reason.BAD_HEADER, "the file has neither a SeriesInstanceUID nor an image")
     record = _record_without_frames(dataset)
     try:
-        _check_object(values, record)
-        frames, flags, grid = frames_of(values, record)
+        _check_object(header, record)
+        frames, flags, grid = frames_of(header, record)
         n_bytes = _pixel_bytes(record, size)
         return record._replace(frames=frames, flags=(*record.flags, *flags), grid=grid, pixel_bytes=n_bytes)
     except Rejected as rejected:
@@ -47,40 +47,40 @@ def record_of(dataset: Dataset, size: int) -> Record:
 
 
 def _record_without_frames(dataset: Dataset) -> Record:
-    values = dataset.values
+    header = dataset.values
     flags = list(dataset.flags)
-    if dataset.syntax in LOSSY or values.text(tags.LOSSY_IMAGE_COMPRESSION) == "01":
+    if dataset.syntax in LOSSY or header.text(tags.LOSSY_IMAGE_COMPRESSION) == "01":
         flags.append(Flag.F_LOSSY)
-    if values.text(tags.PHOTOMETRIC_INTERPRETATION) == "MONOCHROME1":
+    if header.text(tags.PHOTOMETRIC_INTERPRETATION) == "MONOCHROME1":
         flags.append(Flag.F_MONOCHROME1)
-    if values.text(tags.RECOGNIZABLE_VISUAL_FEATURES) == "YES" or any(
-        item.text(tags.CODE_VALUE) == _FACE_CODE for item in values.items(tags.DEIDENTIFICATION_METHOD_CODE_SEQUENCE)
+    if header.text(tags.RECOGNIZABLE_VISUAL_FEATURES) == "YES" or any(
+        item.text(tags.CODE_VALUE) == _FACE_CODE for item in header.items(tags.DEIDENTIFICATION_METHOD_CODE_SEQUENCE)
     ):
         flags.append(Flag.F_DEFACED)
     return Record(
-        patient=values.text(tags.PATIENT_ID),
-        issuer=values.text(tags.ISSUER_OF_PATIENT_ID),
-        study=values.text(tags.STUDY_INSTANCE_UID),
-        series=values.text(tags.SERIES_INSTANCE_UID),
-        instance=values.text(tags.SOP_INSTANCE_UID) or dataset.meta.text(tags.MEDIA_STORAGE_SOP_INSTANCE_UID),
-        sop_class=values.text(tags.SOP_CLASS_UID) or dataset.meta.text(tags.MEDIA_STORAGE_SOP_CLASS_UID),
+        patient=header.text(tags.PATIENT_ID),
+        issuer=header.text(tags.ISSUER_OF_PATIENT_ID),
+        study=header.text(tags.STUDY_INSTANCE_UID),
+        series=header.text(tags.SERIES_INSTANCE_UID),
+        instance=header.text(tags.SOP_INSTANCE_UID) or dataset.meta.text(tags.MEDIA_STORAGE_SOP_INSTANCE_UID),
+        sop_class=header.text(tags.SOP_CLASS_UID) or dataset.meta.text(tags.MEDIA_STORAGE_SOP_CLASS_UID),
         syntax=dataset.syntax,
-        modality=modality_word(values.text(tags.MODALITY)),
-        rows=values.short(tags.ROWS),
-        columns=values.short(tags.COLUMNS),
-        n_frames=max(1, values.integer(tags.NUMBER_OF_FRAMES) or 1),
-        photometric=values.text(tags.PHOTOMETRIC_INTERPRETATION),
-        bits_allocated=values.short(tags.BITS_ALLOCATED),
-        bits_stored=values.short(tags.BITS_STORED),
-        high_bit=values.short(tags.HIGH_BIT),
-        signed=values.short(tags.PIXEL_REPRESENTATION) == 1,
-        padding=_padding(values),
+        modality=modality_word(header.text(tags.MODALITY)),
+        rows=header.short(tags.ROWS),
+        columns=header.short(tags.COLUMNS),
+        n_frames=max(1, header.integer(tags.NUMBER_OF_FRAMES) or 1),
+        photometric=header.text(tags.PHOTOMETRIC_INTERPRETATION),
+        bits_allocated=header.short(tags.BITS_ALLOCATED),
+        bits_stored=header.short(tags.BITS_STORED),
+        high_bit=header.short(tags.HIGH_BIT),
+        signed=header.short(tags.PIXEL_REPRESENTATION) == 1,
+        padding=_padding(header),
         grid=0,
-        frame_of_reference=values.text(tags.FRAME_OF_REFERENCE_UID),
-        manufacturer=manufacturer_word(values.text(tags.MANUFACTURER)),
-        model=model_word(values.text(tags.MANUFACTURER_MODEL_NAME)),
-        body_part=body_part_word(values.text(tags.BODY_PART_EXAMINED)),
-        lut=bool(values.items(tags.MODALITY_LUT_SEQUENCE)),
+        frame_of_reference=header.text(tags.FRAME_OF_REFERENCE_UID),
+        manufacturer=manufacturer_word(header.text(tags.MANUFACTURER)),
+        model=model_word(header.text(tags.MANUFACTURER_MODEL_NAME)),
+        body_part=body_part_word(header.text(tags.BODY_PART_EXAMINED)),
+        lut=bool(header.items(tags.MODALITY_LUT_SEQUENCE)),
         pixel_at=dataset.pixel_at,
         pixel_bytes=0,
         frames=(),
@@ -88,7 +88,7 @@ def _record_without_frames(dataset: Dataset) -> Record:
     )
 
 
-def _check_object(values: Values, record: Record) -> None:
+def _check_object(header: ElementValues, record: Record) -> None:
     """Raise Rejected if the object's class or pixel description rules out a scan."""
     sop_class = record.sop_class
     if sop_class in LABELS:
@@ -101,10 +101,10 @@ def _check_object(values: Values, record: Record) -> None:
         raise Rejected(Reason.UNSUPPORTED_MODALITY, f"an object of modality {record.modality}")
     if sop_class not in _WITH_VOLUME or not record.rows or not record.columns:
         raise Rejected(Reason.NOT_IMAGE_SOP, "an object without a volume")
-    if values.short(tags.SAMPLES_PER_PIXEL, 1) != 1 or record.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Rejected(Reason.COLOR, f"{values.short(tags.SAMPLES_PER_PIXEL, 1)} samples per pixel")
-    if values.text(tags.BURNED_IN_ANNOTATION).upper() == "YES" or any(
-        values.raw(tag) for tag in tags.SECONDARY_CAPTURE_DEVICE
+    if header.short(tags.SAMPLES_PER_PIXEL, 1) != 1 or record.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Rejected(Reason.COLOR, f"{header.short(tags.SAMPLES_PER_PIXEL, 1)} samples per pixel")
+    if header.text(tags.BURNED_IN_ANNOTATION).upper() == "YES" or any(
+        header.raw(tag) for tag in tags.SECONDARY_CAPTURE_DEVICE
     ):
         raise Rejected(Reason.BURNED_IN_RISK, "annotation is declared burned in, or a capture device is named")
     if not sop_class:
@@ -136,11 +136,11 @@ def _pixel_bytes(record: Record, size: int) -> int:
     return expected
 
 
-def _padding(values: Values) -> tuple[int, int] | None:
+def _padding(header: ElementValues) -> tuple[int, int] | None:
     """(lowest, highest) stored value that means 'no voxel', both inclusive; None if the header names none."""
-    if len(values.raw(tags.PIXEL_PADDING_VALUE)) < 2:
+    if len(header.raw(tags.PIXEL_PADDING_VALUE)) < 2:
         return None
-    read = values.signed_short if values.short(tags.PIXEL_REPRESENTATION) == 1 else values.short
+    read = header.signed_short if header.short(tags.PIXEL_REPRESENTATION) == 1 else header.short
     first = read(tags.PIXEL_PADDING_VALUE)
-    last = read(tags.PIXEL_PADDING_RANGE_LIMIT) if len(values.raw(tags.PIXEL_PADDING_RANGE_LIMIT)) >= 2 else first
+    last = read(tags.PIXEL_PADDING_RANGE_LIMIT) if len(header.raw(tags.PIXEL_PADDING_RANGE_LIMIT)) >= 2 else first
     return min(first, last), max(first, last)

@@ -12,7 +12,7 @@ from medssl.archive.dicom import label_tags, tags
 from medssl.archive.dicom.dataset import FIRST_BYTES, Dataset, ElementSelection, read_dataset
 from medssl.archive.dicom.record import Record
 from medssl.archive.dicom.uids import RT_STRUCTURE
-from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.values import ElementValues
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Reason
@@ -87,15 +87,15 @@ def read_label_record(
     Raises:
         Rejected: The header cannot be read, has no instance UID, or lists too much.
     """
-    values = read_dataset(read, start, size, _label_limits(limits), _SELECTION).values
+    header = read_dataset(read, start, size, _label_limits(limits), _SELECTION).values
     if not record.instance:
         raise Rejected(Reason.BAD_HEADER, "the label object has no SOPInstanceUID")
-    structures = tuple(_rois(values) if record.sop_class == RT_STRUCTURE else _segments(values))
-    instances = tuple(sorted(set(_instances(values))))
+    structures = tuple(_rois(header) if record.sop_class == RT_STRUCTURE else _segments(header))
+    instances = tuple(sorted(set(_instances(header))))
     if len(structures) > MAX_STRUCTURES or len(instances) > MAX_INSTANCES:
         raise Rejected(Reason.TOO_LARGE, f"{len(structures)} structures on {len(instances)} images in one label object")
-    series = tuple(sorted({uid for item in _series(values) if (uid := item.text(tags.SERIES_INSTANCE_UID))}))
-    return LabelRecord(record, _created(values), series, instances, structures)
+    series = tuple(sorted({uid for item in _series(header) if (uid := item.text(tags.SERIES_INSTANCE_UID))}))
+    return LabelRecord(record, _created(header), series, instances, structures)
 
 
 def read_label_object(path: str, selection: ElementSelection, *, limits: Limits) -> Dataset:
@@ -118,11 +118,11 @@ def _label_limits(limits: Limits) -> Limits:
     return limits.model_copy(update={"header_bytes": limits.frames_header_bytes})
 
 
-def _last_tag(values: Values) -> int:
+def _last_tag(header: ElementValues) -> int:
     """The last tag to read. Frames are read only if the object does not list the images it was drawn on."""
-    if values.text(tags.SOP_CLASS_UID) == RT_STRUCTURE:
+    if header.text(tags.SOP_CLASS_UID) == RT_STRUCTURE:
         return label_tags.LAST_BEFORE_CONTOURS
-    listed = values.items(label_tags.REFERENCED_SERIES_SEQUENCE) or values.items(
+    listed = header.items(label_tags.REFERENCED_SERIES_SEQUENCE) or header.items(
         label_tags.STUDIES_CONTAINING_OTHER_REFERENCED_INSTANCES_SEQUENCE
     )
     return label_tags.LAST_OF_SEGMENTS if listed else tags.LAST_OF_FRAMES
@@ -143,21 +143,21 @@ _SEQUENCES = (
 _SELECTION = ElementSelection(_VALUES, _SEQUENCES, _last_tag)
 
 
-def _series(values: Values) -> Iterator[Values]:
+def _series(header: ElementValues) -> Iterator[ElementValues]:
     """Items of the referenced series: of this study, of other studies, of a structure set."""
-    yield from values.items(label_tags.REFERENCED_SERIES_SEQUENCE)
-    for study in values.items(label_tags.STUDIES_CONTAINING_OTHER_REFERENCED_INSTANCES_SEQUENCE):
+    yield from header.items(label_tags.REFERENCED_SERIES_SEQUENCE)
+    for study in header.items(label_tags.STUDIES_CONTAINING_OTHER_REFERENCED_INSTANCES_SEQUENCE):
         yield from study.items(label_tags.REFERENCED_SERIES_SEQUENCE)
-    for frame in values.items(label_tags.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE):
+    for frame in header.items(label_tags.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE):
         for study in frame.items(label_tags.RT_REFERENCED_STUDY_SEQUENCE):
             yield from study.items(label_tags.RT_REFERENCED_SERIES_SEQUENCE)
 
 
-def _instances(values: Values) -> Iterator[str]:
+def _instances(header: ElementValues) -> Iterator[str]:
     """SOPInstanceUIDs of the referenced images, listed by series or by frame."""
     lists = [
         items
-        for item in _series(values)
+        for item in _series(header)
         for items in (
             item.items(label_tags.REFERENCED_INSTANCE_SEQUENCE),
             item.items(label_tags.REFERENCED_SOP_SEQUENCE),
@@ -165,8 +165,8 @@ def _instances(values: Values) -> Iterator[str]:
         )
     ]
     for frame in (
-        values.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE),
-        *values.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE),
+        header.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE),
+        *header.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE),
     ):
         lists += [
             derived.items(label_tags.SOURCE_IMAGE_SEQUENCE)
@@ -175,8 +175,8 @@ def _instances(values: Values) -> Iterator[str]:
     return (uid for items in lists for item in items if (uid := item.text(label_tags.REFERENCED_SOP_INSTANCE_UID)))
 
 
-def _segments(values: Values) -> Iterator[Structure]:
-    for item in values.items(label_tags.SEGMENT_SEQUENCE):
+def _segments(header: ElementValues) -> Iterator[Structure]:
+    for item in header.items(label_tags.SEGMENT_SEQUENCE):
         property_type = item.item(label_tags.SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE)
         codes = (
             _code(property_type),
@@ -191,8 +191,8 @@ def _segments(values: Values) -> Iterator[Structure]:
             yield Structure(number, _name(item, label_tags.SEGMENT_LABEL), tuple(filter(None, codes)))
 
 
-def _rois(values: Values) -> Iterator[Structure]:
-    for item in values.items(label_tags.STRUCTURE_SET_ROI_SEQUENCE):
+def _rois(header: ElementValues) -> Iterator[Structure]:
+    for item in header.items(label_tags.STRUCTURE_SET_ROI_SEQUENCE):
         number = item.integer(label_tags.ROI_NUMBER)
         if number is not None:
             yield Structure(
@@ -200,12 +200,12 @@ def _rois(values: Values) -> Iterator[Structure]:
             )
 
 
-def _code(item: Values) -> str:
+def _code(item: ElementValues) -> str:
     value, scheme = item.text(tags.CODE_VALUE), item.text(label_tags.CODING_SCHEME_DESIGNATOR)
     return f"{scheme}:{value}".upper() if value and scheme else ""
 
 
-def _name(item: Values, tag: int) -> str:
+def _name(item: ElementValues, tag: int) -> str:
     """Text decoded as UTF-8 if valid, else as Latin-1: a name only has to decode alike each time."""
     raw = item.raw(tag).strip(b" \0")
     try:
@@ -214,13 +214,13 @@ def _name(item: Values, tag: int) -> str:
         return raw.decode("latin-1")
 
 
-def _created(values: Values) -> str:
+def _created(header: ElementValues) -> str:
     """When the object was made, as digits that sort by time."""
     for date, time in (
         (label_tags.STRUCTURE_SET_DATE, label_tags.STRUCTURE_SET_TIME),
         (label_tags.CONTENT_DATE, tags.CONTENT_TIME),
         (label_tags.INSTANCE_CREATION_DATE, label_tags.INSTANCE_CREATION_TIME),
     ):
-        if day := values.text(date):
-            return day.replace(".", "") + values.text(time).replace(":", "")
+        if day := header.text(date):
+            return day.replace(".", "") + header.text(time).replace(":", "")
     return ""

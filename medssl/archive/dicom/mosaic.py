@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from medssl.archive.dicom import tags
 from medssl.archive.dicom.record import Frame, Record, Vector
-from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.values import ElementValues
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Reason
 
@@ -14,19 +14,19 @@ _CSA_ELEMENTS = ("NumberOfImagesInMosaic", "SliceNormalVector", "B_value")
 _MAX_CSA_ITEMS = 1000
 
 
-def mosaic_frames(values: Values, record: Record, image: Frame) -> tuple[tuple[Frame, ...], int]:
+def mosaic_frames(header: ElementValues, record: Record, image: Frame) -> tuple[tuple[Frame, ...], int]:
     """Tiles of a Siemens mosaic as frames, and the tiles per row. Raises Rejected with BAD_MOSAIC.
 
     Args:
-        values: Header of the file.
+        header: Header of the file.
         record: Its record.
         image: The mosaic as a single frame.
     """
     # ImagePositionPatient places the mosaic such that its centre is the centre of each slice: the first voxel of a
     # slice lies half the difference of the two edge lengths further in. Slices follow the normal vector of the private
     # CSA header, which may point opposite to the normal that ImageOrientationPatient implies.
-    csa = _csa(values.raw(tags.SIEMENS_CSA_IMAGE_HEADER))
-    count = int(csa.get("NumberOfImagesInMosaic", [values.short(tags.SIEMENS_NUMBER_OF_IMAGES_IN_MOSAIC)])[0])
+    csa = _csa(header.raw(tags.SIEMENS_CSA_IMAGE_HEADER))
+    count = int(csa.get("NumberOfImagesInMosaic", [header.short(tags.SIEMENS_NUMBER_OF_IMAGES_IN_MOSAIC)])[0])
     normal = csa.get("SliceNormalVector", [])
     if count < 1 or len(normal) != 3:
         raise Rejected(
@@ -55,10 +55,10 @@ def mosaic_frames(values: Values, record: Record, image: Frame) -> tuple[tuple[F
     return tuple(frames), grid
 
 
-def uih_frames(values: Values, record: Record, image: Frame) -> tuple[tuple[Frame, ...], int]:
+def uih_frames(header: ElementValues, record: Record, image: Frame) -> tuple[tuple[Frame, ...], int]:
     """Tiles of a UIH grid as frames, and the tiles per row. Raises Rejected with UIH_GRID."""
-    count = values.integer(tags.UIH_NUMBER_OF_TILES) or 0
-    items = values.items(tags.UIH_TILE_SEQUENCE)
+    count = header.integer(tags.UIH_NUMBER_OF_TILES) or 0
+    items = header.items(tags.UIH_TILE_SEQUENCE)
     if count < 1 or len(items) != count:
         raise Rejected(Reason.UIH_GRID, f"{len(items)} tile descriptions for {count} tiles")
     grid = _tiles_per_row(count, record, Reason.UIH_GRID)

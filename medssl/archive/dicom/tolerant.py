@@ -21,7 +21,7 @@ from medssl.archive.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.values import ElementValues
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
 from medssl.cohort.reasons import Flag
@@ -58,7 +58,7 @@ def read_tolerantly(read: Callable[[int], bytes], size: int, limits: Limits, rej
     if order != sorted(order) or not _pixel_element_at(data, pixel_at, little):
         raise rejected
     flags = (Flag.F_TOLERANT_PARSE,) if data[128:132] == b"DICM" else (Flag.F_NO_PREAMBLE, Flag.F_TOLERANT_PARSE)
-    return Dataset(Values(elements, little), meta, syntax, pixel_at, flags)
+    return Dataset(ElementValues(elements, little), meta, syntax, pixel_at, flags)
 
 
 def _elements(dataset: "pydicom.Dataset") -> Elements:
@@ -80,9 +80,9 @@ def _raw(element: Any) -> bytes:
     return value
 
 
-def _meta(dataset: "pydicom.Dataset") -> Values:
+def _meta(dataset: "pydicom.Dataset") -> ElementValues:
     meta = getattr(dataset, "file_meta", {})
-    return Values({tag: str(meta[tag].value).encode() for tag in tags.META_ELEMENTS if tag in meta})
+    return ElementValues({tag: str(meta[tag].value).encode() for tag in tags.META_ELEMENTS if tag in meta})
 
 
 def _syntax(dataset: "pydicom.Dataset") -> str:

@@ -42,7 +42,7 @@ def _numbers(raw: bytes) -> tuple[float, ...] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
+class ElementValues:
     """Elements of one dataset or item; `little`: whether its binary numbers are little endian."""
 
     elements: Mapping[int, "bytes | list[Elements]"]
@@ -110,12 +110,12 @@ class Values:
     def items(self, tag: int) -> "list[Values]":
         """Items of a sequence."""
         value = self.elements.get(tag)
-        return [Values(item, self.little) for item in value] if isinstance(value, list) else []
+        return [ElementValues(item, self.little) for item in value] if isinstance(value, list) else []
 
     def item(self, tag: int) -> "Values":
         """First item of a sequence; an empty item if the sequence is absent."""
         items = self.items(tag)
-        return items[0] if items else Values({}, self.little)
+        return items[0] if items else ElementValues({}, self.little)
 
     @property
     def _endian(self) -> str:

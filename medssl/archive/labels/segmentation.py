@@ -14,7 +14,7 @@ from medssl.archive.dicom.dataset import Dataset, ElementSelection
 from medssl.archive.dicom.label_record import read_label_object
 from medssl.archive.dicom.pixels import PixelFormat, read_frames
 from medssl.archive.dicom.uids import CODECS
-from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.values import ElementValues
 from medssl.archive.labels.label_map import LabelMap, stride
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
@@ -148,7 +148,7 @@ def _layout(dataset: Dataset, limits: Limits) -> PixelFormat:
     return layout
 
 
-def _frames(header: Values, layout: PixelFormat, segmentation_type: str) -> Iterator[_Frame]:
+def _frames(header: ElementValues, layout: PixelFormat, segmentation_type: str) -> Iterator[_Frame]:
     """Segment and plane of each frame, from its per-frame functional groups or the shared ones."""
     per_frame = header.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
     shared = header.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
@@ -156,7 +156,7 @@ def _frames(header: Values, layout: PixelFormat, segmentation_type: str) -> Iter
         raise Rejected(Reason.BAD_HEADER, f"{len(per_frame)} per-frame descriptions for {layout.n_frames} frames")
     for number, item in enumerate(per_frame):
 
-        def group(tag: int, item: Values = item) -> Values:
+        def group(tag: int, item: ElementValues = item) -> ElementValues:
             return item.item(tag) if item.items(tag) else shared.item(tag)
 
         measures = group(tags.PIXEL_MEASURES_SEQUENCE)
@@ -214,7 +214,11 @@ def _bits(
 
 
 def _masks(
-    stored: npt.NDArray[np.generic], frame: _Frame, segmentation_type: str, values: Mapping[int, int], header: Values
+    stored: npt.NDArray[np.generic],
+    frame: _Frame,
+    segmentation_type: str,
+    values: Mapping[int, int],
+    header: ElementValues,
 ) -> Iterator[tuple[npt.NDArray[np.bool_], int]]:
     """(mask, label value) for the segment of a frame, or for each segment that a label map shows."""
     if segmentation_type == "LABELMAP":

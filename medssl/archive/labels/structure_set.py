@@ -14,7 +14,7 @@ import numpy.typing as npt
 from medssl.archive.dicom import label_tags
 from medssl.archive.dicom.dataset import ElementSelection
 from medssl.archive.dicom.label_record import read_label_object
-from medssl.archive.dicom.values import Values
+from medssl.archive.dicom.values import ElementValues
 from medssl.archive.labels.label_map import LabelMap, stride
 from medssl.archive.limits import Limits
 from medssl.archive.rejection import Rejected
@@ -77,10 +77,10 @@ def draw_structures(path: str, values: Mapping[int, int], label_map: LabelMap, *
     return problem
 
 
-def _contours(path: str, limits: Limits) -> dict[int, list[Values]]:
+def _contours(path: str, limits: Limits) -> dict[int, list[ElementValues]]:
     """Contours by structure number. Raises Rejected."""
     values = read_label_object(path, _SELECTION, limits=limits).values
-    contours: dict[int, list[Values]] = {}
+    contours: dict[int, list[ElementValues]] = {}
     for item in values.items(label_tags.ROI_CONTOUR_SEQUENCE):
         number = item.integer(label_tags.REFERENCED_ROI_NUMBER)
         if number is not None:
@@ -88,7 +88,7 @@ def _contours(path: str, limits: Limits) -> dict[int, list[Values]]:
     return contours
 
 
-def _draw(contours: list[Values], value: int, label_map: LabelMap, budget: CrossingBudget) -> int:
+def _draw(contours: list[ElementValues], value: int, label_map: LabelMap, budget: CrossingBudget) -> int:
     """Draw one structure and return on how many slices; draws nothing of it if it raises Rejected."""
     # A set: by the even-odd rule a contour that is listed twice would erase itself.
     outlines = {outline for contour in contours if (outline := _outline(contour))}
@@ -123,7 +123,7 @@ def _filled(
     return (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))), mask
 
 
-def _outline(contour: Values) -> bytes | None:
+def _outline(contour: ElementValues) -> bytes | None:
     """The coordinates of a contour as written; None if it is not closed or has fewer than three points."""
     if contour.text(label_tags.CONTOUR_GEOMETRIC_TYPE) not in _CLOSED:
         return None

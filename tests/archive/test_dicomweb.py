@@ -189,7 +189,7 @@ def test_bad_response_rejects_its_scan_until_repeated(tmp_path, run_ingest, fake
     report = run_ingest(source)
     assert (report.n_scans, report.reasons) == (1, {"IO_ERROR": 1})
     with read_index(tmp_path / "cohort" / "private") as index:
-        assert not any("Qvortrup" in (scan.outcome or "") for scan in index.scans())
+        assert not any("Qvortrup" in (scan.outcome_json or "") for scan in index.scans())
     answers.bad = lambda path: None
     assert run_ingest(source).n_scans == 2
 

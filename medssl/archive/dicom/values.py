@@ -107,12 +107,12 @@ class ElementValues:
         raw = self.raw(tag)
         return struct.unpack_from(f"{self._endian}{len(raw) // 8}d", raw)
 
-    def items(self, tag: int) -> "list[Values]":
+    def items(self, tag: int) -> "list[ElementValues]":
         """Items of a sequence."""
         value = self.elements.get(tag)
         return [ElementValues(item, self.little) for item in value] if isinstance(value, list) else []
 
-    def item(self, tag: int) -> "Values":
+    def item(self, tag: int) -> "ElementValues":
         """First item of a sequence; an empty item if the sequence is absent."""
         items = self.items(tag)
         return items[0] if items else ElementValues({}, self.little)

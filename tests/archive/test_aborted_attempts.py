@@ -49,19 +49,19 @@ def attempts_of(folder) -> list[list[int]]:
         ((N, N, 1), [1, 2]),
     ],
 )
-def test_complete_volumes_are_those_that_were_taken_in_one_go(tmp_path, path, attempts, complete):
+def test_aborted_attempts_yield_complete_volumes(tmp_path, path, attempts, complete):
     taken(tmp_path, *(path[:count] for count in attempts))
     assert attempts_of(tmp_path) == [[number] * N for number in complete]
     assert all("F_RAGGED_4D" in row.flags for row, _ in accepted(tmp_path))
     assert reasons(tmp_path) == ["INCOMPLETE_4D"]
 
 
-def test_a_volume_of_which_a_slice_is_lost_costs_no_other(tmp_path):
+def test_lost_slice_costs_only_its_volume(tmp_path):
     taken(tmp_path, UP, [place for place in UP if place != 5], UP)
     assert attempts_of(tmp_path) == [[1] * N, [3] * N]
 
 
-def test_times_tell_where_every_attempt_counts_its_slices_from_one(tmp_path):
+def test_acquisition_times_separate_attempts(tmp_path):
     def edit(ds, number, attempt):
         ds.InstanceNumber, ds.ContentTime = number if attempt == 1 else number - 5, f"1200{number:02d}"
 
@@ -79,12 +79,12 @@ def test_times_tell_where_every_attempt_counts_its_slices_from_one(tmp_path):
     ],
     ids=["the other way round", "pieces", "one slice again on the way", "one pass of two"],
 )
-def test_where_it_is_not_certain_nothing_is_mixed(tmp_path, attempts):
+def test_ambiguous_attempts_are_not_mixed(tmp_path, attempts):
     taken(tmp_path, *attempts)
     assert attempts_of(tmp_path) == []
     assert reasons(tmp_path) == ["INCOMPLETE_4D"]
 
 
-def test_numbers_that_say_nothing_of_time_are_not_believed(tmp_path):
+def test_instance_numbers_unrelated_to_time_are_ignored(tmp_path):
     taken(tmp_path, UP[:5], UP, edit=lambda ds, number, attempt: setattr(ds, "InstanceNumber", 1 + (number - 1) % 7))
     assert attempts_of(tmp_path) == []

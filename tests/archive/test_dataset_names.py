@@ -27,7 +27,7 @@ def sources(tmp_path):
     return tmp_path / "ct", nifti
 
 
-def test_each_source_has_the_name_it_was_given_and_none_otherwise(tmp_path, run_ingest, sources):
+def test_dataset_name_is_per_source(tmp_path, run_ingest, sources):
     dicom, nifti = sources
     run_ingest(dicom, nifti)
     assert called(tmp_path / "cohort") == {"": 4}
@@ -38,7 +38,7 @@ def test_each_source_has_the_name_it_was_given_and_none_otherwise(tmp_path, run_
     assert called(tmp_path / "cohort") == {"brains": 3, "chest-ct": 1}
 
 
-def test_a_name_changes_nothing_else_and_loads_nothing_again(tmp_path, run_ingest, sources):
+def test_dataset_name_loads_nothing_again(tmp_path, run_ingest, sources):
     run_ingest(*sources)
     before = {row.scan_id: row for row in Cohort.open(tmp_path / "cohort").accepted()}
     assert run_ingest(*sources, dataset="one").n_loaded == 0
@@ -48,7 +48,7 @@ def test_a_name_changes_nothing_else_and_loads_nothing_again(tmp_path, run_inges
         )  # fmt: skip
 
 
-def test_data_sets_are_balanced_and_weighted_by_name(tmp_path, run_ingest, sources):
+def test_dataset_names_balance_and_weight_sampling(tmp_path, run_ingest, sources):
     run_ingest(sources[0], dataset="chest-ct")
     run_ingest(sources[1], dataset="brains")
     rows = Cohort.open(tmp_path / "cohort").accepted()
@@ -60,6 +60,6 @@ def test_data_sets_are_balanced_and_weighted_by_name(tmp_path, run_ingest, sourc
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "two words", "-x", "x" * 41])
-def test_a_name_that_is_no_word_is_refused(name):
+def test_dataset_name_must_be_a_word(name):
     with pytest.raises(ConfigError, match="dataset"):
         ingest_settings({"dataset": name})

@@ -28,14 +28,14 @@ def rejected(scan: str, reason: str) -> ManifestRow:
     return row(scan, status="rejected", reason=reason, shape=None, spacing_mm=None, affine_ras_mm=None)
 
 
-def test_equal_manifests_do_not_differ_whatever_their_order():
+def test_difference_ignores_row_order():
     rows = [row("a"), row("b"), rejected("c", "DERIVED")]
     found = compare_manifests(rows, rows[::-1])
     assert found.same
     assert (found.accepted, found.patients, found.crossing) == ((2, 2), (2, 2, 2), ())
 
 
-def test_what_came_went_and_changed_is_named():
+def test_difference_names_added_lost_and_changed():
     before = [row("a"), row("b"), row("c"), row("d"), row("e"), rejected("x", "DERIVED")]
     after = [
         row("a", flags=("F_TILT",), content_hash="other"),
@@ -56,12 +56,12 @@ def test_what_came_went_and_changed_is_named():
     assert found.crossing == ("patient-b",)
 
 
-def test_a_patient_who_trains_in_one_cohort_and_tests_in_another_is_found_without_a_common_scan():
+def test_difference_finds_patients_that_cross_splits():
     found = compare_manifests([row("a", patient_id="p")], [row("b", patient_id="p", split="test")])
     assert found.crossing == ("p",)
 
 
-def test_a_rejected_part_under_another_id_changes_nothing_but_counts():
+def test_difference_counts_rejected_parts_only():
     before, after = [rejected("x", "DERIVED")], [replace(rejected("x", "DERIVED"), scan_id="y")]
     assert compare_manifests(before, after).same
 
@@ -78,7 +78,7 @@ def medssl(tmp_path, monkeypatch):
     return run
 
 
-def test_two_states_of_a_cohort_are_compared_from_the_command_line(tmp_path, medssl):
+def test_diff_command_compares_two_cohorts(tmp_path, medssl):
     root, cohort = tmp_path / "a", tmp_path / "cohort"
     Series(random_voxels((26, 22, 12))).write(root / "1")
     medssl("ingest", root, "--out", cohort, "--workers", 0)

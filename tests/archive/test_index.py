@@ -11,7 +11,7 @@ from medssl.archive.index.planned_scan import Outcome
 from medssl.cohort.reasons import Reason
 
 
-def test_of_equal_scans_one_is_kept_first_one_with_a_label_then_the_smallest_id(tmp_path):
+def test_duplicates_keep_labelled_scan_then_smallest_id(tmp_path):
     draw = random.Random(3)
     outcomes: dict[str, Outcome | None] = {}
     for number in range(300):
@@ -36,7 +36,7 @@ def test_of_equal_scans_one_is_kept_first_one_with_a_label_then_the_smallest_id(
     assert len(expected) > 100
 
 
-def test_marks_are_those_of_the_last_call(tmp_path):
+def test_marks_are_of_last_call(tmp_path):
     with open_index(tmp_path) as index:
         index.mark(["a", "b", "b"])
         assert [index.is_marked(name) for name in "abc"] == [True, True, False]
@@ -44,7 +44,7 @@ def test_marks_are_those_of_the_last_call(tmp_path):
         assert [index.is_marked(name) for name in "abc"] == [False, False, True]
 
 
-def test_every_path_is_text_and_comes_back():
+def test_path_text_round_trip():
     names = (
         b"plain",
         b"M\xfcller",

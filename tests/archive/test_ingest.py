@@ -24,7 +24,7 @@ from medssl.ingestion.settings import IngestSettings
 from medssl.store.volumes import open_volume
 
 
-def test_images_and_labels_beside_them_become_a_cohort(tmp_path, run_ingest):
+def test_images_with_sibling_labels_become_cohort(tmp_path, run_ingest):
     report = run_ingest(labelled_folder(tmp_path / "a"))
     assert (report.n_scans, report.n_labelled, report.n_rejected) == (4, 3, 0)
     cohort = Cohort.open(tmp_path / "cohort")
@@ -38,7 +38,7 @@ def test_images_and_labels_beside_them_become_a_cohort(tmp_path, run_ingest):
     assert sorted(row.scan_id for row in cohort.rows) == [row.scan_id for row in cohort.accepted()]
 
 
-def test_a_label_folder_elsewhere_and_labels_beside_their_images_are_matched(tmp_path, run_ingest):
+def test_label_dir_and_sibling_labels_are_matched(tmp_path, run_ingest):
     nifti(tmp_path / "scans" / "ward" / "x.nii.gz", scan_voxels(1))
     nifti(tmp_path / "scans" / "y.nii", scan_voxels(2))
     nifti(tmp_path / "scans" / "y_seg.nii.gz", label_voxels())
@@ -47,7 +47,7 @@ def test_a_label_folder_elsewhere_and_labels_beside_their_images_are_matched(tmp
     assert (report.n_scans, report.n_labelled, report.n_rejected) == (2, 2, 0)
 
 
-def test_the_decathlon_layout_brings_label_names_and_modality(tmp_path, run_ingest):
+def test_decathlon_layout_gives_label_names_and_modality(tmp_path, run_ingest):
     root = tmp_path / "Task04"
     nifti(root / "imagesTr" / "h_001.nii.gz", scan_voxels(1))
     nifti(root / "labelsTr" / "h_001.nii.gz", label_voxels())
@@ -62,7 +62,7 @@ def test_the_decathlon_layout_brings_label_names_and_modality(tmp_path, run_inge
     assert (report.n_scans, report.n_labelled) == (2, 1)
 
 
-def test_the_nnunet_layout_matches_by_case_and_refuses_several_channels(tmp_path, run_ingest):
+def test_nnunet_layout_rejects_several_channels(tmp_path, run_ingest):
     root = tmp_path / "Dataset007_X"
     nifti(root / "imagesTr" / "case1_0000.nii.gz", scan_voxels(1))
     nifti(root / "labelsTr" / "case1.nii.gz", label_voxels())
@@ -81,7 +81,7 @@ def test_the_nnunet_layout_matches_by_case_and_refuses_several_channels(tmp_path
     assert cohort.accepted()[0].modality == "CT"
 
 
-def test_a_strange_dataset_json_is_left_out_and_one_in_use_must_stay_whole(tmp_path, run_ingest):
+def test_dataset_json_in_use_must_stay_readable(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a")
     strange = tmp_path / "a" / "other" / "dataset.json"
     strange.parent.mkdir()
@@ -99,7 +99,7 @@ def test_a_strange_dataset_json_is_left_out_and_one_in_use_must_stay_whole(tmp_p
         run_ingest(root, label_dir=root / "labels", out=tmp_path / "new")
 
 
-def test_other_voxels_beside_the_same_header_are_noticed(tmp_path, run_ingest):
+def test_changed_img_beside_same_hdr_is_reloaded(tmp_path, run_ingest):
     (tmp_path / "a").mkdir()
     for number, name in enumerate(("x", "x_seg")):
         voxels = label_voxels() if number else scan_voxels(1)
@@ -119,7 +119,7 @@ def test_other_voxels_beside_the_same_header_are_noticed(tmp_path, run_ingest):
     assert [row.labels for row in Cohort.open(tmp_path / "cohort").accepted()] == [(0, 3, 6)]
 
 
-def test_dicom_and_nifti_lie_side_by_side(tmp_path, run_ingest):
+def test_dicom_and_nifti_in_one_folder(tmp_path, run_ingest):
     Series(random_voxels()).write(tmp_path / "mixed" / "ct")
     nifti(tmp_path / "mixed" / "mr.nii.gz", scan_voxels(3))
     (tmp_path / "mixed" / "README.txt").write_text("about these scans")
@@ -129,7 +129,7 @@ def test_dicom_and_nifti_lie_side_by_side(tmp_path, run_ingest):
     assert len(read_manifest(tmp_path / "cohort" / "manifest.parquet")) == 2
 
 
-def test_a_dicomdir_is_counted_and_never_followed(tmp_path, run_ingest):
+def test_dicomdir_is_counted_not_followed(tmp_path, run_ingest):
     """The class of a DICOMDIR stands in its meta information only (PS3.10 8.6)."""
     Series(random_voxels()).write(tmp_path / "a" / "ct")
     meta = pydicom.dataset.FileMetaDataset()
@@ -143,7 +143,7 @@ def test_a_dicomdir_is_counted_and_never_followed(tmp_path, run_ingest):
     assert run_ingest(tmp_path / "a").reasons == {"DICOMDIR": 1}
 
 
-def test_each_bad_file_costs_itself_and_has_a_reason(tmp_path, run_ingest):
+def test_bad_file_costs_itself_with_reason(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a", count=3)
     images = root / "images"
     data = (images / "case_0.nii.gz").read_bytes()
@@ -175,7 +175,7 @@ def test_each_bad_file_costs_itself_and_has_a_reason(tmp_path, run_ingest):
     assert report.flags == {"F_LABEL_LEFT_OUT": 2}
 
 
-def test_running_again_loads_nothing_and_gives_the_same_manifest(tmp_path, run_ingest):
+def test_second_ingest_loads_nothing(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a")
     Series(random_voxels()).write(root / "ct")
     first = run_ingest(root)
@@ -187,7 +187,7 @@ def test_running_again_loads_nothing_and_gives_the_same_manifest(tmp_path, run_i
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "cohort" / "store").iterdir()}
 
 
-def test_only_what_changed_is_loaded_again(tmp_path, run_ingest):
+def test_changed_scan_alone_is_loaded_again(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a")
     run_ingest(root)
     before = {row.scan_id: row.content_hash for row in Cohort.open(tmp_path / "cohort").rows}
@@ -200,7 +200,7 @@ def test_only_what_changed_is_loaded_again(tmp_path, run_ingest):
     assert len(set(before.items()) & set(after.items())) == 3
 
 
-def test_a_scan_missing_from_the_store_is_loaded_again(tmp_path, run_ingest):
+def test_scan_missing_from_store_is_loaded_again(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a")
     run_ingest(root)
     cohort = Cohort.open(tmp_path / "cohort")
@@ -210,7 +210,7 @@ def test_a_scan_missing_from_the_store_is_loaded_again(tmp_path, run_ingest):
     assert open_volume(cohort.store, victim).shape == (8, 10, 12)
 
 
-def test_a_file_that_vanished_keeps_its_scan(tmp_path, run_ingest):
+def test_vanished_file_keeps_scan(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a")
     run_ingest(root)
     digest = Cohort.open(tmp_path / "cohort").digest
@@ -222,13 +222,13 @@ def test_a_file_that_vanished_keeps_its_scan(tmp_path, run_ingest):
     assert Cohort.open(tmp_path / "cohort").digest == digest
 
 
-def test_other_rules_plan_again_without_reading_headers_again(tmp_path, run_ingest):
+def test_changed_rules_replan_without_reading_headers(tmp_path, run_ingest):
     Series(random_voxels()).write(tmp_path / "a", lambda ds, k: setattr(ds, "ImageType", ["DERIVED", "PRIMARY", "MIP"]))
     assert run_ingest(tmp_path / "a").n_scans == 0
     assert run_ingest(tmp_path / "a", include_derived=True).n_scans == 1
 
 
-def test_rules_hold_until_others_are_named(tmp_path, run_ingest):
+def test_rules_hold_until_changed(tmp_path, run_ingest):
     Series(random_voxels((12, 10, 6))).write(tmp_path / "a" / "short")
     derived = Series(random_voxels(seed=1))
     derived.write(tmp_path / "a" / "mip", lambda ds, k: setattr(ds, "ImageType", ["DERIVED", "PRIMARY", "MIP"]))
@@ -248,7 +248,7 @@ def test_rules_hold_until_others_are_named(tmp_path, run_ingest):
     assert facts["rules"] == {"min_slices": 5, "include_derived": False, "volumes_per_series": 4}
 
 
-def test_a_modality_is_told_of_the_sources_that_are_named_with_it(tmp_path, run_ingest):
+def test_declared_modality_is_per_source(tmp_path, run_ingest):
     for number, name in enumerate(("ct/images", "mr/images", "else")):
         nifti(tmp_path / name / f"{name[:2]}.nii.gz", scan_voxels(number))
 
@@ -272,7 +272,7 @@ def test_a_modality_is_told_of_the_sources_that_are_named_with_it(tmp_path, run_
     assert report.notices == (f"NIfTI scans in {tmp_path / 'ct' / 'images'} are PT from now on, not CT.",)
 
 
-def test_the_same_voxels_twice_are_stored_once_with_their_label(tmp_path, run_ingest):
+def test_duplicate_voxels_are_stored_once_with_label(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a", count=2)
     shutil.copy(root / "images" / "case_0.nii.gz", root / "images" / "alias.nii.gz")
     report = run_ingest(root)
@@ -283,7 +283,7 @@ def test_the_same_voxels_twice_are_stored_once_with_their_label(tmp_path, run_in
     assert run_ingest(root).n_loaded == 0
 
 
-def test_a_patient_is_in_one_split_and_new_patients_move_nobody(tmp_path, run_ingest):
+def test_split_is_by_patient_and_stable(tmp_path, run_ingest):
     for patient in range(30):
         for visit in range(2):
             series = Series(random_voxels((6, 5, 4), seed=100 * patient + visit), patient=f"P{patient}")
@@ -300,7 +300,7 @@ def test_a_patient_is_in_one_split_and_new_patients_move_nobody(tmp_path, run_in
     assert before.items() <= after.items()
 
 
-def test_a_splits_file_overrides_the_split_and_names_must_match(tmp_path, run_ingest):
+def test_splits_file_overrides_split(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a")
     table = tmp_path / "splits.csv"
     table.write_text("file,split\ncase_0.nii.gz,test\ncase_1.nii.gz,val\ncase_2.nii.gz,test\ncase_3.nii.gz,test\n")
@@ -317,7 +317,7 @@ def test_a_splits_file_overrides_the_split_and_names_must_match(tmp_path, run_in
         run_ingest(root, splits=table)
 
 
-def test_a_bids_subject_is_the_patient_of_all_its_scans(tmp_path, run_ingest):
+def test_bids_subject_is_patient(tmp_path, run_ingest):
     for number, name in enumerate(("T1w", "T2w")):
         nifti(tmp_path / "ds" / "sub-01" / "anat" / f"sub-01_{name}.nii.gz", scan_voxels(number))
     run_ingest(tmp_path / "ds")
@@ -326,7 +326,7 @@ def test_a_bids_subject_is_the_patient_of_all_its_scans(tmp_path, run_ingest):
     assert {row.modality for row in rows} == {"MR"}
 
 
-def test_a_folder_above_the_source_is_no_patient(tmp_path, run_ingest):
+def test_folder_above_source_is_not_patient(tmp_path, run_ingest):
     for number in range(3):
         nifti(tmp_path / "sub-archive" / "a" / f"p{number}" / f"scan{number}.nii.gz", scan_voxels(number))
     run_ingest(tmp_path / "sub-archive" / "a")
@@ -339,14 +339,14 @@ def test_a_folder_above_the_source_is_no_patient(tmp_path, run_ingest):
     assert len({row.patient_id for row in (*part, *whole)}) == 1
 
 
-def test_a_dry_run_counts_and_writes_nothing(tmp_path, run_ingest, key_file):
+def test_dry_run_writes_nothing(tmp_path, run_ingest, key_file):
     report = run_ingest(labelled_folder(tmp_path / "a"), dry_run=True)
     assert report.n_scans == 4
     assert not (tmp_path / "cohort").exists()
     assert not key_file.exists()
 
 
-def test_private_things_are_private_and_public_ones_hold_no_name(tmp_path, run_ingest, key_file):
+def test_cohort_permissions_and_no_names(tmp_path, run_ingest, key_file):
     root = labelled_folder(tmp_path / "Grumbling_Zwiebel")
     Series(random_voxels(), patient="HN7734421").write(root / "Xenobia")
     run_ingest(root)
@@ -362,7 +362,7 @@ def test_private_things_are_private_and_public_ones_hold_no_name(tmp_path, run_i
                 assert planted not in path.name.encode()
 
 
-def test_sources_and_folders_that_cannot_be_used_are_said_at_once(tmp_path, run_ingest):
+def test_unusable_sources_fail_at_once(tmp_path, run_ingest):
     with pytest.raises(UsageError, match="does not exist"):
         run_ingest(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -375,7 +375,7 @@ def test_sources_and_folders_that_cannot_be_used_are_said_at_once(tmp_path, run_
         run_ingest(labelled_folder(tmp_path / "a"))
 
 
-def test_another_key_or_seed_cannot_continue_a_cohort(tmp_path, run_ingest):
+def test_other_key_or_seed_cannot_continue_cohort(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a")
     run_ingest(root)
     with pytest.raises(UsageError, match="pseudonym key"):
@@ -384,7 +384,7 @@ def test_another_key_or_seed_cannot_continue_a_cohort(tmp_path, run_ingest):
         run_ingest(root, seed=5)
 
 
-def test_a_key_that_others_may_read_or_that_is_damaged_is_refused(tmp_path, run_ingest, key_file):
+def test_key_must_be_private_and_intact(tmp_path, run_ingest, key_file):
     root = labelled_folder(tmp_path / "a")
     run_ingest(root)
     key_file.chmod(0o644)
@@ -396,7 +396,7 @@ def test_a_key_that_others_may_read_or_that_is_damaged_is_refused(tmp_path, run_
         run_ingest(root)
 
 
-def test_a_link_is_followed_only_inside_its_source_and_only_when_asked(tmp_path, run_ingest):
+def test_symlinks_are_followed_inside_source_only(tmp_path, run_ingest):
     nifti(tmp_path / "a" / "one.nii.gz", scan_voxels(1))
     nifti(tmp_path / "elsewhere" / "two.nii.gz", scan_voxels(2))
     os.symlink(tmp_path / "elsewhere", tmp_path / "a" / "out")
@@ -407,7 +407,7 @@ def test_a_link_is_followed_only_inside_its_source_and_only_when_asked(tmp_path,
     assert report.reasons == {"SYMLINK_OUTSIDE_ROOT": 1}
 
 
-def test_a_scan_that_is_too_large_for_its_worker_costs_itself_only(tmp_path, run_ingest):
+def test_scan_too_large_for_worker_costs_itself(tmp_path, run_ingest):
     """With real worker processes, whose whole address space is smaller than the voxels of one of the scans."""
     root = labelled_folder(tmp_path / "a", count=3)
     header = bytearray((nifti(tmp_path / "big.nii", scan_voxels(1))).read_bytes()[:352])
@@ -421,7 +421,7 @@ def test_a_scan_that_is_too_large_for_its_worker_costs_itself_only(tmp_path, run
     assert report.reasons == {"TOO_LARGE": 1}
 
 
-def test_two_reconstructions_of_one_ct_are_flagged_as_siblings(tmp_path, run_ingest):
+def test_ct_reconstructions_are_flagged_as_siblings(tmp_path, run_ingest):
     thin = Series(random_voxels((14, 11, 18)))
     thin.step_mm = thin.step_mm / 2
     thick = Series(random_voxels((14, 11, 9), seed=1), study_uid=thin.study_uid)

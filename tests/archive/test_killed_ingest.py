@@ -117,9 +117,7 @@ def stage(cohort: Path) -> str:
     return "reading headers" if not scans else "planning or storing the first" if not stored else "storing"
 
 
-def test_a_scan_that_is_no_more_leaves_the_store_though_the_ingest_that_dropped_it_was_killed(
-    tmp_path, archive, run_ingest, monkeypatch
-):
+def test_dropped_scan_leaves_store_after_killed_ingest(tmp_path, archive, run_ingest, monkeypatch):
     """Between the plan without it and its removal, which a kill at random hits too seldom."""
     run_ingest(archive)
     assert run_ingest(archive, min_slices=9, out=tmp_path / "whole").n_scans == 10
@@ -137,7 +135,7 @@ def test_a_scan_that_is_no_more_leaves_the_store_though_the_ingest_that_dropped_
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if COUNT > 4 else 300)
-def test_a_killed_ingest_is_continued_to_the_same_manifest_and_store(tmp_path, archive, key_file, run_ingest: Callable):
+def test_killed_ingest_continues_to_same_cohort(tmp_path, archive, key_file, run_ingest: Callable):
     runner = Runner(tmp_path, archive, key_file)
     whole_s = {workers: runner.run(tmp_path / f"whole-{workers}", workers=workers) for workers in (0, 2)}
     expected = cohort_bytes(tmp_path / "whole-0")

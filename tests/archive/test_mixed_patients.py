@@ -38,7 +38,7 @@ def by_patient(folder: Path) -> dict[str, tuple[ManifestRow, object]]:
 
 @pytest.mark.parametrize("uids", [BLANK, EQUAL])
 @pytest.mark.parametrize("steps", [12.0, 0.5, 0.0, 4.0])
-def test_each_patient_has_a_scan_of_his_own_wherever_the_slices_lie(tmp_path, uids, steps):
+def test_mixed_series_is_split_by_patient(tmp_path, uids, steps):
     series = two(tmp_path, uids, steps=steps)
     found = by_patient(tmp_path)
     assert set(found) == {KEY.patient("", "HN1"), KEY.patient("", "HN2")}
@@ -49,7 +49,7 @@ def test_each_patient_has_a_scan_of_his_own_wherever_the_slices_lie(tmp_path, ui
     assert len({row.series_id for row, _ in found.values()}) == 2
 
 
-def test_slices_of_two_patients_under_one_instance_uid_are_no_copies(tmp_path):
+def test_equal_instance_uids_of_patients_are_not_duplicates(tmp_path):
     for number in (1, 2):
         series = Series(random_voxels((14, 11, 9), seed=number), patient=f"HN{number}", **EQUAL)
         series.write(tmp_path / str(number), lambda ds, k: setattr(ds, "SOPInstanceUID", f"1.2.9.{k}"))
@@ -57,7 +57,7 @@ def test_slices_of_two_patients_under_one_instance_uid_are_no_copies(tmp_path):
     assert [row.flags for row, _ in accepted(tmp_path)] == [("F_SPLIT_PATIENT",)] * 2
 
 
-def test_what_is_left_out_is_counted_for_each_patient(tmp_path):
+def test_left_out_parts_are_counted_per_patient(tmp_path):
     for number in (1, 2):
         series = Series(random_voxels((14, 11, 9), seed=number), patient=f"HN{number}", **EQUAL)
         series.write(
@@ -69,7 +69,7 @@ def test_what_is_left_out_is_counted_for_each_patient(tmp_path):
     assert len({row.scan_id for row in rows}) == 2
 
 
-def test_one_patient_spelled_in_several_ways_stays_one_scan_with_the_same_ids(tmp_path):
+def test_patient_id_spellings_give_one_scan(tmp_path):
     series = Series(random_voxels(), patient="HN0001")
     series.write(tmp_path / "a")
     ((plain, _),) = accepted(tmp_path / "a")
@@ -81,7 +81,7 @@ def test_one_patient_spelled_in_several_ways_stays_one_scan_with_the_same_ids(tm
     assert row.scan_id == f"{row.series_id}-0"
 
 
-def test_slices_without_an_id_are_not_counted_among_those_of_a_patient(tmp_path):
+def test_slices_without_patient_id_stay_apart(tmp_path):
     series = Series(random_voxels((14, 11, 12)), patient="HN1")
     series.write(tmp_path / "a", lambda ds, k: setattr(ds, "PatientID", "" if k < 4 else "HN1"))
     found = {row.patient_id: (row, volume) for row, volume in accepted(tmp_path)}
@@ -92,7 +92,7 @@ def test_slices_without_an_id_are_not_counted_among_those_of_a_patient(tmp_path)
     assert row.flags == ("F_SPLIT_PATIENT", "F_PATIENT_ID_SUSPECT")
 
 
-def test_a_list_of_patients_makes_one_scan_of_a_series_whose_id_was_corrected_halfway(tmp_path, run_ingest):
+def test_crosswalk_joins_series_with_corrected_id(tmp_path, run_ingest):
     series = Series(random_voxels((14, 11, 12)), patient="HN1")
     series.write(tmp_path / "a", lambda ds, k: setattr(ds, "PatientID", "HN1" if k < 6 else "HN2"))
     run_ingest(tmp_path / "a")
@@ -104,7 +104,7 @@ def test_a_list_of_patients_makes_one_scan_of_a_series_whose_id_was_corrected_ha
     assert Pseudonyms(bytes(32), Crosswalk({("", "A"): ("", "B")})).canonical_id("", "a ") == ("", "B")
 
 
-def test_scans_of_a_patient_keep_their_ids_when_further_patients_come(tmp_path, run_ingest):
+def test_scan_ids_stay_when_patients_are_added(tmp_path, run_ingest):
     two(tmp_path / "a", BLANK, steps=0.0)
     run_ingest(tmp_path / "a")
     before = {row.scan_id for row in Cohort.open(tmp_path / "cohort").accepted()}
@@ -114,7 +114,7 @@ def test_scans_of_a_patient_keep_their_ids_when_further_patients_come(tmp_path, 
     assert before < {row.scan_id for row in Cohort.open(tmp_path / "cohort").accepted()}
 
 
-def test_a_split_given_to_a_file_is_that_of_its_patient_alone(tmp_path, run_ingest, key_file):
+def test_split_override_concerns_one_patient(tmp_path, run_ingest, key_file):
     two(tmp_path / "a", EQUAL, steps=0.0)
     run_ingest(tmp_path / "a")
     (path, *_) = (tmp_path / "a" / "1").iterdir()
@@ -128,7 +128,7 @@ def test_a_split_given_to_a_file_is_that_of_its_patient_alone(tmp_path, run_inge
     assert patient == open_key(key_file).patient("", "HN2")
 
 
-def test_a_structure_set_labels_its_own_patient_also_where_the_slices_share_their_uids(tmp_path, run_ingest):
+def test_structure_set_labels_its_patient_only(tmp_path, run_ingest):
     for number in (1, 2):
         series = Series(random_voxels((14, 11, 9), seed=number), patient=f"HN{number}", **EQUAL)
         images = written(
@@ -144,7 +144,7 @@ def test_a_structure_set_labels_its_own_patient_also_where_the_slices_share_thei
     assert Path(labelled.load_plan.files[0].file.path).parent.name == "2"
 
 
-def test_reconstructions_of_two_patients_in_one_study_are_no_siblings(tmp_path, run_ingest):
+def test_siblings_are_of_one_patient(tmp_path, run_ingest):
     for number in (1, 2):
         Series(random_voxels(seed=number), patient=f"HN{number}", study_uid="1.2.3").write(tmp_path / "a" / str(number))
     run_ingest(tmp_path / "a")

@@ -35,7 +35,7 @@ def read_from(cohort: Path) -> set[Path]:
     return {Path(file.file.path).parent for plan in plans for file in plan.files}
 
 
-def test_a_series_in_a_renamed_folder_is_the_same_scan(tmp_path, run_ingest):
+def test_series_in_renamed_folder_is_same_scan(tmp_path, run_ingest):
     Series(random_voxels()).write(tmp_path / "a" / "2019" / "s")
     run_ingest(tmp_path / "a")
     before = state(tmp_path / "cohort")
@@ -47,7 +47,7 @@ def test_a_series_in_a_renamed_folder_is_the_same_scan(tmp_path, run_ingest):
     assert run_ingest(tmp_path / "a").n_loaded == 0
 
 
-def test_an_archive_that_is_mounted_elsewhere_is_the_same(tmp_path, run_ingest):
+def test_archive_mounted_elsewhere_is_same(tmp_path, run_ingest):
     Series(random_voxels()).write(tmp_path / "m1" / "s")
     labelled_folder(tmp_path / "m1" / "n")
     nifti(tmp_path / "m1" / "test.nii.gz", scan_voxels(9))  # whose name stands for no patient
@@ -63,7 +63,7 @@ def test_an_archive_that_is_mounted_elsewhere_is_the_same(tmp_path, run_ingest):
     assert state(tmp_path / "cohort")[0] == before
 
 
-def test_a_zip_that_is_renamed_then_unpacked_and_deleted_is_the_same_scan(tmp_path, run_ingest):
+def test_zip_renamed_then_unpacked_is_same_scan(tmp_path, run_ingest):
     Series(random_voxels()).write(tmp_path / "s")
     (tmp_path / "a").mkdir()
     with zipfile.ZipFile(tmp_path / "a" / "x.zip", "w") as packed:
@@ -81,7 +81,7 @@ def test_a_zip_that_is_renamed_then_unpacked_and_deleted_is_the_same_scan(tmp_pa
     assert read_from(tmp_path / "cohort") == {tmp_path / "a" / "s"}
 
 
-def test_a_renamed_dataset_keeps_its_scans_labels_and_their_names(tmp_path, run_ingest):
+def test_renamed_dataset_keeps_scans_and_labels(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a" / "Task01")
     facts = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver", "2": "tumour"}}
     (root / "dataset.json").write_text(json.dumps(facts))
@@ -98,7 +98,7 @@ def test_a_renamed_dataset_keeps_its_scans_labels_and_their_names(tmp_path, run_
 
 
 @pytest.mark.parametrize("left", ["missing", "empty"])
-def test_a_disk_that_is_not_mounted_loses_nothing(tmp_path, run_ingest, left):
+def test_unmounted_disk_loses_nothing(tmp_path, run_ingest, left):
     whole = Series(random_voxels((14, 11, 12)))
     whole.write(tmp_path / "disk" / "s")
     labelled_folder(tmp_path / "disk" / "n")
@@ -127,7 +127,7 @@ def test_a_disk_that_is_not_mounted_loses_nothing(tmp_path, run_ingest, left):
     assert state(tmp_path / "cohort")[0] == before[0]
 
 
-def test_a_label_goes_with_its_file_but_not_with_its_disk(tmp_path, run_ingest):
+def test_label_goes_with_file_not_with_disk(tmp_path, run_ingest):
     root = labelled_folder(tmp_path / "a")
     run_ingest(root)
     (root / "labels").rename(tmp_path / "labels")
@@ -137,7 +137,7 @@ def test_a_label_goes_with_its_file_but_not_with_its_disk(tmp_path, run_ingest):
     assert run_ingest(root).n_labelled == 2
 
 
-def test_what_cannot_be_loaded_for_now_stays_as_it_is_stored(tmp_path, run_ingest, monkeypatch):
+def test_transient_failure_keeps_stored_scan(tmp_path, run_ingest, monkeypatch):
     root = labelled_folder(tmp_path / "a")
     run_ingest(root)
     before = state(tmp_path / "cohort")
@@ -154,7 +154,7 @@ def test_what_cannot_be_loaded_for_now_stays_as_it_is_stored(tmp_path, run_inges
     assert len(set(after) & set(before[0])) == 3
 
 
-def test_a_scan_that_is_left_out_from_now_on_leaves_the_store(tmp_path, run_ingest):
+def test_newly_rejected_scan_leaves_store(tmp_path, run_ingest):
     root = tmp_path / "Dataset001"
     nifti(root / "imagesTr" / "case_0000.nii.gz", scan_voxels(1))
     (root / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0}}))
@@ -177,7 +177,7 @@ class Unlistable:
         return self.real(path)
 
 
-def test_a_folder_that_cannot_be_listed_has_a_row_keeps_its_scans_and_is_tried_again(tmp_path, run_ingest, monkeypatch):
+def test_unlistable_folder_keeps_scans_and_is_retried(tmp_path, run_ingest, monkeypatch):
     for number in range(2):
         Series(random_voxels(seed=number)).write(tmp_path / "a" / f"s{number}")
     run_ingest(tmp_path / "a")
@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_listed_has_a_row_keeps_its_scans_and_is_tried_a
     assert set(before[0]) < set(state(tmp_path / "cohort")[0])
 
 
-def test_a_file_renamed_while_its_folder_is_listed_costs_no_other(tmp_path, run_ingest, monkeypatch):
+def test_file_renamed_during_listing_costs_only_itself(tmp_path, run_ingest, monkeypatch):
     """An export writes 000.tmp and renames it when it is complete."""
     Series(random_voxels()).write(tmp_path / "a")
     (tmp_path / "a" / "000.tmp").write_text("partial")

@@ -76,11 +76,11 @@ class Index:
                 ((path_text(name), path_text(folder)) for name in names),
             )
 
-    def folders_under(self, place: Path) -> Iterator[Path]:
+    def folders_under(self, folder: Path) -> Iterator[Path]:
         """A folder and those below it, such as the ones of an archive, as far as files are there. Files may be marked
         meanwhile.
         """
-        text = path_text(place)
+        text = path_text(folder)
         below = text.rstrip("/") + "/"
         last = 0
         while True:
@@ -137,19 +137,19 @@ class Index:
         )
         for path, root, name, size, mtime_ns, kind, reason, detail, series, record in rows:
             code = Reason(reason) if reason else None
-            place = Path(text_path(path), text_path(name))
+            file = Path(text_path(path), text_path(name))
             yield IndexedFile(
-                place, text_path(root), FileStamp(size, mtime_ns), kind, code, detail or "", series, record
+                file, text_path(root), FileStamp(size, mtime_ns), kind, code, detail or "", series, record
             )
 
     def _folder(self, path: Path, root: Path) -> int:
         text = path_text(path)
-        found = self._db.execute("SELECT id FROM folders WHERE path = ?", (text,)).fetchone()
-        if found is None:
-            found = self._db.execute(
+        row = self._db.execute("SELECT id FROM folders WHERE path = ?", (text,)).fetchone()
+        if row is None:
+            row = self._db.execute(
                 "INSERT INTO folders (path, root) VALUES (?, ?) RETURNING id", (text, path_text(root))
             ).fetchone()
-        return int(found[0])
+        return int(row[0])
 
     # Series and scans
 
@@ -167,7 +167,7 @@ class Index:
     def mark_dirty(self, series: Iterable[str]) -> None:
         """Ask for these series to be planned again."""
         with self._db:
-            self._db.executemany("INSERT OR IGNORE INTO dirty VALUES (?)", ((one,) for one in sorted(series)))
+            self._db.executemany("INSERT OR IGNORE INTO dirty VALUES (?)", ((key,) for key in sorted(series)))
 
     def make_all_dirty(self) -> None:
         """Ask for every series to be planned again: the rules have changed."""
@@ -236,7 +236,7 @@ class Index:
         with self._db:
             self._db.execute("CREATE TEMP TABLE IF NOT EXISTS marks (scan_id TEXT PRIMARY KEY) WITHOUT ROWID")
             self._db.execute("DELETE FROM temp.marks")
-            self._db.executemany("INSERT OR IGNORE INTO temp.marks VALUES (?)", ((one,) for one in scan_ids))
+            self._db.executemany("INSERT OR IGNORE INTO temp.marks VALUES (?)", ((scan_id,) for scan_id in scan_ids))
 
     def is_marked(self, scan_id: str) -> bool:
         """Whether a scan is among those that `mark` was told of last."""

@@ -103,9 +103,9 @@ class IndexedScan:
         """JSON of this scan for the scan that takes its place until that is loaded."""
         return INDEXED_SCANS.dump_json(replace(self, previous_json=None)).decode()
 
-    def _loads_like(self, other: "IndexedScan") -> bool:
+    def _loads_like(self, new: "IndexedScan") -> bool:
         """Whether the same voxels would be stored: the modality decides how."""
-        return self.load_plan_json == other.load_plan_json and self.planned.modality == other.planned.modality
+        return self.load_plan_json == new.load_plan_json and self.planned.modality == new.planned.modality
 
 
 INDEXED_SCANS = TypeAdapter(IndexedScan)

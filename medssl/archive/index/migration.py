@@ -27,11 +27,11 @@ def prepare_tables(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises DataError as `check_format` does, but for what can be migrated.
     """
-    found = _format(connection)
-    if found is None:
+    stored = _format(connection)
+    if stored is None:
         with _transaction(connection):
             _create(connection)
-    elif found == _OLDEST:
+    elif stored == _OLDEST:
         with _transaction(connection):
             _from_2(connection)
     check_format(connection, path)
@@ -39,20 +39,20 @@ def prepare_tables(connection: sqlite3.Connection, path: Path) -> None:
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
     """Raise DataError where an index is of another format than this medssl reads."""
-    found = _format(connection)
-    if found == FORMAT:
+    stored = _format(connection)
+    if stored == FORMAT:
         return
-    if found is None:
+    if stored is None:
         raise DataError(f"{path} is damaged (it has no format). Restore it from a copy, or ingest into a new folder.")
-    if found == _OLDEST:
+    if stored == _OLDEST:
         remedy = "`medssl ingest` with its sources brings it to this format without loading a scan again"
-    elif found > FORMAT:
+    elif stored > FORMAT:
         remedy = "Install that medssl or a later one"
     else:
         remedy = "Ingest into a new folder"
-    writer = _value(connection, "metadata", "medssl") if found > FORMAT else None
+    writer = _value(connection, "metadata", "medssl") if stored > FORMAT else None
     raise DataError(
-        f"{path} has format {found}, written by medssl {writer or '0.1 or earlier'}; medssl {version('medssl')} reads "
+        f"{path} has format {stored}, written by medssl {writer or '0.1 or earlier'}; medssl {version('medssl')} reads "
         f"{FORMAT}. {remedy}."
     )
 

@@ -13,7 +13,7 @@ from medssl.archive.sources.location import container_of, is_remote
 
 
 def forget_below(index: Index, root: Path, listed: Collection[Path]) -> None:
-    """After a source was walked: mark the files of folders and archives below it that are not there any more.
+    """After a source was walked: mark the files of folders and containers below it that are gone.
 
     listed: folders that a server told of; those on disk are looked at.
     """
@@ -30,8 +30,8 @@ def forget_elsewhere(index: Index, roots: Sequence[Path]) -> None:
     for folder in index.folders_to_plan():
         if is_remote(folder) or not walked.isdisjoint((folder, *folder.parents)):
             continue
-        known = list(index.known_files(folder))
-        gone = _missing(folder, known) if _is_there(folder) else known
+        names = list(index.known_files(folder))
+        gone = _missing(folder, names) if _is_there(folder) else names
         if gone:
             index.mark_vanished(folder, gone)
 
@@ -54,18 +54,18 @@ def _missing(folder: Path, names: list[str]) -> list[str]:
     if container_of(folder) is not None:
         return []
     try:
-        there = set(os.listdir(folder))
+        present = set(os.listdir(folder))
     except OSError:
         return []
-    return [name for name in names if name not in there]
+    return [name for name in names if name not in present]
 
 
 def _is_there(folder: Path) -> bool:
-    archive = container_of(folder)
+    container = container_of(folder)
     try:
-        mode = os.stat(archive or folder).st_mode
+        mode = os.stat(container or folder).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True
-    return stat.S_ISREG(mode) if archive else stat.S_ISDIR(mode)
+    return stat.S_ISREG(mode) if container else stat.S_ISDIR(mode)

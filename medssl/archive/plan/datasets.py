@@ -26,23 +26,25 @@ def datasets_here(index: Index, label_roots: Sequence[Path]) -> dict[Path, Datas
     for file in list(index.files(kind="dataset")):
         folder, problem = file.path.parent, None
         try:
-            found = read_dataset(file.path)
+            dataset = read_dataset(file.path)
         except Rejected as rejected:
             if folder in used or any(folder in (root, *root.parents) for root in label_roots):
                 raise rejected.about(file.path) from rejected
-            found, problem = None, rejected
-        if found is not None:
-            datasets[folder] = found
+            dataset, problem = None, rejected
+        if dataset is not None:
+            datasets[folder] = dataset
         reason, detail = (problem.reason, problem.detail) if problem else (None, "")
         if (reason, detail) != (file.reason, file.detail):
             index.put_files([replace(file, reason=reason, detail=detail)])
     return datasets
 
 
-def datasets_out_of_reach(index: Index, here: Mapping[Path, Dataset]) -> list[Dataset]:
+def datasets_out_of_reach(index: Index, present: Mapping[Path, Dataset]) -> list[Dataset]:
     """Datasets of earlier runs whose dataset.json is gone while scans of theirs are stored, for their label names."""
     before: dict[str, dict[str, str]] = json.loads(index.metadata(_KEY) or "{}")
-    names = {os.fspath(folder): {str(k): v for k, v in one.label_names.items()} for folder, one in here.items()}
+    names = {
+        os.fspath(folder): {str(k): v for k, v in dataset.label_names.items()} for folder, dataset in present.items()
+    }
     away = {
         folder: labels
         for folder, labels in before.items()
@@ -50,4 +52,4 @@ def datasets_out_of_reach(index: Index, here: Mapping[Path, Dataset]) -> list[Da
     }
     if before != names | away:
         index.put_metadata(_KEY, json.dumps(names | away, sort_keys=True))
-    return [Dataset(Path(folder), {}, {int(k): v for k, v in one.items()}, False) for folder, one in away.items()]
+    return [Dataset(Path(folder), {}, {int(k): v for k, v in labels.items()}, False) for folder, labels in away.items()]

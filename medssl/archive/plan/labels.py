@@ -40,14 +40,14 @@ class LabelObjects:
 
     def attach(self, series: str, scans: Sequence[AssembledScan], whose: PatientOf) -> list[Attached]:
         """What labels each scan of a series of images. whose: what a scan and its labels must agree in, besides."""
-        found = [file for key in self.links.get(series, ()) for file in files_of(self.index, key)]
+        files = [file for key in self.links.get(series, ()) for file in files_of(self.index, key)]
         candidates: list[list[_Candidate]] = [[] for _ in scans]
-        for file, label in _in_order(found):
+        for file, label in _in_order(files):
             mine = [whose(scan.record) == whose(label.record) for scan in scans]
-            here = [number for number, scan in enumerate(scans) if mine[number] and _refers(label, scan)]
-            if not here:
+            labelled = [number for number, scan in enumerate(scans) if mine[number] and _refers(label, scan)]
+            if not labelled:
                 self._judge(label, Rejected(Reason.LABEL_WITHOUT_IMAGE, "its images are part of no scan"))
-            for number in here:
+            for number in labelled:
                 try:
                     candidates[number].append(self._candidate(file, label, scans[number]))
                 except Rejected as rejected:
@@ -69,12 +69,12 @@ class LabelObjects:
     def _candidate(self, file: IndexedFile, label: LabelRecord, scan: AssembledScan) -> "_Candidate":
         """The labels of an object that may lie on a scan. Raises Rejected where there are none."""
         frame = scan.record.frame_of_reference
-        fitting = [one for one in label.structures if _agree(one.frame_of_reference, frame)]
+        fitting = [structure for structure in label.structures if _agree(structure.frame_of_reference, frame)]
         if not _agree(label.record.frame_of_reference, frame) and not label.is_structure_set:
             fitting = []
         if label.structures and not fitting:
             raise Rejected(Reason.LABEL_GRID, "its frame of reference is another than that of its images")
-        labels = {one.number: self.table.label(one) for one in fitting}
+        labels = {structure.number: self.table.label(structure) for structure in fitting}
         named = {number: self.values[word] for number, word in sorted(labels.items()) if word}
         if not named:
             raise Rejected(Reason.LABEL_NAMES, f"no name of its {len(labels)} structures stands for a label")
@@ -82,19 +82,21 @@ class LabelObjects:
 
     def _attached(self, candidates: "list[_Candidate]") -> Attached:
         """Each label from the newest object that holds it."""
-        newest = {value: one.file.path for one in candidates for value in one.values.values()}
+        newest = {value: candidate.file.path for candidate in candidates for value in candidate.values.values()}
         objects, flags = [], list[Flag]()
-        for one in candidates:
-            kept = tuple((number, value) for number, value in one.values.items() if newest[value] == one.file.path)
-            if kept:
-                self._judge(one.label, None)
-                file = StampedFile.of(one.file.path, one.file.stamp)
-                objects.append(LabelObject(file, structure_set=one.label.is_structure_set, values=kept))
-            elif one.values:
-                self._judge(one.label, Rejected(Reason.LABEL_SUPERSEDED, "newer objects hold all its labels"))
-        if sum(bool(one.values) for one in candidates) > 1:
+        for candidate in candidates:
+            values = tuple(
+                (number, value) for number, value in candidate.values.items() if newest[value] == candidate.file.path
+            )
+            if values:
+                self._judge(candidate.label, None)
+                file = StampedFile.of(candidate.file.path, candidate.file.stamp)
+                objects.append(LabelObject(file, structure_set=candidate.label.is_structure_set, values=values))
+            elif candidate.values:
+                self._judge(candidate.label, Rejected(Reason.LABEL_SUPERSEDED, "newer objects hold all its labels"))
+        if sum(bool(candidate.values) for candidate in candidates) > 1:
             flags.append(Flag.F_LABELS_MERGED)
-        if objects and any(one.partial for one in candidates):
+        if objects and any(candidate.partial for candidate in candidates):
             flags.append(Flag.F_LABEL_PART)
         if candidates and not objects:
             flags.append(Flag.F_LABEL_LEFT_OUT)
@@ -129,9 +131,9 @@ def label_objects(index: Index, table: NameTable, dataset_names: Mapping[int, st
         return LabelObjects(index, table, {}, {})
     links: dict[str, set[str]] = {}
     structures: set[Structure] = set()
-    for key, images, found in _links(index, keys):
+    for key, images, referring in _links(index, keys):
         links[key] = images
-        structures |= found
+        structures |= referring
     before = dirty | (set(keys) if all_again else set())
     index.mark_dirty(_touched(links, before) - dirty)
     by_image: dict[str, list[str]] = defaultdict(list)
@@ -145,9 +147,9 @@ def files_of(index: Index, series: str) -> list[IndexedFile]:
     """Files of a series of label objects: those that are there, and those that are gone and of which no copy is there,
     because what was stored from them stays.
     """
-    here, gone = list(index.files(series=series)), list(index.vanished_files(series=series))
-    copied = {_instance(file) for file in here} if gone else set()
-    return [*here, *(file for file in gone if _instance(file) not in copied)]
+    present, gone = list(index.files(series=series)), list(index.vanished_files(series=series))
+    copied = {_instance(file) for file in present} if gone else set()
+    return [*present, *(file for file in gone if _instance(file) not in copied)]
 
 
 def _instance(file: IndexedFile) -> str:
@@ -164,9 +166,9 @@ def names_met(index: Index) -> list[tuple[str, str, int]]:
     counts: Counter[str] = Counter()
     for key in index.series_keys(LABEL):
         for file in files_of(index, key):
-            for one in parse_label_record(file.record or "").structures:
-                name = " ".join(one.name.split()) or " ".join(one.codes)
-                labels.setdefault(name, table.label(one) or "")
+            for structure in parse_label_record(file.record or "").structures:
+                name = " ".join(structure.name.split()) or " ".join(structure.codes)
+                labels.setdefault(name, table.label(structure) or "")
                 counts[name] += 1
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
     return [(name, labels[name], counts[name]) for name in ordered if name]
@@ -192,11 +194,11 @@ def _links(index: Index, keys: Sequence[str]) -> Iterator[tuple[str, set[str], s
 
 def _by_instance(index: Index, label: LabelRecord) -> set[str]:
     """Series of the same study that hold an image the object refers to, for objects that name no series."""
-    wanted = set(label.instances)
+    instances = set(label.instances)
     return {
         image
         for image in index.series_keys(f"{IMAGE}{label.record.study}/")
-        if any(wanted & _instances_of(file) for file in index.files(series=image))
+        if any(instances & _instances_of(file) for file in index.files(series=image))
     }
 
 
@@ -232,5 +234,5 @@ def _refers(label: LabelRecord, scan: AssembledScan) -> bool:
     return scan.record.series in label.series
 
 
-def _agree(one: str, other: str) -> bool:
-    return not one or not other or one == other
+def _agree(a: str, b: str) -> bool:
+    return not a or not b or a == b

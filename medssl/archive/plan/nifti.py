@@ -152,8 +152,8 @@ class _Planner:
         dataset = dataset_of(path, self.datasets)
         words = [dataset.channels.get(0, "")] if dataset else []
         words.append(stem(path).rsplit("_", 1)[-1])
-        known = (_MODALITY_WORDS[word.lower()] for word in words if word.lower() in _MODALITY_WORDS)
-        return next(known, before.modality if before else "unknown")
+        modalities = (_MODALITY_WORDS[word.lower()] for word in words if word.lower() in _MODALITY_WORDS)
+        return next(modalities, before.modality if before else "unknown")
 
 
 def rejected_file(file: IndexedFile, pseudonyms: Pseudonyms) -> PlannedScan:

@@ -49,19 +49,19 @@ def came_to(deaths: dict[str, int], deadly_labels: set[str], *, labelled: bool =
     return outcome
 
 
-def test_the_first_death_is_forgiven():
+def test_retry_after_first_death():
     assert came_to({"a": 1}, set()) == Outcome(None, "", labels=(0, 1))
 
 
-def test_the_second_death_costs_a_scan_without_label_objects():
+def test_second_death_rejects_unlabelled_scan():
     assert came_to({"a": 2}, set(), labelled=False).reason is Reason.DECODER_CRASH
 
 
-def test_a_scan_with_label_objects_is_tried_without_them():
+def test_second_death_retries_without_label_objects():
     outcome = came_to({}, {"a"})
     assert (outcome.reason, outcome.label_reason) == (None, Reason.LABEL_UNREADABLE)
     assert outcome.flags == ("F_LABEL_LEFT_OUT",)
 
 
-def test_the_third_death_costs_every_scan():
+def test_third_death_rejects_scan():
     assert came_to({"a": 3}, set()).reason is Reason.DECODER_CRASH

@@ -92,10 +92,10 @@ def test_dataset_json_in_use_must_stay_readable(tmp_path, run_ingest):
     strange.write_text('{"labels": {"0": "background", "1": "liver", "2": "tumour"}}')
     assert run_ingest(root).reasons == {}
     strange.write_text("{")
-    with pytest.raises(DataError, match=r"other/dataset\.json: it is no valid JSON"):
+    with pytest.raises(DataError, match=r"other/dataset\.json: the file is not valid JSON"):
         run_ingest(root)
     (root / "labels" / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match=r"labels/dataset\.json: it is no valid JSON"):
+    with pytest.raises(DataError, match=r"labels/dataset\.json: the file is not valid JSON"):
         run_ingest(root, label_dir=root / "labels", out=tmp_path / "new")
 
 

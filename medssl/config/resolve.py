@@ -1,5 +1,6 @@
 """Defaults, then files in order, then `--set`, then flags; every value remembers where it came from."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,11 @@ def as_config(model: type[T], config: T | Mapping[str, Any]) -> T:
 
     Raises ConfigError that lists every problem of the mapping at once.
     """
-    return load_config(model, flags=config) if isinstance(config, Mapping) else config
+    if not isinstance(config, Mapping):
+        return config
+    raw = RawSettings(tree={}, origins={})
+    _merge(raw, config, source="")
+    return _checked(model, raw).config
 
 
 def resolve_config(
@@ -70,7 +75,10 @@ def resolve_config(
 
     Raises ConfigError that lists every problem at once, each with its origin; UsageError where a file is missing.
     """
-    raw = gather(files=files, settings=settings, flags=flags)
+    return _checked(model, gather(files=files, settings=settings, flags=flags))
+
+
+def _checked(model: type[T], raw: RawSettings) -> Resolved[T]:
     problems = list(raw.problems)
     try:
         config = model.model_validate(raw.tree)
@@ -117,7 +125,7 @@ def _merge(raw: RawSettings, tree: Mapping[str, Any], *, source: str, prefix: st
         if isinstance(value, dict) and value:
             _merge(raw, value, source=source, prefix=f"{key}.")
         else:
-            _put(raw, key, value, source=source)
+            _put(raw, key, _plain(value), source=source)
 
 
 def _put(raw: RawSettings, key: str, value: Any, *, source: str) -> None:
@@ -139,6 +147,9 @@ def _put(raw: RawSettings, key: str, value: Any, *, source: str) -> None:
 
 
 def _plain(value: Any) -> Any:
+    """As a file would have it: tuples are lists, paths are text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -20,6 +20,7 @@ from medssl.encoders.transfer import TransferReport, transfer
 from medssl.encoders.weights import load_encoder, read_description, save_network, weights_digest
 from medssl.loading.plan import BatchPlan
 from medssl.progress import Progress, Silent
+from medssl.runs.observer import Observer, no_observer
 from medssl.runs.run import Run
 from medssl.shapes import Shape3D
 from medssl.store.volumes import StoredVolume
@@ -27,7 +28,7 @@ from medssl.training.fabric import start_fabric
 from medssl.training.loop import train
 from medssl.training.opening import open_run
 from medssl.training.preparation import choose_patch
-from medssl.training.pretrain import Observer, modalities_of, no_observer, recorded
+from medssl.training.pretrain import modalities_of, recorded
 from medssl.training.trainee import Training
 
 

@@ -16,8 +16,8 @@ from medssl.encoders.weights import load_encoder, read_description, weights_dige
 from medssl.errors import ConfigError, DataError, UsageError
 from medssl.files import check_folder_creatable, write_bytes
 from medssl.progress import Progress, Silent
+from medssl.runs.observer import Observer, no_observer
 from medssl.runs.run import Run
-from medssl.training.pretrain import Observer, no_observer
 
 
 def label_efficiency(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Field  # handed out as medssl.Field
 from torch import Tensor, nn
 
 from medssl.encoders.encoder import Decoder, Encoder

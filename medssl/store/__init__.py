@@ -4,39 +4,6 @@ Imports geometry, shapes, files and errors, and no torch: data workers import th
 they are first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-_MODULES = {
-    "Normalisation": "normalisation",
-    "StorePolicy": "policy",
-    "StoredVolume": "volumes",
-    "open_volume": "volumes",
-    "verify_volume": "volumes",
-    "write_volume": "volumes",
-}
-
-if TYPE_CHECKING:
-    from medssl.store.normalisation import Normalisation
-    from medssl.store.policy import StorePolicy
-    from medssl.store.volumes import StoredVolume, open_volume, verify_volume, write_volume
-
-__all__ = [
-    "Normalisation",
-    "StorePolicy",
-    "StoredVolume",
-    "open_volume",
-    "verify_volume",
-    "write_volume",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """PEP 562: import a public name where it is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

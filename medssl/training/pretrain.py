@@ -1,7 +1,7 @@
 """Pretraining: from a cohort and a task's name to an encoder in a run folder."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -10,6 +10,7 @@ from medssl.config import PretrainConfig
 from medssl.plugins.exits import exits_are_errors
 from medssl.pretext.gradient_cache import check_chunks
 from medssl.progress import Progress, Silent
+from medssl.runs.observer import Observer, no_observer
 from medssl.runs.run import Run
 from medssl.store.volumes import StoredVolume
 from medssl.training.auto_values import chosen_values
@@ -21,14 +22,6 @@ from medssl.training.opening import open_run
 from medssl.training.preparation import prepare
 from medssl.training.trainee import Training
 from medssl.training.watch import CollapseWatch
-
-Observer = Callable[[Run], AbstractContextManager[object]]
-"""Starts whatever watches a run (the MLflow mirror) and stops it when the run is over."""
-
-
-def no_observer(run: Run) -> AbstractContextManager[object]:
-    """Watch nothing."""
-    return nullcontext()
 
 
 def pretrain(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,10 +70,6 @@ def run_demo(out: Path, size: DemoSize) -> Path:
 
     Stages that an interrupted call finished are not repeated. Raises UsageError if `out` holds something else.
     """
-    from medssl.config import TrackingConfig
-    from medssl.tracking.review import write_review
-    from medssl_cli.training import send_comparison
-
     started_s = time.monotonic()
     claim(out, size)
     typer.echo("1/4 an archive of synthetic patients")
@@ -83,8 +80,7 @@ def run_demo(out: Path, size: DemoSize) -> Path:
     pretrained = pretrain_encoder(cohort, out / "pretrained", size)
     typer.echo(f"4/4 fine-tune: from scratch and from the encoder, {size.seeds} seeds each")
     comparison = compare_inits(cohort, pretrained, out / "evidence", size)
-    send_comparison(out / "evidence", TrackingConfig())
-    page = write_review(out / "evidence")
+    page = out / "evidence" / "review.html"
     for line in result_lines(comparison, seconds=time.monotonic() - started_s):
         typer.echo(line)
     typer.echo(f"review: {page}\nMLflow: medssl ui {out}")
@@ -139,10 +135,9 @@ def ingest_archive(archive: Path, cohort: Path, *, key: Path, workers: int | Non
 
 def pretrain_encoder(cohort: Path, run: Path, size: DemoSize) -> Path:
     """Run folder of a masked-volume pretraining on every training scan."""
+    from medssl.api import pretrain
     from medssl.config import PretrainConfig
-    from medssl.training.pretrain import pretrain
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import observer
 
     if (run / "encoder.safetensors").exists():
         return run
@@ -153,15 +148,14 @@ def pretrain_encoder(cohort: Path, run: Path, size: DemoSize) -> Path:
         loop=_loop(size.pretrain_steps),
     )
     progress = TrainingProgress(label="    masked-volume")
-    return pretrain(config, run, resume=run.exists(), progress=progress, observe=observer(config.tracking))
+    return pretrain(config, run, resume=run.exists(), progress=progress).folder
 
 
 def compare_inits(cohort: Path, pretrained: Path, out: Path, size: DemoSize) -> Comparison:
     """Dice of fine-tunings from scratch and from the pretrained run, on the same test scans."""
+    from medssl.api import label_efficiency
     from medssl.config import FinetuneConfig
-    from medssl.downstream.sweep import label_efficiency
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import observer
 
     config = FinetuneConfig(
         cohort=cohort.absolute(),
@@ -176,7 +170,7 @@ def compare_inits(cohort: Path, pretrained: Path, out: Path, size: DemoSize) -> 
         num_labelled=size.num_labelled,
         seeds=size.seeds,
         progress=lambda title: TrainingProgress(label=f"    {title}"),
-        observe=observer(config.tracking, beside=out),
+        warn=partial(typer.echo, err=True),
     )
 
 

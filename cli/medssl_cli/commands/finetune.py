@@ -34,10 +34,10 @@ def finetune(
 
     Example: medssl finetune --cohort cohort --init runs/masked --num-labelled 10 --out runs/masked-10
     """
+    from medssl.api import finetune as run_finetuning
     from medssl.config import FinetuneConfig, resolve_config
-    from medssl.downstream.finetuning import finetune as run_finetuning
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import check_paths, config_of_resumed, observer
+    from medssl_cli.training import check_paths, config_of_resumed
 
     flags = without_none(
         {
@@ -60,7 +60,6 @@ def finetune(
         out,
         resume=resume,
         progress=TrainingProgress(f"fine-tune from {pretraining.name if pretraining else 'scratch'}"),
-        observe=observer(config.tracking),
     )
     if model.evaluation:
         typer.echo("\n".join(model.evaluation.sentences()))

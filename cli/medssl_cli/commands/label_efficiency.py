@@ -1,6 +1,7 @@
 """`medssl label-efficiency`: whether pretraining helps when labels are few."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +33,10 @@ def label_efficiency(
 
     Example: medssl label-efficiency --cohort cohort --init runs/masked --num-labelled 3,5,10 --seeds 3 --out evidence
     """
+    from medssl.api import label_efficiency as run_comparison
     from medssl.config import FinetuneConfig, load_config
-    from medssl.downstream.sweep import label_efficiency as run_comparison
-    from medssl.tracking.review import write_review
     from medssl_cli.progress import TrainingProgress
-    from medssl_cli.training import check_paths, observer, send_comparison
+    from medssl_cli.training import check_paths
 
     flags = without_none({"init": "scratch", "num_labelled": 1, "cohort": cohort, "loop.steps": steps})
     config = load_config(FinetuneConfig, files=config_files or [], settings=overrides or [], flags=flags)
@@ -49,11 +49,10 @@ def label_efficiency(
         num_labelled=label_counts(num_labelled),
         seeds=seeds,
         progress=TrainingProgress,
-        observe=observer(config.tracking, beside=out),
+        warn=partial(typer.echo, err=True),
     )
     typer.echo(comparison.as_markdown())
-    send_comparison(out, config.tracking)
-    typer.echo(f"review: {write_review(out)}")
+    typer.echo(f"review: {out / 'review.html'}")
 
 
 def named_runs(inits: list[str]) -> dict[str, str]:

@@ -29,10 +29,10 @@ def pretrain(
 
     Example: medssl pretrain --cohort cohort --task masked-volume --out runs/masked --steps 20000
     """
+    from medssl.api import pretrain as run_pretraining
     from medssl.config import PretrainConfig, load_config
-    from medssl.training.pretrain import pretrain as run_pretraining
     from medssl_cli.progress import TrainingProgress, process_rank
-    from medssl_cli.training import check_paths, config_of_resumed, observer
+    from medssl_cli.training import check_paths, config_of_resumed
 
     flags = without_none(
         {
@@ -59,7 +59,6 @@ def pretrain(
         out,
         resume=resume,
         progress=TrainingProgress(config.task["name"]),
-        observe=observer(config.tracking),
     )
     if process_rank() > 0:
         return

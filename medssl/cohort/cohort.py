@@ -65,8 +65,9 @@ class Cohort:
     policy: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path) -> "Cohort":
+    def open(cls, folder: str | Path) -> "Cohort":
         """Read a cohort. Raises DataError when `folder` has none, or one of another format."""
+        folder = Path(folder)
         description = read_description(folder)
         return cls(folder, read_manifest(folder / MANIFEST), description.label_names, description.policy)
 

@@ -91,9 +91,9 @@ class Run:
         return cls(folder, record, claim)
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
+    def open(cls, folder: str | Path) -> "Run":
         """The run in `folder`, for reading. UsageError when it is not a run, DataError when run.json is damaged."""
-        return cls(folder, read_record(folder), None)
+        return cls(Path(folder), read_record(Path(folder)), None)
 
     @classmethod
     def resume(

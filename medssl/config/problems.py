@@ -96,7 +96,7 @@ def nearest_key(model: type[BaseModel], key: Key) -> str | None:
 
 
 def _setting_key(model: type[BaseModel], location: tuple[int | str, ...]) -> Key:
-    """The setting a pydantic location belongs to: without the names of a union's members, which are no keys."""
+    """The setting a pydantic location belongs to: without the names of a union's members, which are not keys."""
     key: list[str] = []
     group: type[BaseModel] | None = model
     for part in location:

@@ -40,7 +40,7 @@ def ingest(
         progress: is told how far reading and storing are.
 
     Raises:
-        UsageError: for paths that do not exist, a folder that is no cohort, or settings that contradict the cohort's.
+        UsageError: paths that do not exist, a folder that is not a cohort, or settings that contradict the cohort's.
         DataError: when the cohort cannot be written.
     """
     settings, progress = settings or IngestSettings(), progress or Silent()

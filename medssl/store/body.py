@@ -75,7 +75,7 @@ def body_mask(voxels: npt.NDArray[Any], modality: str) -> npt.NDArray[np.bool_]:
     if modality == "CT":
         return np.asarray(voxels > CT_BODY_HU)
     dark, bright = dark_and_bright(thinned(voxels, remaining=PERCENTILE_VOXELS))
-    # In float64: float32 would round a Python float to its own precision, and voxels on the threshold would change side.
+    # In float64: beside float32 voxels a Python float is rounded to float32, and voxels at the threshold change side.
     return np.asarray(voxels > np.float64(dark + BODY_FRACTION * (bright - dark)))
 
 

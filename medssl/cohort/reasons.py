@@ -190,11 +190,7 @@ class Reason(StrEnum):
         "A multi-frame object without a position for each frame.",
         "Export it as single frames or as an enhanced object.",
     )
-    UIH_GRID = (
-        "UIH_GRID",
-        "A UIH grid image whose tiles carry no usable geometry.",
-        "Export it as single slices.",
-    )
+    UIH_GRID = ("UIH_GRID", "A UIH grid image whose tiles carry no usable geometry.", "Export it as single slices.")
     BAD_MOSAIC = (
         "BAD_MOSAIC",
         "A Siemens mosaic without a usable private header.",
@@ -248,11 +244,7 @@ class Reason(StrEnum):
         "A NIfTI file with one slice or with more than three dimensions.",
         "Save one 3D volume per file.",
     )
-    NOT_SCALAR = (
-        "NOT_SCALAR",
-        "A NIfTI file with RGB or complex voxels.",
-        "Save it with one number per voxel.",
-    )
+    NOT_SCALAR = ("NOT_SCALAR", "A NIfTI file with RGB or complex voxels.", "Save it with one number per voxel.")
     MULTI_CHANNEL = (
         "MULTI_CHANNEL",
         "The case has several channels (nnU-Net _0000, _0001, ...); only single-channel scans are read.",

@@ -59,10 +59,7 @@ def ingest(
                 _sweep(cohort, archive.index)
             archive.finish()
         return tally.report(
-            n_files=archive.n_files,
-            n_loaded=n_loaded,
-            elapsed_s=time.monotonic() - started_s,
-            notices=archive.notices,
+            n_files=archive.n_files, n_loaded=n_loaded, elapsed_s=time.monotonic() - started_s, notices=archive.notices
         )
 
 

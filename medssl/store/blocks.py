@@ -16,14 +16,7 @@ import numpy.typing as npt
 
 from medssl.files import atomic_write
 from medssl.shapes import Index3D
-from medssl.store.container import (
-    Contents,
-    array_to_fill,
-    box_shape,
-    checksum,
-    damaged,
-    missing,
-)
+from medssl.store.container import Contents, array_to_fill, box_shape, checksum, damaged, missing
 
 SUFFIX = ".b2nd"
 CHUNK_VOXELS, BLOCK_VOXELS = (64, 64, 64), (16, 16, 32)

@@ -21,14 +21,7 @@ from safetensors.numpy import save_file
 
 from medssl.files import atomic_write
 from medssl.shapes import Index3D, Shape3D
-from medssl.store.container import (
-    Contents,
-    array_to_fill,
-    box_shape,
-    checksum,
-    damaged,
-    missing,
-)
+from medssl.store.container import Contents, array_to_fill, box_shape, checksum, damaged, missing
 
 SUFFIX = ".safetensors"
 _VOXELS, _ABOUT = "voxels", "medssl"

@@ -29,8 +29,7 @@ class StorePolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spacing_mm: dict[str, Spacing] = Field(
-        default={},
-        description="Target spacing along X, Y, Z in mm, or 'native', per modality.",
+        default={}, description="Target spacing along X, Y, Z in mm, or 'native', per modality."
     )
     other_spacing_mm: Spacing = Field(default="native", description="Target spacing of modalities that are not named.")
     keep_through_plane: bool = Field(

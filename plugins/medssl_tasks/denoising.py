@@ -60,11 +60,7 @@ class Denoising(PretextTask):
         target = region.crop("patch")
         sigma = region.random.uniform("sigma", *self.config.sigma)
         noise = grainy_noise(region.random, "noise", like=target, grain=self.config.grain)
-        return {
-            "target": target,
-            "noisy": target + sigma.view(-1, 1, 1, 1, 1) * noise,
-            "scored": region.valid("patch"),
-        }
+        return {"target": target, "noisy": target + sigma.view(-1, 1, 1, 1, 1) * noise, "scored": region.valid("patch")}
 
     def forward(self, views: dict[str, Tensor]) -> Step:
         """Squared error everywhere inside the scan, since the noise is everywhere."""

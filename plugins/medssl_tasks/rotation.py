@@ -43,10 +43,7 @@ class Rotation(PretextTask):
             "texture would reveal the answer, so cube is refused there.",
         )
         rotations_per_patch: int = Field(
-            default=2,
-            ge=1,
-            le=24,
-            description="Different turns of each patch; they multiply the size of the batch.",
+            default=2, ge=1, le=24, description="Different turns of each patch; they multiply the size of the batch."
         )
         geometry: PatchGeometry = Field(
             default=PatchGeometry(flip=(0.0, 0.0, 0.0), rotation_deg=10.0),

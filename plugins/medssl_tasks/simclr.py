@@ -20,14 +20,7 @@ from medssl.errors import ConfigError
 from medssl.hookspecs import hookimpl
 from medssl.pretext.collectives import gather, rank, world_size
 from medssl.pretext.pairs import PAIR, NormOfHeads, PairConfig, matching_points, named_chunks, pair_step
-from medssl.pretext.projection import (
-    Projection,
-    features_at,
-    pooled_channels,
-    pooled_levels,
-    unit,
-    without_autocast,
-)
+from medssl.pretext.projection import Projection, features_at, pooled_channels, pooled_levels, unit, without_autocast
 from medssl.pretext.task import PretextTask, Step
 from medssl.views.region import Region
 

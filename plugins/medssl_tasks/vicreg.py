@@ -78,11 +78,7 @@ class VICReg(PretextTask):
             energy=(a - b).detach().square().mean(dim=1),
             negative_energy=(a - b.roll(1, dims=0)).detach().square().mean(dim=1) if len(a) > 1 else None,
             trivial_loss=config.variance_weight * (1 - VARIANCE_FLOOR**0.5),  # constant features
-            terms={
-                "invariance": invariance.detach(),
-                "variance": variance.detach(),
-                "covariance": covariance.detach(),
-            },
+            terms={"invariance": invariance.detach(), "variance": variance.detach(), "covariance": covariance.detach()},
             embeddings=torch.cat([a, b]).detach(),
         )
 

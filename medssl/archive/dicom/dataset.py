@@ -33,10 +33,7 @@ _FIRST_GROUPS = (0x0002, 0x0004, 0x0008)
 # GE's private group with the part of the signal that an image shows: how its vendor is spelt, the prefix of a file that
 # usually holds it, and its first element (the private creator) in explicit and implicit VR little endian.
 _GE_VENDOR, _GE_BYTES = b"GE MEDICAL SYSTEMS", 1 << 15
-_GE_GROUP = {
-    True: b"\x43\x00\x10\x00LO\x0c\x00GEMS_PARM_01",
-    False: b"\x43\x00\x10\x00\x0c\x00\x00\x00GEMS_PARM_01",
-}
+_GE_GROUP = {True: b"\x43\x00\x10\x00LO\x0c\x00GEMS_PARM_01", False: b"\x43\x00\x10\x00\x0c\x00\x00\x00GEMS_PARM_01"}
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,7 @@ from medssl.cohort.reasons import Flag, Reason
 from medssl.geometry import Volume
 
 HEADER_BYTES = 540
-_VOXEL_TYPES = {
-    2: "u1",
-    4: "i2",
-    8: "i4",
-    16: "f4",
-    64: "f8",
-    256: "i1",
-    512: "u2",
-    768: "u4",
-    1024: "i8",
-    1280: "u8",
-}
+_VOXEL_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unset, metre, millimetre, micrometre
 _SAME_FORM_MM = 0.1
 

@@ -66,10 +66,7 @@ def normal_of(orientation: Sequence[float]) -> Points:
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not all(math.isfinite(length) and abs(length - 1) <= _ORTHONORMAL for length in lengths):
-        raise Rejected(
-            Reason.BAD_GEOMETRY,
-            f"direction cosines of length {lengths[0]:.3f} and {lengths[1]:.3f}",
-        )
+        raise Rejected(Reason.BAD_GEOMETRY, f"direction cosines of length {lengths[0]:.3f} and {lengths[1]:.3f}")
     if abs(float(row @ column)) > _ORTHONORMAL:
         raise Rejected(Reason.BAD_GEOMETRY, f"row and column directions with a cosine of {float(row @ column):.3f}")
     normal: Points = np.cross(row, column)

@@ -26,9 +26,7 @@ def draw_overview(cohort: Cohort, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     rows = cohort.accepted()
-    chosen = (
-        [rows[index] for index in np.linspace(0, len(rows) - 1, min(_TILES, len(rows))).astype(int)] if rows else []
-    )
+    chosen = [rows[index] for index in np.linspace(0, len(rows) - 1, min(_TILES, len(rows))).astype(int)]
     down = -(-len(chosen) // _ACROSS)
     figure = Figure(figsize=(12, 2.0 * down + 3.0), layout="constrained")
     FigureCanvasAgg(figure)
@@ -44,8 +42,7 @@ def draw_overview(cohort: Cohort, path: Path) -> Path:
 def _draw_slice(axes: Any, stored: StoredVolume, row: ManifestRow) -> None:
     """The middle slice across the coarsest axis, from the 1st to the 99th percentile of its intensities."""
     coarsest = int(np.argmax(stored.spacing_mm))
-    start = [0, 0, 0]
-    stop = list(stored.shape)
+    start, stop = [0, 0, 0], list(stored.shape)
     start[coarsest] = stored.shape[coarsest] // 2
     stop[coarsest] = start[coarsest] + 1
     voxels = stored.read((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).take(0, axis=coarsest)

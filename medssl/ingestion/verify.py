@@ -121,9 +121,8 @@ def _converted(program: Path, paths: list[str], folder: Path) -> Iterator[Volume
         os.symlink(path, folder / "in" / f"{number:06d}.dcm")
     options = ("-z", "n", "-p", "n", "-b", "n", "-f", "scan_%s", "-o")
     command: list[str | Path] = [program, *options, folder / "out", folder / "in"]
-    subprocess.run(
-        command, capture_output=True, timeout=_SECONDS, check=False, env={"PATH": os.environ.get("PATH", "")}
-    )
+    environment = {"PATH": os.environ.get("PATH", "")}
+    subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False, env=environment)
     for written in sorted((folder / "out").glob("*.nii")):
         yield from _volumes(written)
 

@@ -56,12 +56,6 @@ class WorkerPool:
             worker.close()
 
 
-def _error(failed: BatchFailed) -> Exception:
-    if failed.is_data_error:
-        return DataError(failed.message)
-    return RuntimeError(f"a data worker failed:\n{failed.message}")
-
-
 @dataclass(frozen=True, eq=False)
 class _Memory:
     """Memory that both processes have mapped. Mapping it costs as much as unpacking a batch into it, so it is reused
@@ -128,7 +122,9 @@ class _Worker:
             raise self._death() from error
         request, memory = self.in_flight.popleft()
         if isinstance(message, BatchFailed):
-            raise _error(message)
+            if message.is_data_error:
+                raise DataError(message.message)
+            raise RuntimeError(message.message)
         voxels, labels = batch_arrays(memory.pages, request)
         # The memory is free when its last user is gone. Tensors and views of the voxels all keep `voxels.base` alive,
         # so its finalizer is the moment; counting batches would be wrong as soon as a task keeps a view for longer.
@@ -138,10 +134,9 @@ class _Worker:
     def _death(self) -> DataError:
         code = self.process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        scan_ids = [
-            scan_id for request, memory in self.in_flight if (scan_id := scan_being_read(memory.pages, request))
-        ]
-        where = f"while it read scan {scan_ids[0]}" if scan_ids else "between two batches"
+        reading = (scan_being_read(memory.pages, request) for request, memory in self.in_flight)
+        scan_id = next(filter(None, reading), None)
+        where = f"while it read scan {scan_id}" if scan_id else "between two batches"
         return DataError(
             f"a data worker died ({how}) {where}. If the machine ran out of memory (signal 9), lower loop.workers or "
             "the batch size; otherwise run `medssl doctor --cohort` to check the store."

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from queue import Empty, Full, Queue
+from queue import Full, Queue
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -42,7 +42,8 @@ def prefetch(items: Iterator[T], work: Callable[[T], U], *, depth: int = 2) -> I
             yield value  # type: ignore[misc]  # results hold what `work` returned
     finally:
         closed.set()
-        _drain(results)
+        while not results.empty():
+            results.get_nowait()
 
 
 def _put(results: "Queue[T]", value: T, closed: threading.Event) -> None:
@@ -52,11 +53,3 @@ def _put(results: "Queue[T]", value: T, closed: threading.Event) -> None:
         except Full:
             continue
         return
-
-
-def _drain(results: "Queue[T]") -> None:
-    while True:
-        try:
-            results.get_nowait()
-        except Empty:
-            return

@@ -66,14 +66,11 @@ class Job:
 class BatchReady:
     """The memory of the job holds the batch: int16 voxels, then uint8 labels if they were requested."""
 
-    step: int
-
 
 @dataclass(frozen=True)
 class BatchFailed:
     """A batch could not be read. message: for the user if `is_data_error`, otherwise a traceback."""
 
-    step: int
     message: str
     is_data_error: bool
 
@@ -188,11 +185,11 @@ def _run(request: BatchRequest, memory: mmap.mmap, connection: Connection) -> No
     try:
         voxels, labels = batch_arrays(memory, request)
         read_batch(request, voxels, labels, on_sample=partial(_write_position, memory))
-        connection.send(BatchReady(request.step))
+        connection.send(BatchReady())
     except DataError as error:
-        connection.send(BatchFailed(request.step, str(error), is_data_error=True))
+        connection.send(BatchFailed(str(error), is_data_error=True))
     except (BrokenPipeError, ConnectionResetError):
         sys.exit(0)
     except Exception:
         # A bug in the reading: it travels to the main process and is raised there with this traceback.
-        connection.send(BatchFailed(request.step, traceback.format_exc(), is_data_error=False))
+        connection.send(BatchFailed(f"a data worker failed:\n{traceback.format_exc()}", is_data_error=False))

@@ -23,15 +23,9 @@ from medssl_phantoms.dicom_files import (
 from medssl_phantoms.scanners import Grid, ct_phantom, mr_phantom
 
 FAMILY_NAMES = (
-    "Quillfeather",
-    "Drosselmeier",
-    "Vandersteen",
-    "Okonjo-Bright",
-    "Marchetti",
-    "Halvorsen",
-    "Zabriskie",
+    "Quillfeather", "Drosselmeier", "Vandersteen", "Okonjo-Bright", "Marchetti", "Halvorsen", "Zabriskie",
     "Thistlewood",
-)
+)  # fmt: skip
 GIVEN_NAMES = ("Ottoline", "Casimir", "Philippa", "Barnabas", "Wilhelmina", "Ignatius", "Seraphina", "Leopold")
 FIELD_MM = (284.0, 222.0, 214.0)  # left-right, front-back, feet-head
 FIRST_NIFTI_PATIENT = 10_000  # DICOM patients count from 0, so that no patient is in both parts
@@ -163,13 +157,8 @@ def _grid(rng: Generator, shape: tuple[int, int, int], *, axes: str, oblique: bo
         float(np.round(FIELD_MM[a] / n * rng.uniform(0.96, 1.06), 3)) for a, n in zip(across, edges, strict=True)
     ]
     turn = rng.uniform(-9, 9, 3) * oblique
-    return Grid(
-        _three(edges, int),
-        _three(spacing, float),
-        axes,
-        _three(turn, float),
-        _three(rng.uniform((-6, -5, -12), (6, 5, 12)), float),
-    )
+    shift = rng.uniform((-6, -5, -12), (6, 5, 12))
+    return Grid(_three(edges, int), _three(spacing, float), axes, _three(turn, float), _three(shift, float))
 
 
 def _three(values: Iterable[float], kind: type[T]) -> tuple[T, T, T]:

@@ -112,9 +112,8 @@ def write_secondary_capture(path: Path, volume: Volume, series: Series) -> Path:
     image = _header(series, SecondaryCaptureImageStorage, 1)
     image.ConversionType = "WSD"
     grey = volume.voxels[:, :, volume.shape[2] // 2].T.astype(float)
-    colour = np.repeat(np.clip((grey - grey.min()) / max(np.ptp(grey), 1) * 255, 0, 255)[..., None], 3, axis=2).astype(
-        np.uint8
-    )
+    levels = np.clip((grey - grey.min()) / max(np.ptp(grey), 1) * 255, 0, 255).astype(np.uint8)
+    colour = np.repeat(levels[..., None], 3, axis=2)
     image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
     image.Rows, image.Columns = colour.shape[:2]
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
@@ -142,11 +141,8 @@ def _header(series: Series, sop_class: str, number: int) -> FileDataset:
     image.SOPClassUID, image.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
     image.StudyInstanceUID, image.SeriesInstanceUID = series.study_uid, series.series_uid
     image.FrameOfReferenceUID, image.PositionReferenceIndicator = uid(series.study_uid, "frame"), ""
-    image.Modality, image.Manufacturer, image.ManufacturerModelName = (
-        series.modality,
-        series.manufacturer,
-        "Invented One",
-    )
+    image.Modality, image.Manufacturer = series.modality, series.manufacturer
+    image.ManufacturerModelName = "Invented One"
     image.ImageType, image.SeriesDescription = list(series.image_type), series.description
     image.SeriesNumber, image.InstanceNumber, image.AcquisitionNumber = series.number, number, 1
     image.BodyPartExamined, image.PatientPosition = "ABDOMEN", "HFS"
@@ -156,12 +152,8 @@ def _header(series: Series, sop_class: str, number: int) -> FileDataset:
 
 def _set_identity(image: FileDataset, identity: Identity, *, study: str) -> None:
     """What a hospital writes about a person: names, dates, free text, a private element."""
-    image.PatientName, image.PatientID, image.PatientBirthDate, image.PatientSex = (
-        identity.name,
-        identity.patient_id,
-        identity.birth_date,
-        "O",
-    )
+    image.PatientName, image.PatientID = identity.name, identity.patient_id
+    image.PatientBirthDate, image.PatientSex = identity.birth_date, "O"
     image.InstitutionName, image.ReferringPhysicianName = identity.institution, identity.physician
     image.StudyDate, image.StudyTime, image.StudyID = "20240229", "081500", study
     image.AccessionNumber = f"ACC{identity.patient_id[-6:]}"

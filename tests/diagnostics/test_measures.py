@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, ortho_group
 
-from medssl.diagnostics.latent import active_units, teacher_entropy
 from medssl.diagnostics.measures import (
     alignment,
     energy_gap,
@@ -186,22 +185,3 @@ def test_lidar_counts_signal_directions_with_few_views(channels):
 def test_lidar_is_blind_to_scale():
     groups = normal(100, 1, 8) + 0.1 * normal(100, 4, 8, seed=1)
     assert lidar(groups * 1000) == pytest.approx(lidar(groups), rel=1e-5)
-
-
-# --- codes and latents
-
-
-def test_teacher_entropy_of_known_teachers():
-    uniform = teacher_entropy(torch.full((6, 4), 0.25))
-    assert (uniform.each, uniform.overall) == (pytest.approx(1.0), pytest.approx(1.0))
-    one = teacher_entropy(torch.eye(4)[[2, 2, 2]])
-    assert (one.each, one.overall) == (pytest.approx(0.0), pytest.approx(0.0))
-    healthy = teacher_entropy(torch.eye(4))
-    assert (healthy.each, healthy.overall) == (pytest.approx(0.0), pytest.approx(1.0))
-
-
-def test_active_units_counts_latents_that_vary():
-    means = torch.zeros(50, 4)
-    means[:, 0] = torch.linspace(-1, 1, 50)
-    means[:, 1] = 0.05 * torch.linspace(-1, 1, 50)
-    assert active_units(means) == 0.25

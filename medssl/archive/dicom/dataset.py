@@ -118,10 +118,8 @@ def _parse(data: bytes, *, complete: bool, limits: Limits, selection: ElementSel
     if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         content = _inflated(data, position, limits)
         return _parse_deflated(content, meta, limits=limits, flags=tuple(flags), selection=selection)
-    explicit, little = (
-        syntax not in (IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN),
-        syntax != EXPLICIT_VR_BIG_ENDIAN,
-    )
+    explicit = syntax not in (IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN)
+    little = syntax != EXPLICIT_VR_BIG_ENDIAN
     try:
         walker = _walk(data, position, explicit=explicit, little=little, complete=complete, selection=selection)
     except Malformed as malformed:
@@ -269,10 +267,8 @@ def read_lut(path: str, *, limits: Limits) -> tuple[int, npt.NDArray[np.uint16]]
     descriptor = item.shorts(tags.LUT_DESCRIPTOR)
     entries = np.array(item.shorts(tags.LUT_DATA), np.uint16)
     if len(descriptor) != 3 or len(entries) < (descriptor[0] or 65536):
-        raise Rejected(
-            Reason.BAD_HEADER,
-            f"the modality lookup table has {len(entries)} entries, fewer than its descriptor declares",
-        )
+        problem = f"the modality lookup table has {len(entries)} entries, fewer than its descriptor declares"
+        raise Rejected(Reason.BAD_HEADER, problem)
     signed = dataset.values.short(tags.PIXEL_REPRESENTATION) == 1
     first = descriptor[1] - 65536 if signed and descriptor[1] > 32767 else descriptor[1]
     return first, entries[: descriptor[0] or 65536]

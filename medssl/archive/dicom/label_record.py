@@ -141,6 +141,9 @@ _SEQUENCES = (
     | {tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE, tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE}
 )
 _SELECTION = ElementSelection(_VALUES, _SEQUENCES, _last_tag)
+_INSTANCE_SEQUENCES = (
+    label_tags.REFERENCED_INSTANCE_SEQUENCE, label_tags.REFERENCED_SOP_SEQUENCE, label_tags.CONTOUR_IMAGE_SEQUENCE,
+)  # fmt: skip
 
 
 def _series(header: ElementValues) -> Iterator[ElementValues]:
@@ -155,37 +158,19 @@ def _series(header: ElementValues) -> Iterator[ElementValues]:
 
 def _instances(header: ElementValues) -> Iterator[str]:
     """SOPInstanceUIDs of the referenced images, listed by series or by frame."""
-    lists = [
-        items
-        for item in _series(header)
-        for items in (
-            item.items(label_tags.REFERENCED_INSTANCE_SEQUENCE),
-            item.items(label_tags.REFERENCED_SOP_SEQUENCE),
-            item.items(label_tags.CONTOUR_IMAGE_SEQUENCE),
-        )
-    ]
-    for frame in (
-        header.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE),
-        *header.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE),
-    ):
-        lists += [
-            derived.items(label_tags.SOURCE_IMAGE_SEQUENCE)
-            for derived in frame.items(label_tags.DERIVATION_IMAGE_SEQUENCE)
-        ]
+    lists = [item.items(sequence) for item in _series(header) for sequence in _INSTANCE_SEQUENCES]
+    shared = header.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
+    for frame in (shared, *header.items(tags.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)):
+        for derived in frame.items(label_tags.DERIVATION_IMAGE_SEQUENCE):
+            lists.append(derived.items(label_tags.SOURCE_IMAGE_SEQUENCE))
     return (uid for items in lists for item in items if (uid := item.text(label_tags.REFERENCED_SOP_INSTANCE_UID)))
 
 
 def _segments(header: ElementValues) -> Iterator[Structure]:
     for item in header.items(label_tags.SEGMENT_SEQUENCE):
         property_type = item.item(label_tags.SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE)
-        codes = (
-            _code(property_type),
-            *(_code(code) for code in property_type.items(label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)),
-        )
-        codes = (
-            *codes,
-            *(_code(code) for code in item.items(label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)),
-        )
+        modifiers = label_tags.SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE
+        codes = map(_code, (property_type, *property_type.items(modifiers), *item.items(modifiers)))
         number = item.short(label_tags.SEGMENT_NUMBER)
         if number:  # 0 is the background of a label map
             yield Structure(number, _name(item, label_tags.SEGMENT_LABEL), tuple(filter(None, codes)))

@@ -49,19 +49,11 @@ class Index:
                 folder = self._folder(file.path.parent, file.root)
                 where = (folder, path_text(file.path.name))
                 before = self._db.execute("SELECT series FROM files WHERE folder = ? AND name = ?", where).fetchone()
+                detail = path_text(file.detail)
                 self._db.execute(
                     "INSERT OR REPLACE INTO files (folder, name, size, mtime_ns, kind, reason, "
                     "detail, series, record) VALUES (?,?,?,?,?,?,?,?,?)",
-                    (
-                        *where,
-                        file.stamp.size,
-                        file.stamp.mtime_ns,
-                        file.kind,
-                        file.reason,
-                        path_text(file.detail),
-                        file.series,
-                        file.record,
-                    ),
+                    (*where, *file.stamp, file.kind, file.reason, detail, file.series, file.record),
                 )
                 for series in {file.series, before[0] if before else None} - {None}:
                     self._db.execute("INSERT OR IGNORE INTO dirty VALUES (?)", (series,))
@@ -212,10 +204,8 @@ class Index:
 
     def scans_to_load(self) -> list[str]:
         """Ids of scans that were planned and not loaded yet."""
-        return [
-            row[0]
-            for row in self._db.execute("SELECT scan_id FROM scans WHERE outcome IS NULL AND load_plan IS NOT NULL")
-        ]
+        rows = self._db.execute("SELECT scan_id FROM scans WHERE outcome IS NULL AND load_plan IS NOT NULL")
+        return [scan_id for (scan_id,) in rows]
 
     def scan(self, scan_id: str) -> IndexedScan | None:
         """One scan by its id."""

@@ -34,13 +34,11 @@ class Grid:
 
     Attributes:
         affine_ras_mm: (4, 4), voxel index to RAS.
-        step_mm: From one slice to the next, along the normal.
         tilt_deg: Angle between the normal and the line through the slices.
         flags: What was noticed.
     """
 
     affine_ras_mm: npt.NDArray[np.float64]
-    step_mm: float
     tilt_deg: float
     flags: tuple[Flag, ...]
 
@@ -122,34 +120,13 @@ def grid_of(
     if not all(math.isfinite(edge) and edge > 0 for edge in pixel_spacing_mm):
         raise Rejected(Reason.BAD_GEOMETRY, f"pixel spacing of {pixel_spacing_mm[0]:g} x {pixel_spacing_mm[1]:g} mm")
     normal = normal_of(orientation)
-    count = len(positions_mm)
-    if count == 1:
+    flags: tuple[Flag, ...]
+    if len(positions_mm) == 1:
         if not thickness_mm or not math.isfinite(thickness_mm) or thickness_mm <= 0:
             raise Rejected(Reason.NO_GEOMETRY, "a single slice without thickness")
-        return _grid(
-            positions_mm[0], orientation, pixel_spacing_mm, normal * thickness_mm, normal, (Flag.F_SINGLE_SLICE,)
-        )
-    step = (positions_mm[-1] - positions_mm[0]) / (count - 1)
-    expected = positions_mm[0] + np.arange(count)[:, None] * step
-    offset = positions_mm - expected
-    along = np.abs(offset @ normal).max()
-    sideways = np.linalg.norm(offset - (offset @ normal)[:, None] * normal, axis=1).max()
-    if sideways > _SHIFT_MM:
-        raise Rejected(
-            Reason.SLICE_SHIFT, f"slices lie up to {sideways:.2f} mm beside the line through the first and last"
-        )
-    flags = (Flag.F_JITTER,) if along > SAME_POSITION_MM else ()
-    return _grid(positions_mm[0], orientation, pixel_spacing_mm, step, normal, flags)
-
-
-def _grid(
-    first_mm: Points,
-    orientation: Sequence[float],
-    pixel_spacing_mm: tuple[float, float],
-    step: Points,
-    normal: Points,
-    flags: tuple[Flag, ...],
-) -> Grid:
+        step, flags = normal * thickness_mm, (Flag.F_SINGLE_SLICE,)
+    else:
+        step, flags = _mean_step(positions_mm, normal)
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     tilt_deg = math.degrees(math.acos(min(1.0, abs(float(step @ normal)) / float(np.linalg.norm(step)))))
     if tilt_deg > _MAX_TILT_DEG:
@@ -159,9 +136,22 @@ def _grid(
     affine[:3, 0] = row / np.linalg.norm(row) * pixel_spacing_mm[1]
     affine[:3, 1] = column / np.linalg.norm(column) * pixel_spacing_mm[0]
     affine[:3, 2] = step
-    affine[:3, 3] = first_mm
+    affine[:3, 3] = positions_mm[0]
     tilted = (Flag.F_TILT,) if tilt_deg > _MIN_TILT_DEG else ()
-    return Grid(_LPS_TO_RAS @ affine, abs(float(step @ normal)), tilt_deg, (*flags, *tilted))
+    return Grid(_LPS_TO_RAS @ affine, tilt_deg, (*flags, *tilted))
+
+
+def _mean_step(positions_mm: Points, normal: Points) -> tuple[Points, tuple[Flag, ...]]:
+    """The step from one slice to the next, and the flags of slices that lie a little off it."""
+    count = len(positions_mm)
+    step: Points = (positions_mm[-1] - positions_mm[0]) / (count - 1)
+    offset = positions_mm - (positions_mm[0] + np.arange(count)[:, None] * step)
+    along = np.abs(offset @ normal).max()
+    sideways = np.linalg.norm(offset - (offset @ normal)[:, None] * normal, axis=1).max()
+    if sideways > _SHIFT_MM:
+        problem = f"slices lie up to {sideways:.2f} mm beside the line through the first and last"
+        raise Rejected(Reason.SLICE_SHIFT, problem)
+    return step, (Flag.F_JITTER,) if along > SAME_POSITION_MM else ()
 
 
 def _tolerance_mm(step_mm: float) -> float:

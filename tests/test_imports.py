@@ -35,6 +35,7 @@ TIERS = (
         "medssl.config",
         "medssl.errors",
         "medssl.files",
+        "medssl.formats",
         "medssl.progress",
         "medssl.randomness",
         "medssl.shapes",

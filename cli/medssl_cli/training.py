@@ -9,13 +9,13 @@ def config_of_resumed(out: Path, *, resume: bool) -> list[Path]:
     """Configuration file of the run to continue; none for a new run. Raises UsageError if `out` holds no run."""
     if not resume:
         return []
-    from medssl.runs.layout import upgrade_config
     from medssl.runs.paths import RunPaths
+    from medssl.runs.run_record import read_record
 
     config = RunPaths(out).config
     if not config.exists():
         raise UsageError(f"There is no run to continue in {out}. Leave out --resume to start one.")
-    upgrade_config(out)
+    read_record(out)  # refuses another format before its settings are read
     return [config]
 
 

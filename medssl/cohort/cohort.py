@@ -9,11 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from medssl.cohort.manifest import ManifestRow, read_manifest
 from medssl.errors import DataError
 from medssl.files import write_bytes
+from medssl.formats import check_format
 from medssl.randomness import generator
 
 FORMAT = 1
@@ -113,16 +114,12 @@ def read_description(folder: Path) -> CohortDescription:
     path = folder / COHORT
     try:
         content = json.loads(path.read_text())
-        if content["format"] != FORMAT:
-            writer = content.get("medssl", "of an unknown version")
-            raise DataError(
-                f"{path} has format {content['format']}, written by medssl {writer}; medssl {version('medssl')} reads "
-                f"{FORMAT}. Install the medssl that wrote it, or ingest into a new folder."
-            )
+        writer, remedy = content.get("medssl"), "ingest into a new folder"
+        check_format(path, content.get("format"), FORMAT, writer=writer, remedy=remedy)
         return _DESCRIPTIONS.validate_python(content)
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is not a cohort: it has no {COHORT}. Make one with: medssl ingest SOURCE --out {folder}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} cannot be read. Restore it from a copy, or ingest into a new folder.") from error

@@ -8,15 +8,15 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from medssl.cohort.reasons import RENAMED_CODES, Flag, Reason
+from medssl.cohort.reasons import Flag, Reason
 from medssl.errors import DataError
 from medssl.files import atomic_write
+from medssl.formats import check_format
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = "2"
-_READABLE = ("1", SCHEMA_VERSION)  # 1 has other names for some codes
+FORMAT = "2"
 _ROWS_PER_GROUP = 2_000
 
 Split = Literal["train", "val", "test"]
@@ -102,10 +102,10 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
 
 
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
-    """Rows of a manifest in the order they were written; codes of an older manifest get the names that they have today.
+    """Rows of a manifest in the order they were written.
 
     Raises:
-        DataError: when the file is missing, damaged, or written by a newer medssl.
+        DataError: when the file is missing, damaged, or of another format.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -117,13 +117,8 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
             f"{path} cannot be read as a manifest. Run medssl ingest again, which rewrites the file."
         ) from error
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    schema_version = metadata.get("medssl_schema", "0")
-    if schema_version not in _READABLE:
-        writer = metadata.get("medssl", "0.1 or earlier")
-        raise DataError(
-            f"{path} has manifest schema {schema_version}, written by medssl {writer}; medssl {version('medssl')} "
-            f"reads {' and '.join(_READABLE)}. Install the medssl that wrote it, or ingest again."
-        )
+    found, writer = metadata.get("medssl_schema"), metadata.get("medssl")
+    check_format(path, found, FORMAT, writer=writer, remedy="ingest into a new folder")
     return tuple(_row(values) for values in table.to_pylist())
 
 
@@ -131,8 +126,6 @@ def _row(values: dict[str, Any]) -> ManifestRow:
     columns: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
-    columns["reason"] = RENAMED_CODES.get(columns["reason"], columns["reason"])
-    columns["flags"] = tuple(RENAMED_CODES.get(flag, flag) for flag in columns["flags"])
     return ManifestRow(**columns)
 
 
@@ -141,7 +134,7 @@ def _schema() -> "pa.Schema":
     import pyarrow as pa
 
     columns = [(name, _column_type(hint)) for name, hint in get_type_hints(ManifestRow).items()]
-    return pa.schema(columns, metadata={"medssl_schema": SCHEMA_VERSION, "medssl": version("medssl")})
+    return pa.schema(columns, metadata={"medssl_schema": FORMAT, "medssl": version("medssl")})
 
 
 def _column_type(hint: Any) -> "pa.DataType":

@@ -119,7 +119,7 @@ class Reason(StrEnum):
     LABEL_OBJECT = (
         "LABEL_OBJECT",
         "A DICOM SEG or RTSTRUCT: it labels the series it refers to, and is no scan itself.",
-        "Nothing to do, unless an older medssl has left it out: then ingest into a new folder.",
+        "Nothing to do.",
     )
     SECONDARY_CAPTURE = "SECONDARY_CAPTURE", "A screenshot or secondary capture.", "Nothing to do."
     COLOR = "COLOR", "A colour image (RGB, YBR or palette).", "Nothing to do; it is no measured intensity."
@@ -369,12 +369,3 @@ class Flag(StrEnum):
         "F_PATIENT_ID_SUSPECT",
         "The patient id is blank or a placeholder; the split goes by study instead. Check that no patient is in two.",
     )
-
-
-# Codes of manifests and indexes that were written before codes had their present names, to the codes of today.
-RENAMED_CODES = {
-    **{f"ARCHIVE{end}": f"CONTAINER{end}" for end in ("", "_BROKEN", "_ENCRYPTED", "_BOMB", "_NESTED", "_UNSAFE")},
-    "F_TWINS_DIFFER": "F_DUPLICATES_DIFFER",
-    "CT_NOT_HU": "F_CT_NOT_HU",
-    "PATIENT_ID_SUSPECT": "F_PATIENT_ID_SUSPECT",
-}

@@ -7,6 +7,7 @@ The sweep writes it; the review page, MLflow and the command line read it. A new
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from medssl.downstream.dice import CaseScore, class_means
 from medssl.downstream.intervals import Interval, paired_interval
 from medssl.errors import DataError
 from medssl.files import write_bytes
+from medssl.formats import check_format
 
 SCRATCH = "scratch"  # the init that every other is compared with
 FILE_NAME = "label_efficiency.json"
-FORMAT = 2  # 1 carried no number
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -84,22 +86,18 @@ class Comparison:
         path = folder / FILE_NAME
         try:
             content = json.loads(path.read_text())
-            written = content.get("format", 1)
-            if written == FORMAT:
-                return _CODEC.validate_python(content)
+            writer, remedy = content.get("medssl"), "call `medssl label-efficiency` with a new --out"
+            check_format(path, content.get("format"), FORMAT, writer=writer, remedy=remedy)
+            return _CODEC.validate_python(content)
         except (OSError, ValueError, AttributeError, ValidationError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}). "
                 "Call `medssl label-efficiency` again to complete the folder."
             ) from error
-        raise DataError(
-            f"{path} has format {written}; this medssl reads {FORMAT}. Open it with the medssl that wrote it, or call "
-            "`medssl label-efficiency` with a new --out."
-        )
 
     def write(self, folder: Path) -> None:
         """Write FOLDER/label_efficiency.json."""
-        content = {"format": FORMAT, **_CODEC.dump_python(self, mode="json")}
+        content = {"format": FORMAT, "medssl": version("medssl"), **_CODEC.dump_python(self, mode="json")}
         write_bytes(folder / FILE_NAME, json.dumps(content, indent=1, allow_nan=False).encode())
 
     @property

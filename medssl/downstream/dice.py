@@ -8,6 +8,7 @@ predicted for it are a false alarm, which is counted separately.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from medssl.files import write_bytes
+from medssl.formats import check_format
 
 FILE_NAME = "evaluation.json"
-FORMAT = 2  # 1 carried no number; it gave a false alarm Dice 0 and left an empty class without one out
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Evaluation:
             for label, dice in self.class_dice.items()
         }
         cases = [{**asdict(case), "empty": case.empty} for case in self.cases]
-        return {"format": FORMAT, "dice": self.dice, "classes": classes, "cases": cases}
+        writer = version("medssl")
+        return {"format": FORMAT, "medssl": writer, "dice": self.dice, "classes": classes, "cases": cases}
 
     def write(self, folder: Path) -> None:
         """Write FOLDER/evaluation.json."""
@@ -109,13 +112,13 @@ class Evaluation:
 
 
 def read_evaluation(folder: Path) -> Evaluation | None:
-    """The evaluation of a run; None where it has none, or one of another format, which has to be made again."""
+    """The evaluation of a run; None where it has none. Raises DataError where it is of another format."""
     path = folder / FILE_NAME
     if not path.exists():
         return None
     content = json.loads(path.read_text())
-    if content.get("format") != FORMAT:
-        return None
+    found, writer, remedy = content.get("format"), content.get("medssl"), "remove the file to have the run scored again"
+    check_format(path, found, FORMAT, writer=writer, remedy=remedy)
     names = {int(label): str(of_class["name"]) for label, of_class in content["classes"].items()}
     return Evaluation(_CASES.validate_python(content["cases"]), names)
 

@@ -142,8 +142,6 @@ def what_changed(job: Job) -> str | None:
         return "was made with other settings"
     if run.metadata.get("cohort_digest") != job.cohort_digest:
         return f"was made when {job.config.cohort} held other scans or labels"
-    if job.init_digest and "init_digest" not in run.metadata:
-        return "was made by an earlier medssl and does not say which weights it started from"
     if run.metadata.get("init_digest") != job.init_digest:
         return f"started from other weights than {job.config.init} holds now"
     return None

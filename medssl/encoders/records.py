@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medssl.encoders.encoder import EncoderDescription
 from medssl.errors import CheckpointError
+from medssl.formats import check_format
 from medssl.shapes import Shape3D
 
 MAX_RECORD_BYTES = 64 * 2**20
@@ -36,7 +37,7 @@ class EncoderRecord(BaseModel):
     """The content of encoder.json.
 
     Attributes:
-        format: Version of the file. 1 said `facts` for `metadata`, and not which release wrote it.
+        format: Version of the file.
         medssl: Release that wrote it.
         description: How to build the encoder again.
         channels: Features per level of the pyramid, finest first.
@@ -75,14 +76,6 @@ class NetworkMetadata(BaseModel):
     store_policy: dict[str, Any] | None = None
     modalities: tuple[str, ...] = ()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _with_modalities(cls, metadata: Any) -> Any:
-        """Older models name the most frequent modality only."""
-        if not isinstance(metadata, dict) or "modalities" in metadata:
-            return metadata
-        return {**metadata, "modalities": stated_modalities(metadata)}
-
 
 class NetworkRecord(BaseModel):
     """The content of model.json: as `EncoderRecord`, for a segmentation network."""
@@ -105,20 +98,18 @@ def stated_patch(metadata: Mapping[str, Any]) -> Shape3D | None:
 
 
 def stated_modalities(metadata: Mapping[str, Any]) -> tuple[str, ...]:
-    """Modalities of the scans that a training saw, where its metadata say so. Older metadata has the most frequent one
-    only.
-    """
-    several = metadata.get("modalities") or [metadata.get("modality")]
-    return tuple(name for name in several if isinstance(name, str)) if isinstance(several, list | tuple) else ()
+    """Modalities of the scans that a training saw, where its metadata say so."""
+    names = metadata.get("modalities")
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list | tuple) else ()
 
 
 R = TypeVar("R", EncoderRecord, NetworkRecord)
 
 
 def read_record(path: Path, kind: type[R]) -> R:
-    """The record of that kind; one of format 1 comes back in today's.
+    """The record of that kind.
 
-    Raises CheckpointError where there is none, and where the file is something else or newer.
+    Raises CheckpointError where there is none, and where the file is something else or of another format.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -134,8 +125,11 @@ def read_record(path: Path, kind: type[R]) -> R:
         raise CheckpointError(
             f"{path} is not readable as JSON ({wrong}). Copy it again, or export the encoder again."
         ) from wrong
-    if isinstance(content, dict):
-        content = _in_todays_format(content, path=path, kind=kind)
+    expected = str(kind.model_fields["format"].default)
+    found = content.get("format") if isinstance(content, dict) else None
+    if str(found).startswith(expected.rstrip("0123456789")):
+        remedy = "train again, or export the weights again"
+        check_format(path, found, expected, writer=content.get("medssl"), remedy=remedy, error=CheckpointError)
     try:
         return kind.model_validate(content)
     except ValidationError as wrong:
@@ -145,17 +139,3 @@ def read_record(path: Path, kind: type[R]) -> R:
             f"{path} is not what medssl writes: {field}: {first['msg'].lower()}. Give the folder of a finished run, or "
             "export the encoder again."
         ) from wrong
-
-
-def _in_todays_format(content: dict[str, Any], *, path: Path, kind: type[R]) -> dict[str, Any]:
-    today, written = str(kind.model_fields["format"].default), str(content.get("format"))
-    name = today.removesuffix("2")
-    if written == f"{name}1" and "facts" in content:
-        content = {**content, "format": today, "metadata": content["facts"]}
-        del content["facts"]
-    elif written.startswith(name) and written != today:
-        raise CheckpointError(
-            f"{path} has format {written}, written by medssl {content.get('medssl', 'of another version')}; this "
-            f"medssl reads {name}1 and {today}. Install the version that wrote it, or export the encoder again there."
-        )
-    return content

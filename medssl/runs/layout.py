@@ -10,7 +10,6 @@ from typing import Any
 from medssl.errors import DataError, UsageError
 from medssl.files import explain_write_errors, write_bytes
 from medssl.runs.claim import CLAIM_FILE
-from medssl.runs.old_names import with_new_names
 from medssl.runs.paths import RunPaths
 from medssl.runs.run_record import RunRecord, write_record
 
@@ -35,26 +34,16 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings in FOLDER/config.yaml, those of an older format under today's names. Raises DataError."""
+    """The settings in FOLDER/config.yaml. Raises DataError."""
     import yaml
 
     path = RunPaths(folder).config
     try:
-        settings = dict(yaml.safe_load(path.read_text()) or {})
+        return dict(yaml.safe_load(path.read_text()) or {})
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}). Restore it, or train the run again."
         ) from error
-    return with_new_names(settings)
-
-
-def upgrade_config(folder: Path) -> None:
-    """Rewrite FOLDER/config.yaml where it has names of an older format, so that it is a configuration file of today."""
-    import yaml
-
-    settings = read_config(folder)
-    if settings != yaml.safe_load(RunPaths(folder).config.read_text()):
-        write_config(folder, settings)
 
 
 def refuse_occupied(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medssl.errors import DataError, UsageError
 from medssl.files import write_bytes
+from medssl.formats import check_format
 from medssl.runs.paths import RunPaths
 
 Kind = Literal["pretrain", "finetune", "label-efficiency"]
@@ -23,8 +24,7 @@ class RunRecord(BaseModel):
     """The content of run.json. Times are UTC.
 
     Attributes:
-        format: Version of run.json and config.yaml. 1, which did not say so, had `facts` in place of `metadata` and
-            the names of settings in `old_names`.
+        format: Of run.json and config.yaml.
         id: Unique over all machines, and free of names.
         kind: Which command made the run.
         status: How it stands. A run that died without a word still says 'running'.
@@ -37,7 +37,7 @@ class RunRecord(BaseModel):
         changes: For each resume with other settings its step and, as `before`, what stood in config.yaml.
         folder: Which folder wrote it, see `resuming.identity`.
         resumed_from: Id of the run of which this is a copy.
-        versions: Releases of Python and of the packages on which numbers may depend.
+        versions: Releases of medssl, Python and the packages on which numbers may depend.
         code: Git commit of medssl's source, and whether it was changed since.
         metadata: What the command adds: task, data digest, verdict.
     """
@@ -66,23 +66,15 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record in FOLDER/run.json; an older format comes back in today's.
+    """The record in FOLDER/run.json.
 
-    Raises UsageError when the folder is not a run, DataError when the file is damaged or newer.
+    Raises UsageError when the folder is not a run, DataError when the file is damaged or of another format.
     """
     path = RunPaths(folder).record
     try:
         content = json.loads(path.read_bytes())
-        number = content.get("format", 1)
-        if number == 1:
-            metadata = content.pop("facts", {})
-            content |= {"format": FORMAT, "metadata": metadata}
-        elif number != FORMAT:
-            writer = content.get("versions", {}).get("medssl", "of another version")
-            raise DataError(
-                f"{path} has format {number}, written by medssl {writer}; this medssl reads 1 to {FORMAT}. "
-                "Open the run with the version that wrote it."
-            )
+        writer = content.get("versions", {}).get("medssl")
+        check_format(path, content.get("format"), FORMAT, writer=writer, remedy="train again in a new folder")
         return RunRecord.model_validate(content)
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "has no run.json, so it is not a run" if folder.is_dir() else "does not exist"
@@ -90,9 +82,7 @@ def read_record(folder: Path) -> RunRecord:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check that you may read it.") from error
     except (ValueError, AttributeError, ValidationError) as error:
-        raise DataError(
-            f"{path} is damaged or of another version of medssl. Restore it, or train the run again."
-        ) from error
+        raise DataError(f"{path} is damaged. Restore it, or train the run again.") from error
 
 
 def make_id(kind: str, created: datetime) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.errors import DataError
+from medssl.formats import check_format
 from medssl.geometry import Volume, same_grid, spacing_mm, to_tensor_axes
 from medssl.shapes import Index3D, Shape3D, Spacing3D
 from medssl.store import blocks, flat
@@ -182,8 +183,8 @@ def open_volume(folder: Path, scan_id: str) -> StoredVolume:
     path = image_path(folder, scan_id, packing)
     contents = CONTAINERS[packing].read_contents(path, scan_id)
     metadata = contents.metadata
-    if metadata.get("format") != FORMAT:
-        raise _other_format(scan_id, metadata)
+    found, writer, remedy = metadata.get("format"), metadata.get("medssl"), "ingest the cohort into a new folder"
+    check_format(f"scan {scan_id} ({path})", found, FORMAT, writer=writer, remedy=remedy)
     try:
         d, h, w = metadata["shape"]
         (start, stop) = (tuple(corner) for corner in metadata["body_box"])
@@ -215,15 +216,6 @@ def _version() -> str:
     from importlib.metadata import version  # only writers need it; workers that read start faster without
 
     return version("medssl")
-
-
-def _other_format(scan_id: str, metadata: Mapping[str, Any]) -> DataError:
-    writer = f"medssl {metadata['medssl']}" if "medssl" in metadata else "an early medssl"
-    return DataError(
-        f"scan {scan_id} is in format {metadata.get('format')} of the store, written by {writer}; medssl "
-        f"{_version()} reads format {FORMAT}. Ingest the cohort into a new folder, or install the medssl that "
-        "wrote it."
-    )
 
 
 def verify_volume(folder: Path, scan_id: str) -> None:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from medssl.errors import CheckpointError
 from medssl.files import atomic_write, explain_write_errors
+from medssl.formats import check_format
 
 FORMAT = 2
 
@@ -60,7 +61,7 @@ def save_checkpoint(
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
     """State that `save_checkpoint` wrote, on the CPU; None where there is none yet. Never unpickles code.
 
-    Checkpoints of older formats come back in today's. Raises CheckpointError when the file is damaged or newer.
+    Raises CheckpointError when the file is damaged or of another format.
     """
     if not path.exists():
         return None
@@ -71,27 +72,10 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
             f"{path} cannot be read as a checkpoint ({type(error).__name__}). Restore it from a copy, or remove it to "
             "start again from step 0: a run that has not finished then loses its metrics and pictures too."
         ) from error
-    number = state.get("format") if isinstance(state, dict) else None
-    if number == 1:
-        return _from_format_1(state)
-    if number != FORMAT:
-        writer = f"medssl {state['medssl']}" if isinstance(state, dict) and "medssl" in state else "another program"
-        raise CheckpointError(
-            f"{path} has checkpoint format {number}, written by {writer}; this medssl reads 1 to {FORMAT}. "
-            "Continue with the version that wrote it."
-        )
-    return dict(state)
-
-
-def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 spelt the optimizer in British, called the scale of a learning rate its share, and kept the candidates
-    with the watch.
-    """
-    optimizer, watch = state.pop("optimiser"), state.get("watch") or {}
-    for group in optimizer["param_groups"]:
-        group["lr_scale"] = group.pop("lr_share")
-    state |= {"format": FORMAT, "optimizer": optimizer, "candidates": watch.get("candidates")}
-    return state | {"watch": watch.get("monitor"), "precision": state.get("precision") or {}}
+    state = state if isinstance(state, dict) else {}
+    found, writer = state.get("format"), state.get("medssl")
+    check_format(path, found, FORMAT, writer=writer, remedy="train again in a new folder", error=CheckpointError)
+    return state
 
 
 def restore(state: Mapping[str, Any], *, module: nn.Module, optimizer: Optimizer) -> int:

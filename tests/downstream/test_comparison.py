@@ -1,6 +1,5 @@
 """The comparison of inits with each number of labelled scans."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -102,17 +101,6 @@ def test_comparison_file_returns_the_same_comparison(tmp_path):
     comparison = compare(scores_where_masked_gains(0.04))
     comparison.write(tmp_path)
     assert Comparison.read(tmp_path) == comparison
-
-
-def test_comparison_of_another_format_is_named(tmp_path):
-    compare(scores_where_masked_gains(0.04)).write(tmp_path)
-    path = tmp_path / "label_efficiency.json"
-    content = json.loads(path.read_text())
-    del content["format"]  # as the first medssl wrote it
-    for written, number in ((content, 1), (content | {"format": 99}, 99)):
-        path.write_text(json.dumps(written))
-        with pytest.raises(DataError, match=rf"has format {number}; this medssl reads 2\. .*new --out"):
-            Comparison.read(tmp_path)
 
 
 def test_scratch_takes_the_network_of_pretrained_inits(tmp_path):

@@ -132,14 +132,13 @@ def test_predict_command_explains_modality_option(mixed, tmp_path):
     assert (result.exit_code, "2 of 2 scans segmented" in result.stdout) == (0, True)
 
 
-def test_older_model_knows_one_modality(mixed, tmp_path):
+def test_model_without_modalities_takes_any_scan(mixed, tmp_path):
     shutil.copytree(mixed / "model", tmp_path / "model")
     record = json.loads((tmp_path / "model" / "model.json").read_text())
     del record["metadata"]["modalities"]
-    for said, expected in (({"modality": "MR"}, ("MR",)), ({}, ())):
-        (tmp_path / "model" / "model.json").write_text(json.dumps(record | {"metadata": record["metadata"] | said}))
-        assert load_network(tmp_path / "model")[1].modalities == expected
-        predicted(tmp_path / "model", mixed / "a" / "imagesTr" / "a0.nii.gz", tmp_path / f"out{len(expected)}")
+    (tmp_path / "model" / "model.json").write_text(json.dumps(record))
+    assert load_network(tmp_path / "model")[1].modalities == ()
+    predicted(tmp_path / "model", mixed / "a" / "imagesTr" / "a0.nii.gz", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 import pickle
-from importlib.metadata import version
 
-import blosc2
 import numpy as np
 import pytest
 from stored_scans import OBLIQUE, noise, ramp, store_scan
@@ -176,18 +174,6 @@ def test_truncated_file_names_scan(tmp_path, keep):
 def test_missing_scan_is_named(tmp_path):
     with pytest.raises(DataError, match="scan-9 is not in the store"):
         open_volume(tmp_path, "scan-9")
-
-
-def test_other_store_format_names_its_writer(tmp_path):
-    store_scan(tmp_path, "a", noise((8, 8, 8)))
-    array = blosc2.open(str(tmp_path / "a.b2nd"), mode="a")
-    written = array.schunk.vlmeta["facts"]
-    array.schunk.vlmeta["facts"] = written.replace('"format": 2', '"format": 0')
-    with pytest.raises(DataError, match=f"in format 0 of the store, written by medssl {version('medssl')}"):
-        open_volume(tmp_path, "a")
-    array.schunk.vlmeta["facts"] = written.replace('"format": 2', '"format": 1').replace('"medssl"', '"unknown"')
-    with pytest.raises(DataError, match=r"in format 1 of the store, written by an early medssl.*new folder"):
-        open_volume(tmp_path, "a")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from medssl.archive.index.entries import IndexedFile, IndexedScan
-from medssl.archive.index.migration import check_format, prepare_tables
 from medssl.archive.index.path_text import path_text, text_path
 from medssl.archive.index.planned_scan import OUTCOMES, PLANNED_SCANS, Outcome, PlannedScan
-from medssl.archive.index.schema import BY_STUDY, DUPLICATES
+from medssl.archive.index.schema import BY_STUDY, DUPLICATES, check_index, create_tables
 from medssl.archive.sources.location import is_remote
 from medssl.archive.sources.walk import FileStamp
 from medssl.cohort.reasons import Reason
@@ -298,7 +297,8 @@ def open_index(folder: Path) -> Iterator[Index]:
             # The journal of WAL mode takes the mode of the database file, so nothing of it is readable by others.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            prepare_tables(connection, path)
+            create_tables(connection)
+            check_index(connection, path)
             yield Index(connection)
 
 
@@ -311,7 +311,7 @@ def read_index(folder: Path) -> Iterator[Index]:
             f"{folder} holds no private index. Run this where the cohort was ingested; the index never leaves."
         )
     with _opened(path, f"{path.resolve().as_uri()}?mode=ro") as connection:
-        check_format(connection, path)
+        check_index(connection, path)
         yield Index(connection)
 
 

@@ -38,26 +38,26 @@ class GuardedGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except MedsslError as error:
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(exit_code(error)) from error
+            raise _failed(str(error), exit_code(error)) from error
         except SystemExit as end:
             if type(end) is not SystemExit:  # SIGTERM, see medssl.runs.ending
                 raise
-            typer.echo(f"Error: a plugin ended the command (SystemExit: {end}) before it was done.", err=True)
-            raise typer.Exit(EXIT_FAILED) from end
+            raise _failed(f"a plugin ended the command (SystemExit: {end}) before it was done.") from end
         except OSError as error:
             if error.errno not in _DISK_ADVICE:
                 raise
-            typer.echo(f"Error: {_disk_sentence(error)}", err=True)
-            raise typer.Exit(EXIT_USAGE if error.errno in _USAGE_ERRNOS else EXIT_FAILED) from error
+            code = EXIT_USAGE if error.errno in _USAGE_ERRNOS else EXIT_FAILED
+            raise _failed(_disk_sentence(error), code) from error
         except RuntimeError as error:
             if not _is_out_of_gpu_memory(error):
                 raise
-            typer.echo(
-                "Error: the GPU's memory is full. Lower loop.batch_size or patch, or choose a smaller encoder.preset.",
-                err=True,
-            )
-            raise typer.Exit(EXIT_FAILED) from error
+            advice = "Lower loop.batch_size or patch, or choose a smaller encoder.preset."
+            raise _failed(f"the GPU's memory is full. {advice}") from error
+
+
+def _failed(sentence: str, code: int = EXIT_FAILED) -> typer.Exit:
+    typer.echo(f"Error: {sentence}", err=True)
+    return typer.Exit(code)
 
 
 def exit_code(error: MedsslError) -> int:

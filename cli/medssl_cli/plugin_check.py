@@ -10,19 +10,12 @@ import typer
 
 from medssl.config.resolve import gather
 from medssl.errors import MedsslError, PluginError
-from medssl.plugins import (
-    TaskEntry,
-    encoders_in,
-    list_encoders,
-    list_tasks,
-    load_task,
-    task_config,
-    tasks_in,
-)
+from medssl.plugins import TaskEntry, encoders_in, list_encoders, list_tasks, load_task, task_config, tasks_in
 
 if TYPE_CHECKING:
     from medssl.encoders.encoder import Encoder
     from medssl.plugins import LoadedTask
+    from medssl.testing import Outcome as KitOutcome
 
 
 @dataclass(frozen=True)
@@ -97,15 +90,11 @@ def _file(path: Path, settings: Sequence[str]) -> Iterator[Outcome]:
 
 
 def _task(loaded: "LoadedTask", settings: Sequence[str]) -> Iterator[Outcome]:
-    import torch
-
     from medssl.testing import run_checks
 
-    torch.set_num_threads(1)  # small volumes are slower with more threads, and the two processes need the other cores
     options = gather(files=(), settings=settings, flags=None).tree
     task_config(loaded.cls, options)
-    for check in run_checks(loaded.cls, options=options):
-        yield Outcome(loaded.name, check.title, check.problem)
+    yield from _kit(loaded.name, run_checks(loaded.cls, options=options))
 
 
 def _encoder_names() -> tuple[str, ...]:
@@ -131,13 +120,16 @@ def _installed_encoder(name: str, settings: Sequence[str]) -> Iterator[Outcome]:
 
 
 def _encoder(name: str, cls: "type[Encoder]", settings: Sequence[str]) -> Iterator[Outcome]:
-    import torch
-
     from medssl.testing import run_encoder_checks
 
-    torch.set_num_threads(1)
-    options = gather(files=(), settings=settings, flags=None).tree
-    for check in run_encoder_checks(cls, options=options):
+    yield from _kit(name, run_encoder_checks(cls, options=gather(files=(), settings=settings, flags=None).tree))
+
+
+def _kit(name: str, checks: "Iterator[KitOutcome]") -> Iterator[Outcome]:
+    import torch
+
+    torch.set_num_threads(1)  # small volumes are slower with more threads, and the two processes need the other cores
+    for check in checks:
         yield Outcome(name, check.title, check.problem)
 
 

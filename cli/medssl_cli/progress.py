@@ -32,7 +32,7 @@ class LiveProgress:
 
     def __enter__(self) -> "LiveProgress":
         if sys.stderr.isatty():
-            self._live = _bars()
+            self._live = _bars(sys.stderr, with_time=True)
             self._live.start()
         return self
 
@@ -130,16 +130,7 @@ class TrainingProgress:
             self._print(f"{self._label}: {total} steps")
 
     def _open_live_line(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self._live = Progress(*columns, console=Console(file=self._stream), refresh_per_second=4)
+        self._live = _bars(self._stream, with_time=False)
         self._bar = self._live.add_task(self._label, total=self._total, note="")
         self._live.start()
 
@@ -156,12 +147,10 @@ class TrainingProgress:
         print(line, file=self._stream, flush=True)
 
 
-def _bars() -> "Progress":
+def _bars(stream: TextIO, *, with_time: bool) -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    return Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
+    counts = [TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn()]
+    columns = [*counts, *[TimeRemainingColumn()] * with_time, TextColumn("{task.fields[note]}")]
+    return Progress(*columns, console=Console(file=stream), refresh_per_second=4)

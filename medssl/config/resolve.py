@@ -104,10 +104,8 @@ def gather(*, files: Sequence[Path], settings: Sequence[str], flags: Mapping[str
             continue
         _put(raw, key, value, source=f"--set {shortened(text)}")
     for key, value in (flags or {}).items():
-        if isinstance(value, dict) and value:
-            _merge(raw, value, source=_flag_name(key), prefix=f"{key}.")
-        elif value is not None:
-            _put(raw, key, _plain(value), source=_flag_name(key))
+        if value is not None:
+            _merge(raw, {key: value}, source=_flag_name(key))
     return RawSettings(raw.tree, raw.origins, tuple(problems))
 
 

@@ -227,22 +227,6 @@ def exports_fit(bench: Workbench) -> None:
         )
 
 
-CHECKS: tuple[Check, ...] = (
-    describes_itself,
-    crops_are_declared,
-    views_are_tensors,
-    views_are_deterministic,
-    step_is_complete,
-    any_batch_size_works,
-    forward_leaves_views_alone,
-    every_parameter_learns,
-    few_steps_train,
-    resume_is_exact,
-    half_precision_works,
-    exports_fit,
-)
-
-
 def _encoder_moves(task: Any) -> bool:
     return any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in task.encoder.parameters())
 
@@ -265,9 +249,7 @@ def several_channels_work(bench: Workbench) -> None:
     region = bench.region(task, kind=TwoChannels)
     advice = "Take the number of channels from encoder.description.in_channels, and reduce over all axes but the first."
     try:
-        torch.manual_seed(bench.seed)
-        with torch.no_grad():
-            views = task.views(region)
+        views = bench.views(task, region)
         step = task(views)
         check_step(step, batch=2, sizes=[tuple(view.shape[2:]) for view in views.values() if view.ndim == 5])
         step.loss.backward()
@@ -307,11 +289,7 @@ def evaluation_changes_no_state(bench: Workbench) -> None:
 def constant_patches_work(bench: Workbench) -> None:
     """Patches with one value throughout, such as air, have a finite loss and a finite gradient."""
     task = bench.task()
-    region = bench.region(task, kind=ConstantRegion)
-    torch.manual_seed(bench.seed)
-    with torch.no_grad():
-        views = task.views(region)
-    step = task(views)
+    step = task(bench.views(task, bench.region(task, kind=ConstantRegion)))
     advice = (
         "A patch of air has no variance: add a small number before dividing, and before taking roots or logarithms."
     )
@@ -322,3 +300,23 @@ def constant_patches_work(bench: Workbench) -> None:
     for name, p in task.named_parameters():
         if p.grad is not None and not p.grad.isfinite().all():
             raise PluginError(f"for patches with one value throughout, the gradient of {name} is not finite. {advice}")
+
+
+# Those that need one process only.
+SINGLE_PROCESS_CHECKS: tuple[Check, ...] = (
+    describes_itself,
+    crops_are_declared,
+    views_are_tensors,
+    views_are_deterministic,
+    step_is_complete,
+    any_batch_size_works,
+    forward_leaves_views_alone,
+    every_parameter_learns,
+    few_steps_train,
+    resume_is_exact,
+    half_precision_works,
+    exports_fit,
+    evaluation_changes_no_state,
+    constant_patches_work,
+    several_channels_work,
+)

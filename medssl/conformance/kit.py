@@ -7,25 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from medssl.conformance.checks import (
-    CHECKS,
-    Check,
-    constant_patches_work,
-    evaluation_changes_no_state,
-    several_channels_work,
-)
+from medssl.conformance.checks import SINGLE_PROCESS_CHECKS
 from medssl.conformance.two_ranks import TwoRanks, two_ranks_equal_one
 from medssl.conformance.workbench import Workbench
 from medssl.errors import PluginError
 from medssl.pretext.task import PretextTask
-
-# Checks that need one process only.
-SINGLE_PROCESS_CHECKS: tuple[Check, ...] = (
-    *CHECKS,
-    evaluation_changes_no_state,
-    constant_patches_work,
-    several_channels_work,
-)
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,7 @@ def one_step(bench: Workbench, *, rank: int, world_size: int, reseed: int = 0) -
     """Loss, gradient averaged over ranks, and the state after one step of this rank's share of the batch."""
     task = bench.task()
     region = bench.region(task, batch=BATCH, rank=rank, world_size=world_size)
-    torch.manual_seed(bench.seed)
-    with torch.no_grad():
-        views = task.views(region)
+    views = bench.views(task, region)
     torch.manual_seed(bench.seed + reseed)
     optimizer = optimizer_of(task)
     loss = task(views).loss

@@ -65,9 +65,11 @@ class Workbench:
         read = batch_at(plan, step, rank=rank, world_size=world_size)
         return kind(read, device=torch.device("cpu"), seed=self.seed)
 
-    def views(self, task: PretextTask, *, step: int = 0, batch: int = 2) -> dict[str, Tensor]:
+    def views(
+        self, task: PretextTask, region: Region | None = None, *, step: int = 0, batch: int = 2
+    ) -> dict[str, Tensor]:
         """Views as the loop makes them: without gradient, torch's generator seeded by the step."""
-        region = self.region(task, step=step, batch=batch)
+        region = region or self.region(task, step=step, batch=batch)
         torch.manual_seed(self.seed + step)
         with torch.no_grad():
             return task.views(region)

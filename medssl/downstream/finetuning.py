@@ -109,14 +109,9 @@ def finetune(
             "modalities": modalities_of(scans),
         }
         save_network(out, network, metadata=metadata | for_prediction)
+        tested = labelled_scans(cohort, split="test")
         evaluation = record_evaluation(
-            network,
-            labelled_scans(cohort, split="test"),
-            run=run,
-            config=config,
-            names=names,
-            patch=patch,
-            device=fabric.device,
+            network, tested, run=run, config=config, names=names, patch=patch, device=fabric.device
         )
         return FinetunedModel(out, evaluation)
 
@@ -151,13 +146,9 @@ def build_network(
     on the seed alone, so that tensors that are not transferred are equal from scratch and from a pretraining.
     """
     if config.init == SCRATCH:
+        chosen, spacing_mm = config.encoder, scans[0].spacing_mm
         description = describe(
-            config.encoder.name,
-            preset=config.encoder.preset,
-            options=config.encoder.options,
-            in_channels=1,
-            patch=patch,
-            spacing_mm=scans[0].spacing_mm,
+            chosen.name, preset=chosen.preset, options=chosen.options, patch=patch, spacing_mm=spacing_mm
         )
     else:
         description = read_description(Path(config.init))
@@ -197,7 +188,6 @@ def record_evaluation(
     for sentence in evaluation.sentences():
         run.note(sentence)
     scores = {"dice": evaluation.dice} | {f"dice_{names[label]}": dice for label, dice in evaluation.class_dice.items()}
-    run.log(
-        config.loop.steps, {f"test/{key}".replace(" ", "_"): dice for key, dice in scores.items() if dice is not None}
-    )
+    scored = {f"test/{key}".replace(" ", "_"): dice for key, dice in scores.items() if dice is not None}
+    run.log(config.loop.steps, scored)
     return evaluation

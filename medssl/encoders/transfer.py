@@ -65,24 +65,14 @@ class TransferReport:
         ]
         return {"what": self.what, "prefix": self.prefix, "counts": self.counts, "tensors": rows}
 
-    def table(self) -> str:
-        """Every tensor on its own line."""
-        width = max(len(entry.name) for entry in self.entries)
-        rows = [f"{e.outcome:<10}  {e.name:<{width}}  {_arrow(e)}  {e.note}".rstrip() for e in self.entries]
-        return "\n".join([self._summary(), *rows])
-
     def __str__(self) -> str:
         """The counts, and each tensor that was not simply matched."""
         width = max(len(entry.name) for entry in self.entries)
         odd = [e for e in self.entries if e.outcome != "matched"]
-        return "\n".join(
-            [self._summary(), *(f"  {e.outcome:<10}  {e.name:<{width}}  {_arrow(e)}  {e.note}".rstrip() for e in odd)]
-        )
-
-    def _summary(self) -> str:
+        rows = [f"  {e.outcome:<10}  {e.name:<{width}}  {_arrow(e)}  {e.note}".rstrip() for e in odd]
         counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items() if count)
         cut = f" (prefix '{self.prefix}' removed)" if self.prefix else ""
-        return f"{self.what}: {counts}{cut}"
+        return "\n".join([f"{self.what}: {counts}{cut}", *rows])
 
 
 def transfer(source_state: Mapping[str, Tensor], target: nn.Module, *, what: str) -> TransferReport:

@@ -80,13 +80,7 @@ def save_encoder(
 def load_encoder(folder: Path) -> tuple[Encoder, Decoder | None]:
     """Encoder, and the decoder where pretraining left one, as `save_encoder` wrote them. Raises CheckpointError."""
     paths, record = RunPaths(folder), encoder_record(folder)
-    _check_architecture(
-        record.description,
-        record.tensors,
-        record.decoder.tensors if record.decoder else None,
-        record.decoder.out_channels if record.decoder else 1,
-        path=paths.encoder_record,
-    )
+    _check_architecture(record.description, record.tensors, record.decoder, path=paths.encoder_record)
     encoder = _build(record.description)
     encoder.load_state_dict(read_tensors(paths.encoder_weights, record.tensors))
     if record.decoder is None:
@@ -145,13 +139,8 @@ def load_network(folder: Path) -> tuple[SegmentationNetwork, NetworkMetadata]:
     """The network as `save_network` wrote it, and what a prediction needs to know. Raises CheckpointError."""
     paths = RunPaths(folder)
     record = read_record(paths.model_record, NetworkRecord)
-    _check_architecture(
-        record.description,
-        _part(record, "encoder."),
-        _part(record, "decoder."),
-        record.out_channels,
-        path=paths.model_record,
-    )
+    decoder = DecoderRecord(out_channels=record.out_channels, tensors=_part(record, "decoder."))
+    _check_architecture(record.description, _part(record, "encoder."), decoder, path=paths.model_record)
     encoder = _build(record.description)
     network = SegmentationNetwork(encoder, encoder.make_decoder(record.out_channels))
     network.load_state_dict(read_tensors(paths.model_weights, record.tensors))
@@ -163,19 +152,14 @@ def _part(record: NetworkRecord, prefix: str) -> dict[str, TensorRecord]:
 
 
 def _check_architecture(
-    description: EncoderDescription,
-    encoder_tensors: Mapping[str, TensorRecord],
-    decoder_tensors: Mapping[str, TensorRecord] | None,
-    out_channels: int,
-    *,
-    path: Path,
+    description: EncoderDescription, tensors: Mapping[str, TensorRecord], decoder: DecoderRecord | None, *, path: Path
 ) -> None:
     """Compare names and shapes on torch's meta device, where nothing is allocated, however large the description."""
     with torch.device("meta"):
         encoder = _build(description)
-        parts: list[tuple[nn.Module, Mapping[str, TensorRecord]]] = [(encoder, encoder_tensors)]
-        if decoder_tensors is not None:
-            parts.append((encoder.make_decoder(out_channels), decoder_tensors))
+        parts: list[tuple[nn.Module, Mapping[str, TensorRecord]]] = [(encoder, tensors)]
+        if decoder:
+            parts.append((encoder.make_decoder(decoder.out_channels), decoder.tensors))
     for module, recorded in parts:
         odd = unlike({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, recorded)
         if odd:

@@ -51,6 +51,7 @@ def metadata(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
         "channel_def": {"0": "features"},
     }
     outputs = {"pred": prediction} if model.network is not None else {"pred": prediction, "latent": latent}
+    image |= {"modality": " or ".join(model.modalities)} if model.modalities else {}
     return {
         "version": VERSION,
         "changelog": {VERSION: "exported by medssl"},
@@ -63,12 +64,8 @@ def metadata(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
         "description": _description(model),
         "authors": "made with medssl",
         "copyright": "as the owner of the training data decides",
-        "network_data_format": {"inputs": {"image": _of_modalities(model, image)}, "outputs": outputs},
+        "network_data_format": {"inputs": {"image": image}, "outputs": outputs},
     }
-
-
-def _of_modalities(model: TrainedModel, image: dict[str, Any]) -> dict[str, Any]:
-    return {**image, "modality": " or ".join(model.modalities)} if model.modalities else image
 
 
 def inference_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
@@ -78,25 +75,25 @@ def inference_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any
     """
     segments = model.network is not None
     keys = ["image"]
-    post = _segmentation_output() if segments else _feature_output()
+    post = _segmentation_output() if segments else [_saving("features", "float32")]
     return {
         **_head(model, out_channels=out_channels),
         "output_dir": "$@bundle_root + '/eval'",
         "files": "$sorted(glob.glob(@dataset_dir + '/**/*.nii.gz', recursive=True))",
         "encoder": monai_target(model.encoder).features,
-        "preprocessing": _compose([*_reading(model, keys), *_padding(model, segments)]),
-        "dataset": {"_target_": "Dataset", "data": "$[{'image': f} for f in @files]", "transform": "@preprocessing"},
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
+        "preprocessing": _component("Compose", transforms=[*_reading(model, keys), *_padding(model, segments)]),
+        "dataset": _component("Dataset", data="$[{'image': f} for f in @files]", transform="@preprocessing"),
+        "dataloader": _component("DataLoader", dataset="@dataset", batch_size=1, num_workers=0),
         "inferer": _window(model),
-        "postprocessing": _compose(post),
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network" if segments else "@encoder",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-        },
+        "postprocessing": _component("Compose", transforms=post),
+        "evaluator": _component(
+            "SupervisedEvaluator",
+            device="@device",
+            val_data_loader="@dataloader",
+            network="@network" if segments else "@encoder",
+            inferer="@inferer",
+            postprocessing="@postprocessing",
+        ),
         "load": "$@network_def.load_state_dict(torch.load(@checkpoint, map_location=@device, weights_only=True))",
         "initialize": ["$@network", "$@load"],
         "run": ["$@evaluator.run()"],
@@ -109,16 +106,11 @@ def train_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
     Fine-tune on images/*.nii.gz and labels/*.nii.gz of the same names, from the exported weights.
     """
     keys = ["image", "label"]
+    pairs = "$[{'image': i, 'label': l} for i, l in zip(@images, @labels, strict=True)]"
     patch = list(model.encoder.monai_size or model.patch or [2 * step for step in model.encoder.divisor])
-    crop = {
-        "_target_": "RandCropByPosNegLabeld",
-        "keys": keys,
-        "label_key": "label",
-        "spatial_size": "@patch",
-        "num_samples": 2,
-        "allow_smaller": False,
-    }
-    pad = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "@patch"}
+    sampled = {"label_key": "label", "spatial_size": "@patch", "num_samples": 2, "allow_smaller": False}
+    crop = _component("RandCropByPosNegLabeld", keys=keys, **sampled)
+    pad = _component("SpatialPadd", keys=keys, spatial_size="@patch")
     return {
         **_head(model, out_channels=out_channels),
         "patch": patch,
@@ -126,31 +118,21 @@ def train_config(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
         "learning_rate": 0.001,
         "images": "$sorted(glob.glob(@dataset_dir + '/images/*.nii.gz'))",
         "labels": "$sorted(glob.glob(@dataset_dir + '/labels/*.nii.gz'))",
-        "preprocessing": _compose([*_reading(model, keys), pad, crop]),
-        "dataset": {
-            "_target_": "Dataset",
-            "data": "$[{'image': i, 'label': l} for i, l in zip(@images, @labels, strict=True)]",
-            "transform": "@preprocessing",
-        },
-        "dataloader": {
-            "_target_": "DataLoader",
-            "dataset": "@dataset",
-            "batch_size": 1,
-            "shuffle": True,
-            "num_workers": 0,
-        },
-        "loss": {"_target_": "DiceCELoss", "to_onehot_y": True, "softmax": True, "batch": True},
-        "optimizer": {"_target_": "torch.optim.AdamW", "params": "$@network.parameters()", "lr": "@learning_rate"},
-        "trainer": {
-            "_target_": "SupervisedTrainer",
-            "max_epochs": "@epochs",
-            "device": "@device",
-            "train_data_loader": "@dataloader",
-            "network": "@network",
-            "loss_function": "@loss",
-            "optimizer": "@optimizer",
-            "inferer": {"_target_": "SimpleInferer"},
-        },
+        "preprocessing": _component("Compose", transforms=[*_reading(model, keys), pad, crop]),
+        "dataset": _component("Dataset", data=pairs, transform="@preprocessing"),
+        "dataloader": _component("DataLoader", dataset="@dataset", batch_size=1, shuffle=True, num_workers=0),
+        "loss": _component("DiceCELoss", to_onehot_y=True, softmax=True, batch=True),
+        "optimizer": _component("torch.optim.AdamW", params="$@network.parameters()", lr="@learning_rate"),
+        "trainer": _component(
+            "SupervisedTrainer",
+            max_epochs="@epochs",
+            device="@device",
+            train_data_loader="@dataloader",
+            network="@network",
+            loss_function="@loss",
+            optimizer="@optimizer",
+            inferer=_component("SimpleInferer"),
+        ),
         "load": "$monai.networks.copy_model_state(@network_def, torch.load(@checkpoint, map_location=@device, "
         "weights_only=True))",
         "initialize": ["$@network", "$@load"],
@@ -180,26 +162,23 @@ def _head(model: TrainedModel, *, out_channels: int) -> dict[str, Any]:
 
 def _reading(model: TrainedModel, keys: list[str]) -> list[dict[str, Any]]:
     """Scans in (D, H, W) = (S, A, R), at the spacing of the training where it had one, normalised as in training."""
-    steps: list[dict[str, Any]] = [
-        {"_target_": "LoadImaged", "keys": keys, "reader": "NibabelReader", "ensure_channel_first": True},
-        {"_target_": "Orientationd", "keys": keys, "axcodes": "SAR", "labels": AXIS_LABELS},
+    steps = [
+        _component("LoadImaged", keys=keys, reader="NibabelReader", ensure_channel_first=True),
+        _component("Orientationd", keys=keys, axcodes="SAR", labels=AXIS_LABELS),
     ]
     if model.spacing_mm is not None:
         modes = ["bilinear", "nearest"][: len(keys)]
-        steps.append({"_target_": "Spacingd", "keys": keys, "pixdim": list(model.spacing_mm), "mode": modes})
+        steps.append(_component("Spacingd", keys=keys, pixdim=list(model.spacing_mm), mode=modes))
     scale = {"modality": "@modality", "modalities": list(model.modalities)}
-    steps.append({"_target_": "scripts.transforms.NormalizeScand", "keys": ["image"], **scale})
-    return steps
+    return [*steps, _component("scripts.transforms.NormalizeScand", keys=["image"], **scale)]
 
 
 def _padding(model: TrainedModel, segments: bool) -> list[dict[str, Any]]:
     """Scans that are too small get the value of air around them, as in training: the low end of the window."""
     smallest = model.patch if segments else model.encoder.monai_size
-    pad: dict[str, Any] = (
-        {"_target_": "SpatialPadd", "keys": ["image"], "spatial_size": list(smallest)}
-        if smallest is not None
-        else {"_target_": "DivisiblePadd", "keys": ["image"], "k": list(model.encoder.divisor)}
-    )
+    pad = _component("DivisiblePadd", keys=["image"], k=list(model.encoder.divisor))
+    if smallest is not None:
+        pad = _component("SpatialPadd", keys=["image"], spatial_size=list(smallest))
     # Outside CT the window begins within the scan's own range, so its darkest voxel has that value.
     darkest = pad | {"mode": "minimum"}
     if "CT" not in model.modalities:
@@ -212,54 +191,32 @@ def _padding(model: TrainedModel, segments: bool) -> list[dict[str, Any]]:
 
 def _window(model: TrainedModel) -> dict[str, Any]:
     metadata = model.network
-    if metadata is None and model.encoder.monai_size is not None:
-        # MONAI's UNETR knows places on one grid of tokens only: features come window by window.
-        window = {"roi_size": list(model.encoder.monai_size), "sw_batch_size": 4, "overlap": 0.0}
-        return {"_target_": "SlidingWindowInferer", **window}
-    if metadata is None:
-        return {"_target_": "SimpleInferer"}
-    return {
-        "_target_": "SlidingWindowInferer",
-        "roi_size": list(metadata.patch),
-        "sw_batch_size": 4,
-        "overlap": metadata.overlap,
-        "mode": "gaussian",
-    }
+    if metadata is not None:
+        window = {"roi_size": list(metadata.patch), "sw_batch_size": 4, "overlap": metadata.overlap, "mode": "gaussian"}
+        return _component("SlidingWindowInferer", **window)
+    if model.encoder.monai_size is None:
+        return _component("SimpleInferer")
+    # MONAI's UNETR knows places on one grid of tokens only: features come window by window.
+    return _component("SlidingWindowInferer", roi_size=list(model.encoder.monai_size), sw_batch_size=4, overlap=0.0)
 
 
 def _segmentation_output() -> list[dict[str, Any]]:
+    back = {"transform": "@preprocessing", "orig_keys": ["image"], "nearest_interp": True, "to_tensor": True}
     return [
-        {"_target_": "AsDiscreted", "keys": ["pred"], "argmax": True},
-        {
-            "_target_": "Invertd",
-            "keys": ["pred"],
-            "transform": "@preprocessing",
-            "orig_keys": ["image"],
-            "nearest_interp": True,
-            "to_tensor": True,
-        },
+        _component("AsDiscreted", keys=["pred"], argmax=True),
+        _component("Invertd", keys=["pred"], **back),
         _saving("labels", "uint8"),
     ]
 
 
-def _feature_output() -> list[dict[str, Any]]:
-    return [_saving("features", "float32")]
-
-
 def _saving(postfix: str, dtype: str) -> dict[str, Any]:
-    return {
-        "_target_": "SaveImaged",
-        "keys": ["pred"],
-        "output_dir": "@output_dir",
-        "output_postfix": postfix,
-        "output_dtype": f"$numpy.{dtype}",
-        "resample": False,
-        "separate_folder": False,
-    }
+    names = {"output_dir": "@output_dir", "output_postfix": postfix, "output_dtype": f"$numpy.{dtype}"}
+    return _component("SaveImaged", keys=["pred"], **names, resample=False, separate_folder=False)
 
 
-def _compose(transforms: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"_target_": "Compose", "transforms": transforms}
+def _component(target: str, **arguments: Any) -> dict[str, Any]:
+    """What MONAI builds from a class and its arguments."""
+    return {"_target_": target, **arguments}
 
 
 def _description(model: TrainedModel) -> str:

@@ -1,6 +1,6 @@
 """From a run folder to files that others can use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from medssl.exchange.trained_model import TrainedModel, open_trained_model
 from medssl.files import atomic_folder
 from medssl.suggest import did_you_mean
 
-Writer = Callable[[TrainedModel, Path], list[str]]
+FORMATS = ("safetensors", "monai-bundle", "nnunet")
 
 
 @dataclass(frozen=True)
@@ -25,27 +25,6 @@ class Export:
     folder: Path
     files: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def _safetensors(model: TrainedModel, folder: Path) -> list[str]:
-    from medssl.exchange.plain import write_plain
-
-    return write_plain(model, folder)
-
-
-def _monai_bundle(model: TrainedModel, folder: Path) -> list[str]:
-    from medssl.exchange.bundle import write_bundle
-
-    return write_bundle(model, folder)
-
-
-def _nnunet(model: TrainedModel, folder: Path) -> list[str]:
-    from medssl.exchange.nnunet import write_nnunet
-
-    return write_nnunet(model, folder)
-
-
-FORMATS: Mapping[str, Writer] = {"safetensors": _safetensors, "monai-bundle": _monai_bundle, "nnunet": _nnunet}
 
 
 def export(run: Path, out: Path, *, form: str) -> Export:
@@ -70,6 +49,14 @@ def export(run: Path, out: Path, *, form: str) -> Export:
         raise UsageError(f"{out} is a file. Choose a folder with --out.")
     model = open_trained_model(run)
     with atomic_folder(out) as draft:
-        notes = FORMATS[form](model, draft)
+        notes = _writer(form)(model, draft)
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     return Export(out, tuple(files), tuple(notes))
+
+
+def _writer(form: str) -> Callable[[TrainedModel, Path], list[str]]:
+    from medssl.exchange.bundle import write_bundle
+    from medssl.exchange.nnunet import write_nnunet
+    from medssl.exchange.plain import write_plain
+
+    return dict(zip(FORMATS, (write_plain, write_bundle, write_nnunet), strict=True))[form]

@@ -1,14 +1,14 @@
 """The class behind the name of a task or an encoder, or an error that says why there is none."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medssl.errors import PluginError, UnknownNameError
 from medssl.plugins.check import ENCODER_BASE, TASK_BASE, check_class
 from medssl.plugins.entries import SWITCH, TaskEntry, list_encoders, list_tasks, plugins_left_out
-from medssl.plugins.load import Plugin, import_entry, import_file, provided
+from medssl.plugins.load import import_entry, import_file, provided
 from medssl.suggest import closest
 
 
@@ -55,13 +55,6 @@ _TASKS = _Kind("pretext task", "--task", "medssl_pretext_tasks", TASK_BASE, list
 _ENCODERS = _Kind("encoder", "--encoder", "medssl_encoders", ENCODER_BASE, list_encoders)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    name: str
-    cls: Any
-    plugin: Plugin
-
-
 def load_task(name: str, *, files: Sequence[Path] = ()) -> LoadedTask:
     """The pretext task called `name`, from an installed plugin or from one of `files`.
 
@@ -72,7 +65,7 @@ def load_task(name: str, *, files: Sequence[Path] = ()) -> LoadedTask:
     match, notes = _search(name, kind=_TASKS, files=files, known=())
     with_plugins = getattr(match.cls, "with_plugins", None)
     cls = with_plugins(tuple(files)) if with_plugins and files else match.cls
-    return LoadedTask(name, cls, match.plugin.origin, match.plugin.path, notes)
+    return replace(match, cls=cls, notes=notes)
 
 
 def load_encoder(name: str, *, known: Sequence[str] = ()) -> LoadedEncoder:
@@ -81,45 +74,39 @@ def load_encoder(name: str, *, known: Sequence[str] = ()) -> LoadedEncoder:
     known: names that need no plugin, for the message. Raises PluginError.
     """
     match, _ = _search(name, kind=_ENCODERS, files=(), known=known)
-    return LoadedEncoder(name, match.cls, match.plugin.origin)
+    return LoadedEncoder(name, match.cls, match.origin)
 
 
 def tasks_in(source: TaskEntry | Path) -> tuple[LoadedTask, ...]:
     """Every pretext task of one entry point or file, imported and checked. Raises PluginError."""
-    plugin = import_file(source) if isinstance(source, Path) else import_entry(source)
-    return tuple(
-        LoadedTask(candidate.name, candidate.cls, plugin.origin, plugin.path)
-        for candidate in _candidates(plugin, _TASKS)
-    )
+    return tuple(_classes(source, _TASKS))
 
 
 def encoders_in(source: TaskEntry | Path) -> tuple[LoadedEncoder, ...]:
     """Every encoder of one entry point or file, imported and checked. Raises PluginError."""
-    plugin = import_file(source) if isinstance(source, Path) else import_entry(source)
-    return tuple(
-        LoadedEncoder(candidate.name, candidate.cls, plugin.origin) for candidate in _candidates(plugin, _ENCODERS)
-    )
+    return tuple(LoadedEncoder(encoder.name, encoder.cls, encoder.origin) for encoder in _classes(source, _ENCODERS))
 
 
 def _search(
     name: str, *, kind: _Kind, files: Sequence[Path], known: Sequence[str]
-) -> tuple[_Candidate, tuple[str, ...]]:
+) -> tuple[LoadedTask, tuple[str, ...]]:
     entries = kind.entries()
     announced = [entry for entry in entries if entry.name == name and entry.status != "off"]
     if len(announced) > 1:
         raise _clash(name, [entry.origin for entry in announced], kind)
-    candidates, notes = _from_files(files, kind)
+    candidates, notes = _from_all(dict.fromkeys(file.expanduser().resolve() for file in files), kind)
     for entry in announced:
-        candidates += _candidates(import_entry(entry), kind)  # its failure is the error: the name was asked for
+        candidates += _classes(entry, kind)  # its failure is the error: the name was asked for
     if not any(candidate.name == name for candidate in candidates):
-        unannounced = [
-            entry for entry in entries if not entry.built_in and entry.status != "off" and entry not in announced
-        ]
-        further, failures = _from_entries(unannounced, kind)
+        by_module: dict[tuple[str, str], TaskEntry] = {}
+        for entry in entries:
+            if not entry.built_in and entry.status != "off" and entry not in announced:
+                by_module.setdefault((entry.origin, entry.module), entry)
+        further, failures = _from_all(by_module.values(), kind)
         candidates, notes = candidates + further, notes + failures
     matching = [candidate for candidate in candidates if candidate.name == name]
     if len(matching) > 1:
-        raise _clash(name, [candidate.plugin.origin for candidate in matching], kind)
+        raise _clash(name, [candidate.origin for candidate in matching], kind)
     if not matching:
         names = {
             *known,
@@ -130,35 +117,25 @@ def _search(
     return matching[0], tuple(notes)
 
 
-def _from_files(files: Sequence[Path], kind: _Kind) -> tuple[list[_Candidate], list[str]]:
-    candidates: list[_Candidate] = []
+def _from_all(sources: Iterable[TaskEntry | Path], kind: _Kind) -> tuple[list[LoadedTask], list[str]]:
+    candidates: list[LoadedTask] = []
     notes: list[str] = []
-    for path in dict.fromkeys(file.expanduser().resolve() for file in files):
+    for source in sources:
         try:
-            candidates += _candidates(import_file(path), kind)
+            candidates += _classes(source, kind)
         except PluginError as error:
             notes.append(str(error))
     return candidates, notes
 
 
-def _from_entries(entries: Sequence[TaskEntry], kind: _Kind) -> tuple[list[_Candidate], list[str]]:
-    candidates: list[_Candidate] = []
-    notes: list[str] = []
-    for module in dict.fromkeys((entry.origin, entry.module) for entry in entries):
-        entry = next(entry for entry in entries if (entry.origin, entry.module) == module)
-        try:
-            candidates += _candidates(import_entry(entry), kind)
-        except PluginError as error:
-            notes.append(str(error))
-    return candidates, notes
-
-
-def _candidates(plugin: Plugin, kind: _Kind) -> list[_Candidate]:
-    candidates: list[_Candidate] = []
+def _classes(source: TaskEntry | Path, kind: _Kind) -> list[LoadedTask]:
+    """Every class of this kind in an entry point or file, checked; encoders come as a LoadedTask too."""
+    plugin = import_file(source) if isinstance(source, Path) else import_entry(source)
+    classes: list[LoadedTask] = []
     for cls in provided(plugin, kind.hook):
         check_class(cls, base=kind.base, origin=plugin.origin)
-        candidates.append(_Candidate(cls.name, cls, plugin))  # type: ignore[attr-defined]  # check_class has checked the name
-    return candidates
+        classes.append(LoadedTask(cls.name, cls, plugin.origin, plugin.path))  # type: ignore[attr-defined]  # check_class has checked the name
+    return classes
 
 
 def _clash(name: str, origins: Sequence[str], kind: _Kind) -> PluginError:

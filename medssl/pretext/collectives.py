@@ -43,15 +43,6 @@ def sum_over_ranks(values: Tensor, *, across_ranks: bool = True) -> Tensor:
     return values
 
 
-@torch.no_grad()
-def max_over_ranks(values: Tensor, *, across_ranks: bool = True) -> Tensor:
-    """Maximum over ranks, without gradient; a new tensor."""
-    values = values.detach().clone()
-    if world_size(across_ranks=across_ranks) > 1:
-        dist.all_reduce(values, op=dist.ReduceOp.MAX)
-    return values
-
-
 class _Gather(torch.autograd.Function):
     """All-gather whose backward pass sums the gradients of all ranks.
 

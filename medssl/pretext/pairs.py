@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from medssl.loading.crops import Crop
-from medssl.pretext.patches import Magnification, PatchGeometry
+from medssl.pretext.patches import Angle, PatchGeometry, Probability, Zoom
 from medssl.pretext.projection import Norm, pooled_levels
 from medssl.pretext.task import Step, Views, ViewsConfig
 from medssl.shapes import Shape3D
@@ -32,19 +32,10 @@ NormOfHeads = Annotated[
 class PairGeometry(PatchGeometry):
     """Stronger geometry than for a single patch: the vectors of a pair should not depend on it."""
 
-    rotation_deg: float = Field(
-        default=20.0,
-        ge=0.0,
-        le=180.0,
-        description="Largest angle about each axis, in degrees; the same in both directions.",
-    )
-    zoom: tuple[Magnification, Magnification] = Field(
-        default=(0.8, 1.25), description="Smallest and largest magnification."
-    )
-    probability: float = Field(
+    rotation_deg: Angle = 20.0
+    zoom: Zoom = (0.8, 1.25)
+    probability: Probability = Field(
         default=0.8,
-        ge=0.0,
-        le=1.0,
         description="Fraction of crops that are rotated and zoomed; the others are read voxel for voxel.",
     )
 

@@ -10,6 +10,11 @@ from medssl.shapes import Shape3D
 
 Magnification = Annotated[float, Field(gt=0.1, lt=10.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Angle = Annotated[
+    float,
+    Field(ge=0.0, le=180.0, description="Largest angle about each axis, in degrees; the same in both directions."),
+]
+Zoom = Annotated[tuple[Magnification, Magnification], Field(description="Smallest and largest magnification.")]
 
 
 class PatchGeometry(BaseModel):
@@ -21,19 +26,10 @@ class PatchGeometry(BaseModel):
         default=(0.0, 0.0, 0.5),
         description="Probability of mirroring D, H, W. Left-right (W) alone by default: bodies are not upside down.",
     )
-    rotation_deg: float = Field(
-        default=15.0,
-        ge=0.0,
-        le=180.0,
-        description="Largest angle about each axis, in degrees; the same in both directions.",
-    )
-    zoom: tuple[Magnification, Magnification] = Field(
-        default=(0.85, 1.2), description="Smallest and largest magnification."
-    )
-    probability: float = Field(
+    rotation_deg: Angle = 15.0
+    zoom: Zoom = (0.85, 1.2)
+    probability: Probability = Field(
         default=0.5,
-        ge=0.0,
-        le=1.0,
         description="Fraction of patches that are rotated and zoomed; the others are read voxel for voxel.",
     )
 
@@ -46,10 +42,8 @@ class PatchGeometry(BaseModel):
 
     def crop(self, size: Shape3D) -> Crop:
         """A patch of `size` (D, H, W) voxels with this geometry."""
-        angle = self.rotation_deg
-        return Crop(
-            size=size, rotation_deg=(angle, angle, angle), zoom=self.zoom, flip=self.flip, probability=self.probability
-        )
+        angles = (self.rotation_deg,) * 3
+        return Crop(size=size, rotation_deg=angles, zoom=self.zoom, flip=self.flip, probability=self.probability)
 
 
 class PatchConfig(ViewsConfig):

@@ -65,11 +65,8 @@ class _Frame:
         return MARGIN_LEFT + (x - self._x[0]) / (self._x[1] - self._x[0]) * (WIDTH - MARGIN_LEFT - MARGIN_RIGHT)
 
     def py(self, y: float) -> float:
-        return (
-            HEIGHT
-            - MARGIN_BOTTOM
-            - (y - self._y[0]) / (self._y[1] - self._y[0]) * (HEIGHT - MARGIN_TOP - MARGIN_BOTTOM)
-        )
+        height = HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
+        return HEIGHT - MARGIN_BOTTOM - (y - self._y[0]) / (self._y[1] - self._y[0]) * height
 
     def axes(self, x_ticks: Sequence[tuple[float, str]], *, x_title: str, y_title: str) -> list[str]:
         parts = []

@@ -109,18 +109,13 @@ def make_plan(config: PretrainConfig, scans: Scans, crops: Mapping[str, Crop]) -
 
 def build_task(config: PretrainConfig, loaded: LoadedTask, scans: Scans) -> PretextTask:
     """The task over a freshly initialised encoder; both depend on the seed alone."""
-    options = {key: value for key, value in config.task.items() if key != "name"}
-    settings = task_config(loaded.cls, options)
+    settings = task_config(loaded.cls, config.task)
+    chosen, patch, spacing_mm = config.encoder, scans.patch, scans.stored[0].spacing_mm
     description = describe(
-        config.encoder.name,
-        preset=config.encoder.preset,
-        options=config.encoder.options,
-        in_channels=1,
-        patch=scans.patch,
-        spacing_mm=scans.stored[0].spacing_mm,
+        chosen.name, preset=chosen.preset, options=chosen.options, patch=patch, spacing_mm=spacing_mm
     )
     torch.manual_seed(config.loop.seed)
     encoder = build_encoder(description)
-    check_patch(encoder, scans.patch)
+    check_patch(encoder, patch)
     task: PretextTask = loaded.cls(encoder, settings)
     return task

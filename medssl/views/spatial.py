@@ -71,14 +71,12 @@ class BatchRandAffine(BatchTransform):
         parameters = {"matrix": about_the_middle(centred, source=size, target=size)}
         if self.elastic_voxels > 0:
             shape = (3, *(self.elastic_points,) * 3)
-            control = stream.uniform("elastic", -self.elastic_voxels, self.elastic_voxels, shape)
-            parameters["control"] = control
+            parameters["control"] = stream.uniform("elastic", -self.elastic_voxels, self.elastic_voxels, shape)
         return parameters
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """The images after one linear resample."""
-        darkest = images.amin(dim=(1, 2, 3, 4))
-        return self._warp(images, parameters, labels=False, pad_value=darkest)
+        return self._warp(images, parameters, labels=False, pad_value=images.amin(dim=(1, 2, 3, 4)))
 
     def apply_to_labels(self, labels: Tensor, parameters: Parameters) -> Tensor:
         """(B, 1, D, H, W) labels after the same geometry: nearest voxels, 0 beyond the edge."""

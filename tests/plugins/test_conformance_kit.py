@@ -11,7 +11,7 @@ import medssl
 from medssl.conformance import checks
 from medssl.conformance import checks as channels
 from medssl.conformance import checks as rare_cases
-from medssl.conformance.kit import SINGLE_PROCESS_CHECKS
+from medssl.conformance.checks import SINGLE_PROCESS_CHECKS
 from medssl.conformance.two_ranks import two_ranks_equal_one
 from medssl.conformance.workbench import PATCH, Workbench
 from medssl.errors import PluginError

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from medssl.pretext.clustering import Prototypes, balanced_codes, sinkhorn
-from medssl.pretext.collectives import gather, max_over_ranks, rank, sum_over_ranks, world_size
+from medssl.pretext.collectives import gather, rank, sum_over_ranks, world_size
 from medssl.pretext.kmeans import kmeans_plus_plus, spherical_kmeans
 from medssl.pretext.moments import RunningMoments
 from medssl.pretext.momentum import Teacher, momentum_at
@@ -235,7 +235,6 @@ def test_gather_in_single_process_is_identity():
     assert gather(rows) is rows
     assert (world_size(), rank()) == (1, 0)
     assert torch.equal(sum_over_ranks(rows), rows)
-    assert torch.equal(max_over_ranks(rows), rows)
 
 
 def test_kmeans_finds_directions_and_fills_empty_clusters():

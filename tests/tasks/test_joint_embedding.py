@@ -8,7 +8,7 @@ import pytest
 import torch
 from joint_world import CASES, PATCH, VARIANTS, adam, gradient, in_double, make, region, store_phantoms, take_step
 
-from medssl.conformance.kit import SINGLE_PROCESS_CHECKS
+from medssl.conformance.checks import SINGLE_PROCESS_CHECKS
 from medssl.errors import ConfigError
 from medssl.pretext.gradient_cache import backward_in_chunks
 from medssl.testing import Workbench

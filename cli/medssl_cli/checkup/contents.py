@@ -19,9 +19,8 @@ def plugins(targets: Targets) -> list[Result]:
             text = f"'{entry.name}' is provided by {entry.origin} and by another plugin"
             results.append(Result("plugins", "failed", text, "Uninstall one, or leave one out with --without-plugin."))
         elif entry.status == "off":
-            results.append(
-                Result("plugins", "note", f"'{entry.name}' of {entry.origin} is off", "Unset MEDSSL_PLUGINS.")
-            )
+            text = f"'{entry.name}' of {entry.origin} is off"
+            results.append(Result("plugins", "note", text, "Unset MEDSSL_PLUGINS."))
         else:
             results += _task(entry.name, entry.origin)
     results += unmet_requirements({entry.entry_point.dist.name for entry in entries if entry.entry_point.dist})
@@ -37,9 +36,8 @@ def _task(name: str, origin: str) -> list[Result]:
     try:
         load_task(name)
     except MedsslError as error:
-        return [
-            Result("plugins", "failed", str(error), f"medssl plugins check {name}, or uninstall {origin.split()[0]}")
-        ]
+        fix = f"medssl plugins check {name}, or uninstall {origin.split()[0]}"
+        return [Result("plugins", "failed", str(error), fix)]
     return []
 
 
@@ -108,10 +106,8 @@ def cohort(targets: Targets) -> list[Result]:
             results.append(Result("cohort", "failed", str(error), "Delete the volume and run medssl ingest again."))
     if any(result.status == "failed" for result in results):
         return results
-    return [
-        *results,
-        Result("cohort", "ok", f"{len(rows)} scans of {len(opened.rows)} rows, every checksum correct"),
-    ]
+    text = f"{len(rows)} scans of {len(opened.rows)} rows, every checksum correct"
+    return [*results, Result("cohort", "ok", text)]
 
 
 def _private(folder: Path) -> list[Result]:

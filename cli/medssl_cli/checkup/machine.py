@@ -128,20 +128,13 @@ def disks(targets: Targets) -> list[Result]:
     fix = "" if status == "ok" else "Free space, or write runs elsewhere with --out."
     results = [Result("disk", status, f"{free:.0f} GB free in {folder}", fix)]
     if not os.access(folder, os.W_OK):
-        results.append(
-            Result("disk", "failed", f"{folder} cannot be written", "Change its permissions, or choose another --out.")
-        )
+        fix = "Change its permissions, or choose another --out."
+        results.append(Result("disk", "failed", f"{folder} cannot be written", fix))
     kind = file_system(folder)
     if kind in NETWORK_FILE_SYSTEMS:
         text = f"{folder} lies on a network file system ({kind}), where SQLite's locks are not reliable"
-        results.append(
-            Result(
-                "disk",
-                "note",
-                text,
-                "Keep the tracking store local: --set tracking.uri=sqlite:////LOCAL/PATH/mlflow.db",
-            )
-        )
+        fix = "Keep the tracking store local: --set tracking.uri=sqlite:////LOCAL/PATH/mlflow.db"
+        results.append(Result("disk", "note", text, fix))
     return results + _shared_memory(Path("/dev/shm"))
 
 
@@ -151,11 +144,8 @@ def _shared_memory(folder: Path) -> list[Result]:
     size = shutil.disk_usage(folder).total / GIGABYTE
     if size < 1:
         text = f"{folder} has {size:.2f} GB; loading processes hand over their batches through it"
-        return [
-            Result(
-                "shared memory", "note", text, "In a container: docker run --shm-size=8g; else --set loop.workers=0."
-            )
-        ]
+        fix = "In a container: docker run --shm-size=8g; else --set loop.workers=0."
+        return [Result("shared memory", "note", text, fix)]
     return [Result("shared memory", "ok", f"{size:.0f} GB in {folder}")]
 
 

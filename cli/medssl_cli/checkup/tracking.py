@@ -42,19 +42,11 @@ def _round_trip(store: "TrackingStore", text: str) -> Result:
         client.delete_run(run)
     except Exception as error:  # MLflow, SQLAlchemy and requests share no base class
         problem = f"{store.uri} cannot be written and read ({type(error).__name__}: {str(error).splitlines()[0]})"
-        return Result(
-            "tracking",
-            "failed",
-            without_password(problem),
-            "Start the server, or name another store with tracking.uri.",
-        )
+        fix = "Start the server, or name another store with tracking.uri."
+        return Result("tracking", "failed", without_password(problem), fix)
     if read is None or not math.isclose(read, math.pi):
-        return Result(
-            "tracking",
-            "failed",
-            f"{without_password(store.uri)} returned {read} for {math.pi}",
-            "Name another tracking.uri.",
-        )
+        text = f"{without_password(store.uri)} returned {read} for {math.pi}"
+        return Result("tracking", "failed", text, "Name another tracking.uri.")
     return Result("tracking", "ok", f"{text}: one run written, read back and deleted")
 
 

@@ -1,8 +1,9 @@
 """`medssl bench`: where the time of a training step goes."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -46,13 +47,7 @@ def bench(
     )
     config = load_config(PretrainConfig, files=config_files or [], settings=overrides or [], flags=flags)
     timing = benchmark(config, with_task=task is not None, steps=steps, plugin_files=plugin_files or [])
-    typer.echo(json.dumps(_as_dict(timing), indent=2) if as_json else _as_text(timing))
-
-
-def _as_dict(timing: "StepTiming") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(timing)
+    typer.echo(json.dumps(asdict(timing), indent=2) if as_json else _as_text(timing))
 
 
 def _as_text(timing: "StepTiming") -> str:

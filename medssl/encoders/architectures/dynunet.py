@@ -13,7 +13,8 @@ from monai.networks.nets import DynUNet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription, MonaiTarget
+from medssl.encoders.encoder import Decoder, EncoderDescription, MonaiTarget
+from medssl.encoders.monai_encoder import MonaiEncoder
 from medssl.encoders.sizing import Preset
 from medssl.encoders.topology import MIN_LEVELS, plan_levels
 from medssl.errors import ConfigError
@@ -66,7 +67,7 @@ class DynUNetOptions(BaseModel):
         return self
 
 
-class DynUNetEncoder(Encoder):
+class DynUNetEncoder(MonaiEncoder[DynUNetOptions]):
     """The contracting half of a DynUNet. Pyramid: one map per level, the bottleneck last."""
 
     name = "dynunet"
@@ -77,11 +78,8 @@ class DynUNetEncoder(Encoder):
     )
 
     def __init__(self, description: EncoderDescription) -> None:
-        super().__init__()
-        options, in_channels = DynUNetOptions.model_validate(description.options), description.in_channels
-        resolved = {"name": self.name, "options": options.model_dump(mode="json")}
-        self.description = description.model_copy(update=resolved)
-        self.options = options
+        super().__init__(description)
+        options, in_channels = self.options, description.in_channels
         self.channels = options.filters
         self.strides = _cumulative(options.strides)
         levels = list(
@@ -128,7 +126,20 @@ class DynUNetEncoder(Encoder):
 
     def monai_arguments(self, out_channels: int) -> dict[str, Any]:
         """Keyword arguments with which `monai.networks.nets.DynUNet` builds the same network; plain JSON types."""
-        return monai_arguments(self.options, self.description.in_channels, out_channels)
+        sizes = self.options.model_dump(mode="json")
+        return {
+            "spatial_dims": 3,
+            "in_channels": self.description.in_channels,
+            "out_channels": out_channels,
+            "kernel_size": sizes["kernel_size"],
+            "strides": sizes["strides"],
+            "upsample_kernel_size": sizes["strides"][1:],
+            "filters": sizes["filters"],
+            "dropout": sizes["dropout"],
+            "norm_name": list(NORM),
+            "res_block": False,
+            "trans_bias": True,
+        }
 
 
 class DynUNetDecoder(Decoder):
@@ -155,29 +166,6 @@ class DynUNetDecoder(Decoder):
             features = block(features, skip)
         out: Tensor = self.output_block(features)
         return out
-
-
-def monai_network(options: DynUNetOptions, in_channels: int, out_channels: int) -> nn.Module:
-    """The same network as MONAI builds it, freshly initialised."""
-    return DynUNet(**monai_arguments(options, in_channels, out_channels))  # type: ignore[no-any-return]
-
-
-def monai_arguments(options: DynUNetOptions, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Those of the method, before there is an encoder."""
-    sizes = options.model_dump(mode="json")
-    return {
-        "spatial_dims": 3,
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "kernel_size": sizes["kernel_size"],
-        "strides": sizes["strides"],
-        "upsample_kernel_size": sizes["strides"][1:],
-        "filters": sizes["filters"],
-        "dropout": sizes["dropout"],
-        "norm_name": list(NORM),
-        "res_block": False,
-        "trans_bias": True,
-    }
 
 
 def _block(inputs: int, outputs: int, kernel: Shape3D, stride: Shape3D, *, dropout: float | None) -> nn.Module:

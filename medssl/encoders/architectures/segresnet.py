@@ -11,7 +11,8 @@ from monai.networks.nets import SegResNet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription, MonaiTarget
+from medssl.encoders.encoder import Decoder, EncoderDescription, MonaiTarget
+from medssl.encoders.monai_encoder import MonaiEncoder, network_arguments
 from medssl.encoders.sizing import Preset
 from medssl.encoders.topology import SMALLEST_EDGE_VOXELS
 from medssl.errors import ConfigError
@@ -58,7 +59,7 @@ class SegResNetOptions(BaseModel):
         return self
 
 
-class SegResNetEncoder(Encoder):
+class SegResNetEncoder(MonaiEncoder[SegResNetOptions]):
     """The contracting half of a SegResNet. Pyramid: the output of each level, strides 1, 2, 4, ..."""
 
     name = "segresnet"
@@ -69,11 +70,8 @@ class SegResNetEncoder(Encoder):
     )
 
     def __init__(self, description: EncoderDescription) -> None:
-        super().__init__()
-        options, in_channels = SegResNetOptions.model_validate(description.options), description.in_channels
-        resolved = {"name": self.name, "options": options.model_dump(mode="json")}
-        self.description = description.model_copy(update=resolved)
-        self.options = options
+        super().__init__(description)
+        options, in_channels = self.options, description.in_channels
         levels = range(len(options.blocks_down))
         self.channels = tuple(options.init_filters * 2**level for level in levels)
         self.strides = tuple((2**level, 2**level, 2**level) for level in levels)
@@ -116,10 +114,6 @@ class SegResNetEncoder(Encoder):
         """The expanding half, freshly initialised."""
         return SegResNetDecoder(self.options, out_channels)
 
-    def monai_arguments(self, out_channels: int) -> dict[str, Any]:
-        """Keyword arguments with which `monai.networks.nets.SegResNet` builds the same network; plain JSON types."""
-        return monai_arguments(self.options, self.description.in_channels, out_channels)
-
 
 class SegResNetDecoder(Decoder):
     """The expanding half of a SegResNet.
@@ -144,14 +138,4 @@ class SegResNetDecoder(Decoder):
 
 def monai_network(options: SegResNetOptions, in_channels: int, out_channels: int) -> Any:
     """The same network as MONAI builds it, freshly initialised."""
-    return SegResNet(**monai_arguments(options, in_channels, out_channels))
-
-
-def monai_arguments(options: SegResNetOptions, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Those of the method, before there is an encoder."""
-    return {
-        "spatial_dims": 3,
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        **options.model_dump(mode="json"),
-    }
+    return SegResNet(**network_arguments(options, in_channels, out_channels))

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from medssl.encoders.encoder import Decoder, Encoder, EncoderDescription, MonaiTarget
+from medssl.encoders.encoder import Decoder, EncoderDescription, MonaiTarget
+from medssl.encoders.monai_encoder import MonaiEncoder, network_arguments
 from medssl.encoders.sizing import Preset
 from medssl.errors import ConfigError
 from medssl.shapes import Shape3D, Spacing3D
@@ -62,7 +63,7 @@ class SwinUNETROptions(BaseModel):
         return self
 
 
-class SwinUNETREncoder(Encoder):
+class SwinUNETREncoder(MonaiEncoder[SwinUNETROptions]):
     """The Swin transformer. Pyramid: the patch embedding and the output of each level, strides 2, 4, 8, 16, 32."""
 
     name = "swin-unetr"
@@ -73,11 +74,8 @@ class SwinUNETREncoder(Encoder):
     )
 
     def __init__(self, description: EncoderDescription) -> None:
-        super().__init__()
-        options, in_channels = SwinUNETROptions.model_validate(description.options), description.in_channels
-        resolved = {"name": self.name, "options": options.model_dump(mode="json")}
-        self.description = description.model_copy(update=resolved)
-        self.options = options
+        super().__init__(description)
+        options, in_channels = self.options, description.in_channels
         self.channels = tuple(options.feature_size * 2**level for level in range(LEVELS))
         self.strides = tuple((2**level, 2**level, 2**level) for level in range(1, LEVELS + 1))
         self.swinViT = monai_network(options, in_channels, 1).swinViT
@@ -112,10 +110,6 @@ class SwinUNETREncoder(Encoder):
         """The convolutional part, freshly initialised."""
         return SwinUNETRDecoder(self.options, self.description.in_channels, out_channels)
 
-    def monai_arguments(self, out_channels: int) -> dict[str, Any]:
-        """Keyword arguments with which `monai.networks.nets.SwinUNETR` builds the same network; plain JSON types."""
-        return monai_arguments(self.options, self.description.in_channels, out_channels)
-
 
 class SwinUNETRDecoder(Decoder):
     """All of Swin UNETR but the transformer: residual blocks on image and skips, and the expanding half."""
@@ -124,13 +118,8 @@ class SwinUNETRDecoder(Decoder):
         super().__init__()
         self.out_channels = out_channels
         network = monai_network(options, in_channels, out_channels)
-        self.encoder1, self.encoder2, self.encoder3, self.encoder4 = (
-            network.encoder1,
-            network.encoder2,
-            network.encoder3,
-            network.encoder4,
-        )
-        self.encoder10 = network.encoder10
+        self.encoder1, self.encoder2, self.encoder3 = network.encoder1, network.encoder2, network.encoder3
+        self.encoder4, self.encoder10 = network.encoder4, network.encoder10
         self.decoder5, self.decoder4, self.decoder3 = network.decoder5, network.decoder4, network.decoder3
         self.decoder2, self.decoder1, self.out = network.decoder2, network.decoder1, network.out
 
@@ -149,7 +138,7 @@ def monai_network(options: SwinUNETROptions, in_channels: int, out_channels: int
     """The same network as MONAI builds it, freshly initialised."""
     # MONAI reads its stochastic-depth rates from a tensor, which the meta device (shapes only) cannot do.
     with _LinspaceOnCpu():
-        return SwinUNETR(**monai_arguments(options, in_channels, out_channels))
+        return SwinUNETR(**network_arguments(options, in_channels, out_channels))
 
 
 class _LinspaceOnCpu(TorchFunctionMode):
@@ -160,13 +149,3 @@ class _LinspaceOnCpu(TorchFunctionMode):
     ) -> Any:
         device = {"device": "cpu"} if func is torch.linspace else {}
         return func(*args, **(kwargs or {}), **device)
-
-
-def monai_arguments(options: SwinUNETROptions, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Those of the method, before there is an encoder."""
-    return {
-        "spatial_dims": 3,
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        **options.model_dump(mode="json"),
-    }

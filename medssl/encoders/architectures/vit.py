@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.encoders.encoder import Encoder, EncoderDescription, MonaiTarget
+from medssl.encoders.encoder import EncoderDescription, MonaiTarget
+from medssl.encoders.monai_encoder import MonaiEncoder
 from medssl.encoders.sizing import Preset
 from medssl.encoders.unetr import UNETRDecoder
 from medssl.errors import ConfigError
@@ -62,7 +63,7 @@ class ViTOptions(BaseModel):
         return self
 
 
-class ViTEncoder(Encoder):
+class ViTEncoder(MonaiEncoder[ViTOptions]):
     """The transformer. Pyramid: token maps after a quarter, a half, ... of the blocks, all at the stride of a token.
 
     There are as many maps as UNETR's decoder has steps from tokens to voxels; the last one is normalised.
@@ -76,11 +77,8 @@ class ViTEncoder(Encoder):
     )
 
     def __init__(self, description: EncoderDescription) -> None:
-        super().__init__()
-        options, in_channels = ViTOptions.model_validate(description.options), description.in_channels
-        resolved = {"name": self.name, "options": options.model_dump(mode="json")}
-        self.description = description.model_copy(update=resolved)
-        self.options = options
+        super().__init__(description)
+        options, in_channels = self.options, description.in_channels
         edge = options.patch_size
         levels = edge.bit_length() - 1
         self.channels = (options.hidden_size,) * levels
@@ -150,7 +148,8 @@ class ViTEncoder(Encoder):
 
     def monai_arguments(self, out_channels: int) -> dict[str, Any]:
         """Keyword arguments with which `monai.networks.nets.UNETR` builds the same network; plain JSON types."""
-        return monai_arguments(self.options, self.description.in_channels, out_channels)
+        arguments = super().monai_arguments(out_channels)
+        return {name: value for name, value in arguments.items() if name not in ("patch_size", "num_layers")}
 
     @property
     def unlike_monai(self) -> str | None:
@@ -190,12 +189,6 @@ class ViTEncoder(Encoder):
             if index in self.skips:
                 levels.append(tokens)
         return [*levels, self.vit.norm(tokens)]
-
-
-def monai_arguments(options: ViTOptions, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Those of the method, before there is an encoder."""
-    sizes = options.model_dump(mode="json", exclude={"patch_size", "num_layers"})
-    return {"spatial_dims": 3, "in_channels": in_channels, "out_channels": out_channels, **sizes}
 
 
 def positions_of_tokens(grid: Shape3D, features: int) -> Tensor:

@@ -41,11 +41,7 @@ class RawSettings:
 
 
 def load_config(
-    model: type[T],
-    *,
-    files: Sequence[Path] = (),
-    settings: Sequence[str] = (),
-    flags: Mapping[str, Any] | None = None,
+    model: type[T], *, files: Sequence[Path] = (), settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> T:
     """The configuration that `resolve_config` gives, without the origins."""
     return resolve_config(model, files=files, settings=settings, flags=flags).config
@@ -64,11 +60,7 @@ def as_config(model: type[T], config: T | Mapping[str, Any]) -> T:
 
 
 def resolve_config(
-    model: type[T],
-    *,
-    files: Sequence[Path] = (),
-    settings: Sequence[str] = (),
-    flags: Mapping[str, Any] | None = None,
+    model: type[T], *, files: Sequence[Path] = (), settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Resolved[T]:
     """Defaults < `files` in order < `settings` ("a.b=c", as after --set) < `flags` (dotted key to value; None means
     not given).

@@ -35,12 +35,7 @@ class Workbench:
     """One task class with its options, and the steps that the training takes with it."""
 
     def __init__(
-        self,
-        cls: type[PretextTask],
-        *,
-        options: Mapping[str, Any] | None = None,
-        patch: Shape3D = PATCH,
-        seed: int = 7,
+        self, cls: type[PretextTask], *, options: Mapping[str, Any] | None = None, patch: Shape3D = PATCH, seed: int = 7
     ) -> None:
         self.cls, self.patch, self.seed = cls, patch, seed
         self.options = dict(options or {})

@@ -74,12 +74,7 @@ def evaluate_network(
 
 
 def predict_stored(
-    network: SegmentationNetwork,
-    scan: StoredVolume,
-    *,
-    patch: Shape3D,
-    overlap: float,
-    device: torch.device,
+    network: SegmentationNetwork, scan: StoredVolume, *, patch: Shape3D, overlap: float, device: torch.device
 ) -> torch.Tensor:
     """(D, H, W) uint8 labels of a stored scan, on the CPU."""
     image = scan.normalised().to(device)

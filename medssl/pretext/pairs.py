@@ -35,8 +35,7 @@ class PairGeometry(PatchGeometry):
     rotation_deg: Angle = 20.0
     zoom: Zoom = (0.8, 1.25)
     probability: Probability = Field(
-        default=0.8,
-        description="Fraction of crops that are rotated and zoomed; the others are read voxel for voxel.",
+        default=0.8, description="Fraction of crops that are rotated and zoomed; the others are read voxel for voxel."
     )
 
 
@@ -44,8 +43,7 @@ class PairConfig(ViewsConfig):
     """How the two crops of a pair differ, and how a crop becomes a vector."""
 
     geometry: PairGeometry = Field(
-        default=PairGeometry(),
-        description="Random rotation, magnification and mirroring, independent for each crop.",
+        default=PairGeometry(), description="Random rotation, magnification and mirroring, independent for each crop."
     )
     max_offset: float = Field(
         default=0.3,

@@ -29,8 +29,7 @@ class PatchGeometry(BaseModel):
     rotation_deg: Angle = 15.0
     zoom: Zoom = (0.85, 1.2)
     probability: Probability = Field(
-        default=0.5,
-        description="Fraction of patches that are rotated and zoomed; the others are read voxel for voxel.",
+        default=0.5, description="Fraction of patches that are rotated and zoomed; the others are read voxel for voxel."
     )
 
     @field_validator("zoom")

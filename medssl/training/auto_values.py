@@ -15,12 +15,7 @@ from medssl.training.watch import CollapseWatch
 
 
 def chosen_values(
-    config: PretrainConfig,
-    task: PretextTask,
-    *,
-    scans: Sequence[StoredVolume],
-    patch: Shape3D,
-    fabric: Fabric,
+    config: PretrainConfig, task: PretextTask, *, scans: Sequence[StoredVolume], patch: Shape3D, fabric: Fabric
 ) -> dict[str, str]:
     """By the name of each setting that was "auto": the value that was chosen, and the reason."""
     loop = config.loop

@@ -51,10 +51,7 @@ def save_checkpoint(
     with explain_write_errors(path, error=CheckpointError):
         path.parent.mkdir(parents=True, exist_ok=True)
     # torch's zip writer reports a full disk as a RuntimeError.
-    with (
-        atomic_write(path, error=CheckpointError, library_errors=(RuntimeError,)) as draft,
-        draft.open("wb") as file,
-    ):
+    with atomic_write(path, error=CheckpointError, library_errors=(RuntimeError,)) as draft, draft.open("wb") as file:
         torch.save(state, file)
 
 

@@ -25,10 +25,7 @@ class BatchRandGaussianNoise(BatchTransform):
     def parameters(self, stream: Stream, images: Tensor) -> Parameters:
         """noise: (B, C, D, H, W) standard normal. std: (B,)."""
         lowest = 0.0 if self.sample_std else self.std
-        return {
-            "noise": stream.noise("noise", tuple(images.shape[1:])),
-            "std": stream.uniform("std", lowest, self.std),
-        }
+        return {"noise": stream.noise("noise", tuple(images.shape[1:])), "std": stream.uniform("std", lowest, self.std)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """See the class."""

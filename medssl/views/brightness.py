@@ -4,16 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.views.batch import (
-    BatchLinear,
-    BatchTransform,
-    LogUniform,
-    Numbers,
-    Parameters,
-    Range,
-    Stream,
-    around_zero,
-)
+from medssl.views.batch import BatchLinear, BatchTransform, LogUniform, Numbers, Parameters, Range, Stream, around_zero
 from medssl.views.contrast import gamma, histogram_shift, stretch_contrast, window
 from medssl.views.on_device import on_device
 

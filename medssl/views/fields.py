@@ -26,9 +26,7 @@ def gaussian_noise(
 
 
 def rician_noise(
-    images: Float[Tensor, "b c d h w"],
-    real: Float[Tensor, "b c d h w"],
-    imaginary: Float[Tensor, "b c d h w"],
+    images: Float[Tensor, "b c d h w"], real: Float[Tensor, "b c d h w"], imaginary: Float[Tensor, "b c d h w"]
 ) -> Float[Tensor, "b c d h w"]:
     """sqrt((v + real)^2 + imaginary^2): the magnitude of a complex signal with noise in both parts."""
     return torch.hypot(images.float() + real, imaginary).to(images.dtype)

@@ -60,10 +60,7 @@ class BatchRandAffine(BatchTransform):
         """
         drawn = {name: _draw(stream, name, ranges) for name, ranges in self.ranges.items()}
         centred = affine_matrix(
-            rotate_rad=drawn["rotate"],
-            shear=drawn["shear"],
-            translate_voxels=drawn["translate"],
-            scale=drawn["scale"],
+            rotate_rad=drawn["rotate"], shear=drawn["shear"], translate_voxels=drawn["translate"], scale=drawn["scale"]
         )
         turn = on_device(self._turns(stream, images), images.device)
         centred = torch.cat([centred[:, :, :3] @ turn, centred[:, :, 3:]], dim=2)

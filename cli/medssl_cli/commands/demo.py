@@ -142,10 +142,7 @@ def pretrain_encoder(cohort: Path, run: Path, size: DemoSize) -> Path:
     if (run / "encoder.safetensors").exists():
         return run
     config = PretrainConfig(
-        cohort=cohort.absolute(),
-        task={"name": "masked-volume"},
-        patch=size.patch,
-        loop=_loop(size.pretrain_steps),
+        cohort=cohort.absolute(), task={"name": "masked-volume"}, patch=size.patch, loop=_loop(size.pretrain_steps)
     )
     progress = TrainingProgress(label="    masked-volume")
     return pretrain(config, run, resume=run.exists(), progress=progress).folder
@@ -157,12 +154,7 @@ def compare_inits(cohort: Path, pretrained: Path, out: Path, size: DemoSize) -> 
     from medssl.config import FinetuneConfig
     from medssl_cli.progress import TrainingProgress
 
-    config = FinetuneConfig(
-        cohort=cohort.absolute(),
-        init="scratch",
-        patch=size.patch,
-        loop=_loop(size.finetune_steps),
-    )
+    config = FinetuneConfig(cohort=cohort.absolute(), init="scratch", patch=size.patch, loop=_loop(size.finetune_steps))
     return label_efficiency(
         config,
         out,

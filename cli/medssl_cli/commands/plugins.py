@@ -42,9 +42,7 @@ def list_plugins(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Pretext task.")],
-    files: PluginFiles = None,
-    as_json: AsJson = False,
+    name: Annotated[str, typer.Argument(help="Pretext task.")], files: PluginFiles = None, as_json: AsJson = False
 ) -> None:
     """Show what a pretext task does, where it comes from, and its settings.
 

@@ -41,13 +41,7 @@ def predict(
             typer.echo(f"{prediction.source}: left out. {prediction.reason}", err=True)
 
     results = run_prediction(
-        model,
-        input_,
-        out,
-        modality=modality,
-        overwrite=overwrite,
-        progress=show,
-        note=partial(typer.echo, err=True),
+        model, input_, out, modality=modality, overwrite=overwrite, progress=show, note=partial(typer.echo, err=True)
     )
     done = sum(result.output is not None for result in results)
     typer.echo(f"{done} of {len(results)} scans segmented: {out}")

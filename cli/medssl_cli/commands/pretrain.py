@@ -54,12 +54,7 @@ def pretrain(
 
         describe_pretraining(config)
         return
-    run_pretraining(
-        config,
-        out,
-        resume=resume,
-        progress=TrainingProgress(config.task["name"]),
-    )
+    run_pretraining(config, out, resume=resume, progress=TrainingProgress(config.task["name"]))
     if process_rank() > 0:
         return
     typer.echo(f"encoder: {out}")

@@ -65,8 +65,7 @@ class SegResNetEncoder(MonaiEncoder[SegResNetOptions]):
     name = "segresnet"
     Options = SegResNetOptions
     monai_target = MonaiTarget(
-        "monai.networks.nets.SegResNet",
-        "$torch.nn.Sequential(@network_def.convInit, *@network_def.down_layers)",
+        "monai.networks.nets.SegResNet", "$torch.nn.Sequential(@network_def.convInit, *@network_def.down_layers)"
     )
 
     def __init__(self, description: EncoderDescription) -> None:

@@ -68,10 +68,7 @@ class SwinUNETREncoder(MonaiEncoder[SwinUNETROptions]):
 
     name = "swin-unetr"
     Options = SwinUNETROptions
-    monai_target = MonaiTarget(
-        "monai.networks.nets.SwinUNETR",
-        "$lambda image: @network_def.swinViT(image)[-1]",
-    )
+    monai_target = MonaiTarget("monai.networks.nets.SwinUNETR", "$lambda image: @network_def.swinViT(image)[-1]")
 
     def __init__(self, description: EncoderDescription) -> None:
         super().__init__(description)

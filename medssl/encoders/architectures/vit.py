@@ -72,8 +72,7 @@ class ViTEncoder(MonaiEncoder[ViTOptions]):
     name = "vit"
     Options = ViTOptions
     monai_target = MonaiTarget(
-        "monai.networks.nets.UNETR",
-        "$lambda image: @network_def.proj_feat(@network_def.vit(image)[0])",
+        "monai.networks.nets.UNETR", "$lambda image: @network_def.proj_feat(@network_def.vit(image)[0])"
     )
 
     def __init__(self, description: EncoderDescription) -> None:

@@ -1,11 +1,13 @@
 """Two processes with half a batch each, compared with one process that has the whole batch."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -122,12 +124,8 @@ def one_rank() -> None:
 
 
 def _class_of(job: Mapping[str, Any]) -> type[PretextTask]:
-    import importlib
-
-    attribute: Any = import_file(Path(job["file"])).carrier if job["file"] else importlib.import_module(job["module"])
-    for name in job["qualname"].split("."):
-        attribute = getattr(attribute, name)
-    cls: type[PretextTask] = attribute
+    module = import_file(Path(job["file"])).carrier if job["file"] else importlib.import_module(job["module"])
+    cls: type[PretextTask] = attrgetter(job["qualname"])(module)
     return cls
 
 

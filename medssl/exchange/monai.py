@@ -1,6 +1,6 @@
 """The same network under MONAI's own class: which class, with which arguments, holding the run's weights."""
 
-import importlib
+import pkgutil
 
 import torch
 from torch import nn
@@ -39,11 +39,9 @@ def monai_network(model: TrainedModel) -> tuple[nn.Module, list[TransferReport]]
     target = monai_target(model.encoder)
     decoder = model.decoder
     out_channels = decoder.out_channels if decoder is not None else 1
-    name = target.path.rpartition(".")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        cls = getattr(importlib.import_module(name[0]), name[2])
-        network: nn.Module = cls(**model.encoder.monai_arguments(out_channels))
+        network: nn.Module = pkgutil.resolve_name(target.path)(**model.encoder.monai_arguments(out_channels))
     reports = [transfer(model.encoder.state_dict(), network, what="encoder")]
     if decoder is not None:
         reports.append(transfer(decoder.state_dict(), network, what="decoder"))

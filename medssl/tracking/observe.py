@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medssl.config import TrackingConfig
 from medssl.errors import TrackingError
-from medssl.runs.observer import Observer
+from medssl.runs.observer import Observer, no_observer
 
 
 def mirror_runs(settings: TrackingConfig, *, beside: Path | None = None) -> Observer:
@@ -16,8 +16,6 @@ def mirror_runs(settings: TrackingConfig, *, beside: Path | None = None) -> Obse
         beside: folder whose tracking store the run uses instead of its own, for the fine-tunings of a comparison.
     """
     if not settings.enabled:
-        from medssl.runs.observer import no_observer
-
         return no_observer
     from medssl.tracking.mirror import Mirror
     from medssl.tracking.workspace import tracking_store

@@ -38,7 +38,9 @@ def load_scan(path: Path) -> Volume:
             for name, stamp in sorted(folder.files.items())[:_MAX_FILES]
         ]
         if path.is_file() and files[0].kind == "nifti":
-            return _checked(read_volume(path, limits=limits))
+            volume = read_volume(path, limits=limits)
+            check_voxels(volume)
+            return volume
         series = sorted({file.series for file in files if file.series and file.kind == "dicom"})
         rules = Rules(min_slices=1, include_derived=True, volumes_per_series=2)
         planned = [
@@ -64,8 +66,3 @@ def load_scan(path: Path) -> Volume:
         return loaded.volume
     except Rejected as rejected:
         raise rejected.about(path) from rejected
-
-
-def _checked(volume: Volume) -> Volume:
-    check_voxels(volume)
-    return volume

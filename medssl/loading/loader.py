@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -139,9 +138,7 @@ class RegionLoader:
             self._pool = WorkerPool(self.workers)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._pool is not None:
             self._pool.close()
             self._pool = None

@@ -32,9 +32,8 @@ def finish_at_end(finish: Callable[..., None], *, is_open: Callable[[], bool]) -
         try:
             yield
         except (KeyboardInterrupt, Terminated) as stop:
-            _finish_quietly(
-                finish, is_open, "killed", "stopped by SIGTERM" if isinstance(stop, Terminated) else "stopped by hand"
-            )
+            by = "SIGTERM" if isinstance(stop, Terminated) else "hand"
+            _finish_quietly(finish, is_open, "killed", f"stopped by {by}")
             raise
         except BaseException as error:
             _finish_quietly(finish, is_open, "failed", describe(error))

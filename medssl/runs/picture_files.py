@@ -47,9 +47,5 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
 
 def list_pictures(folder: Path) -> list[Picture]:
     """Every <key>/<step>.png below `folder`, by key and step."""
-    pictures = []
-    for path in folder.rglob("*.png"):
-        # Half-written files start with a dot.
-        if path.stem.isdigit():
-            pictures.append(Picture(path.parent.relative_to(folder).as_posix(), int(path.stem), path))
-    return sorted(pictures)
+    paths = [path for path in folder.rglob("*.png") if path.stem.isdigit()]  # half-written files start with a dot
+    return sorted(Picture(path.parent.relative_to(folder).as_posix(), int(path.stem), path) for path in paths)

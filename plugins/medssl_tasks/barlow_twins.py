@@ -52,9 +52,8 @@ class BarlowTwins(PretextTask):
         inputs = pooled_channels(encoder, config.pooled_levels)
         self.project = Projection(inputs, config.features, hidden=config.hidden, layers=3, norm=config.norm)
         self.moments = RunningMoments(config.features)
-        self.off_diagonal_weight = (
-            1.0 / config.features if config.off_diagonal_weight == "auto" else float(config.off_diagonal_weight)
-        )
+        weight = config.off_diagonal_weight
+        self.off_diagonal_weight = 1.0 / config.features if weight == "auto" else float(weight)
 
     def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, float]:
         """The weight of the off-diagonal terms."""

@@ -1,6 +1,6 @@
 """Combine: a weighted sum of tasks over one encoder (multi-task learning)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -93,6 +93,7 @@ class Combine(PretextTask):
         trivial = {name: self._trivial(step) for name, step in steps.items()}
         scale = {name: self._scale(name, trivial[name]) for name in steps}
         negatives = {name: step.negative_energy for name, step in steps.items() if step.negative_energy is not None}
+        fractions = [step.valid_fraction for step in steps.values() if step.valid_fraction is not None]
         embeddings = [step.embeddings for step in steps.values() if step.embeddings is not None]
         collapsed = [scale[name] * value for name, value in trivial.items() if value is not None]
         fixed = [value for value in collapsed if isinstance(value, float)]
@@ -109,13 +110,10 @@ class Combine(PretextTask):
             negative_energy=_total(scale, negatives) if len(negatives) == len(steps) else None,
             trivial_loss=sum(fixed) if len(fixed) == len(steps) else None,
             terms=terms,
-            pictures={
-                f"{name}/{key}": picture for name, step in steps.items() for key, picture in step.pictures.items()
-            },
+            pictures={f"{name}/{key}": image for name, step in steps.items() for key, image in step.pictures.items()},
             embeddings=embeddings[0] if embeddings else None,
-            valid_fraction=_smallest(
-                [step.valid_fraction for step in steps.values() if step.valid_fraction is not None]
-            ),
+            # Per sample the smallest fraction: a sum of energies means nothing if one of them does not.
+            valid_fraction=torch.stack(fractions).amin(dim=0) if fractions else None,
             parts={name: replace(step, loss=step.loss.detach(), pictures={}) for name, step in steps.items()},
         )
 
@@ -159,11 +157,6 @@ class Combine(PretextTask):
         if not self.config.relative or trivial is None:
             return weight
         return weight / (trivial.clamp_min(MIN_TRIVIAL) if isinstance(trivial, Tensor) else trivial or 1.0)
-
-
-def _smallest(fractions: Sequence[Tensor]) -> Tensor | None:
-    """Per sample the smallest fraction: a sum of energies means nothing if one of them does not."""
-    return torch.stack(list(fractions)).amin(dim=0) if fractions else None
 
 
 class PartOfRegion(Region):

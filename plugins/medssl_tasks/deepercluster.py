@@ -175,10 +175,8 @@ class DeeperCluster(PretextTask):
 
     def _in_group(self, group: Tensor) -> Tensor:
         """(B, clusters) whether a cluster belongs to the group of each sample."""
-        of_cluster = torch.arange(self.config.clusters, device=group.device) // (
-            self.config.clusters // self.config.groups
-        )
-        return of_cluster == group[:, None]
+        each = self.config.clusters // self.config.groups
+        return torch.arange(self.config.clusters, device=group.device) // each == group[:, None]
 
 
 def _recall(task: DeeperCluster, _: Any) -> None:

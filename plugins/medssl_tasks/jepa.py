@@ -80,9 +80,8 @@ class JEPA(PretextTask):
         encoder = self.encoder
         context = encoder.encode_visible(visible, hidden) if isinstance(encoder, DropsTokens) else encoder(visible)
         energies, unrelated, of_mean, errors = [], [], [], []
-        for predict, level, teacher in zip(
-            self.predictors, context[-count:], self.teacher(patch)[-count:], strict=True
-        ):
+        targets = self.teacher(patch)[-count:]
+        for predict, level, teacher in zip(self.predictors, context[-count:], targets, strict=True):
             target, fraction = normalised(teacher), hidden_fraction(hidden, level)
             prediction = predict(level, fraction)
             errors.append(feature_error(prediction, target))

@@ -86,13 +86,12 @@ class MoCo(PretextTask):
         keys = {name: unit(embeddings[f"key_{name}"]).detach() for name in PAIR}
         everyone = {name: gather(keys[name], across_ranks=self.training) for name in PAIR}
         count = len(everyone["a"])
-        directions = (("a", "b"), ("b", "a"))
+        directions, temperature = (("a", "b"), ("b", "a")), self.config.temperature
         if self.queue is not None:
             negative = embeddings["scan"][:, None] != self.queue.owners  # (B, K)
+            memory = self.queue.vectors
             losses = [
-                queue_contrast(
-                    queries[i], keys[j], self.queue.vectors, negative=negative, temperature=self.config.temperature
-                )
+                queue_contrast(queries[i], keys[j], memory, negative=negative, temperature=temperature)
                 for i, j in directions
             ]
             trivial = math.log(1 + self.config.queue)
@@ -100,8 +99,7 @@ class MoCo(PretextTask):
             self._check(count)
             first = rank(across_ranks=self.training) * len(keys["a"])
             losses = [
-                batch_contrast(queries[i], everyone[j], first=first, temperature=self.config.temperature)
-                for i, j in directions
+                batch_contrast(queries[i], everyone[j], first=first, temperature=temperature) for i, j in directions
             ]
             trivial = math.log(count)
         if self.training:

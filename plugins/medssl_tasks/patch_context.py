@@ -53,15 +53,11 @@ class PatchContext(PretextTask):
         self.detail = (_detail(stride[0]), _detail(stride[1]), _detail(stride[2]))
         features, width = encoder.channels[-1], config.width
         self.unseen = nn.Parameter(torch.zeros(features))
-        self.predictor = nn.Sequential(
-            nn.Conv3d(features, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv3d(width, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv3d(width, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv3d(width, encoder.description.in_channels * math.prod(self.detail), 1),
-        )
+        layers: list[nn.Module] = []
+        for inputs in (features, width, width):
+            layers += [nn.Conv3d(inputs, width, 3, padding=1), nn.GELU()]
+        last = nn.Conv3d(width, encoder.description.in_channels * math.prod(self.detail), 1)
+        self.predictor = nn.Sequential(*layers, last)
 
     def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """Three tiles along each axis, a tile being half the patch."""

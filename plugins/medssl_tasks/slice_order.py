@@ -60,9 +60,8 @@ class SliceOrder(PretextTask):
     def crops(self, patch: Shape3D) -> Mapping[str, Crop]:
         """One crop `stack` of all slabs with their room; the slabs together are about as deep as the patch."""
         thick = slab_depth(patch, self.encoder.divisor, slabs=self.config.slabs)
-        return {
-            "stack": self.config.geometry.crop((self.config.slabs * (thick + self._gap(thick)), patch[1], patch[2]))
-        }
+        depth = self.config.slabs * (thick + self._gap(thick))
+        return {"stack": self.config.geometry.crop((depth, patch[1], patch[2]))}
 
     def automatic(self, patch: Shape3D, steps: int) -> Mapping[str, int]:
         """Room of a slab in voxels."""

@@ -84,9 +84,8 @@ class SparseCoding(PretextTask):
             predicted = self.predictor([level.to(target.dtype) for level in pyramid])
             predicted = by_cell(predicted, self.subcells)  # (B, N, K)
             atoms = F.normalize(self.dictionary, dim=1)
-            codes = infer(
-                cells, atoms, sparsity=self.config.sparsity, iterations=self.config.iterations, start=predicted
-            )
+            sparsity, iterations = self.config.sparsity, self.config.iterations
+            codes = infer(cells, atoms, sparsity=sparsity, iterations=iterations, start=predicted)
             energy = scored_mean(self._energy(cells, codes, predicted=predicted, atoms=atoms), inside)
             negative = None
             if len(target) > 1:

@@ -44,14 +44,9 @@ def draw_anatomy(patient: int) -> Anatomy:
     rng = stream(patient, 1)
     width, depth = rng.uniform(112, 132), rng.uniform(80, 98)
     parts = [
-        *_wall(rng, width, depth),
-        *_lungs(rng),
-        *_bowel(rng),
-        *_spleen_and_stomach(rng),
-        *_liver(rng),
-        *_kidneys(rng),
+        *_wall(rng, width, depth), *_lungs(rng), *_bowel(rng), *_spleen_and_stomach(rng), *_liver(rng), *_kidneys(rng),
         *_spine_and_vessels(rng, depth),
-    ]
+    ]  # fmt: skip
     wobble = draw_wobble(rng, waves=6, wavelength_mm=(70, 170), amount_mm=3.5)
     return Anatomy(tuple(parts), wobble, width, depth)
 
@@ -108,9 +103,8 @@ def _spleen_and_stomach(rng: np.random.Generator) -> Iterator[Part]:
 
 def _liver(rng: np.random.Generator) -> Iterator[Part]:
     x, y, z = _near(rng, (48, 6, 42), 5)
-    yield Part(
-        "liver", Ellipsoid((x - 44, y + 22, z + 8), _sized(rng, (44, 22, 26), 0.25), rng.uniform(-15, 15)), LIVER
-    )
+    left_lobe = Ellipsoid((x - 44, y + 22, z + 8), _sized(rng, (44, 22, 26), 0.25), rng.uniform(-15, 15))
+    yield Part("liver", left_lobe, LIVER)
     yield Part("liver", Ellipsoid((x, y, z), _sized(rng, (46, 52, 54), 0.14), rng.uniform(-20, 20), power=2.3), LIVER)
     hilum = (x - 26, y - 2, z - 14)
     for _ in range(4):
@@ -129,12 +123,10 @@ def _kidneys(rng: np.random.Generator) -> Iterator[Part]:
         angle = side * rng.uniform(-50, -15)
         yield Part("fat", Ellipsoid((x, y, z), (radii[0] + 6, radii[1] + 6, radii[2] + 7), angle))
         yield Part("kidney cortex", Ellipsoid((x, y, z), radii, angle), KIDNEYS)
-        yield Part(
-            "kidney medulla", Ellipsoid((x, y, z), (radii[0] * 0.62, radii[1] * 0.6, radii[2] * 0.72), angle), KIDNEYS
-        )
-        yield Part(
-            "fat", Ellipsoid((x - side * radii[0] * 0.75, y + 6, z), (radii[0] * 0.55, 8, radii[2] * 0.34), angle)
-        )
+        medulla = Ellipsoid((x, y, z), (radii[0] * 0.62, radii[1] * 0.6, radii[2] * 0.72), angle)
+        yield Part("kidney medulla", medulla, KIDNEYS)
+        sinus = Ellipsoid((x - side * radii[0] * 0.75, y + 6, z), (radii[0] * 0.55, 8, radii[2] * 0.34), angle)
+        yield Part("fat", sinus)
 
 
 def _spine_and_vessels(rng: np.random.Generator, depth: float) -> Iterator[Part]:

@@ -6,23 +6,12 @@ where they are used.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]
-
-
-class Shape(Protocol):
-    """A solid."""
-
-    def distance_mm(self, points_ras_mm: Points) -> Points:
-        """(...,) distance of each of (..., 3) points to the surface, negative inside."""
-
-    def box_mm(self) -> tuple[Vector, Vector]:
-        """Lowest and highest corner of a box around the shape."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +84,9 @@ class Ribs:
         (x, y, _), (x_high, y_high, z_high) = self.trunk.box_mm()
         r = self.radius_mm
         return (x - r, y - r, self.lowest_mm - r), (x_high + r, y_high + r, z_high + r)
+
+
+Shape = Ellipsoid | Tube | Ribs
 
 
 @dataclass(frozen=True)

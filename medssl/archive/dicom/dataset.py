@@ -107,6 +107,18 @@ def read_dataset(
             raise Rejected(reason, f"the header has {malformed}") from malformed
 
 
+def read_dataset_file(path: str, limits: Limits, selection: ElementSelection | None = None) -> Dataset:
+    """As `read_dataset`, of a file on disk. Raises OSError too."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+
+        def read(count: int) -> bytes:
+            file.seek(0)
+            return file.read(count)
+
+        return read_dataset(read, read(FIRST_BYTES), size, limits, selection)
+
+
 def _parse(data: bytes, *, complete: bool, limits: Limits, selection: ElementSelection) -> Dataset:
     flags: list[Flag] = []
     if data[128:132] == b"DICM":
@@ -156,14 +168,8 @@ def _walk(
     data: bytes, position: int, *, explicit: bool, little: bool, complete: bool, selection: ElementSelection
 ) -> Walker:
     """Walk a dataset as far as this kind of object needs."""
-    walker = Walker(
-        data,
-        position,
-        explicit=explicit,
-        little=little,
-        value_tags=selection.value_tags,
-        sequence_tags=selection.sequence_tags,
-    )
+    values, sequences = selection.value_tags, selection.sequence_tags
+    walker = Walker(data, position, explicit=explicit, little=little, value_tags=values, sequence_tags=sequences)
     walker.walk(tags.LAST_OF_IMAGE_GROUPS, complete=complete)
     last_tag = selection.last_tag(ElementValues(walker.elements, little))
     if last_tag == tags.LAST_OF_GE:
@@ -254,15 +260,7 @@ def max_header_bytes(data: bytes, limits: Limits) -> int:
 
 def read_lut(path: str, *, limits: Limits) -> tuple[int, npt.NDArray[np.uint16]]:
     """(first stored value mapped, entries) of a file's modality lookup table. PS3.3 C.11.1. Raises Rejected."""
-    with open(path, "rb") as file:
-        start = file.read(FIRST_BYTES)
-        size = file.seek(0, 2)
-
-        def read(count: int) -> bytes:
-            file.seek(0)
-            return file.read(count)
-
-        dataset = read_dataset(read, start, size, limits)
+    dataset = read_dataset_file(path, limits)
     item = dataset.values.item(tags.MODALITY_LUT_SEQUENCE)
     descriptor = item.shorts(tags.LUT_DESCRIPTOR)
     entries = np.array(item.shorts(tags.LUT_DATA), np.uint16)

@@ -68,10 +68,7 @@ def _enhanced(header: ElementValues, record: Record) -> tuple[Frame, ...]:
         )
     shared = header.item(tags.SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
     shared_groups = {tag: shared.item(tag) for tag in _GROUPS}
-    image_type = header.words(tags.IMAGE_TYPE)
-    return tuple(
-        _enhanced_frame(number, frame, shared_groups, image_type, header) for number, frame in enumerate(per_frame)
-    )
+    return tuple(_enhanced_frame(number, frame, shared_groups, header) for number, frame in enumerate(per_frame))
 
 
 _GROUPS = (
@@ -85,35 +82,29 @@ _GROUPS = (
 
 
 def _enhanced_frame(
-    number: int,
-    frame: ElementValues,
-    shared: dict[int, ElementValues],
-    image_type: tuple[str, ...],
-    header: ElementValues,
+    number: int, frame: ElementValues, shared: dict[int, ElementValues], header: ElementValues
 ) -> Frame:
     def group(tag: int) -> ElementValues:
         items = frame.items(tag)
         return items[0] if items else shared[tag]
 
-    content, diffusion, timing = (
-        group(tags.FRAME_CONTENT_SEQUENCE),
-        group(tags.MR_DIFFUSION_SEQUENCE),
-        group(tags.MR_TIMING_AND_RELATED_PARAMETERS_SEQUENCE),
-    )
-    frame_type = next((words for tag in _FRAME_TYPES if (words := group(tag).words(tags.FRAME_TYPE))), image_type)
+    content, diffusion = group(tags.FRAME_CONTENT_SEQUENCE), group(tags.MR_DIFFUSION_SEQUENCE)
+    measures, timing = group(tags.PIXEL_MEASURES_SEQUENCE), group(tags.MR_TIMING_AND_RELATED_PARAMETERS_SEQUENCE)
+    cardiac = group(tags.CARDIAC_SYNCHRONIZATION_SEQUENCE)
+    frame_types = (group(tag).words(tags.FRAME_TYPE) for tag in _FRAME_TYPES)
     slope, intercept = _rescale(group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE))
-    inversion = group(tags.MR_MODIFIER_SEQUENCE).doubles(tags.INVERSION_TIMES)
+    directions = diffusion.item(tags.DIFFUSION_GRADIENT_DIRECTION_SEQUENCE)
     return Frame(
         number=number,
         position_mm=vector(group(tags.PLANE_POSITION_SEQUENCE), tags.IMAGE_POSITION_PATIENT),
         orientation=_orientation(group(tags.PLANE_ORIENTATION_SEQUENCE)),
-        pixel_spacing_mm=_spacing(group(tags.PIXEL_MEASURES_SEQUENCE)),
+        pixel_spacing_mm=_spacing(measures),
         slope=slope,
         intercept=intercept,
-        image_type=frame_type,
+        image_type=next(filter(None, frame_types), header.words(tags.IMAGE_TYPE)),
         echo_ms=_first(group(tags.MR_ECHO_SEQUENCE).doubles(tags.EFFECTIVE_ECHO_TIME)),
         repetition_ms=timing.decimal(tags.REPETITION_TIME),
-        inversion_ms=_first(inversion),
+        inversion_ms=_first(group(tags.MR_MODIFIER_SEQUENCE).doubles(tags.INVERSION_TIMES)),
         flip_deg=timing.decimal(tags.FLIP_ANGLE),
         kernel=group(tags.CT_RECONSTRUCTION_SEQUENCE).text(tags.CONVOLUTION_KERNEL),
         coil=group(tags.MR_RECEIVE_COIL_SEQUENCE).text(tags.RECEIVE_COIL_NAME),
@@ -121,14 +112,10 @@ def _enhanced_frame(
         instance=(header.integer(tags.INSTANCE_NUMBER) or 0) * MAX_FRAMES + number,
         temporal=content.long(tags.TEMPORAL_POSITION_INDEX),
         b_value=_first(diffusion.doubles(tags.DIFFUSION_B_VALUE)),
-        gradient=diffusion.item(tags.DIFFUSION_GRADIENT_DIRECTION_SEQUENCE).doubles(tags.DIFFUSION_GRADIENT_ORIENTATION)
-        or None,
-        trigger_ms=_first(
-            group(tags.CARDIAC_SYNCHRONIZATION_SEQUENCE).doubles(tags.NOMINAL_CARDIAC_TRIGGER_DELAY_TIME)
-        ),
+        gradient=directions.doubles(tags.DIFFUSION_GRADIENT_ORIENTATION) or None,
+        trigger_ms=_first(cardiac.doubles(tags.NOMINAL_CARDIAC_TRIGGER_DELAY_TIME)),
         time=content.text(tags.FRAME_ACQUISITION_DATE_TIME) or header.text(tags.CONTENT_TIME),
-        thickness_mm=group(tags.PIXEL_MEASURES_SEQUENCE).decimal(tags.SPACING_BETWEEN_SLICES)
-        or group(tags.PIXEL_MEASURES_SEQUENCE).decimal(tags.SLICE_THICKNESS),
+        thickness_mm=measures.decimal(tags.SPACING_BETWEEN_SLICES) or measures.decimal(tags.SLICE_THICKNESS),
     )
 
 

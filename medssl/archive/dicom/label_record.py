@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import ConfigDict, TypeAdapter
 
 from medssl.archive.dicom import label_tags, tags
-from medssl.archive.dicom.dataset import FIRST_BYTES, Dataset, ElementSelection, read_dataset
+from medssl.archive.dicom.dataset import Dataset, ElementSelection, read_dataset, read_dataset_file
 from medssl.archive.dicom.record import Record
 from medssl.archive.dicom.uids import RT_STRUCTURE
 from medssl.archive.dicom.values import ElementValues
@@ -101,14 +101,7 @@ def read_label_record(
 def read_label_object(path: str, selection: ElementSelection, *, limits: Limits) -> Dataset:
     """Selected elements of a label object on disk. Raises Rejected."""
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-
-            def read(count: int) -> bytes:
-                file.seek(0)
-                return file.read(count)
-
-            return read_dataset(read, read(FIRST_BYTES), size, _label_limits(limits), selection)
+        return read_dataset_file(path, _label_limits(limits), selection)
     except OSError as error:
         raise Rejected(Reason.IO_ERROR, f"the file cannot be read ({error.strerror})") from error
 

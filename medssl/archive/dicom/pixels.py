@@ -189,10 +189,8 @@ def _pixel_element(data: Buffer, syntax: str, pixel_at: int) -> tuple[int, int]:
     """(byte offset, length) of the value of the pixel element."""
     # Walk from the front, in the declared VR encoding and then in the other one (dataset.py tolerates both). The offset
     # of the header scan comes last: for some broken headers pydicom found it, and no walk of ours gets there.
-    explicit, little = (
-        syntax not in (IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN),
-        syntax != EXPLICIT_VR_BIG_ENDIAN,
-    )
+    explicit = syntax not in (IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN)
+    little = syntax != EXPLICIT_VR_BIG_ENDIAN
     for from_front, as_explicit in ((True, explicit), (True, not explicit), (False, explicit)):
         try:
             begin = data_start(data) if from_front else max(pixel_at, 0)
@@ -243,9 +241,8 @@ def _encapsulated(descriptor: int, layout: PixelFormat, frames: list[int], pixel
         for number in frames:
             parts = _fragments_of(number, layout.n_frames, offsets, fragments)
             codestream = b"".join(data[begin:end] for begin, end in parts)
-            pixels[number] = decode_frame(
-                codestream, codec, rows=layout.rows, columns=layout.columns, bits_allocated=layout.bits_allocated
-            )
+            rows, columns, bits = layout.rows, layout.columns, layout.bits_allocated
+            pixels[number] = decode_frame(codestream, codec, rows=rows, columns=columns, bits_allocated=bits)
     return pixels
 
 

@@ -2,7 +2,6 @@
 
 import zlib
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from medssl.archive.rejection import Rejected
@@ -37,9 +36,7 @@ class BoundedReader:
     def __enter__(self) -> "BoundedReader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
     def read(self, count: int) -> bytes:

@@ -160,44 +160,22 @@ def _fields_1(start: bytes, endian: str) -> _Fields:
     def take(form: str, offset: int) -> tuple[Any, ...]:
         return struct.unpack_from(endian + form, start, offset)
 
-    offset, slope, intercept = take("3f", 108)
+    (datatype,), (offset, slope, intercept), (qform, sform) = take("h", 70), take("3f", 108), take("2h", 252)
     return _Fields(
-        endian,
-        start[345:346] == b"i",
-        tuple(map(int, take("8h", 40))),
-        int(take("h", 70)[0]),
-        take("8f", 76),
-        offset,
-        slope,
-        intercept,
-        start[123],
-        int(take("h", 252)[0]),
-        int(take("h", 254)[0]),
-        take("6f", 256),
-        take("12f", 280),
-    )
+        endian, start[345:346] == b"i", take("8h", 40), datatype, take("8f", 76), offset, slope, intercept, start[123],
+        qform, sform, take("6f", 256), take("12f", 280),
+    )  # fmt: skip
 
 
 def _fields_2(start: bytes, endian: str) -> _Fields:
     def take(form: str, offset: int) -> tuple[Any, ...]:
         return struct.unpack_from(endian + form, start, offset)
 
-    slope, intercept = take("2d", 176)
+    (datatype,), (offset, slope, intercept), (qform, sform) = take("h", 12), take("q2d", 168), take("2i", 344)
     return _Fields(
-        endian,
-        start[5:6] == b"i",
-        tuple(map(int, take("8q", 16))),
-        int(take("h", 12)[0]),
-        take("8d", 104),
-        float(take("q", 168)[0]),
-        slope,
-        intercept,
-        int(take("i", 500)[0]) & 0xFF,
-        int(take("i", 344)[0]),
-        int(take("i", 348)[0]),
-        take("6d", 352),
-        take("12d", 400),
-    )
+        endian, start[5:6] == b"i", take("8q", 16), datatype, take("8d", 104), float(offset), slope, intercept,
+        take("i", 500)[0] & 0xFF, qform, sform, take("6d", 352), take("12d", 400),
+    )  # fmt: skip
 
 
 def _shape(fields: _Fields, limits: Limits) -> tuple[int, int, int]:

@@ -19,29 +19,10 @@ from medssl.errors import DataError, UsageError
 
 KEY_BYTES = 32
 _ID_LENGTH = 26
-_PLACEHOLDERS = frozenset(
-    {
-        "anon",
-        "anonym",
-        "anonymous",
-        "anonymized",
-        "anonymised",
-        "anonymousid",
-        "unknown",
-        "unnamed",
-        "none",
-        "null",
-        "na",
-        "n/a",
-        "nan",
-        "noid",
-        "no_id",
-        "patient",
-        "patientid",
-        "subject",
-        "test",
-    }
-)
+_PLACEHOLDERS = frozenset({
+    "anon", "anonym", "anonymous", "anonymized", "anonymised", "anonymousid", "unknown", "unnamed", "none", "null",
+    "na", "n/a", "nan", "noid", "no_id", "patient", "patientid", "subject", "test",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from medssl.archive.workers.process import ProcessPool
@@ -42,11 +41,9 @@ class ClusterWorkers:
     def __enter__(self) -> "ClusterWorkers":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         # A scheduler that is gone has been reported before; its workers' processes end with them.
-        if kind is None:
+        if exception[0] is None:
             self._client.run(_stop_idle_processes, self._worker_bytes)
         self._client.close()
 

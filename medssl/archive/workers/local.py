@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from types import TracebackType
 
 from medssl.archive.workers.process import ProcessPool
 from medssl.archive.workers.task import R, T, TaskResult
@@ -27,9 +26,7 @@ class LocalWorkers:
     def __enter__(self) -> "LocalWorkers":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._processes.stop()
         self._threads.shutdown()

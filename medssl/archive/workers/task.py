@@ -6,7 +6,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from medssl.archive.rejection import Rejected
@@ -31,9 +30,7 @@ class Workers(Protocol):
 
     def __enter__(self) -> "Workers": ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
     def run(self, function: Callable[[T], R], tasks: Iterable[T], *, timeout_s: float) -> Iterator[TaskResult[T, R]]:
         """Results in the order in which they are ready, with few tasks in flight.

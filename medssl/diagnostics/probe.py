@@ -57,9 +57,8 @@ class LinearProbe:
         target = F.one_hot(labels, classes).double()
         penalty = ridge * torch.eye(design.shape[1], dtype=torch.float64, device=design.device)
         penalty[-1, -1] = 0.0  # the offset is free
-        return cls(
-            torch.linalg.solve(design.T @ (weight * design) + penalty, design.T @ (weight * target)), mean, scale
-        )
+        weights = torch.linalg.solve(design.T @ (weight * design) + penalty, design.T @ (weight * target))
+        return cls(weights, mean, scale)
 
     def predict(self, features: Float[Tensor, "n f"]) -> Int[Tensor, " n"]:
         """Class of each feature vector."""

@@ -54,9 +54,8 @@ def explain(index: Index, name: str, *, show_paths: bool) -> list[Explanation]:
             if scan.scan_id == name or not name.startswith(f"{scan.planned.series_id}-")
         ]
         if show_paths:
-            explanations += [
-                Explanation("file", str(file.path), "-", "", "", ()) for file in index.files(series=series)
-            ]
+            for file in index.files(series=series):
+                explanations.append(Explanation("file", str(file.path), "-", "", "", ()))
     if files and not explanations:
         explanations = list(_as_labels(index, {str(file.path) for file in files}))
     if not explanations:

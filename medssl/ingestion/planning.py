@@ -81,10 +81,8 @@ class PlannedArchive:
                 tally.count_file(file.reason)
                 continue
             planned = rejected_file(file, self.pseudonyms)
-            split = self.assign_split(planned.patient_id)
-            yield tally.count(
-                manifest_row(planned, None, split=split, dataset=names.get(planned.dataset, planned.dataset))
-            )
+            split, dataset = self.assign_split(planned.patient_id), names.get(planned.dataset, planned.dataset)
+            yield tally.count(manifest_row(planned, None, split=split, dataset=dataset))
 
     def finish(self) -> None:
         """Write down that the manifest and the store agree with the index."""
@@ -196,9 +194,8 @@ def _plan(
     if settings.label_dir and os.fspath(settings.label_dir.resolve()) not in label_roots:
         label_roots.append(os.fspath(settings.label_dir.resolve()))
         index.put_metadata(_LABEL_ROOTS, json.dumps(label_roots))
-    nifti = plan_nifti(
-        index, pseudonyms, label_roots=tuple(map(Path, label_roots)), declared=declared_modalities(index)
-    )
+    declared = declared_modalities(index)
+    nifti = plan_nifti(index, pseudonyms, label_roots=tuple(map(Path, label_roots)), declared=declared)
     rules = Rules(**fixed.rules, limits=settings.limits)
     if index.metadata(_RULES) != repr(rules):
         # Other rules may keep slices that were left out while a scan was loaded, so those scans are loaded again.

@@ -48,9 +48,8 @@ def store_scan(task: StoreTask) -> Outcome:
     try:
         plan = LOAD_PLANS.validate_json(task.load_plan_json)
         loaded = load_planned_scan(plan, limits=task.limits, min_slices=task.min_slices)
-        write_volume(
-            task.store, task.scan_id, loaded.volume, modality=task.modality, label=loaded.label, policy=task.policy
-        )
+        volume, label = loaded.volume, loaded.label
+        write_volume(task.store, task.scan_id, volume, modality=task.modality, label=label, policy=task.policy)
     except Rejected as rejected:
         return Outcome.of(rejected)
     except MemoryError:
@@ -60,8 +59,8 @@ def store_scan(task: StoreTask) -> Outcome:
         reason=None,
         detail="",
         flags=loaded.flags,
-        labels=tuple(np.unique(loaded.label.voxels).tolist()) if loaded.label is not None else (),
-        content_hash=content_hash(loaded.volume),
+        labels=tuple(np.unique(label.voxels).tolist()) if label is not None else (),
+        content_hash=content_hash(volume),
         label_reason=problem.reason if problem else None,
         label_detail=problem.detail if problem else "",
         trim=loaded.trim,

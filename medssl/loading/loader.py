@@ -182,10 +182,8 @@ def batch_at(
     plan: BatchPlan, step: int = 0, *, rank: int = 0, world_size: int = 1, with_labels: bool = False
 ) -> RegionBatch:
     """The batch of one step, read in this process."""
-    with RegionLoader(
-        plan, workers=0, first_step=step, rank=rank, world_size=world_size, with_labels=with_labels
-    ) as loader:
-        return next(iter(loader))
+    loader = RegionLoader(plan, workers=0, first_step=step, rank=rank, world_size=world_size, with_labels=with_labels)
+    return next(iter(loader))
 
 
 def _batch(request: BatchRequest, plan: BatchPlan, voxels: np.ndarray, labels: np.ndarray | None) -> RegionBatch:

@@ -41,9 +41,8 @@ def draw_crops(
         size = np.array(crop.size, np.float64)
         extent = np.abs(upright) @ size
         if crop.anchor is None:
-            centre = draw_centre(
-                scan, extent, draw, foreground=foreground, in_body=in_body, whole_voxels=_is_unit(linear)
-            )
+            exact = _is_unit(linear)
+            centre = draw_centre(scan, extent, draw, foreground=foreground, in_body=in_body, whole_voxels=exact)
         else:
             anchor_centre, anchor_extent = centres[crop.anchor]
             centre = anchor_centre + draw.uniform(-crop.max_offset, crop.max_offset, 3) * anchor_extent

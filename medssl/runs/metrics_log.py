@@ -33,13 +33,9 @@ class MetricsTail:
         with self._path.open("rb") as file:
             file.seek(self._offset)
             raw = file.read()
-        complete = raw[: raw.rfind(b"\n") + 1].splitlines(keepends=True)
-        lines = [
-            parse_line(line, path=self._path, number=number)
-            for number, line in enumerate(complete, start=self._number + 1)
-        ]
-        self._offset, self._number = self._offset + sum(map(len, complete)), self._number + len(complete)
-        return lines
+        lines = _complete_lines(raw, self._path, first=self._number + 1)
+        self._offset, self._number = self._offset + sum(len(line) for _, line in lines), self._number + len(lines)
+        return [entry for entry, _ in lines]
 
 
 def drop_metrics_beyond(path: Path, *, at_step: int) -> int:
@@ -55,11 +51,13 @@ def drop_metrics_beyond(path: Path, *, at_step: int) -> int:
 
 
 def _lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
-    if not path.exists():
-        return []
-    raw = path.read_bytes().splitlines(keepends=True)
-    complete = raw if not raw or raw[-1].endswith(b"\n") else raw[:-1]
-    return [(parse_line(line, path=path, number=number), line) for number, line in enumerate(complete, start=1)]
+    return _complete_lines(path.read_bytes(), path) if path.exists() else []
+
+
+def _complete_lines(raw: bytes, path: Path, *, first: int = 1) -> list[tuple[dict[str, Any], bytes]]:
+    """(entry, line) of every line that has its end. first: number in the file of the first of them, for errors."""
+    complete = raw[: raw.rfind(b"\n") + 1].splitlines(keepends=True)
+    return [(parse_line(line, path=path, number=number), line) for number, line in enumerate(complete, start=first)]
 
 
 def parse_line(line: bytes, *, path: Path, number: int) -> dict[str, Any]:

@@ -152,9 +152,8 @@ def write_volume(
     arrays: dict[str, npt.NDArray[Any]] = {}
     folder.mkdir(parents=True, exist_ok=True)
     if label is not None:
-        classes = _write_label(
-            folder, scan_id, _checked_label(scan_id, volume, label), policy=policy, modality=modality
-        )
+        label = _checked_label(scan_id, volume, label)
+        classes = _write_label(folder, scan_id, label, policy=policy, modality=modality)
         arrays = {f"class/{value}": sample for value, sample in classes.items()}
     normalisation = normalisation_of(stored, modality)
     scale, offset = quantisation(voxels, modality, (normalisation.low, normalisation.high))

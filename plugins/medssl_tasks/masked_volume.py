@@ -82,13 +82,11 @@ class MaskedVolume(PretextTask):
 
     def views(self, region: Region) -> dict[str, Tensor]:
         """`target`, the patch; `hidden` from the encoder; `scored`, the hidden voxels without air and padding."""
-        target = region.crop("patch")
-        hidden, block = hide_blocks(
-            target, region.random, block=self.config.block, ratio=self.config.mask_ratio, step=self.step
-        )
+        target, config = region.crop("patch"), self.config
+        hidden, block = hide_blocks(target, region.random, block=config.block, ratio=config.mask_ratio, step=self.step)
         scored = hidden & region.valid("patch")
-        if self.config.ignore_air > 0:
-            scored = scored & informative(target, block, floor=self.config.ignore_air)
+        if config.ignore_air > 0:
+            scored = scored & informative(target, block, floor=config.ignore_air)
         return {"target": target, "hidden": hidden, "scored": scored}
 
     def forward(self, views: dict[str, Tensor]) -> Step:

@@ -119,9 +119,8 @@ def labelled_case(seed: int, number: int, *, shape: tuple[int, int, int] = (48, 
     """T1-like scan and label of one NIfTI case; every third one is oblique, and axes, spacing and edges differ."""
     rng = stream(seed, 21, number)
     patient = _patient(seed, FIRST_NIFTI_PATIENT + number)
-    return mr_phantom(
-        patient, grid=_grid(rng, shape, axes=str(rng.choice(["RAS", "LAS", "LPS"])), oblique=number % 3 == 2)
-    )
+    axes = str(rng.choice(["RAS", "LAS", "LPS"]))
+    return mr_phantom(patient, grid=_grid(rng, shape, axes=axes, oblique=number % 3 == 2))
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
@@ -173,13 +172,11 @@ def _write_patient(
     patient, rng = _patient(seed, number), stream(seed, 22, number)
     home = dicom / f"{identity.patient_id}_{identity.name.replace('^', '_')}"
     ct, _ = ct_phantom(patient, grid=_grid(rng, shape, axes="LPS", oblique=False))
-    write_localizer(
-        home / "ST1" / "SE1", ct, Series(identity, "ST1", 1, "CT", "Topogram", ("ORIGINAL", "PRIMARY", "LOCALIZER"))
-    )
+    topogram = Series(identity, "ST1", 1, "CT", "Topogram", ("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    write_localizer(home / "ST1" / "SE1", ct, topogram)
     order = [int(k) for k in rng.permutation(ct.shape[2])] if number % 2 else None
-    write_series(
-        home / "ST1" / "SE2", ct, Series(identity, "ST1", 2, "CT", f"Abdomen {identity.name[:4]}"), order=order
-    )
+    abdomen = Series(identity, "ST1", 2, "CT", f"Abdomen {identity.name[:4]}")
+    write_series(home / "ST1" / "SE2", ct, abdomen, order=order)
     _write_mr(home / "ST2", patient, rng, identity=identity, shape=shape, coronal=number % 2 == 1)
     if number > 0:
         return 3, ["localizer"]

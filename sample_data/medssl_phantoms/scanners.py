@@ -60,16 +60,13 @@ def ct_phantom(patient: int, *, scan: int = 0, grid: Grid | None = None) -> tupl
     """CT-like scan (int16, HU) of the patient with this number, and its label (uint8); each `scan` has new noise."""
     grid, rng = grid or Grid(), stream(patient, 2, scan)
     anatomy, points = draw_anatomy(patient), grid.points_ras_mm()
-    image, label, inside = _render(
-        anatomy, points, _intensities(stream(patient, 3), CT_HU), background=AIR_HU, grid=grid
-    )
+    values = _intensities(stream(patient, 3), CT_HU)
+    image, label, inside = _render(anatomy, points, values, background=AIR_HU, grid=grid)
     image += inside * 9 * _smooth_noise(rng, grid, 7.0)
     image = np.maximum(image, _table(anatomy, points, grid))
     image += rng.uniform(9, 20) * _smooth_noise(rng, grid, 3.0)
-    circle_mm = (
-        min(n * mm for n, mm in zip(grid.shape, grid.spacing_mm, strict=True) if n * mm >= 2 * anatomy.half_width_mm)
-        / 2
-    )
+    edges_mm = np.multiply(grid.shape, grid.spacing_mm)
+    circle_mm = edges_mm[edges_mm >= 2 * anatomy.half_width_mm].min() / 2
     image[np.hypot(points[..., 0], points[..., 1]) > max(circle_mm, anatomy.half_width_mm + 8)] = OUTSIDE_CIRCLE_HU
     return _volumes(np.clip(image, OUTSIDE_CIRCLE_HU, 3071), label, grid)
 

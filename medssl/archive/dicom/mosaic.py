@@ -29,25 +29,19 @@ def mosaic_frames(header: ElementValues, record: Record, image: Frame) -> tuple[
     count = int(csa.get("NumberOfImagesInMosaic", [header.short(tags.SIEMENS_NUMBER_OF_IMAGES_IN_MOSAIC)])[0])
     normal = csa.get("SliceNormalVector", [])
     if count < 1 or len(normal) != 3:
-        raise Rejected(
-            Reason.BAD_MOSAIC, f"the private header names {count} tiles and a normal of {len(normal)} numbers"
-        )
+        problem = f"the private header names {count} tiles and a normal of {len(normal)} numbers"
+        raise Rejected(Reason.BAD_MOSAIC, problem)
     grid = _tiles_per_row(count, record, Reason.BAD_MOSAIC)
-    position, orientation, spacing, step = (
-        image.position_mm,
-        image.orientation,
-        image.pixel_spacing_mm,
-        image.thickness_mm,
-    )
+    position, orientation = image.position_mm, image.orientation
+    spacing, step = image.pixel_spacing_mm, image.thickness_mm
     if position is None or orientation is None or spacing is None or not step:
         raise Rejected(Reason.NO_GEOMETRY, "position, orientation, pixel spacing or slice spacing is missing")
     right = (record.columns - record.columns // grid) / 2 * spacing[1]
     down = (record.rows - record.rows // grid) / 2 * spacing[0]
     first = [position[axis] + right * orientation[axis] + down * orientation[axis + 3] for axis in range(3)]
     b_value = csa["B_value"][0] if csa.get("B_value") else image.b_value
-    common = image._replace(b_value=b_value)[
-        3:
-    ]  # all fields but number, tile and position_mm; _replace per tile is slow
+    # All fields but number, tile and position_mm: _replace for each tile is slow.
+    common = image._replace(b_value=b_value)[3:]
     frames = []
     for tile in range(count):
         x, y, z = (first[axis] + tile * step * normal[axis] for axis in range(3))

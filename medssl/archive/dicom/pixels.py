@@ -5,7 +5,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from medssl.archive.dicom.codecs import decode_frame
 from medssl.archive.dicom.dataset import data_start
 from medssl.archive.dicom.elements import Buffer, Malformed, Short, Walker
+from medssl.archive.dicom.record import Record
 from medssl.archive.dicom.uids import (
     CODECS,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -44,6 +45,11 @@ class PixelFormat:
     bits_stored: int
     high_bit: int
     signed: bool
+
+    @classmethod
+    def of(cls, record: Record) -> "PixelFormat":
+        """How the pixels of the file with this header record are stored."""
+        return cls(*(getattr(record, field.name) for field in fields(cls)))
 
     @property
     def frame_bytes(self) -> int:

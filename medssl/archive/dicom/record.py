@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter
 
-from medssl.archive.dicom.uids import EXPLICIT_VR_BIG_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN
-
 Vector = tuple[float, float, float]
 
 
@@ -100,11 +98,6 @@ class Record(NamedTuple):
     def tile_shape(self) -> tuple[int, int]:
         """(rows, columns) of one slice: of a tile where the file is a mosaic or grid."""
         return (self.rows // self.grid, self.columns // self.grid) if self.grid else (self.rows, self.columns)
-
-    @property
-    def big_endian(self) -> bool:
-        """Whether pixels are stored with the most significant byte first."""
-        return self.syntax in (EXPLICIT_VR_BIG_ENDIAN, GE_PRIVATE_IMPLICIT_VR_BIG_ENDIAN)
 
 
 # NaN and infinity, which private elements can hold, survive the round trip.

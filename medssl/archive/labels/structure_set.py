@@ -100,11 +100,8 @@ def _draw(contours: list[ElementValues], value: int, label_map: LabelMap, budget
         by_slice[_slice_of(index)].append(index[:, :2])
     if (step := stride(by_slice)) > 1:
         raise Rejected(Reason.LABEL_OFF_SLICE, f"a structure has contours on every {step}th slice only")
-    masks = {
-        k: _filled(polygons, label_map.shape[:2], budget)
-        for k, polygons in by_slice.items()
-        if 0 <= k < label_map.shape[2]
-    }
+    width, height, depth = label_map.shape
+    masks = {k: _filled(polygons, (width, height), budget) for k, polygons in by_slice.items() if 0 <= k < depth}
     for k, (box, mask) in masks.items():
         label_map.draw((*box, k), mask, value)
     return len(masks)
@@ -114,13 +111,21 @@ def _filled(
     polygons: list[Points], shape: tuple[int, int], budget: CrossingBudget
 ) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
     """The bounding box of the polygons of one slice, and which of its voxels lie inside an odd number of them."""
-    low = np.clip(np.floor(np.min([polygon.min(axis=0) for polygon in polygons], axis=0)), 0, shape).astype(int)
-    high = np.clip(np.floor(np.max([polygon.max(axis=0) for polygon in polygons], axis=0)) + 1, low, shape).astype(int)
+    bounds, low, high = _bounds(np.concatenate(polygons), shape)
     mask = np.zeros(high - low, bool)
     for polygon in polygons:
         box, filled = inside(polygon - low, (mask.shape[0], mask.shape[1]), budget)
         mask[box] ^= filled
-    return (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))), mask
+    return bounds, mask
+
+
+def _bounds(
+    points: Points, shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The box of the pixels around some points, clipped to the plane; its first corner, and its last, exclusive."""
+    low = np.clip(np.floor(points.min(axis=0)), 0, shape).astype(np.intp)
+    high = np.clip(np.floor(points.max(axis=0)) + 1, low, shape).astype(np.intp)
+    return (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))), low, high
 
 
 def _outline(contour: ElementValues) -> bytes | None:
@@ -172,15 +177,13 @@ def inside(
     """
     # A scanline fill. Each crossing of an edge with a line of pixel centres toggles all pixels to its right. An odd
     # number of crossings at one pixel is one toggle, and the running exclusive-or along the line gives the fill.
-    low = np.clip(np.floor(points.min(axis=0)), 0, shape).astype(np.intp)
-    high = np.clip(np.floor(points.max(axis=0)) + 1, low, shape).astype(np.intp)
+    box, low, high = _bounds(points, shape)
     width, height = (int(edge) for edge in high - low)
     toggles = np.zeros((height, width + 1), bool)
     for row, column in _crossings(points - low, height, budget):
         right_of = np.ceil(np.clip(column, 0, width)).astype(np.intp)
         times = np.bincount(row * (width + 1) + right_of, minlength=toggles.size)
         toggles ^= times.reshape(toggles.shape) % 2 == 1
-    box = (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1])))
     return box, np.logical_xor.accumulate(toggles, axis=1)[:, :width].T
 
 

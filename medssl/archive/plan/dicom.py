@@ -103,9 +103,8 @@ def plan_series(
             n_volumes=scan.n_volumes,
         )
         load_plan = replace(_load_plan(scan, files, records), labels=label.objects)
-        detail = (
-            f"{scan.shape[2]} slices, tilt {scan.tilt_deg:.2f} degrees, volume {scan.volume + 1} of {scan.n_volumes}"
-        )
+        volume = f"volume {scan.volume + 1} of {scan.n_volumes}"
+        detail = f"{scan.shape[2]} slices, tilt {scan.tilt_deg:.2f} degrees, {volume}"
         scans.append(IndexedScan.of(planned, series, load_plan, detail))
     return scans + [_left_out(series, part, pseudonyms, dataset, whose) for part in assembly.left_out]
 
@@ -160,22 +159,14 @@ def _load_plan(scan: AssembledScan, files: Sequence[IndexedFile], records: Seque
 
 
 def _file(file: IndexedFile, record: Record) -> DicomFile:
-    layout = PixelFormat(
-        record.syntax, record.rows, record.columns, record.n_frames, record.bits_allocated, record.bits_stored,
-        record.high_bit,
-        record.signed,
-    )  # fmt: skip
-    return DicomFile(
-        StampedFile.of(file.path, file.stamp), layout, record.pixel_at, record.grid, record.padding, record.lut
-    )
+    stamped, layout = StampedFile.of(file.path, file.stamp), PixelFormat.of(record)
+    return DicomFile(stamped, layout, record.pixel_at, record.grid, record.padding, record.lut)
 
 
 def _slice(slice_: Slice, numbers: dict[int, int]) -> SliceLocation:
     frame, instance = slice_.frame, slice_.record.instance
-    duplicates = (
-        DuplicateSlice(numbers[duplicate.file], duplicate.frame.number, duplicate.record.instance == instance)
-        for duplicate in slice_.duplicates
+    duplicates = tuple(
+        DuplicateSlice(numbers[copy.file], copy.frame.number, copy.record.instance == instance)
+        for copy in slice_.duplicates
     )
-    return SliceLocation(
-        numbers[slice_.file], frame.number, frame.tile, frame.slope, frame.intercept, tuple(duplicates)
-    )
+    return SliceLocation(numbers[slice_.file], frame.number, frame.tile, frame.slope, frame.intercept, duplicates)

@@ -14,9 +14,9 @@ def declare_modality(index: Index, roots: Sequence[Path], modality: str | None) 
     """Remember the modality of these sources, and of all below them; without one they keep what was declared before.
     Returns a sentence for each source of which another one was declared.
     """
-    before = declared_modalities(index)
     if modality is None:
         return []
+    before = declared_modalities(index)
     elsewhere = {folder: word for folder, word in before.items() if not {folder, *folder.parents} & set(roots)}
     now = elsewhere | dict.fromkeys(roots, modality)
     index.put_metadata(_KEY, json.dumps({os.fspath(folder): word for folder, word in now.items()}, sort_keys=True))

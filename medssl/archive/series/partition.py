@@ -52,9 +52,7 @@ def split_by_acquisition(slices: Group, n_positions: int, *, uneven: bool) -> li
     covered = [len({slice_.position_index for slice_ in group}) for group in groups]
     # Overlap: positions repeat, but never within an acquisition. Interleaving: the positions together are uneven. If
     # slice_ acquisition covers all positions, the others are further time points and belong to the same group.
-    overlap = n_positions < len(slices) and all(
-        count == len(group) for count, group in zip(covered, groups, strict=True)
-    )
+    overlap = n_positions < len(slices) and covered == [len(group) for group in groups]
     return groups if (overlap or uneven) and max(covered) < n_positions else []
 
 

@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medssl.archive.dicom.pixels import PixelFormat
 from medssl.archive.dicom.record import parse_record
 from medssl.archive.index.load_plan import DicomFile, StampedFile
 from medssl.archive.limits import Limits
@@ -89,8 +90,7 @@ def _with_actual_layout(file: DicomFile, copy: StampedFile, limits: Limits) -> D
     record = parse_record(scanned.record or "")
     if record.reason:
         raise Rejected(Reason(record.reason), record.detail)
-    planned = file.layout
-    layout = replace(planned, **{field.name: getattr(record, field.name) for field in fields(planned)})
+    planned, layout = file.layout, PixelFormat.of(record)
     same_shape = (layout.rows, layout.columns, layout.n_frames) == (planned.rows, planned.columns, planned.n_frames)
     if record.instance != Path(file.file.path).name or not same_shape:
         raise Rejected(Reason.IN_FLUX, "the server returned another instance than its metadata describe")

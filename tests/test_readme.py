@@ -1,4 +1,4 @@
-"""README.md and docs/quickstart.md: their links lead to files, and their commands work."""
+"""README.md and docs/quickstart.md: their links lead to files, and their commands work. In all documents paths exist."""
 
 import os
 import re
@@ -18,6 +18,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
+EVERY_DOCUMENT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Documents name them, though they do not exist.
+ABSENT = {
+    "medssl/ingest": "docs/decisions.md says why it has another name",
+}
 # Shortens a training for the test. Everything else runs as it is written.
 SHORT = ["--set", "loop.batch_size=2", "--set", "patch=[16,16,16]", "--set", "loop.workers=0", "--steps", "1"]
 TRAINING = ("pretrain", "finetune", "label-efficiency")
@@ -39,10 +44,11 @@ def test_links_lead_to_files(document):
     assert [link for link in links if not link.startswith("http") and not (document.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", EVERY_DOCUMENT, ids=lambda path: path.name)
 def test_paths_in_code_style_exist(document):
+    """Placeholders such as `plugins/medssl_tasks/<task>.py` are not checked."""
     named = re.findall(r"`((?:medssl|plugins|cli|tests|docs|sample_data|benchmarks)/[\w/.-]*)`", document.read_text())
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [path for path in named if path not in ABSENT and not (ROOT / path).exists()] == []
 
 
 def test_readme_make_targets_exist():

@@ -85,7 +85,7 @@ class StoredVolume:
     ) -> npt.NDArray[np.uint8]:
         """Label values (d, h, w) of the box [start, stop), as `read`. Raises DataError if the scan has no label."""
         if not self.has_label:
-            raise DataError(f"scan {self.scan_id} has no label in the store. Ingest the cohort again with --labels.")
+            raise DataError(f"scan {self.scan_id} has no label in the store. Ingest the cohort again with --label-dir.")
         return self._box(label_path(self.folder, self.scan_id, self.packing), start, stop, np.dtype(np.uint8), out)
 
     def fetch(self, start: Index3D, stop: Index3D) -> None:

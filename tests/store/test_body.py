@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from stored_scans import store_scan
 
-from medssl.store.body import coarse_mask, find_body, with_cavities
+from medssl.store.body import body_mask, coarse_mask, find_body, with_cavities
 
 
 def ct_of_a_chest() -> np.ndarray:
@@ -63,3 +63,11 @@ def test_mask_survives_store_and_is_small(tmp_path):
     stored = store_scan(tmp_path, "a", voxels.transpose(2, 1, 0), modality="CT")
     assert np.array_equal(stored.body_mask.cells, find_body(voxels, "CT")[1].cells)
     assert len(pickle.dumps(stored)) < 2000
+
+
+def test_body_threshold_is_compared_in_double_precision():
+    """float32(0.1) lies above 0.1. Compared in float32, a voxel of that value would fall out of the body."""
+    voxels = np.zeros((8, 8, 8), np.float32)
+    voxels[4:] = 1.0
+    voxels[0, 0, 0] = 0.1
+    assert body_mask(voxels, "MR")[0, 0, 0]
